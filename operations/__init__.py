@@ -1,0 +1,48 @@
+"""The operations, one module each: `Params`, `run(params, job, models) -> Reply`, optionally `ALIASES`.
+
+A module whose name starts with an underscore serves the others. No tensor maths and no I/O of their own here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Protocol, cast
+
+from models import Models
+from operations._params import Params, unknown_name
+from worker.job import Job
+from worker.reply import Reply
+
+
+class Operation(Protocol):
+    """What a module in this folder offers."""
+
+    Params: ClassVar[type[Params]]
+
+    def run(self, params: Params, job: Job, models: Models) -> Reply: ...
+
+
+@functools.cache
+def catalog() -> Mapping[str, Operation]:
+    """Every operation by its name, found by file name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return MappingProxyType({name: cast(Operation, importlib.import_module(f"{__name__}.{name}")) for name in names})
+
+
+@functools.cache
+def _aliases() -> Mapping[str, str]:
+    return MappingProxyType(
+        {alias: name for name, module in catalog().items() for alias in getattr(module, "ALIASES", ())}
+    )
+
+
+def get(name: str) -> tuple[str, Operation]:
+    """The operation called `name` (or one of its aliases) and its own name; else `UnknownNameError` with the nearest."""
+    own_name = _aliases().get(name, name)
+    if own_name not in catalog():
+        raise unknown_name("operation", name, [*catalog(), *_aliases()])
+    return own_name, catalog()[own_name]

@@ -1,0 +1,143 @@
+"""The rules that every operation's parameters share: strict JSON types, every fault at once, no echo of the input."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from errors import InvalidRequestError, UnknownNameError
+from worker.reply import AudioOut, Delivery, Format, Normalize
+
+MAX_NAME_SHOWN = 64
+MAX_FAULTS_SHOWN = 20
+
+
+class AudioSource:
+    """Marks a string field as sound: base64, data URI, URL or volume path. Intake turns it into `job.audio[field]`."""
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one number type: 3.0 is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Int = Annotated[int, BeforeValidator(_whole)]
+AudioField = Annotated[str, AudioSource()]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+
+
+class Params(BaseModel):
+    """Base of every operation's parameters. `ALIASES` maps other spellings of a field to its own name."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Validates `values`; a null counts as left out. Raises one `InvalidRequestError` that tells all faults."""
+        given, faults = _own_names({k: v for k, v in values.items() if v is not None}, cls.ALIASES)
+        try:
+            params = cls.model_validate(given)
+        except ValidationError as error:
+            faults += [_fault(fault, cls) for fault in error.errors(include_input=False, include_url=False)]
+            raise _invalid(faults) from None
+        if faults:
+            raise _invalid(faults)
+        return params
+
+    @classmethod
+    def audio_fields(cls) -> tuple[str, ...]:
+        """Names of the fields that carry sound."""
+        return tuple(name for name, field in cls.model_fields.items() if _is_audio(field.annotation, field.metadata))
+
+    def used(self) -> dict[str, Any]:
+        """Every parameter as it stands, audio fields left out: the reply's `parameters`."""
+        return self.model_dump(mode="json", exclude=set(self.audio_fields()))
+
+
+class AudioOutParams(Params):
+    """Adds the contract's audio-out fields."""
+
+    output_format: Format | Literal["auto"] = Field("auto", description="`auto`: the best that fits inline")
+    bit_depth: Annotated[Literal[16, 24, 32], BeforeValidator(_whole)] = Field(
+        16, description="wav, flac; 32 = float wav"
+    )
+    bitrate: Int = Field(320, ge=32, le=320, description="mp3, kbit/s")
+    delivery: Delivery = Field("auto", description="`auto`: the bucket where one is configured, else inline")
+    normalize: Normalize = "none"
+    loudness_lufs: float = Field(-14.0, ge=-60, le=0, description="LUFS, with `normalize` `loudness`")
+
+    def audio_out(self) -> AudioOut:
+        """The audio-out fields as delivery takes them."""
+        return AudioOut(
+            output_format=self.output_format,
+            bit_depth=self.bit_depth,
+            bitrate=self.bitrate,
+            delivery=self.delivery,
+            normalize=self.normalize,
+            loudness_lufs=self.loudness_lufs,
+        )
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not among `valid`: lists them and suggests the nearest."""
+    names = sorted(valid)
+    return UnknownNameError(
+        f"Unknown {kind} '{shown(name)}'.{_suggestion(name, names)} Valid: {', '.join(names) or 'none'}.",
+        code=f"unknown_{kind.replace(' ', '_')}",
+        details={kind.replace(" ", "_"): shown(name), "valid": names},
+    )
+
+
+def shown(name: str) -> str:
+    """A caller's name, safe to quote: short, printable, encodable."""
+    clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
+    return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."
+
+
+def _suggestion(name: str, valid: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name[:MAX_NAME_SHOWN].lower(), list(valid), n=1)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    given: dict[str, Any] = {}
+    faults = []
+    for key, value in values.items():
+        name = aliases.get(key, key)
+        if name in given:
+            faults.append({"field": name, "problem": f"was given twice, once as '{shown(key)}'; give one"})
+        given[name] = value
+    return given, faults
+
+
+def _is_audio(annotation: Any, metadata: Iterable[Any]) -> bool:
+    if any(isinstance(mark, AudioSource) for mark in metadata):
+        return True
+    return any(
+        _is_audio(arg, getattr(arg, "__metadata__", ())) for arg in get_args(annotation) if not isinstance(arg, str)
+    )
+
+
+def _fault(fault: Mapping[str, Any], params: type[Params]) -> dict[str, str]:
+    """One pydantic error in the caller's words; never with the value itself."""
+    field = ".".join(shown(str(part)) for part in fault["loc"][:1]) or "params"
+    if fault["type"] == "extra_forbidden":
+        return {"field": field, "problem": f"is unknown.{_suggestion(field, params.model_fields)}"}
+    if fault["type"] == "missing":
+        return {"field": field, "problem": "is required"}
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return {
+        "field": field,
+        "problem": message.replace("Input should be", "must be").replace("should have", "must have"),
+    }
+
+
+def _invalid(faults: list[dict[str, str]]) -> InvalidRequestError:
+    shown = faults[:MAX_FAULTS_SHOWN]
+    text = "; ".join(f"'{fault['field']}' {fault['problem'].rstrip('.')}" for fault in shown)
+    more = f"; and {len(faults) - len(shown)} more" if len(faults) > len(shown) else ""
+    return InvalidRequestError(f"Invalid request: {text}{more}.", details={"faults": shown})
