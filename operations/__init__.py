@@ -41,7 +41,7 @@ def _aliases() -> Mapping[str, str]:
 
 
 def get(name: str) -> tuple[str, Operation]:
-    """The operation called `name` (or one of its aliases) and its own name; else `UnknownNameError` with the nearest."""
+    """The operation called `name` (or an alias) behind its own name; else `UnknownNameError` with the nearest."""
     own_name = _aliases().get(name, name)
     if own_name not in catalog():
         raise unknown_name("operation", name, [*catalog(), *_aliases()])

@@ -15,7 +15,7 @@ Normalize = Literal["none", "peak", "loudness"]
 
 @dataclass(frozen=True)
 class AudioOut:
-    """How sounds leave: the contract's audio-out fields, validated. `auto` takes the first of `auto_order` that fits."""
+    """The audio-out fields, validated: how sounds leave. `auto` takes the first of `auto_order` that fits inline."""
 
     output_format: Format | Literal["auto"] = "auto"
     bit_depth: Literal[16, 24, 32] = 16
