@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1.7
+# The worker's image. The locked torch wheels carry their own CUDA libraries, so the base needs none: the host's driver is
+# enough, which the NVIDIA runtime mounts because of the two NVIDIA_* variables below.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+# 1. The locked environment. Only the lock is copied in, so a change of code does not install anything again.
+FROM ${PYTHON_IMAGE} AS environment
+WORKDIR /app
+ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+RUN --mount=type=cache,target=/root/.cache/pip pip install uv
+COPY pyproject.toml uv.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-dev
+
+# 2. The code, and the weights that the build argument names (none by default), e.g. --build-arg BAKE_MODELS="musicgen-small".
+FROM environment AS weights
+ARG BAKE_MODELS=""
+ENV MODELS_DIR=/app/weights
+COPY errors.py ./
+COPY audio ./audio
+COPY models ./models
+COPY demo/musicgen ./demo/musicgen
+RUN --mount=type=cache,target=/root/.cache/huggingface /app/.venv/bin/python -m models.bake ${BAKE_MODELS}
+
+# 3. What runs.
+FROM ${PYTHON_IMAGE} AS worker
+RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
+WORKDIR /app
+ENV PATH=/app/.venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    MODELS_DIR=/app/weights \
+    OUTPUT_DIR=/tmp/output \
+    HF_HOME=/tmp/huggingface \
+    NUMBA_CACHE_DIR=/tmp/numba \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=environment /app/.venv /app/.venv
+COPY --from=weights /app/weights /app/weights
+COPY handler.py errors.py pyproject.toml test_input.json README.md CHANGELOG.md ./
+COPY operations ./operations
+COPY models ./models
+COPY audio ./audio
+COPY worker ./worker
+COPY demo/musicgen ./demo/musicgen
+USER 65532:65532
+CMD ["python", "-u", "handler.py"]
