@@ -7,7 +7,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS environment
 WORKDIR /app
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
-RUN --mount=type=cache,target=/root/.cache/pip pip install uv
+RUN --mount=type=cache,target=/root/.cache/pip pip install uv==0.13.8
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-dev
 
@@ -23,6 +23,8 @@ RUN --mount=type=cache,target=/root/.cache/huggingface /app/.venv/bin/python -m 
 
 # 3. What runs.
 FROM ${PYTHON_IMAGE} AS worker
+# Debian keeps only the newest point release of a package, so a pinned one would stop installing.
+# hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH \

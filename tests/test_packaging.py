@@ -1,0 +1,203 @@
+"""The lock's export, the image, CI and the Hub files agree with each other and with the tree."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from tests.repository import ROOT
+
+NAMED_PACKAGES = {
+    "runpod", "torch", "torchaudio", "audiocraft", "demucs", "rvc-python", "pedalboard", "pydub", "requests"
+}  # fmt: skip
+
+
+def uv() -> str:
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        pytest.skip("uv is not on the path; `uv run pytest` puts it there")
+    return found
+
+
+def test_requirements_txt_is_the_export_of_the_lock() -> None:
+    export = ["export", "--frozen", "--offline", "--no-dev", "--no-hashes", "--no-emit-project", "--no-header"]
+    fresh = subprocess.run([uv(), *export], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "requirements.txt").read_text() == fresh, "run `make requirements`"
+
+
+def test_all_nine_named_packages_are_locked() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    assert {package["name"] for package in lock["package"]} >= NAMED_PACKAGES
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions as (keyword, rest), continuation lines joined."""
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def copied_sources() -> list[str]:
+    copies = [rest for keyword, rest in instructions() if keyword == "COPY" and "--from=" not in rest]
+    return [source for rest in copies for source in rest.split()[:-1]]
+
+
+def test_every_file_that_the_image_copies_exists() -> None:
+    assert copied_sources()
+    assert [source for source in copied_sources() if not (ROOT / source).exists()] == []
+
+
+def test_every_file_that_the_image_copies_is_let_through_by_dockerignore() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_through = [line[1:] for line in lines if line.startswith("!")]
+    assert [source for source in copied_sources() if source.removeprefix("./") not in let_through] == []
+
+
+def test_the_image_holds_every_package_of_the_worker() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks", "demo"}
+    assert packages <= set(copied_sources())
+
+
+def commands() -> list[str]:
+    """Every command that building and starting the image runs, with its paths and variables as CI has them."""
+    found = []
+    for keyword, rest in instructions():
+        if keyword == "RUN":
+            found += re.sub(r"--mount=\S+\s+", "", rest).replace("/app/", "").replace("${BAKE_MODELS}", "").split("&&")
+        if keyword == "CMD":
+            found.append(" ".join(json.loads(rest)))
+    return [command.strip() for command in found]
+
+
+def test_every_command_of_the_image_is_also_run_by_ci() -> None:
+    ci = (ROOT / ".ci/run").read_text().replace('"$OLDPWD/', "").replace('"', "").replace("$OLDPWD/", "")
+    assert len(commands()) >= 6
+    assert [command for command in commands() if command not in ci] == []
+
+
+def test_the_dockerfile_is_clean_by_its_linter() -> None:
+    linter = shutil.which("hadolint") or str(Path(sys.executable).parent / "hadolint")
+    if not Path(linter).exists():
+        pytest.skip("hadolint has no build for this machine")
+    found = subprocess.run([linter, "--no-color", str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert found.stdout == "" and found.returncode == 0
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    users = [rest for keyword, rest in instructions() if keyword == "USER"]
+    assert users and users[-1].split(":")[0] not in ("root", "0")
+
+
+def test_nothing_that_is_ignored_by_git_is_copied_into_the_image() -> None:
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
+    assert not [s for s in copied_sources() if any(fnmatch.fnmatch(s.removeprefix("./"), p) for p in ignored)]
+
+
+class Strict(BaseModel):
+    """The Hub's reference tables (docs: hub/publishing-guide), field by field."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Option(Strict):
+    label: str
+    value: str
+
+
+class EnvInput(Strict):
+    name: str
+    type: Literal["string", "number", "boolean", "huggingface"]
+    description: str = ""
+    default: str | int | float | bool | None = None
+    options: list[Option] | None = None
+    min: float | None = None
+    max: float | None = None
+    required: bool = False
+    advanced: bool = False
+    trueValue: str | None = None  # noqa: N815 (the Hub's own spelling)
+    falseValue: str | None = None  # noqa: N815
+
+
+class EnvItem(Strict):
+    key: str
+    value: str | None = None
+    input: EnvInput | None = None
+
+
+class Preset(Strict):
+    name: str
+    defaults: dict[str, str | int | float | bool]
+
+
+class HubConfig(Strict):
+    runsOn: Literal["GPU", "CPU"]  # noqa: N815
+    containerDiskInGb: int  # noqa: N815
+    gpuCount: int  # noqa: N815
+    gpuIds: str  # noqa: N815
+    allowedCudaVersions: list[str] = []  # noqa: N815
+    env: list[EnvItem] = []
+    presets: list[Preset] = []
+
+
+class Hub(Strict):
+    title: str
+    description: str
+    type: Literal["serverless"]
+    category: Literal["audio"]
+    iconUrl: str | None = None  # noqa: N815
+    config: HubConfig
+
+
+class HubTest(Strict):
+    name: str
+    input: dict[str, Any]
+    timeout: int
+
+
+class HubTestConfig(Strict):
+    gpuTypeId: str  # noqa: N815
+    gpuCount: int  # noqa: N815
+    env: list[EnvItem] = []
+    allowedCudaVersions: list[str] = []  # noqa: N815
+
+
+class HubTests(Strict):
+    tests: list[HubTest]
+    config: HubTestConfig
+
+
+def test_hub_json_is_valid_by_the_published_reference() -> None:
+    hub = Hub.model_validate_json((ROOT / ".runpod/hub.json").read_text())
+    assert all((item.value is None) != (item.input is None) for item in hub.config.env)
+
+
+def test_hub_json_offers_only_settings_that_the_worker_reads() -> None:
+    from dataclasses import fields
+
+    from worker.settings import Settings
+
+    hub = Hub.model_validate_json((ROOT / ".runpod/hub.json").read_text())
+    known = {field.metadata["variable"]: field.default for field in fields(Settings)}
+    assert {item.key for item in hub.config.env} <= set(known)
+    offered = {item.key: item.input.default for item in hub.config.env if item.input}
+    assert {key: default for key, default in offered.items() if str(default) != str(known[key] or "")} == {}
+
+
+def test_hub_tests_are_valid_by_the_published_reference_and_pass_validation() -> None:
+    import operations
+
+    tests = HubTests.model_validate_json((ROOT / ".runpod/tests.json").read_text())
+    for case in tests.tests:
+        _, operation = operations.get(case.input["operation"])
+        operation.Params.parse(case.input.get("params") or {k: v for k, v in case.input.items() if k != "operation"})
