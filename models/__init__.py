@@ -1,0 +1,1 @@
+"""Model families: what can be loaded, and how each one is run."""
