@@ -78,9 +78,7 @@ def _meaning(field: Mapping[str, Any]) -> str:
 def models_table() -> str:
     from models.registry import catalog_rows
 
-    rows = [
-        (f"`{row['name']}`", row["engine"], row.get("licence", ""), row.get("about", "")) for row in catalog_rows()
-    ]
+    rows = [(f"`{row['name']}`", row["engine"], row.get("licence", ""), row.get("about", "")) for row in catalog_rows()]
     return table(("model", "engine", "licence of the weights", "about"), rows)
 
 
