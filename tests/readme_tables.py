@@ -1,4 +1,4 @@
-"""The README's tables, made from the sources that the worker itself reads. `python -m tests.readme_tables` writes them in."""
+"""The README's tables, made from what the worker itself reads. `python -m tests.readme_tables` writes them in."""
 
 from __future__ import annotations
 
