@@ -74,7 +74,9 @@ def _linked_peaks(sounds: Sequence[Audio]) -> Waveform:
             np.maximum(own, np.abs(channel), out=own)
         start = 0
         for block in oversampled(sound.waveform):
-            between = np.abs(block).max(axis=0).reshape(-1, OVERSAMPLING).max(axis=1)
+            between = np.zeros(block.shape[1] // OVERSAMPLING, np.float32)
+            for fine in block.reshape(-1, len(between), OVERSAMPLING).transpose(0, 2, 1).reshape(-1, len(between)):
+                np.maximum(between, np.abs(fine), out=between)
             stop = start + len(between)
             np.maximum(own[start:stop], between, out=own[start:stop])
             after = own[start + 1 : stop + 1]

@@ -121,7 +121,7 @@ def oversampled(waveform: Waveform) -> Iterator[Waveform]:
     import soxr
 
     channels, length = waveform.shape
-    stream = soxr.ResampleStream(1, OVERSAMPLING, channels, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(1, OVERSAMPLING, channels, dtype="float32", quality="VHQ")
     left = np.zeros((0, channels), np.float32)
     sent = 0
     for start in range(0, length, _BLOCK_FRAMES):
