@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from errors import DeliveryError, RequestError
-from worker.connection import Resolve, Watch, connect, parse, system_addresses
+from worker.connection import INTERNET, Network, Watch, connect, parse
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -126,10 +126,10 @@ class Uploader:
         *,
         watch: Watch,
         allow_private: bool,
-        resolve: Resolve = system_addresses,
+        network: Network = INTERNET,
         pause_s: float = 1.0,
     ) -> None:
-        self._bucket, self._watch, self._resolve, self._pause_s = bucket, watch, resolve, pause_s
+        self._bucket, self._watch, self._network, self._pause_s = bucket, watch, network, pause_s
         self._allow_private = allow_private or bucket.trusted
         self._client = _client(bucket)
 
@@ -171,7 +171,7 @@ class Uploader:
         target = parse(url)
         file.seek(0)
         try:
-            connection = connect(target, watch=self._watch, allow_private=self._allow_private, resolve=self._resolve)
+            connection = connect(target, watch=self._watch, allow_private=self._allow_private, network=self._network)
         except RequestError as error:
             if error.error_code != "private_url":
                 raise
@@ -223,9 +223,9 @@ def _misconfigured(reason: str) -> DeliveryError:
     return DeliveryError(f"The bucket is not usable as configured: {reason}.", code="bucket_misconfigured")
 
 
-def _failed(reason: str, **details: Any) -> DeliveryError:
+def _failed(sentence: str, **details: Any) -> DeliveryError:
     return DeliveryError(
-        f"The upload to the bucket failed: {reason}. Check its keys, name, region and endpoint, or choose another"
+        f"The upload to the bucket failed: {sentence}. Check its keys, name, region and endpoint, or choose another"
         " 'delivery'.",
         code="bucket_upload_failed",
         details=details,

@@ -1,5 +1,5 @@
 """HTTP connections to addresses that callers name: each name is resolved once, every address of it is checked, and the
-connection goes to the checked address (no DNS rebinding, no proxies from the environment). Knows no redirects, no files.
+connection goes to the checked address (no DNS rebinding, no proxies from the environment). Knows no redirects.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 Resolve = Callable[[str, int], Sequence[str]]
+Dial = Callable[[tuple[str, int], float], socket.socket]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 CONNECT_TIMEOUT_S = 10.0
@@ -117,20 +118,33 @@ def is_public(address: Address) -> bool:
     return address.is_global and not special and not any(address in network for network in INWARD)
 
 
+@dataclass(frozen=True)
+class Network:
+    """How a name becomes a connection.
+
+    Args:
+        resolve: `(host, port) -> numeric addresses`.
+        dial: `((address, port), timeout in s) -> connected socket`.
+        tls: the certificates to trust, by default the system's and certifi's.
+    """
+
+    resolve: Resolve = system_addresses
+    dial: Dial = socket.create_connection
+    tls: ssl.SSLContext | None = None
+
+
+INTERNET = Network()
+
+
 def connect(
-    target: Target,
-    *,
-    watch: Watch,
-    allow_private: bool,
-    resolve: Resolve = system_addresses,
-    tls: ssl.SSLContext | None = None,
+    target: Target, *, watch: Watch, allow_private: bool, network: Network = INTERNET
 ) -> http.client.HTTPConnection:
     """Opens a connection to a checked address of `target`.
 
     Certificates are verified against the name, not the address. Raises `SourceError` (`private_url`), or `OSError`
     where nothing answers. Every later wait on the connection looks at `watch`.
     """
-    addresses = _addresses(target, resolve)
+    addresses = _addresses(target, network.resolve)
     if not allow_private and not all(map(is_public, addresses)):
         raise SourceError(
             "The URL points to a private or local address. Give a public one"
@@ -139,7 +153,7 @@ def connect(
         )
     connection = http.client.HTTPConnection(target.host, target.port, blocksize=1 << 16)
     connection.auto_open = 0  # it must never resolve the name and dial by itself
-    connection.sock = WatchedSocket(_dial(target, addresses, watch, tls), watch)
+    connection.sock = WatchedSocket(_dial(target, addresses, watch, network), watch)
     return connection
 
 
@@ -153,15 +167,17 @@ def _addresses(target: Target, resolve: Resolve) -> list[Address]:
     return addresses
 
 
-def _dial(target: Target, addresses: Sequence[Address], watch: Watch, tls: ssl.SSLContext | None) -> socket.socket:
+def _dial(target: Target, addresses: Sequence[Address], watch: Watch, network: Network) -> socket.socket:
     failure = OSError("no address answered")
     for address in addresses:
         try:
-            plain = socket.create_connection((str(address), target.port), watch.patience(CONNECT_TIMEOUT_S))
+            plain = network.dial((str(address), target.port), watch.patience(CONNECT_TIMEOUT_S))
         except OSError as error:
             failure = error
         else:
-            return plain if target.scheme == "http" else _secure(plain, target.host, watch, tls or _system_tls())
+            if target.scheme == "http":
+                return plain
+            return _secure(plain, target.host, watch, network.tls or _system_tls())
     raise failure
 
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from urllib.parse import urljoin
 
 from errors import RequestError, SourceError
-from worker.connection import Resolve, Target, Watch, connect, parse, system_addresses, unsupported
+from worker.connection import INTERNET, Network, Target, Watch, connect, parse, unsupported
 
 MAX_REDIRECTS = 5
 CHUNK_BYTES = 1 << 16
@@ -43,16 +43,14 @@ def fetch(
     *,
     limits: FetchLimits,
     check: Callable[[], None] = lambda: None,
-    resolve: Resolve = system_addresses,
-    tls: ssl.SSLContext | None = None,
+    network: Network = INTERNET,
 ) -> BinaryIO:
     """Downloads `url` and returns it as an open file at its start; to be closed by the caller, which removes it.
 
     Args:
         check: called several times a second while waiting (except for the name server); what it raises ends the
             download, as when a job is cancelled.
-        resolve: `(host, port) -> numeric addresses`.
-        tls: the certificates to trust, by default the system's.
+        network: how names become connections.
 
     Raises:
         SourceError: with the code `unsupported_url`, `private_url`, `url_unreachable`, `http_status`,
@@ -61,7 +59,7 @@ def fetch(
     watch = Watch(time.monotonic() + limits.timeout_s, check)
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (the caller closes it)
     try:
-        with closing(_download(parse(url), limits=limits, watch=watch, resolve=resolve, tls=tls)) as chunks:
+        with closing(_download(parse(url), limits=limits, watch=watch, network=network)) as chunks:
             for chunk in chunks:
                 file.write(chunk)
         file.seek(0)
@@ -71,12 +69,10 @@ def fetch(
     return cast(BinaryIO, file)
 
 
-def _download(
-    target: Target, *, limits: FetchLimits, watch: Watch, resolve: Resolve, tls: ssl.SSLContext | None
-) -> Generator[bytes, None, None]:
+def _download(target: Target, *, limits: FetchLimits, watch: Watch, network: Network) -> Generator[bytes, None, None]:
     with _translated(limits):
         for _ in range(MAX_REDIRECTS + 1):
-            connection = connect(target, watch=watch, allow_private=limits.allow_private, resolve=resolve, tls=tls)
+            connection = connect(target, watch=watch, allow_private=limits.allow_private, network=network)
             try:
                 connection.request("GET", target.path, headers=HEADERS | {"Host": target.authority})
                 with connection.getresponse() as response:

@@ -1,4 +1,4 @@
-"""A reply as the JSON text that leaves. The SDK loses a job without a word over what it cannot send; here it is an error."""
+"""A reply as the JSON text that leaves. The SDK silently loses what it cannot send; here that is an error."""
 
 from __future__ import annotations
 
