@@ -7,11 +7,12 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +28,11 @@ MAX_THREADS = 4
 MAX_NAME_BYTES = 120
 EXCERPT_SLICES = 16
 EXCERPT_SLICE_S = 1.0
+HEADER_BYTES = 4096
+MPEG1_HZ = 32000  # below, mp3 knows no bitrates above 160 kbit/s
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,22 @@ class Artefact:
     @property
     def filename(self) -> str:
         return str(self.facts["filename"])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected bytes by sound; the truth lies between a `slack`-th and `slack` times as much."""
+
+    sizes: Sequence[int]
+    slack: float
+
+    @property
+    def least(self) -> list[int]:
+        return [int(size / self.slack) for size in self.sizes]
+
+    @property
+    def most(self) -> list[int]:
+        return [int(size * self.slack) + HEADER_BYTES for size in self.sizes]
 
 
 class Sounds:
@@ -66,17 +88,33 @@ class Sounds:
         self._bounded: list[Audio] | None = None
 
     def encoding(self, entry: str) -> Encoding:
-        """The encoding that an entry of `auto_order` or a format's name stands for."""
-        name, _, bitrate = entry.partition(":")
+        """The encoding that an entry of `auto_order` stands for: a format, with `:` the bit depth or bitrate of it."""
+        name, _, number = entry.partition(":")
+        chosen = {"wav": {"bit_depth": int(number or 0)}, "mp3": {"bitrate": int(number or 0)}}[name] if number else {}
         return Encoding(
-            format=name, bit_depth=self._audio_out.bit_depth, bitrate=int(bitrate or self._audio_out.bitrate)
+            **{"format": name, "bit_depth": self._audio_out.bit_depth, "bitrate": self._audio_out.bitrate, **chosen}
         )
 
-    def estimate(self, encoding: Encoding) -> list[int]:
-        """Bytes of each sound's file: exact but for the header for wav, else scaled up from short excerpts."""
+    @property
+    def cheap(self) -> bool:
+        """Whether all sounds are so short that an estimate costs as much as the encoding itself."""
+        return all(audio.duration <= 2 * EXCERPT_SLICES * EXCERPT_SLICE_S for audio in self._audios)
+
+    def estimate(self, encoding: Encoding) -> Estimate:
+        """What each sound's file will take: computed for wav and mp3, else scaled up from short excerpts."""
         if encoding.format == "wav":
-            return [audio.waveform.size * encoding.bit_depth // 8 for audio in self._audios]
-        return self._side_by_side(lambda audio: _estimate(audio, encoding), self._audios)
+            return Estimate([audio.waveform.size * encoding.bit_depth // 8 for audio in self._audios], slack=1.001)
+        if encoding.format == "mp3" and all(audio.sample_rate >= MPEG1_HZ for audio in self._audios):
+            return Estimate([round(audio.duration * encoding.bitrate * 125) for audio in self._audios], slack=1.03)
+        audios = self._levelled(encoding)
+        return Estimate(self._side_by_side(lambda audio: _estimate(audio, encoding), audios), slack=1.25)
+
+    def outlines(self) -> list[dict[str, Any]]:
+        """Facts as long as the real ones will be, for measuring a reply before its sounds are encoded."""
+        return [
+            _facts(audio, f"{name}.flac", size=audio.waveform.nbytes, digest="0" * 64, kind="flac")
+            for audio, name in zip(self._audios, self._names, strict=True)
+        ]
 
     @contextmanager
     def encoded(self, encoding: Encoding) -> Iterator[list[Artefact]]:
@@ -90,3 +128,82 @@ class Sounds:
         finally:
             for artefact in artefacts:
                 artefact.file.close()
+
+    def _levelled(self, encoding: Encoding) -> list[Audio]:
+        """The sounds as this encoding can hold them; float wav holds any peak."""
+        if encoding.format == "wav" and encoding.bit_depth == 32:
+            return self._audios
+        if self._bounded is None:
+            self._bounded, gain_db = bring_below_full_scale(self._audios)
+            if gain_db is not None:
+                together = "all sounds were" if len(self._audios) > 1 else "it was"
+                self._job.warn(
+                    f"The peak was above full scale, so {together} brought down by {-gain_db:.2f} dB"
+                    " (wav with bit_depth 32 keeps the level)."
+                )
+        return self._bounded
+
+    def _side_by_side(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
+        def checked(item: Item) -> Made:
+            self._job.check()
+            return work(item)
+
+        items = list(items)
+        with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(items), os.cpu_count() or 1)) as pool:
+            return list(pool.map(checked, items))
+
+
+def safe_name(name: str) -> str:
+    """`name` as a file name of ours: letters, digits, `.`, `-`, `_` and blanks, no path, never hidden, never empty."""
+    clean = re.sub(r"[^\w.\- ]+", "_", unicodedata.normalize("NFC", name)).strip(". ")
+    return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(". ") or "audio"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names in their order, later ones numbered where file systems might take them for an earlier one."""
+    unique: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate.casefold() in {taken.casefold() for taken in unique}:
+            number += 1
+            candidate = f"{name}-{number}"
+        unique.append(candidate)
+    return unique
+
+
+def _estimate(audio: Audio, encoding: Encoding) -> int:
+    """File size from slices spread over the sound; short sounds are encoded whole."""
+    slice_samples = int(EXCERPT_SLICE_S * audio.sample_rate)
+    if audio.num_samples <= 2 * EXCERPT_SLICES * slice_samples:
+        return _encoded_size(audio, encoding)
+    starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
+    excerpt = np.concatenate([audio.waveform[:, start : start + slice_samples] for start in starts], axis=1)
+    return round(_encoded_size(Audio(excerpt, audio.sample_rate), encoding) * audio.num_samples / excerpt.shape[1])
+
+
+def _encoded_size(audio: Audio, encoding: Encoding) -> int:
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+        encode(audio, encoding, cast(BinaryIO, file))
+        return file.seek(0, os.SEEK_END)
+
+
+def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
+    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # closed by `Sounds.encoded`
+    encode(audio, encoding, file)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = _facts(audio, f"{name}{encoding.extension}", size=size, digest=digest, kind=encoding.format)
+    return Artefact(file, encoding.content_type, facts)
+
+
+def _facts(audio: Audio, filename: str, *, size: int, digest: str, kind: str) -> dict[str, Any]:
+    return {
+        "filename": filename,
+        "format": kind,
+        "size": size,
+        "sample_rate": audio.sample_rate,
+        "channels": audio.channels,
+        "duration": round(audio.duration, 6),
+        "sha256": digest,
+    }

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from audio import Audio
+from audio.decode import DecodeLimits, decode
+from audio.sniff import SNIFF_BYTES, sniff
 from errors import AudioError, RequestError, SourceError
 from worker import volume
 from worker.fetch import SPOOL_BYTES, FetchLimits, fetch
@@ -22,6 +24,7 @@ from worker.settings import Settings
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):")
 # No audio that we take begins like this in base64: of all that begins with '/', mpeg is '//' or '/+'.
 PATH = re.compile(r"/[A-Za-z.~]|\.{1,2}/|~")
+INVALID = "Invalid base64 audio data"  # fixed by the contract
 CHOICES = "Give base64, a base64 data: URI, an http(s):// URL, or an absolute path below the mounted volume."
 DATA_HEADER_CHARS = 512
 SLICE_CHARS = 1 << 20
@@ -46,8 +49,6 @@ def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
         AudioError: the bytes are not audio that we take (`Invalid base64 audio data` at the start where it applies).
         SourceError: the URL or path may not or cannot be read. Neither repeats the source.
     """
-    from audio.decode import DecodeLimits, decode
-
     limits = DecodeLimits(
         max_bytes=settings.max_input_bytes,
         max_seconds=settings.max_input_seconds,
@@ -66,7 +67,7 @@ def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
 
 
 def _named(error: AudioError | SourceError, field: str) -> RequestError:
-    message = error.message if error.error_code == "invalid_base64" else f"{field}: {error.message}"
+    message = error.message if error.message.startswith(INVALID) else f"{field}: {error.message}"
     return type(error)(message, code=error.error_code, details={"field": field} | error.details)
 
 
@@ -107,8 +108,8 @@ def _open_base64(source: str, start: int, *, field: str, job: Job, settings: Set
     if (significant - 2) * 3 // 4 > settings.max_input_bytes:
         raise AudioError(
             f"The base64 holds more than the {settings.max_input_bytes} bytes that are taken in.",
-            code="input_too_large",
-            details={"limit_bytes": settings.max_input_bytes},
+            code="audio_too_large",
+            details={"max_bytes": settings.max_input_bytes},
         )
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed by the caller)
     try:
@@ -120,6 +121,10 @@ def _open_base64(source: str, start: int, *, field: str, job: Job, settings: Set
     except BaseException:
         file.close()
         raise
+    file.seek(0)
+    if (head := file.read(SNIFF_BYTES)) and sniff(head) is None:
+        file.close()
+        raise _invalid(field, "it decodes, but to no audio file of a known kind", code="unsupported_audio_format")
     file.seek(0)
     return cast(BinaryIO, file)
 
@@ -141,5 +146,5 @@ def _decoded(source: str, start: int, check: Callable[[], None]) -> Iterator[byt
     yield binascii.a2b_base64(unpadded + b"=" * (-len(unpadded) % 4), strict_mode=True)
 
 
-def _invalid(field: str, reason: str) -> AudioError:
-    return AudioError(f"Invalid base64 audio data in '{field}': {reason}. {CHOICES}", code="invalid_base64")
+def _invalid(field: str, reason: str, code: str = "invalid_base64") -> AudioError:
+    return AudioError(f"{INVALID} in '{field}': {reason}. {CHOICES}", code=code)

@@ -40,9 +40,11 @@ class Reply:
     """An operation's result: `fields` at the top level, sounds as `outputs` (list) or `stems` (by name).
 
     `parameters` replaces the request's values by those that were really used (a drawn seed, a default model).
+    `always_list` gives `outputs` even where there is only one.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     outputs: Sequence[Output] = ()
     stems: Mapping[str, Output] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    always_list: bool = False
