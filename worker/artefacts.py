@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
-
-from audio import Audio
 from audio.encode import Encoding, encode
 from audio.gain import bring_below_full_scale, normalize
+
+from audio import Audio
 from errors import InternalError
 from worker.job import Job
-from worker.reply import AudioOut, Output
+from worker.reply import AudioOut, Reply
 
 SPOOL_BYTES = 16 << 20
 MAX_THREADS = 4
 MAX_NAME_BYTES = 120
 EXCERPT_SLICES = 16
 EXCERPT_SLICE_S = 1.0
+LOUDNESS_TOLERANCE = 0.5
 HEADER_BYTES = 4096
 MPEG1_HZ = 32000  # below, mp3 knows no bitrates above 160 kbit/s
 
@@ -69,22 +70,26 @@ class Estimate:
 
 
 class Sounds:
-    """The sounds of one reply: finite, normalised once, brought down together where a format cannot hold their peak.
+    """The sounds of one reply: finite, normalised, and below full scale where a format asks for that.
+
+    Each of `outputs` is a piece of its own, levelled by itself, so that an item of a batch is what it would be alone;
+    the stems are parts of one piece and share one gain.
 
     Args:
-        outputs: in the order of the reply.
+        reply: whose `outputs` and then `stems` these are.
         audio_out: how they leave.
         job: is told what was changed, and ends the work where it is cancelled.
     """
 
-    def __init__(self, outputs: Sequence[Output], audio_out: AudioOut, job: Job) -> None:
-        self._outputs, self._audio_out, self._job = outputs, audio_out, job
+    def __init__(self, reply: Reply, audio_out: AudioOut, job: Job) -> None:
+        self._audio_out, self._job = audio_out, job
+        outputs = [*reply.outputs, *reply.stems.values()]
         self._names = _unique([safe_name(output.name) for output in outputs])
-        self._audios = [output.audio for output in outputs]
-        if not all(math.isfinite(audio.peak) for audio in self._audios):
+        self._pieces = [[index] for index in range(len(reply.outputs))]
+        self._pieces += [list(range(len(reply.outputs), len(outputs)))] * bool(reply.stems)
+        if not all(math.isfinite(output.audio.peak) for output in outputs):
             raise InternalError("The result holds values that are not numbers, so nothing was delivered.")
-        if audio_out.normalize != "none":
-            self._audios = normalize(self._audios, audio_out.normalize, loudness_lufs=audio_out.loudness_lufs)
+        self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
         self._bounded: list[Audio] | None = None
 
     def encoding(self, entry: str) -> Encoding:
@@ -134,14 +139,36 @@ class Sounds:
         if encoding.format == "wav" and encoding.bit_depth == 32:
             return self._audios
         if self._bounded is None:
-            self._bounded, gain_db = bring_below_full_scale(self._audios)
-            if gain_db is not None:
-                together = "all sounds were" if len(self._audios) > 1 else "it was"
-                self._job.warn(
-                    f"The peak was above full scale, so {together} brought down by {-gain_db:.2f} dB"
-                    " (wav with bit_depth 32 keeps the level)."
-                )
+            self._bounded = self._by_piece(self._audios, self._below_full_scale)
         return self._bounded
+
+    def _by_piece(self, audios: Sequence[Audio], work: Callable[[list[Audio], str], Sequence[Audio]]) -> list[Audio]:
+        return [
+            audio
+            for piece in self._pieces
+            for audio in work([audios[index] for index in piece], ", ".join(self._names[index] for index in piece))
+        ]
+
+    def _normalized(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+        target = self._audio_out.loudness_lufs
+        done = normalize(audios, self._audio_out.normalize, loudness_lufs=target)
+        if self._audio_out.normalize != "none" and done.gain_db is None:
+            self._job.warn(f"{names}: silent, so it was not normalised.")
+        elif done.loudness_lufs is not None and abs(done.loudness_lufs - target) > LOUDNESS_TOLERANCE:
+            self._job.warn(
+                f"{names}: the loudness is {done.loudness_lufs:.1f} LUFS and not {target:g};"
+                " more would have taken it above -1 dBTP."
+            )
+        return done.sounds
+
+    def _below_full_scale(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+        lowered, gain_db = bring_below_full_scale(audios)
+        if gain_db is not None:
+            self._job.warn(
+                f"{names}: the peak was above full scale, so the level was changed by {gain_db:.2f} dB"
+                " (wav with bit_depth 32 keeps it)."
+            )
+        return lowered
 
     def _side_by_side(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
         def checked(item: Item) -> Made:
@@ -188,7 +215,7 @@ def _encoded_size(audio: Audio, encoding: Encoding) -> int:
 
 
 def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
-    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # closed by `Sounds.encoded`
+    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115  (`encoded` closes it)
     encode(audio, encoding, file)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

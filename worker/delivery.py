@@ -22,6 +22,7 @@ from worker.wire import to_wire
 
 if TYPE_CHECKING:
     from audio.encode import Encoding
+
     from worker.artefacts import Artefact, Sounds
 
 VOLUME_FOLDER = "output"
@@ -29,7 +30,7 @@ VOLUME_FOLDER = "output"
 MARGIN_BYTES = 1024
 
 
-def deliver(
+def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
     reply: Reply,
     *,
     operation: str,
@@ -99,7 +100,7 @@ class _Parcel:
     def place(self) -> _Placed:
         from worker.artefacts import Sounds
 
-        sounds = Sounds(self.outputs, self.audio_out, self.job)
+        sounds = Sounds(self.reply, self.audio_out, self.job)
         ways = {"auto": self._auto, "inline": self._inline, "bucket": self._bucket, "volume": self._volume}
         return ways[self.audio_out.delivery](sounds)
 
@@ -200,9 +201,7 @@ class _Parcel:
         }
 
     def _sound_keys(self, placed: _Placed) -> dict[str, Any]:
-        items = [
-            {**artefact, **output.extra} for artefact, output in zip(placed.artefacts, self.outputs, strict=True)
-        ]
+        items = [{**artefact, **output.extra} for artefact, output in zip(placed.artefacts, self.outputs, strict=True)]
         count = len(self.reply.outputs)
         keys: dict[str, Any] = dict(items[0]) if count else {}
         if self.listed:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from audio.encode import Encoding
+
 from errors import DeliveryError
 from worker.artefacts import Artefact, Sounds
 from worker.wire import too_large
 
-ADVISED = ("wav", "wav:16", "flac", "mp3:320", "mp3:256", "mp3:192", "mp3:128", "mp3:96", "mp3:64", "mp3:32", "ogg", "opus")
+ADVISED = (
+    "wav",
+    "wav:16",
+    "flac",
+    "mp3:320",
+    "mp3:256",
+    "mp3:192",
+    "mp3:128",
+    "mp3:96",
+    "mp3:64",
+    "mp3:32",
+    "ogg",
+    "opus",
+)
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,10 @@ def _would_fit(sounds: Sounds, tried: Sequence[str], budget: Budget) -> list[str
     found: dict[str, str] = {}
     for entry in ADVISED:
         name = entry.partition(":")[0]
-        if name not in found and entry not in tried:
-            if budget.total(sounds.estimate(sounds.encoding(entry)).most) <= budget.limit:
-                found[name] = entry
+        if name in found or entry in tried:
+            continue
+        if budget.total(sounds.estimate(sounds.encoding(entry)).most) <= budget.limit:
+            found[name] = entry
     return list(found.values())
 
 

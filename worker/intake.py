@@ -113,7 +113,7 @@ def _open_base64(source: str, start: int, *, field: str, job: Job, settings: Set
         )
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed by the caller)
     try:
-        for piece in _decoded(source, start, job.check):
+        for piece in decoded_base64(source, start, job.check):
             file.write(piece)
     except (binascii.Error, UnicodeEncodeError) as error:
         file.close()
@@ -129,12 +129,14 @@ def _open_base64(source: str, start: int, *, field: str, job: Job, settings: Set
     return cast(BinaryIO, file)
 
 
-def _decoded(source: str, start: int, check: Callable[[], None]) -> Iterator[bytes]:
+def decoded_base64(
+    source: str, start: int, check: Callable[[], None], slice_chars: int = SLICE_CHARS
+) -> Iterator[bytes]:
     """Base64 to bytes. The last characters are held back, since only there padding may stand."""
     rest = b""
-    for at in range(start, len(source), SLICE_CHARS):
+    for at in range(start, len(source), slice_chars):
         check()
-        rest += source[at : at + SLICE_CHARS].encode("ascii").translate(STANDARD, BLANKS.encode())
+        rest += source[at : at + slice_chars].encode("ascii").translate(STANDARD, BLANKS.encode())
         whole = max(0, len(rest) - 4) // 4 * 4
         if rest.find(b"=", 0, whole) >= 0:
             raise binascii.Error("padding inside")

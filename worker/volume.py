@@ -72,14 +72,14 @@ def _open_below(path: str, root: str) -> BinaryIO:
     if not real.startswith(real_root + "/"):
         raise _not_allowed("does not lead to a file below the volume; links and '..' may not leave it")
     with _refusals():
-        fd = _walk(real_root, real[len(real_root) + 1 :].split("/"))
+        fd = walk(real_root, real[len(real_root) + 1 :].split("/"))
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise _not_allowed("is not a regular file")
     return os.fdopen(fd, "rb")
 
 
-def _walk(root: str, parts: list[str]) -> int:
+def walk(root: str, parts: list[str]) -> int:
     folder = os.open(root, SAFE | os.O_DIRECTORY)
     for part in parts[:-1]:
         try:
