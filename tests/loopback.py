@@ -19,6 +19,7 @@ Answer = Callable[["Request", Write], None]
 class Request:
     line: str
     headers: dict[str, str]
+    body: Callable[[int], bytes] = field(repr=False, default=lambda size: b"")
 
     @property
     def path(self) -> str:
@@ -58,7 +59,7 @@ def serve(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[Loop
             with contextlib.suppress(OSError):
                 line = self.rfile.readline().decode("latin-1").strip()
                 pairs = (part.decode("latin-1").partition(":") for part in iter(self.rfile.readline, b"\r\n") if part)
-                request = Request(line, {name.lower(): value.strip() for name, _, value in pairs})
+                request = Request(line, {name.lower(): value.strip() for name, _, value in pairs}, self.rfile.read)
                 loopback.requests.append(request)
                 answer(request, self._write)
 

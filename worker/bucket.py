@@ -31,6 +31,7 @@ S3_CONFIG = {
     "endpointUrl": "endpoint_url",
     "region": "region",
 }
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
 AWS_HOST = re.compile(r"(?:(?P<bucket>.+)\.)?(?P<host>s3[.-](?:[a-z0-9.-]+\.)?amazonaws\.com(?:\.cn)?)")
 REGION = re.compile(
     r"(?:^|\.)s3(?:api)?[.-](?:dualstack\.)?(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+|[a-z]{2}-[a-z]{3}(?=\.scw\.cloud))\."
@@ -75,6 +76,8 @@ def _bucket(given: Mapping[str, str], *, names: Mapping[str, str], trusted: bool
     missing = [names[key] for key in ("access_key_id", "secret_access_key", "name") if not complete[key]]
     if missing:
         raise _misconfigured(f"{', '.join(missing)} must be set too")
+    if not NAME.fullmatch(name):
+        raise _misconfigured(f"{names['name']} is no name that a bucket can have")
     return Bucket(
         name=name,
         access_key_id=given["access_key_id"],
