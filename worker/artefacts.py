@@ -43,6 +43,7 @@ class Artefact:
     file: BinaryIO
     content_type: str
     facts: dict[str, Any]
+    warnings: Sequence[str]
 
     @property
     def size(self) -> int:
@@ -89,41 +90,49 @@ class Sounds:
         self._pieces += [list(range(len(reply.outputs), len(outputs)))] * bool(reply.stems)
         if not all(math.isfinite(output.audio.peak) for output in outputs):
             raise InternalError("The result holds values that are not numbers, so nothing was delivered.")
+        if not all(output.audio.num_samples for output in outputs):
+            raise InternalError("The result is empty, so nothing was delivered.")
         self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
         self._bounded: list[Audio] | None = None
 
-    def encoding(self, entry: str) -> Encoding:
-        """The encoding that an entry of `auto_order` stands for: a format, with `:` the bit depth or bitrate of it."""
-        name, _, number = entry.partition(":")
-        chosen = {"wav": {"bit_depth": int(number or 0)}, "mp3": {"bitrate": int(number or 0)}}[name] if number else {}
-        return Encoding(
-            **{"format": name, "bit_depth": self._audio_out.bit_depth, "bitrate": self._audio_out.bitrate, **chosen}
-        )
-
     @property
-    def cheap(self) -> bool:
+    def short(self) -> bool:
         """Whether all sounds are so short that an estimate costs as much as the encoding itself."""
         return all(audio.duration <= 2 * EXCERPT_SLICES * EXCERPT_SLICE_S for audio in self._audios)
 
     def estimate(self, encoding: Encoding) -> Estimate:
         """What each sound's file will take: computed for wav and mp3, else scaled up from short excerpts."""
         if encoding.format == "wav":
-            return Estimate([audio.waveform.size * encoding.bit_depth // 8 for audio in self._audios], slack=1.001)
+            return Estimate([audio.waveform.size * encoding.bits // 8 for audio in self._audios], slack=1.0)
         if encoding.format == "mp3" and all(audio.sample_rate >= MPEG1_HZ for audio in self._audios):
-            return Estimate([round(audio.duration * encoding.bitrate * 125) for audio in self._audios], slack=1.03)
+            return Estimate([round(audio.duration * encoding.kbits * 125) for audio in self._audios], slack=1.03)
         audios = self._levelled(encoding)
         return Estimate(self._side_by_side(lambda audio: _estimate(audio, encoding), audios), slack=1.25)
 
     def outlines(self) -> list[dict[str, Any]]:
         """Facts as long as the real ones will be, for measuring a reply before its sounds are encoded."""
         return [
-            _facts(audio, f"{name}.flac", size=audio.waveform.nbytes, digest="0" * 64, kind="flac")
+            {
+                "filename": f"{name}.flac",
+                "format": "flac",
+                "size": audio.waveform.nbytes,
+                "sample_rate": audio.sample_rate,
+                "channels": audio.channels,
+                "duration": round(audio.duration, 6),
+                "sha256": "0" * 64,
+            }
             for audio, name in zip(self._audios, self._names, strict=True)
         ]
 
+    def accept(self, artefacts: Sequence[Artefact]) -> None:
+        """Tells the job what the chosen format made necessary."""
+        for artefact in artefacts:
+            for sentence in artefact.warnings:
+                self._job.warn(sentence)
+
     @contextmanager
     def encoded(self, encoding: Encoding) -> Iterator[list[Artefact]]:
-        """Every sound as a file of this encoding; the files are gone at the end."""
+        """Every sound as a file of this encoding; the files are gone at the end. `accept` them where they are used."""
         audios = self._levelled(encoding)
         artefacts = self._side_by_side(
             lambda index: _artefact(audios[index], encoding, self._names[index]), range(len(audios))
@@ -136,7 +145,7 @@ class Sounds:
 
     def _levelled(self, encoding: Encoding) -> list[Audio]:
         """The sounds as this encoding can hold them; float wav holds any peak."""
-        if encoding.format == "wav" and encoding.bit_depth == 32:
+        if encoding.keeps_overs:
             return self._audios
         if self._bounded is None:
             self._bounded = self._by_piece(self._audios, self._below_full_scale)
@@ -216,21 +225,17 @@ def _encoded_size(audio: Audio, encoding: Encoding) -> int:
 
 def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
     file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115  (`encoded` closes it)
-    encode(audio, encoding, file)
+    written = encode(audio, encoding, file)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = _facts(audio, f"{name}{encoding.extension}", size=size, digest=digest, kind=encoding.format)
-    return Artefact(file, encoding.content_type, facts)
-
-
-def _facts(audio: Audio, filename: str, *, size: int, digest: str, kind: str) -> dict[str, Any]:
-    return {
-        "filename": filename,
-        "format": kind,
+    facts = {
+        "filename": f"{name}.{encoding.extension}",
+        "format": encoding.format,
         "size": size,
-        "sample_rate": audio.sample_rate,
-        "channels": audio.channels,
-        "duration": round(audio.duration, 6),
-        "sha256": digest,
+        "sample_rate": written.sample_rate,
+        "channels": written.channels,
+        "duration": round(written.num_samples / written.sample_rate, 6),
+        "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
     }
+    file.seek(0)
+    return Artefact(file, encoding.content_type, facts, [f"{name}: {sentence}" for sentence in written.warnings])

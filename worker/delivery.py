@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VOLUME_FOLDER = "output"
 # What timings, the last warnings and the keys around the base64 may add to a reply after it was measured.
 MARGIN_BYTES = 1024
+FLOAT_BITS = 32
 
 
 def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
@@ -62,6 +63,38 @@ def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
     return body
 
 
+def check(audio_out: AudioOut, *, job: Job, settings: Settings) -> None:
+    """Refuses what can never be delivered, before any work: a format that does not exist, no bucket, no volume."""
+    from worker.formats import encodings
+
+    encodings(audio_out)
+    if audio_out.delivery == "bucket":
+        _bucket_for(job, settings)
+    if audio_out.delivery == "volume":
+        _volume_for(settings)
+
+
+def _bucket_for(job: Job, settings: Settings) -> bucket.Bucket:
+    target = bucket.configured(job.s3_config, settings)
+    if target is None:
+        raise DeliveryError(
+            "There is no bucket to deliver to. Set BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY"
+            " and BUCKET_NAME, or send s3Config beside the input.",
+            code="bucket_not_configured",
+        )
+    return target
+
+
+def _volume_for(settings: Settings) -> Path:
+    root = volume.first_writable(settings.volume_dirs)
+    if root is None:
+        raise DeliveryError(
+            "There is no mounted volume that can be written to. Attach one, or choose another 'delivery'.",
+            code="volume_unavailable",
+        )
+    return root
+
+
 @dataclass(frozen=True)
 class _Placed:
     """What became of the sounds: their keys in the reply, in the order of `_Parcel.outputs`."""
@@ -93,9 +126,11 @@ class _Parcel:
         return len(self.reply.outputs) > 1 or (self.reply.always_list and len(self.reply.outputs) > 0)
 
     @property
-    def order(self) -> tuple[str, ...]:
-        """The formats that may be used, best first."""
-        return self.audio_out.auto_order if self.audio_out.output_format == "auto" else (self.audio_out.output_format,)
+    def choices(self) -> list[Encoding]:
+        """What may be written, best first."""
+        from worker.formats import encodings
+
+        return encodings(self.audio_out)
 
     def place(self) -> _Placed:
         from worker.artefacts import Sounds
@@ -129,7 +164,9 @@ class _Parcel:
             around=len(to_wire(outlined).encode()) + MARGIN_BYTES,
             twice=self.listed,
         )
-        artefacts, encoding = place_inline(sounds, self.order, budget=budget, deliveries=self._other_deliveries())
+        artefacts, encoding = place_inline(sounds, self.choices, budget=budget, deliveries=self._other_deliveries())
+        if encoding.format != "wav" and self.audio_out.bit_depth == FLOAT_BITS and "wav" in self.audio_out.auto_order:
+            self.job.warn(f"32-bit float wav did not fit the reply, so the sound is {encoding.format}.")
         return _Placed(artefacts, encoding, "inline")
 
     def _other_deliveries(self) -> list[str]:
@@ -141,18 +178,12 @@ class _Parcel:
         return ["bucket"] * has_bucket + ["volume"] * has_volume
 
     def _bucket(self, sounds: Sounds) -> _Placed:
-        target = bucket.configured(self.job.s3_config, self.settings)
-        if target is None:
-            raise DeliveryError(
-                "There is no bucket to deliver to. Set BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID,"
-                " BUCKET_SECRET_ACCESS_KEY and BUCKET_NAME, or send s3Config with the job.",
-                code="bucket_not_configured",
-            )
+        target = _bucket_for(self.job, self.settings)
         deadline = time.monotonic() + bucket.UPLOAD_TIMEOUT_S
         uploader = bucket.Uploader(
             target, watch=Watch(deadline, self.job.check), allow_private=self.settings.allow_private_urls
         )
-        encoding = sounds.encoding(self.order[0])
+        encoding = self.choices[0]
         # The random part keeps jobs apart whose ids look alike once cleaned, and a job's first run from its second.
         folder = f"{_safe_id(self.job.id)}/{uuid.uuid4().hex[:12]}"
 
@@ -166,26 +197,23 @@ class _Parcel:
             return {"output_url": url, **artefact.facts}
 
         with sounds.encoded(encoding) as artefacts:
-            return _Placed([send(artefact) for artefact in artefacts], encoding, "bucket")
+            sent = [send(artefact) for artefact in artefacts]
+            sounds.accept(artefacts)
+        return _Placed(sent, encoding, "bucket")
 
     def _volume(self, sounds: Sounds) -> _Placed:
-        root = volume.first_writable(self.settings.volume_dirs)
-        if root is None:
-            raise DeliveryError(
-                "There is no mounted volume that can be written to. Attach one, or choose another 'delivery'.",
-                code="volume_unavailable",
-            )
-        encoding = sounds.encoding(self.order[0])
-        with sounds.encoded(encoding) as artefacts:
+        root = _volume_for(self.settings)
+        with sounds.encoded(self.choices[0]) as artefacts:
             try:
-                folder = volume.own_folder(root, VOLUME_FOLDER, _safe_id(self.job.id))
-                return _Placed(_written(artefacts, folder), encoding, "volume")
+                written = _written(artefacts, volume.own_folder(root, VOLUME_FOLDER, _safe_id(self.job.id)))
             except OSError as error:
                 raise DeliveryError(
                     f"The result could not be written to the volume ({error.strerror or 'not writable'})."
                     " Free space there, or choose another 'delivery'.",
                     code="volume_unavailable",
                 ) from error
+            sounds.accept(artefacts)
+        return _Placed(written, self.choices[0], "volume")
 
     def body(self, placed: _Placed | None) -> dict[str, Any]:
         """The success reply."""
@@ -214,10 +242,9 @@ class _Parcel:
         """The parameters as they were used: what was `auto` is named."""
         if placed is None or placed.encoding is None:
             return dict(self.used)
-        encoding = placed.encoding
-        real = {"output_format": encoding.format, "delivery": placed.delivery}
-        if encoding.format == "mp3":
-            real["bitrate"] = encoding.bitrate
+        from worker.formats import fields
+
+        real = {**fields(placed.encoding), "delivery": placed.delivery}
         return {name: real.get(name, value) for name, value in self.used.items()}
 
 

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from audio.encode import Encoding
-
-from errors import DeliveryError
+from worker import formats
 from worker.artefacts import Artefact, Sounds
 from worker.wire import too_large
-
-ADVISED = (
-    "wav",
-    "wav:16",
-    "flac",
-    "mp3:320",
-    "mp3:256",
-    "mp3:192",
-    "mp3:128",
-    "mp3:96",
-    "mp3:64",
-    "mp3:32",
-    "ogg",
-    "opus",
-)
 
 
 @dataclass(frozen=True)
@@ -50,9 +34,9 @@ class Budget:
 
 
 def place_inline(
-    sounds: Sounds, order: Sequence[str], *, budget: Budget, deliveries: Sequence[str]
+    sounds: Sounds, choices: Sequence[Encoding], *, budget: Budget, deliveries: Sequence[str]
 ) -> tuple[list[dict[str, Any]], Encoding]:
-    """The artefacts with their `output_audio`, in the first format of `order` that fits.
+    """The artefacts with their `output_audio`, in the first of `choices` that fits.
 
     Args:
         deliveries: what else this worker offers, for the advice in the error.
@@ -60,9 +44,8 @@ def place_inline(
     Raises `DeliveryError` (`reply_too_large`) where none fits.
     """
     total = 0
-    for entry in order:
-        encoding = sounds.encoding(entry)
-        if not (sounds.cheap and encoding.format != "wav"):
+    for encoding in choices:
+        if encoding.format == "wav" or not sounds.short:
             estimate = sounds.estimate(encoding)
             total = budget.total(estimate.sizes)
             if budget.total(estimate.least) > budget.limit:
@@ -70,38 +53,34 @@ def place_inline(
         with sounds.encoded(encoding) as artefacts:
             total = budget.total([artefact.size for artefact in artefacts])
             if total <= budget.limit:
+                sounds.accept(artefacts)
                 return [{"output_audio": _base64(artefact), **artefact.facts} for artefact in artefacts], encoding
-    raise _over(total, sounds, order, budget=budget, deliveries=deliveries)
+    raise too_large(total, budget.limit, *_advice(sounds, choices, budget, deliveries))
 
 
 def _base64(artefact: Artefact) -> str:
     return base64.b64encode(artefact.file.read()).decode("ascii")
 
 
-def _over(
-    total: int, sounds: Sounds, order: Sequence[str], *, budget: Budget, deliveries: Sequence[str]
-) -> DeliveryError:
-    formats = _would_fit(sounds, order, budget)
-    ways = [f"'output_format' {_words(entry)}" for entry in formats] + [f"'delivery' {name!r}" for name in deliveries]
-    advice = f"What fits: {'; '.join(ways)}." if ways else "No format fits."
+def _advice(
+    sounds: Sounds, tried: Sequence[Encoding], budget: Budget, deliveries: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """What would fit, as a sentence and as details."""
+    would_fit = [formats.fields(encoding) for encoding in _fitting(sounds, tried, budget)]
+    ways = [", ".join(f"{name} {value}" for name, value in way.items()) for way in would_fit]
+    ways += [f"delivery {name}" for name in deliveries]
+    sentence = f"What would fit: {'; '.join(ways)}." if ways else "No format would fit."
     if "bucket" not in deliveries:
-        advice += " A bucket (the BUCKET_* settings, or s3Config in the request) takes any size."
-    return too_large(total, budget.limit, advice, formats=formats, deliveries=list(deliveries))
+        sentence += " With a bucket (the BUCKET_* settings, or s3Config beside the input) any size goes."
+    return sentence, {"would_fit": would_fit, "deliveries": list(deliveries)}
 
 
-def _would_fit(sounds: Sounds, tried: Sequence[str], budget: Budget) -> list[str]:
-    """The best entry of each format that fits even where its estimate is too low."""
-    found: dict[str, str] = {}
-    for entry in ADVISED:
-        name = entry.partition(":")[0]
-        if name in found or entry in tried:
+def _fitting(sounds: Sounds, tried: Sequence[Encoding], budget: Budget) -> Iterator[Encoding]:
+    """The best encoding of each format that fits even where its estimate is too low."""
+    found: set[str] = set()
+    for encoding in formats.advised():
+        if encoding.format in found or encoding in tried:
             continue
-        if budget.total(sounds.estimate(sounds.encoding(entry)).most) <= budget.limit:
-            found[name] = entry
-    return list(found.values())
-
-
-def _words(entry: str) -> str:
-    name, _, number = entry.partition(":")
-    field = {"wav": "bit_depth", "mp3": "bitrate"}.get(name)
-    return f"'{name}' with '{field}' {number}" if number else f"'{name}'"
+        if budget.total(sounds.estimate(encoding).most) <= budget.limit:
+            found.add(encoding.format)
+            yield encoding

@@ -26,10 +26,12 @@ def to_wire(reply: Mapping[str, Any], *, budget_bytes: int | None = None) -> str
     return text
 
 
-def too_large(size: int, budget_bytes: int, advice: str = "Ask for less.", **details: Any) -> DeliveryError:
+def too_large(
+    size: int, budget_bytes: int, advice: str = "Ask for less.", details: Mapping[str, Any] | None = None
+) -> DeliveryError:
     """The error for a reply over the budget."""
     return DeliveryError(
         f"The reply would be {size} bytes of JSON, and at most {budget_bytes} go out inline. {advice}",
         code="reply_too_large",
-        details={"size": size, "limit": budget_bytes} | details,
+        details={"size": size, "limit": budget_bytes, **(details or {})},
     )
