@@ -22,7 +22,6 @@ from audio import Audio
 from errors import AudioError, CancelledError, RequestError, SourceError
 from tests.loopback import serve, whole
 from worker import intake
-from worker.fetch import SPOOL_BYTES
 from worker.job import Job
 from worker.settings import Settings
 
@@ -189,7 +188,7 @@ def test_large_base64_is_not_copied_in_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < SPOOL_BYTES + 8_000_000
+    assert peak < intake.SPOOL_BYTES + 8_000_000
 
 
 def test_a_cancelled_job_stops_in_the_middle_of_its_base64() -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
-from audio.encode import Encoding, encode
-from audio.gain import bring_below_full_scale, normalize
 
 from audio import Audio
+from audio.encode import Encoding, encode
+from audio.gain import bring_below_full_scale, normalize
 from errors import InternalError
 from worker.job import Job
 from worker.reply import AudioOut, Reply
@@ -220,13 +220,13 @@ def _estimate(audio: Audio, encoding: Encoding) -> int:
 def _encoded_size(audio: Audio, encoding: Encoding) -> int:
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
         encode(audio, encoding, cast(BinaryIO, file))
-        return file.seek(0, os.SEEK_END)
+        return file.tell()
 
 
 def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
-    file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))  # noqa: SIM115  (`encoded` closes it)
-    written = encode(audio, encoding, file)
-    size = file.seek(0, os.SEEK_END)
+    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`encoded` closes it)
+    written = encode(audio, encoding, cast(BinaryIO, file))
+    size = file.tell()
     file.seek(0)
     facts = {
         "filename": f"{name}.{encoding.extension}",
@@ -238,4 +238,6 @@ def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
         "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
     }
     file.seek(0)
-    return Artefact(file, encoding.content_type, facts, [f"{name}: {sentence}" for sentence in written.warnings])
+    return Artefact(
+        cast(BinaryIO, file), encoding.content_type, facts, [f"{name}: {sentence}" for sentence in written.warnings]
+    )

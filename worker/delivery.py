@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import DeliveryError
-from worker import bucket, volume
-from worker.connection import Watch
+from worker import volume
 from worker.job import Job
 from worker.reply import AudioOut, Output, Reply
 from worker.settings import Settings
@@ -22,8 +21,8 @@ from worker.wire import to_wire
 
 if TYPE_CHECKING:
     from audio.encode import Encoding
-
     from worker.artefacts import Artefact, Sounds
+    from worker.bucket import Bucket
 
 VOLUME_FOLDER = "output"
 # What timings, the last warnings and the keys around the base64 may add to a reply after it was measured.
@@ -74,7 +73,9 @@ def check(audio_out: AudioOut, *, job: Job, settings: Settings) -> None:
         _volume_for(settings)
 
 
-def _bucket_for(job: Job, settings: Settings) -> bucket.Bucket:
+def _bucket_for(job: Job, settings: Settings) -> Bucket:
+    from worker import bucket
+
     target = bucket.configured(job.s3_config, settings)
     if target is None:
         raise DeliveryError(
@@ -171,13 +172,16 @@ class _Parcel:
 
     def _other_deliveries(self) -> list[str]:
         try:
-            has_bucket = bucket.configured(self.job.s3_config, self.settings) is not None
+            has_bucket = bool(_bucket_for(self.job, self.settings))
         except DeliveryError:
             has_bucket = False
         has_volume = volume.first_writable(self.settings.volume_dirs) is not None
         return ["bucket"] * has_bucket + ["volume"] * has_volume
 
     def _bucket(self, sounds: Sounds) -> _Placed:
+        from worker import bucket
+        from worker.connection import Watch
+
         target = _bucket_for(self.job, self.settings)
         deadline = time.monotonic() + bucket.UPLOAD_TIMEOUT_S
         uploader = bucket.Uploader(

@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from audio import Audio
-from audio.decode import DecodeLimits, decode
 from audio.sniff import SNIFF_BYTES, sniff
 from errors import AudioError, RequestError, SourceError
 from worker import volume
-from worker.fetch import SPOOL_BYTES, FetchLimits, fetch
 from worker.job import Job
 from worker.settings import Settings
 
@@ -28,6 +26,7 @@ INVALID = "Invalid base64 audio data"  # fixed by the contract
 CHOICES = "Give base64, a base64 data: URI, an http(s):// URL, or an absolute path below the mounted volume."
 DATA_HEADER_CHARS = 512
 SLICE_CHARS = 1 << 20
+SPOOL_BYTES = 16 << 20
 BLANKS = " \t\r\n\v\f"
 STANDARD = bytes.maketrans(b"-_", b"+/")
 # Percent signs in a data URI stand for what a URL cannot carry as it is.
@@ -49,6 +48,8 @@ def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
         AudioError: the bytes are not audio that we take (`Invalid base64 audio data` at the start where it applies).
         SourceError: the URL or path may not or cannot be read. Neither repeats the source.
     """
+    from audio.decode import DecodeLimits, decode
+
     limits = DecodeLimits(
         max_bytes=settings.max_input_bytes,
         max_seconds=settings.max_input_seconds,
@@ -87,6 +88,8 @@ def _open_uri(source: str, *, scheme: str, field: str, job: Job, settings: Setti
     if scheme == "data":
         return _open_data_uri(source, field=field, job=job, settings=settings)
     if scheme in ("http", "https"):
+        from worker.fetch import FetchLimits, fetch
+
         limits = FetchLimits(settings.max_input_bytes, settings.download_timeout_s, settings.allow_private_urls)
         return fetch(source, limits=limits, check=job.check)
     raise SourceError(f"'{scheme}:' links are not read. {CHOICES}", code="unsupported_url")
