@@ -117,8 +117,7 @@ def serving() -> Iterator[ControlPlane]:
     class Handler(_Handler):
         control_plane = plane
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     plane.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -128,6 +127,13 @@ def serving() -> Iterator[ControlPlane]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A killed worker's connections break; that is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

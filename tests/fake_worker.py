@@ -51,6 +51,7 @@ def steps(call: Call) -> dict[str, Any]:
 
 def deaf(call: Call) -> dict[str, Any]:
     """Does not listen to being cancelled."""
+    call.report({"stage": "deaf", "percent": 0.0})
     time.sleep(float(call.given["seconds"]))
     return {"success": True}
 

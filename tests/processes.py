@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.repository import ROOT
+
 HANDLER = ROOT / "handler.py"
 FAKE_WORKER = Path(__file__).resolve().parent / "fake_worker.py"
 

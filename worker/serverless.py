@@ -212,9 +212,10 @@ def _sendable(reply: object, settings: Settings) -> dict[str, Any]:
     try:
         if not isinstance(reply, dict) or not reply or not isinstance(reply.get("error", "-"), str):
             raise InternalError("The worker made a reply that cannot be sent. Nothing is wrong with the request.")
-        to_wire(reply)
+        to_wire(reply, budget_bytes=settings.inline_budget_bytes)
         return QuietReply(reply)
     except RequestError as error:
+        logger.error("The reply was not sendable: %s", error.error_code)
         return QuietReply(error.reply())
 
 
