@@ -30,7 +30,7 @@ class Call:
 
 
 def echo(call: Call) -> dict[str, Any]:
-    return {"success": True, "echo": call.given.get("value"), "threads": threading.active_count()}
+    return {"success": True, "echo": call.given.get("value"), "budget": call.settings.inline_budget_bytes}
 
 
 def refuse(call: Call) -> dict[str, Any]:
