@@ -42,12 +42,12 @@ def serve(job: object, *, settings: Settings, **control: Any) -> dict[str, Any]:
 
 def preload(settings: Settings) -> dict[str, Any]:
     """Loads the models that `PRELOAD` names; the reply has an `error` where one cannot be had."""
-    return _guarded(lambda: models_once(settings).preload(settings.preload) or {})
+    return _guarded(lambda: models_once(settings).preload(settings.preload))
 
 
-def _guarded(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _guarded(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
     try:
-        return work()
+        return work() or {}
     except Exception as error:  # the one catch-all of this house
         return failure.reply_to(error)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
 from typing import Any
 
 from hypothesis import given
@@ -45,8 +44,8 @@ def test_secrets_are_blacked_out_also_where_a_url_quotes_them() -> None:
 @given(st.binary(min_size=60, max_size=400))
 def test_base64_and_bytes_are_never_written_out(content: bytes) -> None:
     encoded = base64.b64encode(content).decode()
-    said = line("audio %s and %r", encoded, os.urandom(1) * 50 + content)
-    assert encoded[:64] not in said and len(said) < 1000 + 4 * len(content)
+    said = line("audio %s and %r", encoded, b"\xff" * 50 + content)
+    assert encoded[:64] not in said and r"\xff\xff" not in said
 
 
 @given(st.text(max_size=300))
@@ -74,4 +73,5 @@ def test_an_error_is_told_by_type_and_place_without_values_and_paths() -> None:
 
 
 def test_only_a_text_counts_as_a_jobs_id() -> None:
-    assert [id_of(job) for job in ({"id": "a"}, {"id": 3}, {}, None, [], "text")] == ["a", "", "", "", "", ""]
+    jobs: list[object] = [{"id": "a"}, {"id": 3}, {}, None, [], "text"]
+    assert [id_of(job) for job in jobs] == ["a", "", "", "", "", ""]
