@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import handler as door
+import operations
 from handler import handler
 from tests.processes import environment
 from tests.repository import ROOT
@@ -171,8 +172,7 @@ def test_one_models_object_serves_all_requests() -> None:
     assert door.models_once(settings_) is door.models_once(settings_)
 
 
-def test_test_input_json_is_a_request_that_the_door_takes() -> None:
-    from operations._dispatch import _request
-
-    name, _, params = _request(json.loads((ROOT / "test_input.json").read_text()))
-    assert name == "generate_music" and params.used()["duration"] == 10
+def test_test_input_json_is_a_request_for_music_that_the_door_takes() -> None:
+    given = json.loads((ROOT / "test_input.json").read_text())["input"]
+    name, operation = operations.get(given["operation"])
+    assert name == "generate_music" and operation.Params.parse(given["params"]).used()["duration"] == 10
