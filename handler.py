@@ -20,7 +20,12 @@ settings_once = functools.cache(Settings.from_env)
 def models_once(settings: Settings) -> Models:
     from models.registry import build
 
-    return build(settings)
+    return build(
+        device=settings.device,
+        budget_bytes=settings.model_memory_bytes,
+        models_dir=settings.models_dir,
+        volume_dirs=settings.volume_dirs,
+    )
 
 
 def handler(job: object) -> dict[str, Any]:
