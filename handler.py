@@ -18,14 +18,9 @@ settings_once = functools.cache(Settings.from_env)
 
 @functools.cache
 def models_once(settings: Settings) -> Models:
-    from models.registry import build
+    from operations._models import models_for
 
-    return build(
-        device=settings.device,
-        budget_bytes=settings.model_memory_bytes,
-        models_dir=settings.models_dir,
-        volume_dirs=settings.volume_dirs,
-    )
+    return models_for(settings)
 
 
 def handler(job: object) -> dict[str, Any]:
