@@ -1,7 +1,7 @@
 """From RunPod's SDK to `serve` and back: the command line, the platform's loop, the local API. Knows no operation.
 
-The SDK is used as it is. What it leaves open (notes in README, "How it runs") is closed here: a job runs in a thread
-that can be told to stop and is awaited, and only replies that are sure to arrive are handed back.
+The SDK is used as it is. What it leaves open is closed here: a job runs in a thread that can be told to stop and is
+awaited before the next one, and only a reply that is sure to arrive is handed back.
 """
 
 from __future__ import annotations
