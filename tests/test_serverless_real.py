@@ -20,10 +20,22 @@ Run = tuple[ControlPlane, Worker]
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the real architecture and format, random and tiny."""
+    from tests.tiny_musicgen import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoint(folder / "tiny")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Run]:
     home = tmp_path_factory.mktemp("platform")
-    with control_plane.serving() as plane, running(HANDLER, [], home=home, env=plane.environment()) as worker:
-        yield plane, worker
+    with control_plane.serving() as plane:
+        env = plane.environment() | {"MODELS_DIR": str(models_dir)}
+        with running(HANDLER, [], home=home, env=env) as worker:
+            yield plane, worker
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +61,17 @@ def test_a_refusal_is_posted_as_a_sentence(platform: Run, given: object) -> None
 
 
 def test_a_stopped_generation_ends_and_the_next_one_runs_clean(platform: Run) -> None:
-    plane, _ = platform
-    long, short = ({"operation": "generate_music", "prompt": "calm piano", "duration": d} for d in (600, 1))
+    plane, worker = platform
+    long, short = ({"operation": "generate_music", "prompt": "piano", "model": "tiny", "duration": d} for d in (600, 1))
     stopped = plane.submit(long)
-    plane.wait(stopped, "progress", timeout=60)
+    plane.wait(stopped, "progress", timeout=120)
     plane.stop(stopped)
-    output = plane.result(plane.submit(short), timeout=60)["output"]
+    output = plane.result(plane.submit(short), timeout=120)["output"]
     assert output["success"] is True and output["duration"] == pytest.approx(1, abs=0.1)
     assert not plane.of(stopped, "done")
+    lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
+    assert [line for line in lines if line["requestId"] == stopped and "Refused: cancelled" in line["message"]]
+    assert output["output_audio"][:64] not in worker.printed()
 
 
 def curl_lines() -> list[list[str]]:
@@ -84,8 +99,10 @@ def test_the_local_api_tells_what_is_wrong_with_a_request(api: Api) -> None:
     assert reply["status"] == "FAILED" and "'prompt'" in reply["error"] and "duration" in reply["error"]
 
 
-def test_a_plain_run_from_any_folder_writes_the_music_that_test_input_json_asks_for(tmp_path: Path) -> None:
-    ended = ran(HANDLER, [], home=tmp_path, env={"OUTPUT_DIR": str(tmp_path / "out")})
+def test_a_plain_run_from_any_folder_writes_the_music_that_was_asked_for(tmp_path: Path, models_dir: Path) -> None:
+    env = {"OUTPUT_DIR": str(tmp_path / "out"), "MODELS_DIR": str(models_dir)}
+    job = {"input": {"operation": "generate_music", "prompt": "piano", "model": "tiny", "duration": 1}}
+    ended = ran(HANDLER, ["--test_input", json.dumps(job)], home=tmp_path, env=env)
     assert ended.returncode == 0, ended.stderr
     reply = json.loads(ended.stdout)
     path = Path(reply["output_file"])
