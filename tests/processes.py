@@ -38,7 +38,7 @@ class Worker:
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A bare environment: nothing of the person's or the machine's settings reaches the worker."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return bare | {"OMP_NUM_THREADS": "2"} | dict(extra or {})
+    return bare | {"OMP_NUM_THREADS": "1"} | dict(extra or {})  # one: others may be at work on this machine
 
 
 @contextmanager
