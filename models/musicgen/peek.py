@@ -107,6 +107,7 @@ class _Unpickler(pickle.Unpickler):
     """Makes tensors into shapes, and nothing else but settings."""
 
     def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module  # as protocol 2, which torch writes, calls it
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
         if module == "torch" and name in DTYPE_BYTES:
