@@ -1,9 +1,10 @@
-"""Writes tiny random MusicGen checkpoints in the real on-disk format, for tests: a folder that the real loader takes."""
+"""Writes tiny random MusicGen checkpoints in the real on-disk format: folders that the real loader takes."""
 
 from __future__ import annotations
 
 import copy
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.load import melody_conditioner
+from models.musicgen.melody import melody_conditioner
 
 CARD = 32
 CODEBOOKS = 4
@@ -20,42 +21,44 @@ T5_DIM = 24
 WORDS = ("slow", "fast", "piano", "drums", "bass", "techno", "ambient", "with", "and", "bpm", "in", "major", "minor")
 
 
-def write_checkpoint(
-    folder: Path,
-    *,
-    stereo: bool = False,
-    melody: bool = False,
-    sample_rate: int = 16_000,
-    window: float = 2.0,
-    seed: int = 0,
-    t5: bool = True,
-    pickled_settings: bool = False,
-) -> Path:
-    """`state_dict.bin`, `compression_state_dict.bin` and `t5/` below `folder`; 50 frames a second.
+@dataclass(frozen=True)
+class Shape:
+    """What kind of MusicGen.
 
     Args:
         stereo: 8 interleaved codebooks, two channels.
         melody: chroma and text prepended, no cross-attention.
-        t5: False leaves the text encoder out.
-        pickled_settings: `xp.cfg` as an omegaconf object instead of YAML, as older exports have it.
+        sample_rate: 16000 (as AudioGen) or 32000 Hz.
+        window: s.
+    """
+
+    stereo: bool = False
+    melody: bool = False
+    sample_rate: int = 16_000
+    window: float = 2.0
+
+
+def write_checkpoint(
+    folder: Path, shape: Shape | None = None, *, seed: int = 0, pickled_settings: bool = False
+) -> Path:
+    """`state_dict.bin`, `compression_state_dict.bin` and `t5/` below `folder`; 50 frames a second.
+
+    `pickled_settings` writes `xp.cfg` as an omegaconf object instead of YAML, as older exports have it.
     """
     import_audiocraft()
+    shape = shape or Shape()
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         write_t5(folder / "t5")
-        _write_codec(folder / "compression_state_dict.bin", sample_rate)
-        settings = lm_settings(stereo=stereo, melody=melody, sample_rate=sample_rate, window=window)
-        _write_lm(folder, settings, pickled=pickled_settings)
-    if not t5:
-        for file in (folder / "t5").iterdir():
-            file.unlink()
-        (folder / "t5").rmdir()
+        _write_codec(folder / "compression_state_dict.bin", shape.sample_rate)
+        _write_lm(folder, lm_settings(shape), pickled=pickled_settings)
     return folder
 
 
-def lm_settings(*, stereo: bool, melody: bool, sample_rate: int, window: float) -> dict[str, Any]:
+def lm_settings(shape: Shape) -> dict[str, Any]:
     """The settings that audiocraft's builders read, as its exports carry them."""
+    stereo, melody, sample_rate = shape.stereo, shape.melody, shape.sample_rate
     codebooks = CODEBOOKS * (2 if stereo else 1)
     delays = [k // 2 for k in range(codebooks)] if stereo else list(range(codebooks))
     text = {"model": "t5", "t5": {"name": "t5-base", "finetune": False, "word_dropout": 0.3, "normalize_text": False}}
@@ -119,7 +122,7 @@ def lm_settings(*, stereo: bool, melody: bool, sample_rate: int, window: float) 
             "description": text,
             **({"self_wav": wav} if melody else {}),
         },
-        "dataset": {"segment_duration": window, "batch_size": 192},
+        "dataset": {"segment_duration": shape.window, "batch_size": 192},
     }
 
 
@@ -128,11 +131,13 @@ def write_t5(folder: Path, *, width: int = T5_DIM) -> None:
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    pieces += [(f"▁{word}", -3.0) for word in WORDS] + [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    pieces += [(f"▁{word}", -3.0) for word in WORDS] + [
+        (letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789"
+    ]
     tokenizer = T5Tokenizer(vocab=pieces, extra_ids=0)
     tokenizer.save_pretrained(folder)
     sizes: dict[str, Any] = {"d_model": width, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-    T5EncoderModel(T5Config(vocab_size=len(pieces), **sizes)).eval().save_pretrained(folder)
+    T5EncoderModel(T5Config(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
 
 
 def codec_settings(sample_rate: int) -> dict[str, Any]:
@@ -257,7 +262,8 @@ def write_hub_codec(folder: Path, *, cardinality: int = CARD) -> Path:
         norm_type="weight_norm",
     )
     model = HubEncodec(config)
-    for layer in model.quantizer.layers:
-        torch.nn.init.normal_(layer.codebook.embed)
+    for name, buffer in model.quantizer.named_buffers():
+        if name.endswith("embed"):
+            torch.nn.init.normal_(buffer)
     model.save_pretrained(folder)
     return folder
