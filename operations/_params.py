@@ -114,8 +114,8 @@ def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]
         if fault["type"].endswith("_type"):
             of_type.add((told["field"], told["problem"]))
     faults = []
-    for field, told in by_field.items():
-        problems = dict.fromkeys(fault["problem"] for fault in told)
+    for field, several in by_field.items():
+        problems = dict.fromkeys(fault["problem"] for fault in several)
         telling = [problem for problem in problems if (field, problem) not in of_type]
         faults.append({"field": field, "problem": " or ".join(telling or problems)})
     return faults
@@ -125,7 +125,8 @@ def _fault(fault: Mapping[str, Any], params: type[Params]) -> dict[str, str]:
     """One pydantic error in the caller's words; never with the value itself."""
     field = ".".join(shown(str(part)) for part in fault["loc"][:1]) or "params"
     if fault["type"] == "extra_forbidden":
-        return {"field": field, "problem": f"is unknown.{nearest_name(field, params.model_fields)}"}
+        known = [*params.model_fields, *params.ALIASES]
+        return {"field": field, "problem": f"is unknown.{nearest_name(field, known)}"}
     if fault["type"] == "missing":
         return {"field": field, "problem": "is required"}
     message = str(fault["msg"]).removeprefix("Value error, ")
