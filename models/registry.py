@@ -8,6 +8,7 @@ from pathlib import Path
 from models.cache import Family, Models
 from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
+from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,19 @@ def build(
     ]
     by_name = {family.name: family for family in families}
     return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
+
+
+def catalog_rows() -> list[dict[str, str]]:
+    """Every published model, as the README's table shows it: name, the operation that runs it, licence, what it is."""
+    return [
+        {
+            "name": entry.name,
+            "engine": "generate_music",
+            "licence": NON_COMMERCIAL,
+            "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
+        }
+        for entry in CATALOG
+    ]
 
 
 def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path]) -> Weights:

@@ -38,6 +38,14 @@ class Entry:
     window: float = 30.0
     unsupported: str = ""
 
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        sound = "sound effects" if self.family == "audiogen" else "music"
+        listens = " and ".join(self.conditioning)
+        channels = "stereo" if self.channels == 2 else "mono"
+        return f"{sound} from {listens}, {self.sample_rate // 1000} kHz {channels}, {self.parameters} M parameters"
+
 
 def _musicgen(name: str, parameters: int, *, melody: bool = False) -> Entry:
     return Entry(

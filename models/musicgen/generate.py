@@ -95,7 +95,7 @@ class Engine:
         tally = _Tally()
         with tally.stage("condition_s"):
             prompt = self._prompt_codes(order.prompt)
-            conditioner = self._conditioner(order)
+            conditioner = self._conditioner(order, slides=len(self._sights(order, prompt.shape[-1])) > 1)
             batches = self._batches(order, conditioner)
         codes: dict[int, torch.Tensor] = {}
         for number, batch in enumerate(batches):
@@ -107,9 +107,9 @@ class Engine:
             items = tuple(self._cut(waveform, order, prompt.shape[-1]) for waveform in waveforms)
         return Generation(items=items, timings=tally.seconds, steps=tally.steps)
 
-    def _conditioner(self, order: Order) -> Conditioner:
+    def _conditioner(self, order: Order, *, slides: bool) -> Conditioner:
         melody = None if order.melody is None else self._converted(order.melody, channels=1)
-        return Conditioner(self.lm, order, melody, self.sample_rate, self.window, self.device)
+        return Conditioner(self.lm, order, melody, self.sample_rate, self.window, self.device, slides)
 
     def _batches(self, order: Order, conditioner: Conditioner) -> list[list[int]]:
         """Indices of the items that may share a batch."""
