@@ -56,7 +56,7 @@ def noises(kind: str, num_samples: int, generator: np.random.Generator) -> NDArr
     if kind == "sparse":
         return np.asarray(np.where(generator.random((2, num_samples)) < 0.01, noise, 0.0))
     if kind == "bursts":
-        return noise * ((generator.random(num_samples) < 0.01).cumsum() % 2)
+        return np.asarray(noise * ((generator.random(num_samples) < 0.01).cumsum() % 2))
     if kind == "tone":
         hertz, phase = generator.uniform(0.01, 3.1), generator.uniform(0, 6.2)
         return np.asarray(np.sin(np.arange(num_samples) * hertz + phase))
