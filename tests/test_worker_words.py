@@ -84,7 +84,7 @@ def test_health_is_answered_while_a_model_is_at_work() -> None:
 
 
 def test_lists_show_every_familys_rows_and_each_path_once() -> None:
-    told = dict(list_models.run(list_models.Params(), Job(id="test"), worker()).fields)
+    told = dict(list_models.run(list_models.Params.parse({}), Job(id="test"), worker()).fields)
     assert told["models"] == ["rvc-1"] and told["count"] == 1
     assert [told[key] for key in ("voices", "music", "separation", "suno")] == [
         [{"name": f"{name}-1"}] for name in ("rvc", "musicgen", "demucs", "suno")
@@ -94,12 +94,12 @@ def test_lists_show_every_familys_rows_and_each_path_once() -> None:
 
 
 def test_lists_answer_for_families_that_are_not_built_in() -> None:
-    told = dict(list_models.run(list_models.Params(), Job(id="test"), Models({})).fields)
+    told = dict(list_models.run(list_models.Params.parse({}), Job(id="test"), Models({})).fields)
     assert told["models"] == told["voices"] == told["music"] == told["separation"] == told["suno"] == []
 
 
 def test_schemas_of_every_operation_come_when_asked_for() -> None:
-    told = dict(list_models.run(list_models.Params(schemas=True), Job(id="test"), worker()).fields)
+    told = dict(list_models.run(list_models.Params.parse({"schemas": True}), Job(id="test"), worker()).fields)
     assert set(told["schemas"]) == set(catalog())
     assert told["schemas"]["generate_music"]["properties"]["duration"]["maximum"] == 600
 
