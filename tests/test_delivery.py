@@ -14,8 +14,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import boto3
 import numpy as np
@@ -28,9 +29,12 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from audio import Audio
+from audio.encode import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
 from worker import delivery, intake
-from worker.artefacts import safe_name
+from worker.artefacts import Artefact, Sounds, safe_name
+from worker.formats import encodings
+from worker.inline import Budget, place_inline
 from worker.job import Job
 from worker.reply import AudioOut, Output, Reply
 from worker.settings import Settings
@@ -339,6 +343,23 @@ def test_a_reply_is_never_larger_than_its_budget(limit: int, seconds: float, kin
         opened(result)
 
 
+def test_what_cannot_fit_is_not_encoded() -> None:
+    class Counted(Sounds):
+        tried: ClassVar[list[str]] = []
+
+        @contextmanager
+        def encoded(self, encoding: Encoding) -> Iterator[list[Artefact]]:
+            self.tried.append(f"{encoding.format}:{encoding.kbits}")
+            with super().encoded(encoding) as artefacts:
+                yield artefacts
+
+    out = AudioOut()
+    sounds = Counted(one(noise(20)), out, Job(id="j"))
+    _, encoding = place_inline(sounds, encodings(out), budget=Budget(700_000, 500, twice=False), deliveries=())
+    assert encoding.kbits == 192
+    assert sounds.tried == ["mp3:192"]
+
+
 def test_a_format_that_is_asked_for_is_never_changed_to_fit() -> None:
     error = refusal(one(noise(2)), budget(100_000), output_format="wav")
     assert error.error_code == "reply_too_large"
@@ -501,8 +522,6 @@ def test_a_full_volume_leaves_nothing_behind(mounted: Settings) -> None:
     class Full(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError(28, "No space left on device")
-
-    from worker.artefacts import Artefact
 
     folder = mounted.volume_dirs[1] / "folder"
     folder.mkdir()
