@@ -134,6 +134,18 @@ def start_rows(runs: int) -> list[tuple[str, float, float]]:
     return [("start to first health reply", health, runpod), ("import handler", imports[0], imports[1])]
 
 
+def song_row(form: str, seconds: float) -> dict[str, float]:
+    """Measures one song and prints its line of the table."""
+    ours = in_own_process("through_the_worker", form, seconds)
+    bare = in_own_process("bare_encoder", form, seconds)["out_s"]
+    total = ours["in_s"] + ours["out_s"]
+    print(
+        f"  out as {form:20}{ours['in_s']:9.3f}s{ours['out_s']:9.3f}s{bare:15.3f}s"
+        f"{bare / total:8.2f}{ours['peak'] / 1e6:10.0f}"
+    )
+    return {"ours": total, "reference": bare, "ratio": bare / total, "peak_bytes": ours["peak"]}
+
+
 def main() -> None:
     """Prints the tables and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -148,22 +160,8 @@ def main() -> None:
         f"\n{options.seconds:.0f} s stereo, base64 flac in"
         f"{'in':>10}{'out':>10}{'bare encoder':>16}{'ratio':>8}{'peak MB':>10}"
     )
-    results = {}
-    for form in ("flac", "mp3"):
-        ours = in_own_process("through_the_worker", form, options.seconds)
-        bare = in_own_process("bare_encoder", form, options.seconds)
-        total = ours["in_s"] + ours["out_s"]
-        results[form] = {
-            "ours": total,
-            "reference": bare["out_s"],
-            "ratio": bare["out_s"] / total,
-            "peak": ours["peak"],
-        }
-        print(
-            f"  out as {form:20}{ours['in_s']:9.3f}s{ours['out_s']:9.3f}s{bare['out_s']:15.3f}s"
-            f"{bare['out_s'] / total:8.2f}{ours['peak'] / 1e6:10.0f}"
-        )
-    line = {"name": "overhead", "device": "cpu", **results["flac"], "mp3": results["mp3"]}
+    songs = {form: song_row(form, options.seconds) for form in ("flac", "mp3")}
+    line = {"name": "overhead", "device": "cpu", **songs["flac"], "mp3": songs["mp3"]}
     print(json.dumps(line | {what.replace(" ", "_"): {"ours": a, "reference": b} for what, a, b in start}))
 
 
