@@ -116,7 +116,8 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     return Reply(
         fields={
             "model_used": model.name,
-            "seed": used["seed"],
+            "seed": seeds[0],
+            "seeds": seeds,
             "steps_per_s": round(generation.steps_per_s, 2),
             "licence": model.licence,
         },

@@ -89,7 +89,7 @@ def test_a_drawn_seed_is_returned_and_makes_the_same_piece_again(models: Models)
 def test_each_prompt_and_each_sample_is_a_piece_with_its_own_seed(models: Models) -> None:
     reply, _ = made(models, prompt=["slow piano", "fast drums"], n_samples=2, seed=5)
     assert [output.extra["prompt"] for output in reply.outputs] == ["slow piano"] * 2 + ["fast drums"] * 2
-    assert reply.fields["seed"] == [5, 6, 7, 8] == [output.extra["seed"] for output in reply.outputs]
+    assert reply.fields["seeds"] == [5, 6, 7, 8] == [output.extra["seed"] for output in reply.outputs]
     assert [output.name for output in reply.outputs] == ["music_1", "music_2", "music_3", "music_4"]
     alone, _ = made(models, prompt="fast drums", seed=8)
     np.testing.assert_array_equal(sounds(reply)[3], sounds(alone)[0])
@@ -98,7 +98,7 @@ def test_each_prompt_and_each_sample_is_a_piece_with_its_own_seed(models: Models
 def test_a_list_of_seeds_is_taken_as_it_is(models: Models) -> None:
     reply, _ = made(models, n_samples=2, seed=[9, 3])
     alone, _ = made(models, seed=3)
-    assert reply.fields["seed"] == [9, 3]
+    assert reply.fields["seeds"] == [9, 3] and reply.fields["seed"] == 9
     np.testing.assert_array_equal(sounds(reply)[1], sounds(alone)[0])
 
 
