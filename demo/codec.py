@@ -53,7 +53,7 @@ seanet:
   lstm: 0
   disable_norm_outer_blocks: 0
   encoder: {}
-  decoder: {trim_right_ratio: 1.0, final_activation: null, final_activation_params: null}
+  decoder: {trim_right_ratio: 1.0, final_activation: Tanh, final_activation_params: null}
 rvq:
   n_q: 4
   q_dropout: false
@@ -192,3 +192,44 @@ def train(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int 
             torch.save(model.state_dict(), CHECKPOINT)
         step += 1
     torch.save(model.state_dict(), CHECKPOINT)
+
+
+def finish_decoder(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 1) -> None:
+    """Train the decoder alone on stored codes. The codes stay what they are, so the language model stays valid."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model, spectral = load().train(), SpectralLoss()
+    codes, audio = np.load(CODES), load_audio()
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
+    start, step = time.monotonic(), 0
+    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+        crop, clips = _coded_batch(codes, audio, batch_size, rng)
+        with torch.no_grad():
+            latent = model.quantizer.decode(crop)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.decoder(latent)
+        output = output.float()[..., :CLIP]
+        mel = spectral(output, clips)
+        optimizer.zero_grad()
+        (mel + 2 * (output - clips).abs().mean()).backward()
+        nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            seconds = time.monotonic() - start
+            print(f"{step} {seconds:.0f}s spectral {mel:.4f} l1 {(output - clips).abs().mean():.4f}", flush=True)
+        step += 1
+    torch.save(model.state_dict(), CHECKPOINT)
+
+
+def _coded_batch(
+    codes: NDArray[np.uint16], audio: NDArray[np.int16], size: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random one-second crops: codes [size, K, 50] int64 and the waveforms [size, 1, CLIP] they stand for."""
+    hop = 640
+    frames = CLIP // hop
+    picks = [(rng.integers(0, len(codes)), rng.integers(0, codes.shape[2] - frames)) for _ in range(size)]
+    crops = np.stack([codes[row][:, at : at + frames] for row, at in picks]).astype(np.int64)
+    clips = np.stack([audio[row, at * hop : at * hop + CLIP] for row, at in picks]).astype(np.float32) / 32768
+    return torch.from_numpy(crops), torch.from_numpy(clips).unsqueeze(1)

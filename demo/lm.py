@@ -35,8 +35,8 @@ codebooks_pattern:
   modeling: delay
   delay: {delays: [0, 1, 2, 3], flatten_first: 0, empty_initial: 0}
 transformer_lm:
-  dim: 256
-  num_heads: 8
+  dim: 192
+  num_heads: 3
   num_layers: 6
   hidden_scale: 4
   n_q: 4
@@ -168,8 +168,8 @@ def load_pieces() -> tuple[NDArray[np.uint16], list[dict[str, Any]]]:
     return codes, json.loads((BUILD / "pieces.json").read_text())[: len(codes)]
 
 
-def train(minutes: float, batch_size: int = 10, peak_lr: float = 1e-3, seed: int = 0) -> None:
-    """Train for `minutes`; four batches in five are 10 s long, the fifth 30 s, with about the same frames."""
+def train(minutes: float, batch_size: int = 8, peak_lr: float = 1e-3, seed: int = 0) -> None:
+    """Train for `minutes`; seven batches in eight are 10 s long, the eighth 30 s."""
     torch.manual_seed(seed)
     random.seed(seed)
     codes, pieces = load_pieces()
@@ -182,7 +182,7 @@ def train(minutes: float, batch_size: int = 10, peak_lr: float = 1e-3, seed: int
     start, step, mean = time.monotonic(), 0, torch.zeros(4)
     while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
         _set_lr(optimizer, step, progress)
-        long = step % 5 == 4
+        long = step % 8 == 7
         losses = loss_of(model, *crops.batch(max(1, batch_size // 3) if long else batch_size, 1500 if long else 500))
         optimizer.zero_grad()
         torch.autograd.backward((losses * weights).mean())

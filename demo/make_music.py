@@ -39,6 +39,10 @@ def _lm(args: argparse.Namespace) -> None:
     lm.train(args.lm_minutes)
 
 
+def _finish(args: argparse.Namespace) -> None:
+    codec.finish_decoder(args.finish_minutes)
+
+
 def _export(_: argparse.Namespace) -> None:
     checkpoint.export()
 
@@ -50,12 +54,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _all(args: argparse.Namespace) -> None:
-    for step in (_render, _codec, _lm, _export, _evaluate):
+    for step in (_render, _codec, _lm, _finish, _export, _evaluate):
         step(args)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "compose": _compose, "captions": _captions, "render": _render, "codec": _codec, "lm": _lm, "export": _export,
+    "compose": _compose, "captions": _captions, "render": _render, "codec": _codec, "lm": _lm,
+    "finish": _finish, "export": _export,
     "evaluate": _evaluate, "all": _all,
 }  # fmt: skip
 
@@ -66,7 +71,8 @@ def main() -> None:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--pieces", type=int, default=PIECES)
     parser.add_argument("--codec-minutes", type=float, default=17)
-    parser.add_argument("--lm-minutes", type=float, default=38)
+    parser.add_argument("--lm-minutes", type=float, default=32)
+    parser.add_argument("--finish-minutes", type=float, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--look", action="store_true", help="evaluate on the captions used while developing")
     args = parser.parse_args()
