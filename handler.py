@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from worker import failure, logs
@@ -32,12 +32,14 @@ def handler(job: object) -> dict[str, Any]:
 def serve(job: object, *, settings: Settings, **control: Any) -> dict[str, Any]:
     """`handler` for the adapter, which brings `cancel` (an Event) and `report` (takes progress updates)."""
 
+    facts: dict[str, Any] = {}  # what the caller is told even where the work fails
+
     def work() -> dict[str, Any]:
         from operations._dispatch import answer
 
-        return answer(job, settings=settings, models=models_once(settings), **control)
+        return answer(job, settings=settings, models=models_once(settings), facts=facts, **control)
 
-    return _guarded(work)
+    return _guarded(work, facts)
 
 
 def preload(settings: Settings) -> dict[str, Any]:
@@ -45,11 +47,11 @@ def preload(settings: Settings) -> dict[str, Any]:
     return _guarded(lambda: models_once(settings).preload(settings.preload))
 
 
-def _guarded(work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+def _guarded(work: Callable[[], dict[str, Any] | None], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     try:
         return work() or {}
     except Exception as error:  # the one catch-all of this house
-        return failure.reply_to(error)
+        return failure.reply_to(error, facts or {})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
+from models.suno import SunoConfig, SunoFamily
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
@@ -23,6 +24,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     models_dir: Path | None = None,
     volume_dirs: Sequence[Path] = (),
     download_dir: Path | None = None,
+    suno: SunoConfig | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
     """Every family, in one `Models`. Looks at nothing yet: folders, hub cache and devices are looked at when asked for.
@@ -34,6 +36,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         volume_dirs: mounted volumes; weights are looked for in their `models` folder, and in the platform's cache of
             models on them.
         download_dir: where the hub's files go; None: the hub client's own cache.
+        suno: the Suno provider; None: there is none.
     """
     weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
 
@@ -41,6 +44,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
     families: list[Family] = [
+        SunoFamily(suno or SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
     ]
     by_name = {family.name: family for family in families}

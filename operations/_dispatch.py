@@ -22,13 +22,14 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def answer(
+def answer(  # noqa: PLR0913  (all by keyword)
     raw_job: object,
     *,
     settings: Settings,
     models: Models,
     cancel: threading.Event | None = None,
     report: Report | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs one job and returns its success reply, ready to be serialised; raises `RequestError` for all that fails.
 
@@ -36,8 +37,10 @@ def answer(
         raw_job: what the platform hands over, `{"id", "input", ...}`; anything else is refused. Never mutated.
         cancel: set from another thread to end the job at its next step.
         report: takes progress updates `{"stage", "percent"}`.
+        facts: filled with what the caller must learn even if the job fails; see `Job.facts`.
     """
     job = _job(raw_job, cancel, report)
+    job.facts = job.facts if facts is None else facts
     with job_context(job.id):
         started = time.monotonic()
         name, operation, params = _request(raw_job)

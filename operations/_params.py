@@ -26,6 +26,7 @@ def _whole(value: Any) -> Any:
 Int = Annotated[int, BeforeValidator(_whole)]
 AudioField = Annotated[str, AudioSource()]
 Text = Annotated[str, StringConstraints(max_length=4000)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Params(BaseModel):

@@ -19,7 +19,8 @@ from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import DIFFUSION
 from models.musicgen.order import Generation, Order, Sampling
-from operations._params import AudioField, AudioOutParams, Int, Text
+from operations import _suno_song
+from operations._params import AudioField, AudioOutParams, Int, Text, Words
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -65,6 +66,15 @@ class Params(AudioOutParams):
     bpm: float | None = Field(None, ge=20, le=300, description="beats a minute, added to the prompt")
     key: str | None = Field(None, max_length=20, description="such as `C minor` or `F# major`, added to the prompt")
     time_signature: str | None = Field(None, max_length=5, description="such as `3/4`, added to the prompt")
+    lyrics: Words | None = Field(
+        None, max_length=_suno_song.LIMITS["lyrics"], description="the words to sing (`suno/...` models)"
+    )
+    style: Words | None = Field(
+        None, max_length=_suno_song.LIMITS["style"], description="genre, mood, voice (`suno/...` models)"
+    )
+    title: Words | None = Field(None, max_length=_suno_song.LIMITS["title"], description="`suno/...` models")
+    instrumental: bool = Field(False, description="without a voice (`suno/...` models)")
+    max_wait_s: float | None = Field(None, ge=0, le=900, description="s; absent: 600 (`suno/...` models)")
     mbd: bool = Field(False, description="decode by Multi-Band Diffusion (32 kHz MusicGen): fewer artefacts, slower")
     trim_silence: bool = Field(False, description="cut silence off both ends")
     fade_in: float = Field(0.0, ge=0, le=60, description="s")
@@ -72,8 +82,10 @@ class Params(AudioOutParams):
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong with fields that are right by themselves."""
+        yield from _suno_song.faults(self)
         count = len(self.prompts) * self.n_samples
-        if self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
+        suno = _suno_song.is_meant(self.model)
+        if not suno and self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
             yield "prompt", "is required unless there is 'melody_audio' or 'continuation_audio'"
         if count > MAX_ITEMS:
             yield "n_samples", f"makes {count} pieces with {len(self.prompts)} prompts; at most {MAX_ITEMS} are made"
@@ -101,6 +113,9 @@ def status(models: Models) -> str:
 
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Checks the request against the model before anything is loaded, then generates."""
+    if _suno_song.is_meant(params.model):
+        description = _caption(params.prompts[0], params)
+        return _suno_song.run(params, job, models, description=description, finish=lambda take: _finished(take, params))
     family = cast(MusicGenFamily, models.families[FAMILY])
     model = _Model.chosen(family, params)
     order = _order(params, job, model)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from errors import InternalError, InvalidRequestError, RequestError
@@ -13,19 +15,27 @@ from worker.settings import SettingsError
 logger = logging.getLogger(__name__)
 
 
-def reply_to(error: Exception) -> dict[str, Any]:
-    """The failure reply for `error`; our own faults are logged under an id that the reply names."""
+def reply_to(error: Exception, facts: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The failure reply for `error`, with `facts` among its details.
+
+    Our own faults are logged under an id that the reply names.
+    """
+    reply = _told(error).reply()
+    return reply | {"details": {**facts, **reply["details"]}}
+
+
+def _told(error: Exception) -> RequestError:
     known = _known(error)
     if known is not None:
         logger.info("Refused: %s", known.error_code)
-        return known.reply()
+        return known
     error_id = uuid.uuid4().hex[:12]
     logger.error("Error %s: %s", error_id, logs.whereabouts(error))
     return InternalError(
         f"The worker failed by a fault of its own (error id {error_id}). Other requests may still work; "
         "report the id together with the request.",
         details={"error_id": error_id},
-    ).reply()
+    )
 
 
 def _known(error: Exception) -> RequestError | None:

@@ -24,7 +24,9 @@ class Job:
         s3_config: RunPod's own per-request `s3Config`, if the job carries one.
         deadline: `time.monotonic()` value at which work must end, or None.
         cancel: set by the adapter when the control plane stops the job.
-        report: takes `{"stage", "percent"}`; throttled by whoever sends it, not here.
+        report: takes `{"stage", "percent", **facts}`; throttled by whoever sends it, not here.
+        facts: what a caller must learn even if the job fails (a paid task's id): stands in every later progress
+            update and in the details of every later error.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Job:
     audio: dict[str, Audio] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     _stage: str = ""
     _span: tuple[float, float] = (0.0, 1.0)
 
@@ -57,7 +60,7 @@ class Job:
         self.check()
         start, end = self._span
         percent = 100 * (start + (end - start) * min(max(fraction, 0.0), 1.0))
-        self.report({"stage": self._stage, "percent": round(percent, 1)})
+        self.report({"stage": self._stage, "percent": round(percent, 1), **self.facts})
 
     @contextmanager
     def stage(self, name: str, span: tuple[float, float] = (0.0, 1.0)) -> Iterator[None]:

@@ -110,10 +110,15 @@ class Settings(_Environment):
     suno_api_token: str = _variable("SUNO_API_TOKEN", str, "", secret=True, doc="Key of a Suno API provider")
     suno_api_base_url: str = _variable("SUNO_API_BASE_URL", str, "https://api.sunoapi.org", doc="Its API")
     suno_upload_base_url: str = _variable(
-        "SUNO_UPLOAD_BASE_URL", str, "https://sunoapiorg.redpandaai.co", doc="Its upload service"
+        "SUNO_UPLOAD_BASE_URL", str, "", doc="Its upload service; empty = the one that belongs to the API"
     )
-    suno_callback_url: str = _variable("SUNO_CALLBACK_URL", str, "", doc="Callback that providers insist on")
-    suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", int, 10, doc="Most Suno submissions a minute")
+    suno_callback_url: str = _variable(
+        "SUNO_CALLBACK_URL",
+        str,
+        "https://callback.invalid/suno",
+        doc="Callback that providers insist on; nothing has to listen there",
+    )
+    suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", _count, 10, doc="Most Suno submissions a minute")
     concurrency: int = _variable("CONCURRENCY", _count, 1, doc="Jobs in hand at once (device work stays one at a time)")
     cancel_grace_s: float = _variable(
         "CANCEL_GRACE_S", float, 30.0, doc="Seconds that a cancelled job may take to stop before the worker restarts"
