@@ -46,30 +46,32 @@ Stem = Literal["drums", "bass", "other", "vocals"]
 
 
 class Params(AudioOutParams):
-    audio: AudioField | None = Field(None, description="The song to continue; at most 8 minutes (V4_5ALL: 1)")
-    audio_id: Id | None = Field(None, description="A track that Suno made, to continue; `model` must be the track's")
-    task_id: Id | None = Field(None, description="A task submitted before: waits for it or fetches it, pays nothing")
-    continue_at: float | None = Field(None, gt=0, le=3600, description="Seconds into the source; absent = its end")
+    """What to continue, and how."""
+
+    audio: AudioField | None = Field(None, description="the song to continue; at most 8 minutes (V4_5ALL: 1)")
+    audio_id: Id | None = Field(None, description="a track that Suno made, to continue; `model` must be the track's")
+    task_id: Id | None = Field(None, description="a task submitted before: waits for it or fetches it, pays nothing")
+    continue_at: float | None = Field(None, gt=0, le=3600, description="s into the source; absent: its end")
     prompt: Words | None = Field(
-        None, max_length=MOST_PROMPT_CHARS, description="What follows; with `style` or `audio_id`: the words to sing"
+        None, max_length=MOST_PROMPT_CHARS, description="what follows; with `style` or `audio_id`: the words to sing"
     )
-    style: Words | None = Field(None, max_length=MOST_STYLE_CHARS, description="Genre, mood, instruments")
-    title: Words | None = Field(None, max_length=MOST_TITLE_CHARS)
+    style: Words | None = Field(None, max_length=MOST_STYLE_CHARS, description="genre, mood, instruments")
+    title: Words | None = Field(None, max_length=MOST_TITLE_CHARS, description="goes with `style`")
     model: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = Field(
-        DEFAULT_VERSION, description="Suno's version, as in `list_models`"
+        DEFAULT_VERSION, description="Suno's version, as list_models names it; unknown ones are passed on"
     )
-    instrumental: bool = False
-    negative_tags: Words | None = Field(None, max_length=MOST_STYLE_CHARS, description="What it must not sound like")
-    vocal_gender: Literal["m", "f"] | None = None
-    style_weight: float | None = Field(None, ge=0, le=1)
-    weirdness: float | None = Field(None, ge=0, le=1)
-    audio_weight: float | None = Field(None, ge=0, le=1)
+    instrumental: bool = Field(False, description="without a voice")
+    negative_tags: Words | None = Field(None, max_length=MOST_STYLE_CHARS, description="what it must not sound like")
+    vocal_gender: Literal["m", "f"] | None = Field(None, description="of the voice")
+    style_weight: float | None = Field(None, ge=0, le=1, description="how closely it keeps to `style`")
+    weirdness: float | None = Field(None, ge=0, le=1, description="how far it may stray")
+    audio_weight: float | None = Field(None, ge=0, le=1, description="how closely it keeps to the source")
     mode: Mode = Field(
         "wait", description="`submit` returns the task's id at once; `poll` looks once, or for `max_wait_s`"
     )
-    max_wait_s: float | None = Field(None, ge=0, le=900, description="Absent: 600; with `poll`: one look")
-    select: Select = Field("all", description="Which of Suno's two takes to return")
-    separate: list[Stem] | None = Field(None, min_length=1, description="Stems to take from what comes back")
+    max_wait_s: float | None = Field(None, ge=0, le=900, description="s; absent: 600, with `poll` one look")
+    select: Select = Field("all", description="which of Suno's two takes to fetch")
+    separate: list[Stem] | None = Field(None, min_length=1, description="stems to take from what comes back")
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong with fields that are right by themselves."""
