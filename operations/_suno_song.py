@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from audio import Audio
 from models import Models
@@ -19,7 +19,7 @@ from models.suno.catalog import (
 )
 from operations._suno import Course, SunoJob
 from worker.job import Job
-from worker.reply import Reply
+from worker.reply import Output, Reply
 
 if TYPE_CHECKING:
     from operations.generate_music import Params
@@ -98,5 +98,10 @@ def run(params: Params, job: Job, models: Models, *, description: str, finish: C
     task_id, new = suno.submit(plan)
     used = {"model": PREFIX + version.name, "max_wait_s": wait_s, **dict(plan.used)}
     reply = suno.finish(task_id, new=new, used=used)
-    outputs = [replace(output, audio=finish(cast(Audio, output.audio))) for output in reply.outputs]
+    outputs = [_finished(output, finish) for output in reply.outputs]
     return replace(reply, fields={**reply.fields, "model_used": used["model"]}, outputs=outputs)
+
+
+def _finished(output: Output, finish: Callable[[Audio], Audio]) -> Output:
+    assert isinstance(output.audio, Audio), "takes are short enough to lie in memory"
+    return replace(output, audio=finish(output.audio))

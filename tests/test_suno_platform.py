@@ -64,7 +64,6 @@ def test_suno_jobs_run_beside_each_other_and_beside_a_generation(
     plane.wait(generation, "progress", timeout=120)
     waiting = [plane.submit(suno(task_id=task_id)) for task_id in tasks]
     replies = [plane.result(job, timeout=120)["output"] for job in waiting]
-    print(replies)
     assert [len(reply["outputs"]) for reply in replies] == [2, 2]
     assert not plane.of(generation, "done"), "the generation was to be still at work"
     steps = [call for call in provider.calls if "record-info" in call or "/files/" in call]
