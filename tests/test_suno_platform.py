@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,5 +87,15 @@ def test_a_stopped_suno_job_ends_at_once_and_the_next_one_runs(
     reply = plane.result(plane.submit(suno(task_id=task_id, mode="poll")), timeout=60)["output"]
     assert (reply["status"], reply["task_id"]) == ("PENDING", task_id)
     assert not plane.of(stopped, "done")
-    lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
-    assert [line for line in lines if line["requestId"] == stopped and "cancelled" in line["message"]]
+    assert logged(worker, stopped, "cancelled"), "the stopped job did not say that it ended"
+
+
+def logged(worker: Worker, job_id: str, word: str, patience_s: float = 20.0) -> bool:
+    """Whether a log line of the job with `word` in it comes in time."""
+    ends = time.monotonic() + patience_s
+    while time.monotonic() < ends:
+        lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
+        if any(line["requestId"] == job_id and word in line["message"] for line in lines):
+            return True
+        time.sleep(0.1)
+    return False
