@@ -16,8 +16,11 @@ RequestError                a sentence for the caller, a snake_case code, option
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
+
+MAX_NAME_SHOWN = 64
 
 
 class RequestError(Exception):
@@ -85,3 +88,25 @@ class DeadlineError(RequestError):
 
 class InternalError(RequestError):
     code = "internal_error"
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not among `valid`: lists them and suggests the nearest."""
+    names = sorted(valid)
+    return UnknownNameError(
+        f"Unknown {kind} '{shown(name)}'.{nearest_name(name, names)} Valid: {', '.join(names) or 'none'}.",
+        code=f"unknown_{kind.replace(' ', '_')}",
+        details={kind.replace(" ", "_"): shown(name), "valid": names},
+    )
+
+
+def nearest_name(name: str, valid: Iterable[str]) -> str:
+    """` Did you mean '...'?`, or nothing where no valid name is near."""
+    nearest = difflib.get_close_matches(name[:MAX_NAME_SHOWN].lower(), list(valid), n=1)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def shown(name: str) -> str:
+    """A caller's name, safe to quote: short, printable, encodable."""
+    clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
+    return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."

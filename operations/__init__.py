@@ -10,10 +10,11 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
+from errors import unknown_name
 from models import Models
-from operations._params import Params, unknown_name
+from operations._params import Params
 from worker.job import Job
 from worker.reply import Reply
 
@@ -23,7 +24,7 @@ class Operation(Protocol):
 
     Params: ClassVar[type[Params]]
 
-    def run(self, params: Params, job: Job, models: Models) -> Reply: ...
+    def run(self, params: Any, job: Job, models: Models) -> Reply: ...
 
 
 @functools.cache

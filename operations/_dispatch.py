@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from errors import InvalidRequestError
+from errors import InvalidRequestError, shown
 from models import Models
 from operations import Operation, get
-from operations._params import AudioOutParams, Params, shown
+from operations._params import AudioOutParams, Params
 from worker import delivery, intake
 from worker.job import Job, Report
 from worker.logs import job_context

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from errors import InvalidRequestError, UnknownNameError
+from errors import InvalidRequestError, nearest_name, shown
 from worker.reply import AudioOut, Delivery, Format, Normalize
 
-MAX_NAME_SHOWN = 64
 MAX_FAULTS_SHOWN = 20
 
 
@@ -82,27 +80,6 @@ class AudioOutParams(Params):
         )
 
 
-def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not among `valid`: lists them and suggests the nearest."""
-    names = sorted(valid)
-    return UnknownNameError(
-        f"Unknown {kind} '{shown(name)}'.{_suggestion(name, names)} Valid: {', '.join(names) or 'none'}.",
-        code=f"unknown_{kind.replace(' ', '_')}",
-        details={kind.replace(" ", "_"): shown(name), "valid": names},
-    )
-
-
-def shown(name: str) -> str:
-    """A caller's name, safe to quote: short, printable, encodable."""
-    clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
-    return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."
-
-
-def _suggestion(name: str, valid: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name[:MAX_NAME_SHOWN].lower(), list(valid), n=1)
-    return f" Did you mean '{nearest[0]}'?" if nearest else ""
-
-
 def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
     given: dict[str, Any] = {}
     faults = []
@@ -126,7 +103,7 @@ def _fault(fault: Mapping[str, Any], params: type[Params]) -> dict[str, str]:
     """One pydantic error in the caller's words; never with the value itself."""
     field = ".".join(shown(str(part)) for part in fault["loc"][:1]) or "params"
     if fault["type"] == "extra_forbidden":
-        return {"field": field, "problem": f"is unknown.{_suggestion(field, params.model_fields)}"}
+        return {"field": field, "problem": f"is unknown.{nearest_name(field, params.model_fields)}"}
     if fault["type"] == "missing":
         return {"field": field, "problem": "is required"}
     message = str(fault["msg"]).removeprefix("Value error, ")

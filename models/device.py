@@ -1,0 +1,126 @@
+"""Which device there is and how much memory it has, asked of the driver and the kernel: never imports torch."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+GIBIBYTE = 1024**3
+GPU_RESERVE_BYTES = 3 * GIBIBYTE // 2  # CUDA context, cuBLAS and cuDNN workspaces, activations of the largest step
+RAM_FRACTION = 0.8
+_PCI_ID_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first CUDA device that this process may use; sizes in bytes, `free_bytes` as of now."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+class _NvmlMemory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _DriverError(OSError):
+    """A driver call that did not answer 0."""
+
+
+def find_gpu() -> Gpu | None:
+    """Asks the CUDA driver (so CUDA_VISIBLE_DEVICES counts) for its first device, and NVML for what is free there.
+
+    Makes no CUDA context. None where there is no driver, no device, or the driver does not start.
+    """
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        _call(cuda, "cuInit", 0)
+        device = ctypes.c_int()
+        _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
+        name = ctypes.create_string_buffer(128)
+        _call(cuda, "cuDeviceGetName", name, len(name), device)
+        total = ctypes.c_size_t()
+        _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(total), device)
+        bus_id = ctypes.create_string_buffer(_PCI_ID_LENGTH)
+        _call(cuda, "cuDeviceGetPCIBusId", bus_id, len(bus_id), device)
+    except (OSError, AttributeError) as error:
+        logger.debug("No CUDA device: %s", error)
+        return None
+    return Gpu(name=name.value.decode(errors="replace"), total_bytes=total.value, free_bytes=_free(bus_id, total.value))
+
+
+def _free(bus_id: ctypes.Array[ctypes.c_char], total_bytes: int) -> int:
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+        _call(nvml, "nvmlInit_v2")
+        try:
+            handle = ctypes.c_void_p()
+            _call(nvml, "nvmlDeviceGetHandleByPciBusId_v2", bus_id, ctypes.byref(handle))
+            memory = _NvmlMemory()
+            _call(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+            return int(memory.free)
+        finally:
+            nvml.nvmlShutdown()
+    except (OSError, AttributeError) as error:
+        logger.debug("NVML does not say what is free: %s", error)
+        return total_bytes
+
+
+def _call(library: ctypes.CDLL, function: str, *arguments: object) -> None:
+    status = getattr(library, function)(*arguments)
+    if status != 0:
+        raise _DriverError(f"{function} answered {status}")
+
+
+def resolve_device(device: str, gpu: Gpu | None) -> str:
+    """`auto` becomes `cuda`, `mps` or `cpu`, by what is there; anything else stays as it is."""
+    if device != "auto":
+        return device
+    if gpu is not None:
+        return "cuda"
+    return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def measured_budget(device: str, gpu: Gpu | None) -> int:
+    """Bytes that loaded models may take: the GPU's memory less a reserve, or a fraction of the available RAM."""
+    if device.startswith("cuda") and gpu is not None:
+        return max(gpu.total_bytes - GPU_RESERVE_BYTES, GIBIBYTE)
+    return int(RAM_FRACTION * available_ram())
+
+
+def available_ram(root: Path = Path("/")) -> int:
+    """Bytes of RAM that this process can still take: the kernel's estimate, or less where a container limits it."""
+    limits = [_memory_available(root / "proc/meminfo"), _cgroup_room(root / "sys/fs/cgroup")]
+    known = [limit for limit in limits if limit is not None]
+    return max(min(known), 0) if known else 4 * GIBIBYTE
+
+
+def _memory_available(meminfo: Path) -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _cgroup_room(root: Path) -> int | None:
+    """Limit less use of the container, cgroup v2 then v1. Page cache can be given up, so it counts as free."""
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            bytes_limit = int((root / limit).read_text())
+            bytes_used = int((root / used).read_text())
+            stat = (root / limit).with_name("memory.stat").read_text()
+        except (OSError, ValueError):  # absent, or "max": no limit
+            continue
+        reclaimable = dict(line.split() for line in stat.splitlines()).get(cache, "0")
+        return bytes_limit - bytes_used + int(reclaimable)
+    return None

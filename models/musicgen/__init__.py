@@ -1,0 +1,1 @@
+"""MusicGen and its relatives, through audiocraft."""

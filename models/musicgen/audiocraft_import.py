@@ -1,0 +1,152 @@
+"""Imports audiocraft without the training-time packages that its modules name at the top.
+
+audiocraft 1.3.0 imports xformers, flashy, spacy, num2words and, through its solvers, dora and torchmetrics. Inference
+calls none of them (two trivial helpers aside), they are left out of our lock, and where they are installed they cost
+4-10 s of start-up. Each stand-in below says what audiocraft takes from it. An installed package is never replaced.
+"""
+
+import importlib
+import importlib.util
+import logging
+import sys
+import threading
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_LOCK = threading.RLock()
+
+
+def import_audiocraft() -> ModuleType:
+    """Return the `audiocraft` package with `audiocraft.models` imported and torch attention selected.
+
+    Safe to call from any thread, any number of times: the first call does the work, the others wait for it.
+    """
+    with _LOCK:
+        if "audiocraft.models" not in sys.modules:
+            _install_stand_ins()
+        package = importlib.import_module("audiocraft")
+        importlib.import_module("audiocraft.models")
+        # xformers' kernels do not load with this torch; torch's own attention (SDPA) computes the same thing.
+        importlib.import_module("audiocraft.modules.transformer").set_efficient_attention_backend("torch")
+        return package
+
+
+def _install_stand_ins() -> None:
+    for name, build in (
+        ("xformers", _xformers),
+        ("flashy", _flashy),
+        ("spacy", _spacy),
+        ("num2words", _num2words),
+        ("dora", _bare("dora")),
+        ("torchmetrics", _bare("torchmetrics")),
+        ("av", _bare("av")),
+    ):
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            _register(build())
+            logger.debug("Standing in for %s, which is not installed", name)
+    # Always: multibanddiffusion.py imports CompressionSolver for one loader that we do not call, and the real module
+    # pulls in dora, torchmetrics, every loss, metric and discriminator.
+    if "audiocraft.solvers" not in sys.modules:
+        _register(_solvers())
+
+
+def _register(modules: dict[str, ModuleType]) -> None:
+    """Put `modules` (full dotted name -> module) in sys.modules, each as an attribute of its parent."""
+    for name, module in modules.items():
+        sys.modules[name] = module
+        parent, _, child = name.rpartition(".")
+        if parent in modules:
+            setattr(modules[parent], child, module)
+
+
+def _module(name: str, **members: Any) -> ModuleType:
+    module = ModuleType(name, f"Stand-in for {name}: inference does not use it.")
+    # Other libraries probe with importlib.util.find_spec, which raises for a loaded module that has no spec.
+    module.__spec__ = ModuleSpec(name, loader=None, is_package=True)
+    module.__path__ = []
+    vars(module).update(members)
+    return module
+
+
+def _bare(name: str) -> Any:
+    return lambda: {name: _module(name)}
+
+
+def _xformers() -> dict[str, ModuleType]:
+    """`ops.unbind` splits q, k, v in every attention call; a mask object only has to be something other than None."""
+    import torch
+
+    def memory_efficient_attention(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_bias: Any = None, p: float = 0.0
+    ) -> torch.Tensor:
+        """SDPA on xformers' layout: [B, T, H, D] in and out. MAGNeT alone asks for it, with a dense bias."""
+        causal = isinstance(attn_bias, LowerTriangularMask)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=None if causal else attn_bias,
+            dropout_p=p,
+            is_causal=causal,
+        )
+        return out.transpose(1, 2)
+
+    class LowerTriangularMask:
+        """Marks causal attention."""
+
+    ops = _module(
+        "xformers.ops",
+        unbind=torch.unbind,
+        LowerTriangularMask=LowerTriangularMask,
+        memory_efficient_attention=memory_efficient_attention,
+    )
+    # Every layer asks at every step whether xformers is profiling; a failed import there costs more than this answer.
+    profiler = _module("xformers.profiler.profiler", _Profiler=SimpleNamespace(_CURRENT_PROFILER=None))
+    return {
+        "xformers": _module("xformers"),
+        "xformers.ops": ops,
+        "xformers.profiler": _module("xformers.profiler"),
+        "xformers.profiler.profiler": profiler,
+    }
+
+
+def _flashy() -> dict[str, ModuleType]:
+    """One process, rank 0: what the vector quantiser synchronises (only when it trains) is already in sync."""
+    distrib = _module(
+        "flashy.distrib",
+        rank=lambda: 0,
+        world_size=lambda: 1,
+        is_rank_zero=lambda: True,
+        is_distributed=lambda: False,
+        barrier=lambda: None,
+        broadcast_tensors=lambda tensors, src=0: None,
+        broadcast_object=lambda item, src=0: item,
+        all_reduce=lambda tensor, op=None: tensor,
+    )
+    return {"flashy": _module("flashy"), "flashy.distrib": distrib, "flashy.utils": _module("flashy.utils")}
+
+
+def _spacy() -> dict[str, ModuleType]:
+    """Only a checkpoint with `normalize_text` or a whitespace tokenizer would load a language; no public one has it."""
+
+    def load(language: str, *_: Any, **__: Any) -> Any:
+        raise ImportError(f"This checkpoint wants the spaCy language {language!r}; spaCy is not installed here.")
+
+    return {"spacy": _module("spacy", load=load)}
+
+
+def _num2words() -> dict[str, ModuleType]:
+    """Used beside spaCy only, to spell numbers out."""
+    return {"num2words": _module("num2words", num2words=str)}
+
+
+def _solvers() -> dict[str, ModuleType]:
+    """`CompressionSolver.model_from_checkpoint` is for the 24 kHz MultiBandDiffusion loader alone."""
+    solver = type("CompressionSolver", (), {})
+    return {
+        "audiocraft.solvers": _module("audiocraft.solvers"),
+        "audiocraft.solvers.compression": _module("audiocraft.solvers.compression", CompressionSolver=solver),
+    }
