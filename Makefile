@@ -1,5 +1,5 @@
-# check: everything that .ci/run checks; test: the suite; bench: the benchmarks that need no GPU.
-.PHONY: check test bench requirements
+# check: all that CI checks; test: the suite; bench: what needs no GPU; requirements, readme: write what is made from code.
+.PHONY: check test bench requirements readme
 
 check:
 	uv lock --check
@@ -16,3 +16,6 @@ bench:
 
 requirements:
 	uv export --locked --no-dev --no-hashes --no-emit-project --no-header --output-file requirements.txt
+
+readme:
+	uv run python -m tests.readme_tables

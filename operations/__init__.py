@@ -1,5 +1,7 @@
-"""The operations, one module each: `Params`, `run(params, job, models) -> Reply`, optionally `ALIASES`.
+"""The operations, one module each: `Params`, `run(params, job, models) -> Reply`.
 
+A module may have `ALIASES` (other names of the operation), `status(models) -> str` (`ready`, or why it cannot work;
+without torch) and `OPTIONAL = True` (the worker is healthy without it).
 A module whose name starts with an underscore serves the others. No tensor maths and no I/O of their own here.
 """
 

@@ -40,11 +40,16 @@ class Params(BaseModel):
         try:
             params = cls.model_validate(given)
         except ValidationError as error:
-            faults += [_fault(fault, cls) for fault in error.errors(include_input=False, include_url=False)]
+            faults += _faults(error, cls)
             raise _invalid(faults) from None
+        faults += [{"field": field, "problem": problem} for field, problem in params.faults()]
         if faults:
             raise _invalid(faults)
         return params
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        """(field, problem) of every fault that only shows between fields that are right by themselves."""
+        return ()
 
     @classmethod
     def audio_fields(cls) -> tuple[str, ...]:
@@ -97,6 +102,23 @@ def _is_audio(annotation: Any, metadata: Iterable[Any]) -> bool:
     return any(
         _is_audio(arg, getattr(arg, "__metadata__", ())) for arg in get_args(annotation) if not isinstance(arg, str)
     )
+
+
+def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:
+    """One fault a field: where a value may be of several types, each of them says what is wrong with it."""
+    by_field: dict[str, list[dict[str, str]]] = {}
+    of_type = set()
+    for fault in error.errors(include_input=False, include_url=False):
+        told = _fault(fault, params)
+        by_field.setdefault(told["field"], []).append(told)
+        if fault["type"].endswith("_type"):
+            of_type.add((told["field"], told["problem"]))
+    faults = []
+    for field, told in by_field.items():
+        problems = dict.fromkeys(fault["problem"] for fault in told)
+        telling = [problem for problem in problems if (field, problem) not in of_type]
+        faults.append({"field": field, "problem": " or ".join(telling or problems)})
+    return faults
 
 
 def _fault(fault: Mapping[str, Any], params: type[Params]) -> dict[str, str]:

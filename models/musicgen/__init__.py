@@ -1,1 +1,5 @@
-"""MusicGen and its relatives, through audiocraft."""
+"""MusicGen and its relatives (AudioGen), loaded from audiocraft's own checkpoint format."""
+
+from models.musicgen.family import MusicGenFamily
+
+__all__ = ["MusicGenFamily"]

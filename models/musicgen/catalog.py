@@ -1,0 +1,98 @@
+"""The published checkpoints, as data. Knows nothing of what is on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NON_COMMERCIAL = "CC-BY-NC 4.0"
+CODEC_HUB_ID = "facebook/encodec_32khz"
+DIFFUSION_HUB_ID = "facebook/multiband-diffusion"
+DIFFUSION_FILE = "mbd_musicgen_32khz.th"
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published model.
+
+    Args:
+        name: what requests call it.
+        hub_id: its repository on the Hugging Face hub.
+        family: `musicgen` or `audiogen`.
+        parameters: of the language model, in millions (from its dimensions; the nominal sizes leave out
+            cross-attention).
+        conditioning: what it listens to.
+        sample_rate: in Hz.
+        channels: of its output.
+        window: s, the longest piece made in one go; longer ones slide.
+        unsupported: why it does not run here, or empty.
+    """
+
+    name: str
+    hub_id: str
+    family: str
+    parameters: int
+    conditioning: tuple[str, ...] = ("text",)
+    sample_rate: int = 32_000
+    channels: int = 1
+    window: float = 30.0
+    unsupported: str = ""
+
+    @property
+    def about(self) -> str:
+        """One line for people."""
+        sound = "sound effects" if self.family == "audiogen" else "music"
+        listens = " and ".join(self.conditioning)
+        channels = "stereo" if self.channels == 2 else "mono"
+        return f"{sound} from {listens}, {self.sample_rate // 1000} kHz {channels}, {self.parameters} M parameters"
+
+
+def _musicgen(name: str, parameters: int, *, melody: bool = False) -> Entry:
+    return Entry(
+        name=name,
+        hub_id=f"facebook/musicgen-{name}",
+        family="musicgen",
+        parameters=parameters,
+        conditioning=("text", "melody") if melody else ("text",),
+        channels=2 if name.startswith("stereo-") else 1,
+    )
+
+
+CATALOG: tuple[Entry, ...] = (
+    _musicgen("large", 3255),
+    _musicgen("stereo-large", 3289),
+    _musicgen("melody-large", 2450, melody=True),
+    _musicgen("stereo-melody-large", 2483, melody=True),
+    _musicgen("medium", 1837),
+    _musicgen("stereo-medium", 1862),
+    _musicgen("melody", 1372, melody=True),
+    _musicgen("stereo-melody", 1397, melody=True),
+    _musicgen("small", 419),
+    _musicgen("stereo-small", 436),
+    Entry(
+        name="style",
+        hub_id="facebook/musicgen-style",
+        family="musicgen",
+        parameters=1400,
+        conditioning=("text", "style"),
+        unsupported="needs the style conditioner of audiocraft 1.4, which was never released, and MERT's own code",
+    ),
+    Entry(
+        name="audiogen-medium",
+        hub_id="facebook/audiogen-medium",
+        family="audiogen",
+        parameters=1837,
+        sample_rate=16_000,
+        window=10.0,
+    ),
+)
+"""In the order in which a default model is chosen: the best first."""
+
+BY_NAME = {entry.name: entry for entry in CATALOG}
+
+
+def catalog_name(name: str) -> str:
+    """`facebook/musicgen-small`, `musicgen-small` and `small` are one; other names stay as they are."""
+    short = name.removeprefix("facebook/")
+    candidates = (short, short.removeprefix("musicgen-"))
+    return next((candidate for candidate in candidates if candidate in BY_NAME), name)

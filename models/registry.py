@@ -1,0 +1,72 @@
+"""Assembles every family of models from plain values; a new family is one line in `build`. Reads no environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from models.cache import Family, Models
+from models.device import Gpu, find_gpu, resolve_device
+from models.musicgen import MusicGenFamily
+from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
+from models.musicgen.weights import HuggingFaceHub, Weights
+
+ROOT = Path(__file__).resolve().parent.parent
+BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
+PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
+
+
+def build(
+    *,
+    device: str = "auto",
+    budget_bytes: int | None = None,
+    models_dir: Path | None = None,
+    volume_dirs: Sequence[Path] = (),
+    gpu_finder: Callable[[], Gpu | None] = find_gpu,
+) -> Models:
+    """Every family, in one `Models`. Looks at nothing yet: folders, hub cache and devices are looked at when asked for.
+
+    Args:
+        device: as `Models` takes it.
+        budget_bytes: as `Models` takes it.
+        models_dir: the explicit folder of weights; comes before every other place.
+        volume_dirs: mounted volumes; weights are looked for in their `models` folder, and in the platform's cache of
+            models on them.
+    """
+    weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs)
+
+    def on_gpu() -> bool:
+        return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
+
+    families: list[Family] = [
+        MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
+    ]
+    by_name = {family.name: family for family in families}
+    return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
+
+
+def catalog_rows() -> list[dict[str, str]]:
+    """Every published model, as the README's table shows it: name, the operation that runs it, licence, what it is."""
+    return [
+        {
+            "name": entry.name,
+            "engine": "generate_music",
+            "licence": NON_COMMERCIAL,
+            "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
+        }
+        for entry in CATALOG
+    ]
+
+
+def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path]) -> Weights:
+    """The places for weights, in order: MODELS_DIR, hub cache, platform's cache, volumes, baked in."""
+    from huggingface_hub import constants
+
+    folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]
+    caches = [Path(constants.HF_HUB_CACHE), *(volume / PLATFORM_CACHE for volume in volume_dirs)]
+    return Weights(
+        explicit=models_dir,
+        hub_caches=tuple(caches),
+        folders=tuple(folders[1:] if models_dir else folders),
+        hub=None if constants.HF_HUB_OFFLINE else HuggingFaceHub(),
+    )

@@ -1,0 +1,42 @@
+"""Lists every model that can be asked for, its licence and whether it is here; looks at the folders anew each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from models import Models
+from operations import catalog
+from operations._params import Params as BaseParams
+from worker.job import Job
+from worker.reply import Reply
+
+LISTS = {"voices": "rvc", "music": "musicgen", "separation": "demucs", "suno": "suno"}
+"""The reply's lists, each with the family whose rows it shows."""
+
+
+class Params(BaseParams):
+    """What to list."""
+
+    schemas: bool = Field(False, description="add the JSON schema of every operation's parameters")
+
+
+def run(params: Params, job: Job, models: Models) -> Reply:
+    """The rows of every family, and the places that are looked at."""
+    rows = {field: _rows(models, family) for field, family in LISTS.items()}
+    voices = [row["name"] for row in rows["voices"]]
+    paths = [path for family in models.families.values() for path in family.search_paths()]
+    fields: dict[str, Any] = {
+        "models": voices,
+        "count": len(voices),
+        **rows,
+        "search_paths": list(dict.fromkeys(paths)),
+    }
+    if params.schemas:
+        fields["schemas"] = {name: module.Params.model_json_schema() for name, module in catalog().items()}
+    return Reply(fields=fields)
+
+
+def _rows(models: Models, family: str) -> list[dict[str, Any]]:
+    return models.families[family].rows() if family in models.families else []

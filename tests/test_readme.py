@@ -1,0 +1,59 @@
+"""What the README tells people to do works, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import handler
+import pytest
+
+from tests.readme_tables import README, filled
+from tests.repository import ROOT
+
+
+def requests_in_readme() -> list[dict[str, Any]]:
+    """Every request body in the README's shell blocks, in order."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    bodies = [body for block in blocks for body in re.findall(r"'(\{\"input\".*?\})'", block)]
+    return [json.loads(body) for body in bodies]
+
+
+def sound_of(reply: Mapping[str, Any]) -> bytes:
+    return base64.b64decode(str(reply["output_audio"]), validate=True)
+
+
+def test_the_readme_has_requests() -> None:
+    assert len(requests_in_readme()) >= 5
+
+
+@pytest.mark.parametrize("job", requests_in_readme(), ids=lambda job: json.dumps(job["input"])[:60])
+def test_every_request_of_the_readme_is_answered_with_success(job: dict[str, Any]) -> None:
+    reply = handler.handler(job)
+    if reply.get("operation") == "health_check":
+        assert reply["status"] in ("healthy", "degraded")
+    else:
+        assert reply.get("success") is True, reply
+
+
+def test_test_input_json_makes_music_of_the_asked_length() -> None:
+    import soundfile
+
+    job = json.loads((ROOT / "test_input.json").read_text())
+    reply = handler.handler(job)
+    assert reply.get("success") is True, reply
+    sound = sound_of(reply)
+    assert hashlib.sha256(sound).hexdigest() == reply["sha256"] and len(sound) == reply["size"]
+    waveform, sample_rate = soundfile.read(io.BytesIO(sound))
+    assert sample_rate == reply["sample_rate"] == 32_000
+    assert abs(len(waveform) / sample_rate - job["input"]["params"]["duration"]) < 0.1
+    assert abs(waveform).max() > 0.05
+
+
+def test_the_readmes_tables_are_up_to_date() -> None:
+    assert README.read_text() == filled(README.read_text()), "run `make readme`"
