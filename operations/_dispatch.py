@@ -42,12 +42,14 @@ def answer(
         started = time.monotonic()
         name, operation, params = _request(raw_job)
         logger.info("%s started", name)
+        audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
+        if isinstance(params, AudioOutParams):
+            delivery.check(audio_out, job=job, settings=settings)
         with job.stage("intake"):
             for field in params.audio_fields():
                 if (source := getattr(params, field)) is not None:
                     job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
         reply = operation.run(params, job, models)
-        audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
         result = delivery.deliver(
             reply,
             operation=name,

@@ -68,7 +68,9 @@ class AudioOutParams(Params):
     bit_depth: Annotated[Literal[16, 24, 32], BeforeValidator(_whole)] = Field(
         16, description="wav, flac; 32 = float wav"
     )
-    bitrate: Int = Field(320, ge=32, le=320, description="mp3, kbit/s")
+    bitrate: Int | None = Field(
+        None, ge=12, le=512, description="mp3 (default 320), ogg and opus (default 192), kbit/s"
+    )
     delivery: Delivery = Field("auto", description="`auto`: the bucket where one is configured, else inline")
     normalize: Normalize = "none"
     loudness_lufs: float = Field(-14.0, ge=-60, le=0, description="LUFS, with `normalize` `loudness`")

@@ -15,11 +15,14 @@ Normalize = Literal["none", "peak", "loudness"]
 
 @dataclass(frozen=True)
 class AudioOut:
-    """The audio-out fields, validated: how sounds leave. `auto` takes the first of `auto_order` that fits inline."""
+    """The audio-out fields, validated: how sounds leave. `auto` takes the first of `auto_order` that fits inline.
+
+    `bitrate` None: the format's own (mp3 320 kbit/s).
+    """
 
     output_format: Format | Literal["auto"] = "auto"
     bit_depth: Literal[16, 24, 32] = 16
-    bitrate: int = 320
+    bitrate: int | None = None
     delivery: Delivery = "auto"
     normalize: Normalize = "none"
     loudness_lufs: float = -14.0
@@ -40,9 +43,11 @@ class Reply:
     """An operation's result: `fields` at the top level, sounds as `outputs` (list) or `stems` (by name).
 
     `parameters` replaces the request's values by those that were really used (a drawn seed, a default model).
+    `always_list` gives `outputs` even where there is only one.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     outputs: Sequence[Output] = ()
     stems: Mapping[str, Output] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    always_list: bool = False

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from errors import ModelError
 from models.demucs.bag import Bag, broken, read_bag
 from models.demucs.catalog import CATALOG
-
-logger = logging.getLogger(__name__)
+from models.demucs.header import is_demucs_file
+from models.musicgen.weights import Weights
 
 FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _OLD_FILE: Final = re.compile(r"(?P<signature>.+?)(-(?P<checksum>[0-9a-f]{8}))?\.th")
@@ -29,91 +28,85 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Looks for models, in this order: `roots`, `hub_caches`, the hub itself.
+    """Looks for models in the order in which `Weights` says.
 
-    A root holds a folder per model (`<root>/<name>/` or `<root>/demucs/<name>/`) with `<name>.yaml` and one
-    `<signature>.safetensors` (or demucs 4.0's `.th`) per submodel; or `<root>/demucs/` holds the files of all.
-    A folder with a single weights file needs no yaml.
+    A folder of weights holds a folder per model (`<name>/` or `demucs/<name>/`) with `<name>.yaml` and one
+    `<signature>.safetensors` (or demucs 4.0's `.th`) per submodel; or its `demucs/` holds the files of all.
+    A model of a single weights file needs no yaml.
 
     Args:
-        roots: folders of weights.
-        hub_caches: folders laid out as the Hugging Face cache; the first is the one downloads go to.
-        download: whether what is nowhere may be fetched from the hub.
+        weights: the places, and the hub.
     """
 
-    roots: Sequence[Path] = ()
-    hub_caches: Sequence[Path] = ()
-    download: bool = True
-    _names: frozenset[str] = field(default=frozenset(CATALOG), repr=False)
+    weights: Weights
 
     def names(self) -> list[str]:
         """Every model that can be asked for: the catalog's, then the local folders'."""
-        local = {path.name for root in self._model_roots() for path in _subfolders(root) if _holds_model(path)}
-        return [*CATALOG, *sorted(local - self._names)]
+        local = {path.name for root in self._roots() for path in _subfolders(root) if _holds_model(path)}
+        return [*CATALOG, *sorted(local - CATALOG.keys())]
 
     def is_local(self, name: str) -> bool:
         """Whether every file of `name` is on this machine."""
-        try:
-            files = self.find(name)
-        except ModelError:
-            return False
+        files = self.find(name)
         return files is not None and None not in files.submodels
 
     def find(self, name: str) -> Files | None:
         """What of `name` is on this machine; None where nothing is. `ModelError` where it is there but broken."""
-        for folder in self._candidates(name):
-            if (files := _files(folder, name)) is not None:
-                return files
-        return None
+        if not FOLDER_NAME.fullmatch(name):
+            return None
+        found = (_files(folder, name) for folder in self._candidates(name))
+        return next((files for files in found if files is not None), None)
 
-    def fetch(self, name: str, wanted: Sequence[int]) -> Files:
+    def fetch(self, name: str, wanted: Sequence[int] = ()) -> Files:
         """The files of `name` with at least the `wanted` submodels, downloaded where they are nowhere.
 
         Raises:
-            ModelError: `model_unavailable`, with what to do.
+            ModelError: `model_unavailable` or `broken_model`, with what to do.
         """
         files = self.find(name)
-        if files is not None and all(files.submodels[index] is not None for index in wanted):
-            return files
+        if files is None:
+            files = Files(read_bag(self._download(name, [f"{name}.yaml"]) / f"{name}.yaml"), ())
+        submodels = list(files.submodels) or [None] * len(files.bag.signatures)
+        missing = [f"{files.bag.signatures[index]}.safetensors" for index in wanted if submodels[index] is None]
+        if missing:
+            folder = self._download(name, missing)
+            submodels = [path or weights_file(folder, sig) for path, sig in zip(submodels, files.bag.signatures)]
+        return Files(files.bag, tuple(submodels))
+
+    def _download(self, name: str, patterns: Sequence[str]) -> Path:
         if name not in CATALOG:
             raise broken("a weights file that its yaml names is missing")
-        if not self.download:
-            raise _unavailable(name, "downloads are switched off")
-        bag = files.bag if files is not None else read_bag(self._download(name, f"{name}.yaml"))
-        submodels: list[Path | None] = list(files.submodels) if files is not None else [None] * len(bag.signatures)
-        for index in wanted:
-            if submodels[index] is None:
-                submodels[index] = self._download(name, f"{bag.signatures[index]}.safetensors")
-        return Files(bag, tuple(submodels))
+        if self.weights.hub is None:
+            raise ModelError(
+                f"The weights of '{name}' are not on this worker, and it is set to work offline. Put {name}.yaml and "
+                f"its safetensors files into a folder {name} below MODELS_DIR.",
+                details={"model": name, "repository": CATALOG[name].repository},
+            )
+        folder = self.weights.hub.fetch(CATALOG[name].repository, patterns)
+        if not all((folder / pattern).is_file() for pattern in patterns):
+            raise broken("its repository on the hub lacks files that its yaml names")
+        return folder
 
-    def bag(self, name: str) -> Bag:
-        """The bag alone, downloaded where it is nowhere."""
-        return self.fetch(name, ()).bag
-
-    def _download(self, name: str, filename: str) -> Path:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-        logger.info("Downloading %s of %s", filename, name)
-        cache = str(self.hub_caches[0]) if self.hub_caches else None
-        try:
-            return Path(hf_hub_download(CATALOG[name].repository, filename, cache_dir=cache))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise _unavailable(name, "the hub did not give them") from error
-
-    def _model_roots(self) -> Iterator[Path]:
-        for root in self.roots:
+    def _roots(self) -> Iterator[Path]:
+        explicit = (self.weights.explicit,) if self.weights.explicit else ()
+        for root in (*explicit, *self.weights.folders):
             yield root
             yield root / "demucs"
 
     def _candidates(self, name: str) -> Iterator[Path]:
-        for root in self.roots:
-            yield root / name
-            yield root / "demucs" / name
-            yield root / "demucs"
+        explicit = (self.weights.explicit,) if self.weights.explicit else ()
+        yield from _below(explicit, name)
         if name in CATALOG:
-            for cache in self.hub_caches:
+            for cache in (*explicit, *self.weights.hub_caches):
                 yield from _snapshots(cache, CATALOG[name].repository)
+        yield from _below(self.weights.folders, name)
+
+
+def _below(roots: Sequence[Path], name: str) -> Iterator[Path]:
+    for root in roots:
+        yield root / name
+        yield root / "demucs" / name
+        yield root / "demucs"
 
 
 def _files(folder: Path, name: str) -> Files | None:
@@ -165,8 +158,6 @@ def _subfolders(root: Path) -> list[Path]:
 
 def _holds_model(folder: Path) -> bool:
     """Whether the folder is a Demucs model's: a yaml with 'models', or a single weights file that says so itself."""
-    from models.demucs.header import is_demucs_file
-
     try:
         files = _files(folder, folder.name)
     except (ModelError, OSError):
@@ -189,10 +180,3 @@ def _snapshots(cache: Path, repository: str) -> Iterator[Path]:
     except OSError:
         return
 
-
-def _unavailable(name: str, reason: str) -> ModelError:
-    return ModelError(
-        f"The weights of '{name}' are not on this worker and {reason}. Put {name}.yaml and its safetensors files into "
-        f"the folder {name} below MODELS_DIR, or give the worker access to the hub.",
-        details={"model": name, "repository": CATALOG[name].repository},
-    )
