@@ -17,6 +17,7 @@ from errors import AudioError
 
 _MOST_CHUNKS: Final = 10_000
 _MOST_HEAD_BYTES: Final = 1 << 20
+_MOST_PADDING_BYTES: Final = 1 << 20
 _MOST_MISSING_BYTES: Final = 1  # writers that forget the pad byte of an odd chunk but count it
 
 # What writers put where they cannot seek back: ffmpeg, GStreamer and browsers 0xffffffff, arecord 0x80000000, SoX and
@@ -32,12 +33,14 @@ class Inspection:
         length_known: the number of samples in the header is meant, not an estimate or a place-holder.
         head: what decoders are to be given in place of the file's first `skip` bytes.
         skip: see `head`; 0 and no head where the file is good as it is.
+        end: where, with a `head`, the file ends for decoders; None: where it does.
         warnings: sentences for the caller.
     """
 
     length_known: bool = True
     head: bytes = b""
     skip: int = 0
+    end: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -172,7 +175,8 @@ def _mp3(stream: BinaryIO, size: int) -> Inspection:
         return Inspection(length_known=False)
     tag = mpeg.xing_tag(frame)
     if tag is None or tag.frames is None:
-        return Inspection(length_known=False, head=mpeg.open_ended_frame(frame[:4], size), skip=start)
+        head = mpeg.open_ended_frame(frame[:4], size)
+        return Inspection(length_known=False, head=head, skip=start, end=_before_padding(stream, size))
     if tag.size is None:
         return Inspection()
     if tag.size > size - start + length:
@@ -183,6 +187,13 @@ def _mp3(stream: BinaryIO, size: int) -> Inspection:
     joined = ("The audio is several mp3 files in one; they were read one after the other.",)
     head = mpeg.open_ended_frame(frame[:4], size)
     return Inspection(length_known=False, head=head, skip=start + length, warnings=joined)
+
+
+def _before_padding(stream: BinaryIO, size: int) -> int:
+    """Where the zeros begin that some writers leave at the end: mpg123 takes 1024 of them for damage."""
+    start = max(size - _MOST_PADDING_BYTES, 0)
+    stream.seek(start)
+    return start + len(stream.read().rstrip(b"\0"))
 
 
 _INSPECTORS: Final[dict[str, Callable[[BinaryIO, int], Inspection]]] = {
@@ -196,11 +207,13 @@ _INSPECTORS: Final[dict[str, Callable[[BinaryIO, int], Inspection]]] = {
 
 
 class Spliced(io.RawIOBase):
-    """A readable file whose first `skip` bytes are replaced by `head`, without a copy of the rest."""
+    """A file with its first `skip` bytes replaced by `head`, and ending at `end`, without a copy of it."""
 
-    def __init__(self, stream: BinaryIO, head: bytes, skip: int) -> None:
-        self._stream, self._head, self._skip = stream, head, skip
-        self._length = stream.seek(0, io.SEEK_END) - skip + len(head)
+    def __init__(self, stream: BinaryIO, inspection: Inspection) -> None:
+        end = stream.seek(0, io.SEEK_END) if inspection.end is None else inspection.end
+        self._stream, self._head = stream, inspection.head
+        self._shift = inspection.skip - len(inspection.head)
+        self._length = end - self._shift
         self._at = 0
 
     def readable(self) -> bool:
@@ -220,8 +233,8 @@ class Spliced(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         data = self._head[self._at : self._at + len(view)]
         if not data:
-            self._stream.seek(self._skip + self._at - len(self._head))
-            data = self._stream.read(len(view))
+            self._stream.seek(self._shift + self._at)
+            data = self._stream.read(max(min(len(view), self._length - self._at), 0))
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -77,7 +77,7 @@ def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpe
     _check_size(size, limits)
     container = _container(stream)
     inspection = inspect(stream, container, size)
-    whole = Spliced(stream, inspection.head, inspection.skip) if inspection.head else stream
+    whole = Spliced(stream, inspection) if inspection.head else stream
     with ExitStack() as stack:
         sound = _open(stack, cast(BinaryIO, whole), container, length_known=inspection.length_known, ffmpeg=ffmpeg)
         _check_header(sound, limits)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from audio.sound import Waveform
 from errors import AudioError
 
-_BLOCK_FRAMES: Final = 1 << 20
+_BLOCK_FRAMES: Final = 1 << 18
 _TRUSTED_BYTES: Final = 1 << 30
 _LOUDEST: Final = 1e12  # 240 dB above full scale; 32-bit integers written as floats reach 2e9
 
