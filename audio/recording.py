@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -101,7 +102,7 @@ class Recording:
         if block.size == 0:
             return
         self._peak = max(self._peak, float(np.max(np.abs(block))))
-        data = memoryview(np.ascontiguousarray(block.T)).cast("B")
+        data = np.ascontiguousarray(block.T).data.cast("B")
         offset = self._num_samples * self._frame_bytes
         try:
             while data:
@@ -115,7 +116,7 @@ class Recording:
         """Samples `start` to `start + count`, `[C, n]`; fewer at the end. Safe from several threads."""
         count = max(min(count, self._num_samples - start), 0)
         frames = np.empty((count, self._channels), np.float32)
-        view, offset = memoryview(frames).cast("B"), start * self._frame_bytes
+        view, offset = frames.data.cast("B"), start * self._frame_bytes
         while view:
             got = os.preadv(self._file.fileno(), [view], offset)
             assert got > 0, "the file holds what was appended"
@@ -152,6 +153,51 @@ def demand_disk(needed_bytes: int) -> None:
             code="disk_full",
             details={"needed_bytes": needed_bytes, "free_bytes": free},
         )
+
+
+def keep(
+    parts: Iterable[Mapping[str, Waveform]], names: Sequence[str], *, like: Sound, memory_bytes: int, stack: ExitStack
+) -> dict[str, Sound]:
+    """Keeps sounds that come in step, block by block: in memory, or on disk where that would take too much.
+
+    Args:
+        parts: consecutive `[C, n]` blocks by name.
+        names: of the sounds.
+        like: a sound of their rate, channels and length.
+        memory_bytes: the most that all of them may take in memory.
+        stack: closes what lies on disk; on an error that is done at once.
+
+    Raises:
+        AudioError: `disk_full`, before any work where it can be known.
+    """
+    needed = len(names) * recording_bytes(like.channels, like.num_samples)
+    if needed > memory_bytes:
+        return _kept_on_disk(parts, names, like, needed, stack)
+    waveforms = {name: np.empty((like.channels, like.num_samples), np.float32) for name in names}
+    position = 0
+    for part in parts:
+        count = part[names[0]].shape[1]
+        for name in names:
+            waveforms[name][:, position : position + count] = part[name]
+        position += count
+    assert position == like.num_samples, "every sound is as long as the one it came from"
+    return {name: Audio(waveform, like.sample_rate) for name, waveform in waveforms.items()}
+
+
+def _kept_on_disk(
+    parts: Iterable[Mapping[str, Waveform]], names: Sequence[str], like: Sound, needed_bytes: int, stack: ExitStack
+) -> dict[str, Sound]:
+    demand_disk(needed_bytes)
+    with ExitStack() as opened:
+        recordings = {
+            name: opened.enter_context(Recording(like.channels, like.sample_rate)) for name in dict.fromkeys(names)
+        }
+        for part in parts:
+            for name, recording in recordings.items():
+                recording.append(part[name])
+        assert all(recording.num_samples == like.num_samples for recording in recordings.values())
+        stack.push(opened.pop_all())
+    return dict(recordings)
 
 
 def in_memory(sound: Sound) -> Audio:

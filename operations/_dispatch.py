@@ -38,7 +38,7 @@ def answer(
         report: takes progress updates `{"stage", "percent"}`.
     """
     job = _job(raw_job, cancel, report)
-    with job_context(job.id):
+    with job_context(job.id), job.closing:
         started = time.monotonic()
         name, operation, params = _request(raw_job)
         logger.info("%s started", name)
@@ -46,9 +46,7 @@ def answer(
         if isinstance(params, AudioOutParams):
             delivery.check(audio_out, job=job, settings=settings)
         with job.stage("intake"):
-            for field in params.audio_fields():
-                if (source := getattr(params, field)) is not None:
-                    job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
+            _take_in(params, job, settings)
         reply = operation.run(params, job, models)
         result = delivery.deliver(
             reply,
@@ -61,6 +59,17 @@ def answer(
         )
         logger.info("%s done in %.2f s", name, time.monotonic() - started)
         return result
+
+
+def _take_in(params: Params, job: Job, settings: Settings) -> None:
+    long_fields = params.long_audio_fields()
+    for field in params.audio_fields():
+        if (source := getattr(params, field)) is None:
+            continue
+        if field in long_fields:
+            job.long_audio[field] = intake.load_long(source, field=field, job=job, settings=settings)
+        else:
+            job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
 
 
 def _job(raw_job: object, cancel: threading.Event | None, report: Report | None) -> Job:

@@ -1,4 +1,4 @@
-"""Tiny Demucs checkpoints of every architecture, in the files that demucs 4.1 (safetensors + yaml) and 4.0 (.th) use."""
+"""Tiny Demucs checkpoints of every architecture, in the files of demucs 4.1 (safetensors and yaml) and 4.0 (.th)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from safetensors.torch import save_file
 from torch import nn
 
@@ -20,7 +20,9 @@ FOUR = ["drums", "bass", "other", "vocals"]
 SIX = [*FOUR, "guitar", "piano"]
 
 
-def htdemucs(stems: Sequence[str] = FOUR, seed: int = 0, segment: Fraction = Fraction(39, 25), **more: Any) -> nn.Module:
+def htdemucs(
+    stems: Sequence[str] = FOUR, seed: int = 0, segment: Fraction = Fraction(39, 25), **more: Any
+) -> nn.Module:
     from demucs.htdemucs import HTDemucs
 
     shape = {"channels": 8, "dconv_mode": 3, "bottom_channels": 16, "t_layers": 3, "t_heads": 2, "nfft": 2048}
@@ -60,7 +62,7 @@ def _random(network_class: Callable[..., nn.Module], stems: list[str], *, seed: 
 
 def save(network: nn.Module, path: Path, *, half: bool = False, metadata: Mapping[str, str] | None = None) -> None:
     """Writes one submodel as demucs 4.1 publishes them: class and arguments as JSON in the safetensors metadata."""
-    args, kwargs = network._init_args_kwargs
+    args, kwargs = arguments(network)
     described = {
         "klass": f"{type(network).__module__}.{type(network).__qualname__}",
         "args": json.dumps([_encoded(value) for value in args]),
@@ -81,8 +83,8 @@ def save_bag(folder: Path, networks: Mapping[str, nn.Module], name: str | None =
 
 
 def save_old(network: nn.Module, folder: Path, signature: str) -> Path:
-    """Writes demucs 4.0's package: a pickle of class, arguments and half-precision weights, its checksum in its name."""
-    args, kwargs = network._init_args_kwargs
+    """Writes demucs 4.0's package: a pickle of class, arguments and half-precision weights, checksum in its name."""
+    args, kwargs = arguments(network)
     state = {key: value.half() for key, value in network.state_dict().items()}
     package = {"klass": type(network), "args": args, "kwargs": kwargs, "state": state, "training_args": {"lr": 3e-4}}
     buffer = io.BytesIO()
@@ -90,6 +92,12 @@ def save_old(network: nn.Module, folder: Path, signature: str) -> Path:
     path = folder / f"{signature}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.th"
     path.write_bytes(buffer.getvalue())
     return path
+
+
+def arguments(network: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the network was built with."""
+    args, kwargs = network._init_args_kwargs
+    return args, kwargs
 
 
 def _encoded(value: Any) -> Any:

@@ -18,7 +18,8 @@ import numpy as np
 
 from audio import Audio
 from audio.encode import Encoding, encode
-from audio.gain import bring_below_full_scale, normalize
+from audio.long import bring_below_full_scale, normalize
+from audio.recording import Sound
 from errors import InternalError
 from worker.job import Job
 from worker.reply import AudioOut, Reply
@@ -93,7 +94,7 @@ class Sounds:
         if not all(output.audio.num_samples for output in outputs):
             raise InternalError("The result is empty, so nothing was delivered.")
         self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
-        self._bounded: list[Audio] | None = None
+        self._bounded: list[Sound] | None = None
 
     @property
     def short(self) -> bool:
@@ -103,7 +104,9 @@ class Sounds:
     def estimate(self, encoding: Encoding) -> Estimate:
         """What each sound's file will take: computed for wav and mp3, else scaled up from short excerpts."""
         if encoding.format == "wav":
-            return Estimate([audio.waveform.size * encoding.bits // 8 for audio in self._audios], slack=1.0)
+            return Estimate(
+                [audio.channels * audio.num_samples * encoding.bits // 8 for audio in self._audios], slack=1.0
+            )
         if encoding.format == "mp3" and all(audio.sample_rate >= MPEG1_HZ for audio in self._audios):
             return Estimate([round(audio.duration * encoding.kbits * 125) for audio in self._audios], slack=1.03)
         audios = self._levelled(encoding)
@@ -115,7 +118,7 @@ class Sounds:
             {
                 "filename": f"{name}.flac",
                 "format": "flac",
-                "size": audio.waveform.nbytes,
+                "size": audio.channels * audio.num_samples * 4,
                 "sample_rate": audio.sample_rate,
                 "channels": audio.channels,
                 "duration": round(audio.duration, 6),
@@ -143,7 +146,7 @@ class Sounds:
             for artefact in artefacts:
                 artefact.file.close()
 
-    def _levelled(self, encoding: Encoding) -> list[Audio]:
+    def _levelled(self, encoding: Encoding) -> list[Sound]:
         """The sounds as this encoding can hold them; float wav holds any peak."""
         if encoding.keeps_overs:
             return self._audios
@@ -151,14 +154,14 @@ class Sounds:
             self._bounded = self._by_piece(self._audios, self._below_full_scale)
         return self._bounded
 
-    def _by_piece(self, audios: Sequence[Audio], work: Callable[[list[Audio], str], Sequence[Audio]]) -> list[Audio]:
+    def _by_piece(self, audios: Sequence[Sound], work: Callable[[list[Sound], str], Sequence[Sound]]) -> list[Sound]:
         return [
             audio
             for piece in self._pieces
             for audio in work([audios[index] for index in piece], ", ".join(self._names[index] for index in piece))
         ]
 
-    def _normalized(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+    def _normalized(self, audios: list[Sound], names: str) -> Sequence[Sound]:
         target = self._audio_out.loudness_lufs
         done = normalize(audios, self._audio_out.normalize, loudness_lufs=target)
         if self._audio_out.normalize != "none" and done.gain_db is None:
@@ -170,7 +173,7 @@ class Sounds:
             )
         return done.sounds
 
-    def _below_full_scale(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+    def _below_full_scale(self, audios: list[Sound], names: str) -> Sequence[Sound]:
         lowered, gain_db = bring_below_full_scale(audios)
         if gain_db is not None:
             self._job.warn(
@@ -207,23 +210,23 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _estimate(audio: Audio, encoding: Encoding) -> int:
+def _estimate(audio: Sound, encoding: Encoding) -> int:
     """File size from slices spread over the sound; short sounds are encoded whole."""
     slice_samples = int(EXCERPT_SLICE_S * audio.sample_rate)
     if audio.num_samples <= 2 * EXCERPT_SLICES * slice_samples:
         return _encoded_size(audio, encoding)
     starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
-    excerpt = np.concatenate([audio.waveform[:, start : start + slice_samples] for start in starts], axis=1)
+    excerpt = np.concatenate([audio.read(int(start), slice_samples) for start in starts], axis=1)
     return round(_encoded_size(Audio(excerpt, audio.sample_rate), encoding) * audio.num_samples / excerpt.shape[1])
 
 
-def _encoded_size(audio: Audio, encoding: Encoding) -> int:
+def _encoded_size(audio: Sound, encoding: Encoding) -> int:
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
         encode(audio, encoding, cast(BinaryIO, file))
         return file.tell()
 
 
-def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
+def _artefact(audio: Sound, encoding: Encoding, name: str) -> Artefact:
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`encoded` closes it)
     written = encode(audio, encoding, cast(BinaryIO, file))
     size = file.tell()

@@ -49,7 +49,7 @@ def needed_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], w
 
 def read_bag(path: Path) -> Bag:
     """Reads `<name>.yaml`; `ModelError` (`broken_model`) for all that is not a bag. Makes no objects but plain ones."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         if path.stat().st_size > _MOST_BYTES:

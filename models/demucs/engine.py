@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from audio.sound import Waveform
-from errors import InvalidRequestError
 from models.demucs.bag import Bag, broken, needed_submodels
 from models.demucs.network import Network
 from models.demucs.precision import Precision
-from models.demucs.segments import Lane, Segment, even_batches, shifted_starts
+from models.demucs.segments import Lane, Passes, Segment, even_batches, shifted_starts, too_long
 
 Progress = Callable[[float], None]
 Stems = NDArray[np.float32]
@@ -47,23 +46,17 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How to separate.
+    """What to separate.
 
     Args:
         stems: which to compute.
         level: of the whole mix, from `measure`.
-        shifts: passes over the mix, each shifted by a random time below half a second, averaged; 0: one, unshifted.
-        overlap: of neighbouring segments, as a fraction.
-        segment: seconds; None: the model's own.
-        seed: of the shifts.
+        passes: how to go through it.
     """
 
     stems: tuple[str, ...]
     level: Level
-    shifts: int = 0
-    overlap: float = 0.25
-    segment: float | None = None
-    seed: int = 0
+    passes: Passes = Passes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +69,63 @@ class _Piece:
     input_length: int
 
 
-class Separator:
-    """A bag of Demucs networks, each loaded when a stem first needs it, then kept on the device.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a `Separator` runs.
 
     Args:
         bag: how the submodels are weighed.
         load: gives the network of a submodel by its index, on the CPU.
-        stems: the bag's, in order.
-        sample_rate: the bag's, in Hz.
-        device: where to run.
-        precision: see `Network`.
-        window_s: seconds of result that are held at once.
+        stems: of all submodels, in order.
+        sample_rate: of all submodels, in Hz.
     """
 
-    def __init__(
-        self,
-        bag: Bag,
-        load: Callable[[int], nn.Module],
-        *,
-        stems: Sequence[str],
-        sample_rate: int,
-        device: str = "cpu",
-        precision: Precision = "auto",
-        window_s: float | None = None,
-    ) -> None:
-        self.stems = tuple(stems)
-        self.sample_rate = sample_rate
-        self.device = torch.device(device)
-        self._bag = bag
-        self._load = load
-        self._precision = precision
-        self._window = int(sample_rate * (window_s or _WINDOW_S.get(self.device.type, 60.0)))
-        self._weights = bag.weights_for(len(self.stems))
+    bag: Bag
+    load: Callable[[int], nn.Module]
+    stems: tuple[str, ...]
+    sample_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how a `Separator` runs.
+
+    Args:
+        device: as torch names it.
+        precision: see `Network`.
+        window_s: seconds of result that are held at once; None: by device.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "auto"
+    window_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One separation under way."""
+
+    mix: Mix
+    task: Task
+    lanes: Sequence[Lane]
+    step: Callable[[int], None]
+
+    @property
+    def longest(self) -> int:
+        return max(lane.segment_length for lane in self.lanes)
+
+
+class Separator:
+    """A bag of Demucs networks, each loaded when a stem first needs it, then kept on the device."""
+
+    def __init__(self, model: Model, runtime: Runtime) -> None:
+        self.stems = model.stems
+        self.sample_rate = model.sample_rate
+        self.device = torch.device(runtime.device)
+        self._model = model
+        self._precision = runtime.precision
+        self._window = int(self.sample_rate * (runtime.window_s or _WINDOW_S.get(self.device.type, 60.0)))
+        self._weights = model.bag.weights_for(len(self.stems))
         self._networks: dict[int, Network] = {}
 
     @property
@@ -134,62 +152,62 @@ class Separator:
         """
         progress(0.0)
         lanes = self._lanes(task, mix.num_samples)
-        longest = max(lane.segment_length for lane in lanes)
-        step = _steps(progress, sum(lane.num_segments for lane in lanes))
-        tail = torch.zeros(len(task.stems), 2, longest, device=self.device)
+        run = _Run(mix, task, lanes, _steps(progress, sum(lane.num_segments for lane in lanes)))
+        tail = torch.zeros(len(task.stems), 2, run.longest, device=self.device)
         for begin in range(0, mix.num_samples, self._window):
             end = min(begin + self._window, mix.num_samples)
             with torch.inference_mode():
                 sums = torch.cat([tail, tail.new_zeros(*tail.shape[:2], end - begin)], dim=-1)
-                self._add_window(sums, mix, task, lanes, begin, end, step)
+                self._add_window(sums, run, begin, end)
                 tail = sums[..., end - begin :].clone()
                 block = _to_host(sums[..., : end - begin].mul_(task.level.std).add_(task.level.mean))
             yield block
 
     def _lanes(self, task: Task, num_samples: int) -> list[Lane]:
-        starts = shifted_starts(
-            submodels=len(self._bag.signatures), shifts=task.shifts, seed=task.seed, sample_rate=self.sample_rate
-        )
+        passes = task.passes
+        starts = shifted_starts(len(self._weights), passes, self.sample_rate)
         lanes = []
         for submodel in needed_submodels(self._weights, self.stems, task.stems):
-            length = _segment_length(self._network(submodel), task.segment)
-            stride = max(int((1 - task.overlap) * length), 1)
+            length = _segment_length(self._network(submodel), passes.segment)
+            stride = max(int((1 - passes.overlap) * length), 1)
             lanes += [Lane(submodel, start, num_samples, length, stride) for start in starts[submodel]]
         return lanes
 
-    def _add_window(  # noqa: PLR0913
-        self, sums: Tensor, mix: Mix, task: Task, lanes: Sequence[Lane], begin: int, end: int, step: Callable[[int], None]
-    ) -> None:
+    def _add_window(self, sums: Tensor, run: _Run, begin: int, end: int) -> None:
         """Adds every segment that starts in `begin..end` to `sums`, whose first sample is `begin`."""
-        pieces = [self._pieces(lane, task, begin, end) for lane in lanes]
+        pieces = [self._pieces(lane, run.task.passes.segment, begin, end) for lane in run.lanes]
         if not any(pieces):
             return
-        span = _Span(mix, [piece for some in pieces for piece in some], task.level, self.device)
-        columns = [self.stems.index(name) for name in task.stems]
-        for lane, some in zip(lanes, pieces, strict=True):
+        span = _Span(run.mix, [piece for some in pieces for piece in some], run.task.level, self.device)
+        columns = [self.stems.index(name) for name in run.task.stems]
+        for lane, some in zip(run.lanes, pieces, strict=True):
             network = self._network(lane.submodel)
-            passes = max(task.shifts, 1)
-            shares = torch.tensor([self._weights[lane.submodel][column] / passes for column in columns])
-            shares = shares.to(self.device)[:, None, None]
+            shares = self._shares(lane.submodel, columns, run.task.passes.shifts)
             for batch in _batches(some, network):
                 stems = network(torch.stack([span.cut(piece) for piece in batch]))[:, columns]
                 for piece, result in zip(batch, stems, strict=True):
                     weights = torch.tensor(lane.weights(piece.index), device=self.device)
                     _add(sums, result, piece, shares * weights, begin)
-                step(len(batch))
+                run.step(len(batch))
 
-    def _pieces(self, lane: Lane, task: Task, begin: int, end: int) -> list[_Piece]:
+    def _shares(self, submodel: int, columns: Sequence[int], shifts: int) -> Tensor:
+        """What one pass of a submodel counts in each stem, `[S, 1, 1]`."""
+        row = self._weights[submodel]
+        return torch.tensor([row[column] / max(shifts, 1) for column in columns], device=self.device)[:, None, None]
+
+    def _pieces(self, lane: Lane, segment_s: float | None, begin: int, end: int) -> list[_Piece]:
         network = self._network(lane.submodel)
         pieces = []
         for index in lane.starting_in(begin if begin else lane.start, end):
             segment = lane.segment(index)
-            length = network.input_length(segment.length, task.segment)
+            length = network.input_length(segment.length, segment_s)
             pieces.append(_Piece(segment, index, segment.start - (length - segment.length) // 2, length))
         return pieces
 
     def _network(self, submodel: int) -> Network:
         if submodel not in self._networks:
-            network = Network(self._load(submodel), self.device, self._precision, segment=self._bag.segment)
+            module = self._model.load(submodel)
+            network = Network(module, self.device, self._precision, segment=self._model.bag.segment)
             if network.stems != self.stems or network.sample_rate != self.sample_rate:
                 raise broken("its submodels are not for the same stems and sample rate")
             self._networks[submodel] = network
@@ -197,7 +215,7 @@ class Separator:
 
 
 class _Span:
-    """The part of the mix that a window's segments need, scaled, on the device: one transfer. Silence around the mix."""
+    """The part of the mix that a window's segments need, scaled, on the device by one transfer; silence around it."""
 
     def __init__(self, mix: Mix, pieces: Sequence[_Piece], level: Level, device: torch.device) -> None:
         self._start = min(piece.input_start for piece in pieces)
@@ -230,14 +248,6 @@ def _segment_length(network: Network, segment: float | None) -> int:
     if segment is not None and network.max_segment is not None and segment > network.max_segment:
         raise too_long(segment, network.max_segment)
     return network.segment_length(segment)
-
-
-def too_long(segment: float, longest: float) -> InvalidRequestError:
-    """The error for a segment beyond what the model was trained on."""
-    return InvalidRequestError(
-        f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",
-        details={"faults": [{"field": "segment", "problem": f"must be at most {longest:g}"}]},
-    )
 
 
 def _batches(pieces: Sequence[_Piece], network: Network) -> Iterator[Sequence[_Piece]]:

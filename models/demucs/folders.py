@@ -70,7 +70,8 @@ class Folders:
         missing = [f"{files.bag.signatures[index]}.safetensors" for index in wanted if submodels[index] is None]
         if missing:
             folder = self._download(name, missing)
-            submodels = [path or weights_file(folder, sig) for path, sig in zip(submodels, files.bag.signatures)]
+            pairs = zip(submodels, files.bag.signatures, strict=True)
+            submodels = [path or weights_file(folder, signature) for path, signature in pairs]
         return Files(files.bag, tuple(submodels))
 
     def _download(self, name: str, patterns: Sequence[str]) -> Path:
@@ -179,4 +180,3 @@ def _snapshots(cache: Path, repository: str) -> Iterator[Path]:
         yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return
-

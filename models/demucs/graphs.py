@@ -69,7 +69,7 @@ class Graphs:
 
     def _recorded(self, batch: Tensor) -> _Captured:
         given = batch.clone()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._module(given)  # on the side stream first: workspaces and plans are made outside the capture

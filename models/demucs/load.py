@@ -40,10 +40,11 @@ def load_network(path: Path) -> nn.Module:
         raise broken("its weights do not fit the network that they name") from error
     if network.audio_channels != CHANNELS:
         raise broken(f"it takes {network.audio_channels} channels, and only stereo models are run")
-    return network.eval().requires_grad_(False)
+    ready: nn.Module = network.eval().requires_grad_(False)
+    return ready
 
 
-def _build(plan: Blueprint) -> nn.Module:
+def _build(plan: Blueprint) -> Any:
     """An empty network: on the meta device, so that no time or memory goes into weights that are replaced at once."""
     module, _, name = plan.network.rpartition(".")
     network_class: Any = getattr(importlib.import_module(module), name)
@@ -53,7 +54,7 @@ def _build(plan: Blueprint) -> nn.Module:
         logger.info("Left out what this %s does not know: %s", name, ", ".join(sorted(map(str, dropped))))
     try:
         with torch.device("meta"):
-            network: nn.Module = network_class(*plan.args, **kwargs)
+            network = network_class(*plan.args, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, IndexError) as error:
         raise broken("its file describes a network that cannot be built") from error
     network.sources = list(plan.stems)
@@ -93,7 +94,15 @@ def _read_old(path: Path) -> tuple[Blueprint, Mapping[str, Any]]:
             raise broken("a weights file's checksum is not the one in its name")
         with torch.serialization.safe_globals([*_network_classes(), Fraction]):
             package = torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise broken("a .th file holds more than weights, or is cut short; only plain weights are read") from error
     if not isinstance(package, dict) or not {"klass", "args", "kwargs", "state"} <= package.keys():
         raise broken("a .th file is not a demucs package")

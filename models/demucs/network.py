@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 import torch
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.cache import is_out_of_memory
 from models.demucs.graphs import Graphs
@@ -34,7 +34,7 @@ class Network:
     """
 
     def __init__(
-        self, module: nn.Module, device: torch.device, precision: Precision = "auto", *, segment: float | None = None
+        self, module: Any, device: torch.device, precision: Precision = "auto", *, segment: float | None = None
     ) -> None:
         _set_segment(module, segment)
         self.stems: tuple[str, ...] = tuple(module.sources)
@@ -96,7 +96,7 @@ class Network:
         logger.warning("Out of memory with %d segments at once; going on with %d", len(batch), half)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return torch.cat([self(part) for part in batch.split(half)])
+        return torch.cat([self(batch[:half]), self(batch[half:])])
 
     def _forward(self, batch: Tensor) -> Tensor:
         stems: Tensor = self._graphs(batch) if self._graphs is not None else self._module(batch)
@@ -107,7 +107,7 @@ class Network:
         return isinstance(self._module, HTDemucs) and self._module.use_train_segment
 
 
-def _set_segment(module: nn.Module, segment: float | None) -> None:
+def _set_segment(module: Any, segment: float | None) -> None:
     """A network that was trained on a fixed length takes a shorter one, never a longer."""
     if segment is not None and (not isinstance(module, HTDemucs) or segment <= module.segment):
         module.segment = segment

@@ -11,9 +11,28 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from errors import InvalidRequestError
+
 MAX_SHIFT_S: Final = 0.5
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How a mix is gone through.
+
+    Args:
+        shifts: passes, each shifted by a random time below half a second, averaged; 0: one, unshifted.
+        overlap: of neighbouring segments, as a fraction.
+        segment: seconds; None: the model's own.
+        seed: of the shifts.
+    """
+
+    shifts: int = 0
+    overlap: float = 0.25
+    segment: float | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +88,7 @@ class Lane:
 
 
 @lru_cache(maxsize=32)
-def overlap_weights(
-    *, length: int, segment_length: int, stride: int, before: int, after: int
-) -> NDArray[np.float32]:
+def overlap_weights(*, length: int, segment_length: int, stride: int, before: int, after: int) -> NDArray[np.float32]:
     """A triangle's first `length` samples over the sum of its neighbours', as demucs.apply weighs overlaps, `[n]`."""
     triangle = _triangle(segment_length)
     total = triangle[:length].copy()
@@ -90,19 +107,19 @@ def overlap_weights(
 def _triangle(length: int) -> NDArray[np.float64]:
     half = length // 2
     ramp = np.concatenate([np.arange(1, half + 1), np.arange(length - half, 0, -1)]).astype(np.float64)
-    return ramp / ramp.max()
+    return np.asarray(ramp / ramp.max(), np.float64)
 
 
-def shifted_starts(*, submodels: int, shifts: int, seed: int, sample_rate: int) -> list[list[int]]:
-    """Where each submodel's passes start: 0, or `shifts` seeded random places up to half a second before the mix.
+def shifted_starts(submodels: int, passes: Passes, sample_rate: int) -> list[list[int]]:
+    """Where each submodel's passes start: 0, or at seeded random places up to half a second before the mix.
 
     All submodels draw, needed or not, so that leaving some out does not change the others.
     """
-    if shifts == 0:
+    if passes.shifts == 0:
         return [[0]] * submodels
-    draw = random.Random(seed)
+    draw = random.Random(passes.seed)
     latest = int(MAX_SHIFT_S * sample_rate)
-    return [[draw.randint(0, latest) - latest for _ in range(shifts)] for _ in range(submodels)]
+    return [[draw.randint(0, latest) - latest for _ in range(passes.shifts)] for _ in range(submodels)]
 
 
 def even_batches(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
@@ -110,3 +127,11 @@ def even_batches(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
     count = -(-len(items) // most)
     size = -(-len(items) // count) if count else 1
     return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def too_long(segment: float, longest: float) -> InvalidRequestError:
+    """The error for a segment beyond what the model was trained on."""
+    return InvalidRequestError(
+        f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",
+        details={"faults": [{"field": "segment", "problem": f"must be at most {longest:g}"}]},
+    )

@@ -1,7 +1,7 @@
 """Demucs's Fourier transform and position tables without a host's look at device data. Knows no audio and no files.
 
 demucs's own ask the device several times a segment whether padding and window sums are sound, and compute a table of
-sines on the host each time. Every such question empties a GPU's queue and forbids CUDA graphs. Same figures, to rounding.
+sines on the host each time. Each such question empties a GPU's queue and forbids CUDA graphs. Same figures otherwise.
 """
 
 from __future__ import annotations
@@ -67,14 +67,15 @@ class Transformer(nn.Module):
                 x, xt = layer(x), layer_t(xt)
             else:
                 x, xt = layer(x, xt), layer_t(xt, x)
-        return x.unflatten(1, (frames, bands)).permute(0, 3, 2, 1), xt.transpose(1, 2)
+        return x.view(x.shape[0], frames, bands, -1).permute(0, 3, 2, 1), xt.transpose(1, 2)
 
     def _positions(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """Tables `[1, T * F, C]` and `[1, T', C]`, made once for each shape."""
         key = (*x.shape[1:], xt.shape[2])
         if key not in self._tables:
             encoder, channels = self.encoder, x.shape[1]
-            table = create_2d_sin_embedding(channels, *x.shape[2:], x.device, encoder.max_period)
+            bands, frames = x.shape[2:]
+            table = create_2d_sin_embedding(channels, bands, frames, x.device, encoder.max_period)  # type: ignore[no-untyped-call]
             table_t = create_sin_embedding(xt.shape[2], channels, device=x.device, max_period=encoder.max_period)
             scale = encoder.weight_pos_embed
             self._tables[key] = (scale * table.permute(0, 3, 2, 1).flatten(1, 2), scale * table_t.transpose(0, 1))
