@@ -217,7 +217,7 @@ def _estimate(audio: Sound, encoding: Encoding) -> int:
         return _encoded_size(audio, encoding)
     starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
     excerpt = np.concatenate([audio.read(int(start), slice_samples) for start in starts], axis=1)
-    return round(_encoded_size(Audio(excerpt, audio.sample_rate), encoding) * audio.num_samples / excerpt.shape[1])
+    return int(_encoded_size(Audio(excerpt, audio.sample_rate), encoding) * audio.num_samples / excerpt.shape[1])
 
 
 def _encoded_size(audio: Sound, encoding: Encoding) -> int:

@@ -35,7 +35,7 @@ def load_network(path: Path) -> nn.Module:
     plan, state = _read_old(path) if path.suffix == ".th" else _read_safetensors(path)
     network = _build(plan)
     try:
-        network.load_state_dict(_as_float(state), strict=True, assign=True)
+        network.to_empty(device="cpu").load_state_dict(_as_float(state), strict=True)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise broken("its weights do not fit the network that they name") from error
     if network.audio_channels != CHANNELS:
@@ -45,7 +45,7 @@ def load_network(path: Path) -> nn.Module:
 
 
 def _build(plan: Blueprint) -> Any:
-    """An empty network: on the meta device, so that no time or memory goes into weights that are replaced at once."""
+    """An empty network: on the meta device, so that no time goes into weights that are replaced at once."""
     module, _, name = plan.network.rpartition(".")
     network_class: Any = getattr(importlib.import_module(module), name)
     known = inspect.signature(network_class).parameters
