@@ -116,6 +116,8 @@ class Recording:
         """Samples `start` to `start + count`, `[C, n]`; fewer at the end. Safe from several threads."""
         count = max(min(count, self._num_samples - start), 0)
         frames = np.empty((count, self._channels), np.float32)
+        if not count:
+            return frames.T
         view, offset = frames.data.cast("B"), start * self._frame_bytes
         while view:
             got = os.preadv(self._file.fileno(), [view], offset)

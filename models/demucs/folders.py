@@ -14,6 +14,7 @@ from models.demucs.catalog import CATALOG
 from models.demucs.header import is_demucs_file
 from models.musicgen.weights import Weights
 
+SHARED_FOLDER: Final = "demucs"
 FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _OLD_FILE: Final = re.compile(r"(?P<signature>.+?)(-(?P<checksum>[0-9a-f]{8}))?\.th")
 
@@ -92,7 +93,7 @@ class Folders:
         explicit = (self.weights.explicit,) if self.weights.explicit else ()
         for root in (*explicit, *self.weights.folders):
             yield root
-            yield root / "demucs"
+            yield root / SHARED_FOLDER
 
     def _candidates(self, name: str) -> Iterator[Path]:
         explicit = (self.weights.explicit,) if self.weights.explicit else ()
@@ -106,8 +107,8 @@ class Folders:
 def _below(roots: Sequence[Path], name: str) -> Iterator[Path]:
     for root in roots:
         yield root / name
-        yield root / "demucs" / name
-        yield root / "demucs"
+        yield root / SHARED_FOLDER / name
+        yield root / SHARED_FOLDER
 
 
 def _files(folder: Path, name: str) -> Files | None:
@@ -152,9 +153,10 @@ def _signature(file_name: str) -> str | None:
 
 def _subfolders(root: Path) -> list[Path]:
     try:
-        return [path for path in root.iterdir() if path.is_dir() and FOLDER_NAME.fullmatch(path.name)]
+        folders = [path for path in root.iterdir() if path.is_dir() and FOLDER_NAME.fullmatch(path.name)]
     except OSError:
         return []
+    return [path for path in folders if path.name != SHARED_FOLDER]
 
 
 def _holds_model(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from models.demucs.bag import broken
 from models.demucs.folders import checksum_of
@@ -35,7 +36,7 @@ def load_network(path: Path) -> nn.Module:
     plan, state = _read_old(path) if path.suffix == ".th" else _read_safetensors(path)
     network = _build(plan)
     try:
-        network.to_empty(device="cpu").load_state_dict(_as_float(state), strict=True)
+        network.load_state_dict(_as_float(state), strict=True)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise broken("its weights do not fit the network that they name") from error
     if network.audio_channels != CHANNELS:
@@ -44,8 +45,22 @@ def load_network(path: Path) -> nn.Module:
     return ready
 
 
+class _WithoutRandomWeights(TorchFunctionMode):
+    """Saves the time that goes into weights that are replaced at once.
+
+    torch's own way, the meta device, imports its compiler (a second, and a folder left in the temporary one).
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if function in (torch.Tensor.uniform_, torch.Tensor.normal_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
 def _build(plan: Blueprint) -> Any:
-    """An empty network: on the meta device, so that no time goes into weights that are replaced at once."""
+    """A network whose weights are still to be read."""
     module, _, name = plan.network.rpartition(".")
     network_class: Any = getattr(importlib.import_module(module), name)
     known = inspect.signature(network_class).parameters
@@ -53,7 +68,7 @@ def _build(plan: Blueprint) -> Any:
     if dropped := plan.kwargs.keys() - kwargs.keys():
         logger.info("Left out what this %s does not know: %s", name, ", ".join(sorted(map(str, dropped))))
     try:
-        with torch.device("meta"):
+        with _WithoutRandomWeights():
             network = network_class(*plan.args, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, IndexError) as error:
         raise broken("its file describes a network that cannot be built") from error

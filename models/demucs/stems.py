@@ -111,7 +111,7 @@ class _Mix:
     def read(self, start: int, count: int) -> Waveform:
         """Samples `start` to `start + count`, `[2, n]`; `start` never goes back."""
         samples = self._sound.read(start, count) if self._coming is None else self._resampled(start, count)
-        return np.broadcast_to(samples, (_MODEL_CHANNELS, samples.shape[1]))
+        return samples if samples.shape[0] == _MODEL_CHANNELS else np.repeat(samples, _MODEL_CHANNELS, axis=0)
 
     def _resampled(self, start: int, count: int) -> Waveform:
         assert self._coming is not None and start >= self._held_from
