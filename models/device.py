@@ -1,4 +1,4 @@
-"""Which device there is and how much memory it has, asked of the driver and the kernel: never imports torch."""
+"""Which device there is and how much memory it has, asked of the driver and the kernel: no torch (but in `require`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from errors import ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +87,18 @@ def resolve_device(device: str, gpu: Gpu | None) -> str:
     if gpu is not None:
         return "cuda"
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def require(device: str) -> None:
+    """Raises `ModelError` where torch cannot use the device, although there is one. Imports torch."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(
+            f"There is a GPU, but torch {torch.__version__} cannot use it: the machine's driver is too old for it, or "
+            "the container was not given the GPU. Use a newer driver, or set DEVICE=cpu.",
+            code="device_unavailable",
+        )
 
 
 def measured_budget(device: str, gpu: Gpu | None) -> int:

@@ -18,12 +18,13 @@ BAKED = ROOT / "weights"  # where the Docker build puts models that it was told 
 PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
 
 
-def build(
+def build(  # noqa: PLR0913  (one argument a setting)
     *,
     device: str = "auto",
     budget_bytes: int | None = None,
     models_dir: Path | None = None,
     volume_dirs: Sequence[Path] = (),
+    download_dir: Path | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
     """Every family, in one `Models`. Looks at nothing yet: folders, hub cache and devices are looked at when asked for.
@@ -34,8 +35,9 @@ def build(
         models_dir: the explicit folder of weights; comes before every other place.
         volume_dirs: mounted volumes; weights are looked for in their `models` folder, and in the platform's cache of
             models on them.
+        download_dir: where the hub's files go; None: the hub client's own cache.
     """
-    weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs)
+    weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
 
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
@@ -63,15 +65,15 @@ def catalog_rows() -> list[dict[str, str]]:
     ]
 
 
-def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path]) -> Weights:
+def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None) -> Weights:
     """The places for weights, in order: MODELS_DIR, hub cache, platform's cache, volumes, baked in."""
     from huggingface_hub import constants
 
     folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]
-    caches = [Path(constants.HF_HUB_CACHE), *(volume / PLATFORM_CACHE for volume in volume_dirs)]
+    caches = [Path(constants.HF_HUB_CACHE), *(volume / PLATFORM_CACHE for volume in volume_dirs), BAKED]
     return Weights(
         explicit=models_dir,
         hub_caches=tuple(caches),
         folders=tuple(folders[1:] if models_dir else folders),
-        hub=None if constants.HF_HUB_OFFLINE else HuggingFaceHub(),
+        hub=None if constants.HF_HUB_OFFLINE else HuggingFaceHub(cache=download_dir),
     )

@@ -12,6 +12,7 @@ from errors import InvalidRequestError, nearest_name, shown
 from worker.reply import AudioOut, Delivery, Format, Normalize
 
 MAX_FAULTS_SHOWN = 20
+UNKNOWN = "is unknown"
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,20 @@ class Params(BaseModel):
             params = cls.model_validate(given)
         except ValidationError as error:
             faults += _faults(error, cls)
-            raise _invalid(faults) from None
+            raise _invalid(faults, cls) from None
         faults += [{"field": field, "problem": problem} for field, problem in params.faults()]
         if faults:
-            raise _invalid(faults)
+            raise _invalid(faults, cls)
         return params
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """(field, problem) of every fault that only shows between fields that are right by themselves."""
         return ()
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Every field that may be given, by each of its names."""
+        return sorted({*cls.model_fields, *cls.ALIASES})
 
     @classmethod
     def audio_fields(cls) -> tuple[str, ...]:
@@ -123,37 +129,33 @@ def _source(annotation: Any, metadata: Iterable[Any]) -> AudioSource | None:
 
 def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:
     """One fault a field: where a value may be of several types, each of them says what is wrong with it."""
-    by_field: dict[str, list[dict[str, str]]] = {}
-    of_type = set()
+    problems: dict[str, dict[str, None]] = {}  # of each field, without repetition, in order
+    of_type: dict[str, dict[str, None]] = {}
     for fault in error.errors(include_input=False, include_url=False):
-        told = _fault(fault, params)
-        by_field.setdefault(told["field"], []).append(told)
-        if fault["type"].endswith("_type"):
-            of_type.add((told["field"], told["problem"]))
-    faults = []
-    for field, told in by_field.items():
-        problems = dict.fromkeys(fault["problem"] for fault in told)
-        telling = [problem for problem in problems if (field, problem) not in of_type]
-        faults.append({"field": field, "problem": " or ".join(telling or problems)})
-    return faults
+        field = ".".join(shown(str(part)) for part in fault["loc"][:1]) or "params"
+        kind = of_type if fault["type"].endswith("_type") else problems
+        # What lies beyond those shown is only counted: a request may have any number of unknown fields.
+        known = params.names() if len(problems) < MAX_FAULTS_SHOWN else []
+        kind.setdefault(field, {})[_problem(fault, field, known)] = None
+    return [{"field": field, "problem": " or ".join(told)} for field, told in (of_type | problems).items()]
 
 
-def _fault(fault: Mapping[str, Any], params: type[Params]) -> dict[str, str]:
+def _problem(fault: Mapping[str, Any], field: str, known: Iterable[str]) -> str:
     """One pydantic error in the caller's words; never with the value itself."""
-    field = ".".join(shown(str(part)) for part in fault["loc"][:1]) or "params"
     if fault["type"] == "extra_forbidden":
-        return {"field": field, "problem": f"is unknown.{nearest_name(field, params.model_fields)}"}
+        return f"{UNKNOWN}.{nearest_name(field, known)}"
     if fault["type"] == "missing":
-        return {"field": field, "problem": "is required"}
+        return "is required"
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return {
-        "field": field,
-        "problem": message.replace("Input should be", "must be").replace("should have", "must have"),
-    }
+    return message.replace("Input should be", "must be").replace("should have", "must have")
 
 
-def _invalid(faults: list[dict[str, str]]) -> InvalidRequestError:
+def _invalid(faults: list[dict[str, str]], params: type[Params]) -> InvalidRequestError:
     shown = faults[:MAX_FAULTS_SHOWN]
     text = "; ".join(f"'{fault['field']}' {fault['problem'].rstrip('.')}" for fault in shown)
     more = f"; and {len(faults) - len(shown)} more" if len(faults) > len(shown) else ""
-    return InvalidRequestError(f"Invalid request: {text}{more}.", details={"faults": shown})
+    details: dict[str, Any] = {"faults": shown}
+    if any(fault["problem"].startswith(UNKNOWN) for fault in shown):
+        details["valid"] = params.names()
+        more += f". Valid: {', '.join(params.names()) or 'none'}"
+    return InvalidRequestError(f"Invalid request: {text}{more}.", details=details)

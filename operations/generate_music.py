@@ -116,7 +116,8 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     return Reply(
         fields={
             "model_used": model.name,
-            "seed": used["seed"],
+            "seed": seeds[0],
+            "seeds": seeds,
             "steps_per_s": round(generation.steps_per_s, 2),
             "licence": model.licence,
         },
@@ -167,7 +168,7 @@ def _order(params: Params, job: Job, model: _Model) -> Order:
         stride=_stride(params, model),
         sampling=Sampling(params.temperature, params.top_k, params.top_p, params.cfg_coef),
         negative=params.negative_prompt.strip(),
-        melody=job.audio.get("melody_audio"),
+        melody=_melody(job),
         prompt=_prompt(params, job, model),
         include_prompt=params.include_prompt,
     )
@@ -226,6 +227,13 @@ def _prompt(params: Params, job: Job, model: _Model) -> Audio | None:
         )
     first, last = round(start * recording.sample_rate), round(end * recording.sample_rate)
     return replace(recording, waveform=recording.waveform[:, first:last])
+
+
+def _melody(job: Job) -> Audio | None:
+    melody = job.audio.get("melody_audio")
+    if melody is not None:
+        job.warn("The melody was taken from the whole mix: its drums and bass count as well.")
+    return melody
 
 
 def _warn(params: Params, job: Job, model: _Model) -> None:

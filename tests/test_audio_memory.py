@@ -95,7 +95,7 @@ def flac_that_says(total: int, seconds: int) -> bytes:
 def mp3_that_says(frames: int, seconds: int) -> bytes:
     """MP3 of silent frames, repeated, behind a tag that promises `frames`."""
     data = bytearray(silent("mp3", 4))
-    at, start = data.find(b"Info", 0, 200), frame_length(data)
+    at, start = data.find(b"Info", 0, 200), frame_length(bytes(data[:4]))
     body = data[start:] * (seconds // 4)
     data[at + 8 : at + 16] = struct.pack(">II", frames, start + len(body))
     return bytes(data[:start] + body)

@@ -91,7 +91,7 @@ def test_blocks_are_consecutive() -> None:
 def test_a_full_disk_is_a_clear_error() -> None:
     with Recording(1, 8000) as recording:
         recording._file.close()
-        recording._file = open("/dev/full", "wb", buffering=0)  # type: ignore[assignment]  # noqa: SIM115
+        recording._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
         with pytest.raises(AudioError, match="disk is full"):
             recording.append(noise(1, 1000))
 
@@ -236,7 +236,7 @@ def test_a_loudness_out_of_reach_is_reached_as_far_as_the_peak_allows() -> None:
 def test_silence_on_disk_stays_silence() -> None:
     with recorded(np.zeros((2, 50_000), np.float32)) as recording:
         for mode in ("peak", "loudness"):
-            done = normalize([recording], mode)  # type: ignore[arg-type]
+            done = normalize([recording], mode)
             assert done.gain_db is None and done.sounds == (recording,)
 
 

@@ -63,7 +63,7 @@ def separator(
             loaded.append(index)
         return load_network(paths[index])
 
-    stems = load_network(paths[0]).sources
+    stems: Any = load_network(paths[0]).sources
     runtime = {"precision": "float32"} | runtime
     bag = bag or Bag(tuple(str(index) for index in range(len(paths))))
     return Separator(Model(bag, load, tuple(stems), RATE), Runtime(**runtime))

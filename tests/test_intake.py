@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import io
 import os
 import subprocess
@@ -133,6 +134,13 @@ def test_wrong_base64_has_the_contracts_message(text: str) -> None:
     assert error.message.startswith("Invalid base64 audio data")
     assert isinstance(error, AudioError)
     assert text[:12] not in error.message
+
+
+@pytest.mark.parametrize("slice_chars", [4, 8, 12, 1 << 20])
+def test_base64_put_together_from_padded_pieces_is_refused_wherever_it_is_cut(slice_chars: int) -> None:
+    for text in ("QQ==" + "QUJD" * 5, "QUJDQQ==QUJD", "QUI=QUJDQUJD"):
+        with pytest.raises(binascii.Error):
+            list(intake.decoded_base64(text, 0, lambda: None, slice_chars=slice_chars))
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "data:audio/wav;base64,", "data:audio/wav;base64, \n"])

@@ -235,6 +235,46 @@ def _package(state: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return {"best_state": state, "xp.cfg": yaml.safe_dump(settings), "version": "1.3.0", "exported": True}
 
 
+def write_diffusion(path: Path, *, sample_rate: int, bands: int = 2) -> Path:
+    """`mbd_musicgen_32khz.th` in small: for each band the settings (as an omegaconf object), model and processor."""
+    from omegaconf import OmegaConf
+
+    import_audiocraft()
+    builders = importlib.import_module("audiocraft.models.builders")
+    settings = OmegaConf.create(
+        {
+            "channels": 1,
+            "schedule": {"num_steps": 1000, "beta_t0": 1e-4, "beta_t1": 0.02, "beta_exp": 1, "variance": "beta"},
+            "diffusion_unet": {
+                "hidden": 4,
+                "depth": 2,
+                "growth": 2.0,
+                "bilstm": True,
+                "codec_dim": 16,
+                "norm_groups": 2,
+            },
+            "processor": {
+                "name": "multi_band_processor",
+                "use": True,
+                "n_bands": 4,
+                "num_samples": 10,
+                "power_std": 1.0,
+            },
+        }
+    )
+    package: dict[Any, Any] = {"sample_rate": sample_rate, "n_bands": bands}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for band in range(bands):
+            processor = builders.get_processor(settings.processor, sample_rate=sample_rate)
+            processor.project_sample(torch.randn(10, 1, sample_rate // 4))
+            state = builders.get_diffusion_model(settings).state_dict()
+            package[band] = {"cfg": settings, "model_state": state, "processor_state": processor.state_dict()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(package, path)
+    return path
+
+
 def write_codec_pointer(folder: Path, hub_id: str = "facebook/encodec_32khz") -> None:
     """`compression_state_dict.bin` as the published stereo models have it: the name of a codec on the hub."""
     package = {"pretrained": hub_id, "exported": True, "version": "1.3.0"}

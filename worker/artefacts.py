@@ -27,8 +27,12 @@ from worker.reply import AudioOut, Reply
 SPOOL_BYTES = 16 << 20
 MAX_THREADS = 4
 MAX_NAME_BYTES = 120
-EXCERPT_SLICES = 16
+EXCERPT_SLICES = 12
 EXCERPT_SLICE_S = 1.0
+FLAC_SPREAD = (0.8, 1.25)
+# What becomes of a nominal bitrate, measured on noise, tones and silence: mp3 is constant, opus goes far below and
+# little above, ogg (a quality, not a bitrate) anywhere.
+BITRATE_SPREAD = {"mp3": (0.97, 1.03), "opus": (0.0, 1.1), "ogg": (0.0, math.inf)}
 LOUDNESS_TOLERANCE = 0.5
 HEADER_BYTES = 4096
 MPEG1_HZ = 32000  # below, mp3 knows no bitrates above 160 kbit/s
@@ -57,18 +61,20 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected bytes by sound; the truth lies between a `slack`-th and `slack` times as much."""
+    """Bytes of each sound's file before it is encoded: the likely size, and what it is never below and never above."""
 
-    sizes: Sequence[int]
-    slack: float
+    likely: Sequence[float]
+    low: float = 0.0
+    high: float = math.inf
 
     @property
     def least(self) -> list[int]:
-        return [int(size / self.slack) for size in self.sizes]
+        return [int(size * self.low) for size in self.likely]
 
     @property
-    def most(self) -> list[int]:
-        return [int(size * self.slack) + HEADER_BYTES for size in self.sizes]
+    def most(self) -> list[int] | None:
+        """None where nothing is known."""
+        return None if math.isinf(self.high) else [int(size * self.high) + HEADER_BYTES for size in self.likely]
 
 
 class Sounds:
@@ -96,21 +102,18 @@ class Sounds:
         self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
         self._bounded: list[Sound] | None = None
 
-    @property
-    def short(self) -> bool:
-        """Whether all sounds are so short that an estimate costs as much as the encoding itself."""
-        return all(audio.duration <= 2 * EXCERPT_SLICES * EXCERPT_SLICE_S for audio in self._audios)
-
     def estimate(self, encoding: Encoding) -> Estimate:
-        """What each sound's file will take: computed for wav and mp3, else scaled up from short excerpts."""
+        """What each sound's file will take; encodes nothing but short excerpts, and those for flac only."""
         if encoding.format == "wav":
             return Estimate(
-                [audio.channels * audio.num_samples * encoding.bits // 8 for audio in self._audios], slack=1.0
+                [audio.channels * audio.num_samples * encoding.bits / 8 for audio in self._audios], low=1.0, high=1.0
             )
-        if encoding.format == "mp3" and all(audio.sample_rate >= MPEG1_HZ for audio in self._audios):
-            return Estimate([round(audio.duration * encoding.kbits * 125) for audio in self._audios], slack=1.03)
-        audios = self._levelled(encoding)
-        return Estimate(self._side_by_side(lambda audio: _estimate(audio, encoding), audios), slack=1.25)
+        if encoding.format == "flac":
+            audios = self._levelled(encoding)
+            return Estimate(self._side_by_side(lambda audio: _extrapolated(audio, encoding), audios), *FLAC_SPREAD)
+        low, high = BITRATE_SPREAD[encoding.format]
+        fixed = all(audio.sample_rate >= MPEG1_HZ for audio in self._audios)
+        return Estimate([audio.duration * encoding.kbits * 125 for audio in self._audios], low * fixed, high)
 
     def outlines(self) -> list[dict[str, Any]]:
         """Facts as long as the real ones will be, for measuring a reply before its sounds are encoded."""
@@ -210,20 +213,17 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _estimate(audio: Sound, encoding: Encoding) -> int:
-    """File size from slices spread over the sound; short sounds are encoded whole."""
+def _extrapolated(audio: Sound, encoding: Encoding) -> float:
+    """File size from slices spread over the sound; a short one is encoded whole."""
     slice_samples = int(EXCERPT_SLICE_S * audio.sample_rate)
-    if audio.num_samples <= 2 * EXCERPT_SLICES * slice_samples:
-        return _encoded_size(audio, encoding)
-    starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
-    excerpt = np.concatenate([audio.read(int(start), slice_samples) for start in starts], axis=1)
-    return int(_encoded_size(Audio(excerpt, audio.sample_rate), encoding) * audio.num_samples / excerpt.shape[1])
-
-
-def _encoded_size(audio: Sound, encoding: Encoding) -> int:
+    excerpt: Sound = audio
+    if audio.num_samples > EXCERPT_SLICES * slice_samples:
+        starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
+        slices = [audio.read(int(start), slice_samples) for start in starts]
+        excerpt = Audio(np.concatenate(slices, axis=1), audio.sample_rate)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
-        encode(audio, encoding, cast(BinaryIO, file))
-        return file.tell()
+        encode(excerpt, encoding, cast(BinaryIO, file))
+        return int(file.tell()) * audio.num_samples / excerpt.num_samples
 
 
 def _artefact(audio: Sound, encoding: Encoding, name: str) -> Artefact:

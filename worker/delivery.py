@@ -211,7 +211,7 @@ class _Parcel:
         root = _volume_for(self.settings)
         with sounds.encoded(self.choices[0]) as artefacts:
             try:
-                written = _written(artefacts, volume.own_folder(root, VOLUME_FOLDER, _safe_id(self.job.id)))
+                written = written_below(volume.own_folder(root, VOLUME_FOLDER, _safe_id(self.job.id)), artefacts)
             except OSError as error:
                 raise DeliveryError(
                     f"The result could not be written to the volume ({error.strerror or 'not writable'})."
@@ -265,8 +265,8 @@ def _safe_id(job_id: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", job_id)[:64].strip("_") or "job"
 
 
-def _written(artefacts: Sequence[Artefact], folder: Path) -> list[dict[str, Any]]:
-    """Writes every file whole or, where one fails, none: a name only stands there once its file is complete."""
+def written_below(folder: Path, artefacts: Sequence[Artefact]) -> list[dict[str, Any]]:
+    """Writes every file into `folder`, a new one, or none and no folder; a name stands there once its file is whole."""
     try:
         for artefact in artefacts:
             partial = folder / f".{artefact.filename}.part"

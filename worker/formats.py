@@ -35,7 +35,7 @@ def _automatic(entry: str, audio_out: AudioOut) -> Encoding:
 
 def advised() -> Sequence[Encoding]:
     """What to offer where a result is too large as asked, from large to small."""
-    entries = (*_ADVISED, "ogg:192", "ogg:96", "opus:192", "opus:96", "opus:32")
+    entries = (*_ADVISED, "opus:192", "opus:96", "opus:32")
     parts = (entry.partition(":") for entry in entries)
     return [Encoding(cast(FileFormat, name), **{NUMBERED[name]: int(number)}) for name, _, number in parts]
 

@@ -45,11 +45,10 @@ def place_inline(
     """
     total = 0
     for encoding in choices:
-        if encoding.format == "wav" or not sounds.short:
-            estimate = sounds.estimate(encoding)
-            total = budget.total(estimate.sizes)
-            if budget.total(estimate.least) > budget.limit:
-                continue
+        estimate = sounds.estimate(encoding)
+        total = budget.total([round(size) for size in estimate.likely])
+        if budget.total(estimate.least) > budget.limit:
+            continue
         with sounds.encoded(encoding) as artefacts:
             total = budget.total([artefact.size for artefact in artefacts])
             if total <= budget.limit:
@@ -81,6 +80,7 @@ def _fitting(sounds: Sounds, tried: Sequence[Encoding], budget: Budget) -> Itera
     for encoding in formats.advised():
         if encoding.format in found or encoding in tried:
             continue
-        if budget.total(sounds.estimate(encoding).most) <= budget.limit:
+        most = sounds.estimate(encoding).most
+        if most is not None and budget.total(most) <= budget.limit:
             found.add(encoding.format)
             yield encoding

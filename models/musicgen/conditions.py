@@ -53,6 +53,7 @@ class Conditioner:
         order: whose melody, if any, is at `sample_rate` and mono already.
         sample_rate: in Hz.
         window: s.
+        slides: whether there are several windows.
     """
 
     lm: Any
@@ -61,6 +62,7 @@ class Conditioner:
     sample_rate: int
     window: float
     device: str
+    slides: bool
     _made: dict[tuple[str, float], Conditions] = field(default_factory=dict)
 
     def of(self, text: str, start: float) -> Conditions:
@@ -94,10 +96,10 @@ class Conditioner:
         return ConditioningAttributes(text=texts, wav={name: sound for name in provider.wav_conditions})
 
     def _melody_from(self, start: float) -> torch.Tensor | None:
-        """`[1, samples]` from `start` s on; begun again where the melody ends before a later window does."""
+        """`[1, samples]` from `start` s on; where windows slide, begun again whenever the melody is over."""
         if self.melody is None:
             return None
-        if start == 0:  # the conditioner cuts or repeats it, a second more than it needs spares its edge
+        if not self.slides:  # the conditioner cuts or repeats it; a second more than it needs spares its edge
             return self.melody[:, : int((self.window + 1) * self.sample_rate)]
         first = int(start * self.sample_rate)
         positions = torch.arange(first, first + int(self.window * self.sample_rate))

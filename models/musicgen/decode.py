@@ -46,7 +46,8 @@ def decode_window(lm: Any, window: Window) -> torch.Tensor:
     pattern = lm.pattern_provider.get_pattern(length)
     sequence, _, mask = pattern.build_pattern_sequence(codes, lm.special_token_id)
     first, steps = pattern.get_first_step_with_timesteps(prompt_length), sequence.shape[-1]
-    uniforms = draw_uniforms(window.generators, steps - first, num_codebooks).to(prompt.device)
+    uniforms = draw_uniforms(window.generators, steps - first, num_codebooks)
+    uniforms = uniforms.to(prompt.device, torch.float32 if prompt.device.type == "mps" else torch.float64)
     begin = 0
     with lm.streaming():
         for step in range(first, steps):
@@ -82,23 +83,24 @@ def sample(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> 
 
     Args:
         logits: `[B, K, card]`.
-        uniforms: `[B, K]` float64 in [0, 1).
+        uniforms: `[B, K]` in [0, 1), float64 (float32 on devices without it).
 
     Returns:
         `[B, K]` codes.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    # In float64, so that uniform * total < total holds and rounding does not shift which candidate is hit.
-    probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    # In the draws' float64 where the device has it, so that rounding does not shift which candidate is hit.
+    probabilities = torch.softmax(logits.to(uniforms.dtype) / sampling.temperature, dim=-1)
     if sampling.top_p > 0:
         probabilities = _keep_top_p(probabilities, sampling.top_p)
     elif 0 < sampling.top_k < probabilities.shape[-1]:
         smallest = probabilities.topk(sampling.top_k, dim=-1).values[..., -1:]
         probabilities = probabilities.where(probabilities >= smallest, 0.0)
     cumulative = probabilities.cumsum(-1)
-    target = uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    return (cumulative <= target).sum(-1).clamp_max(logits.shape[-1] - 1)
+    total = cumulative[..., -1:]
+    last = (cumulative < total).sum(-1)  # the last candidate; beyond it only rounding could lead
+    return torch.minimum((cumulative <= uniforms.unsqueeze(-1) * total).sum(-1), last)
 
 
 def _keep_top_p(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

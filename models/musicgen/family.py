@@ -121,6 +121,10 @@ class MusicGenFamily:
 
         return load_engine(self._complete(name), device=device)
 
+    def fetch(self, name: str) -> None:
+        """Downloads what the model still lacks."""
+        self._complete(name)
+
     def _names(self) -> list[str]:
         local = [name for name in map(catalog_name, self._weights.checkpoint_names()) if name not in BY_NAME]
         demo = [DEMO] if self._folder(DEMO) else []

@@ -18,7 +18,7 @@ from models.musicgen.conditions import Conditioner, stacked
 from models.musicgen.decode import Window, decode_window
 from models.musicgen.order import Generation, Order, Progress, silent, span
 
-MAX_BATCH = 8
+GPU_BATCH = 8
 CODEC_SHARE = 0.1  # of the progress
 CODEC_CHUNK = 30.0  # s decoded at a time: a codec's widest layer takes 8 MB a second and channel
 CODEC_CONTEXT = 1.0  # s decoded beside a chunk on either side and thrown away, so that no seam is heard
@@ -64,12 +64,15 @@ class Engine:
         lm: audiocraft's `LMModel` with its condition provider.
         codec: audiocraft's `CompressionModel`, wrapped for stereo where the model is.
         window: s.
+        max_batch: items decoded together. 1 on a CPU: its matrix products round differently for other numbers of rows,
+            enough for an item in a batch to part from what it would be alone, once in some hundred pieces.
     """
 
     lm: Any
     codec: Any
     window: float
     device: str
+    max_batch: int = 1
 
     @property
     def memory_bytes(self) -> int:
@@ -89,13 +92,13 @@ class Engine:
         """Makes every item of `order`.
 
         `progress` is called with 0..1 at every step; what it raises ends the work, and the engine stays fit for the
-        next. In float32 on the CPU an item is what it would be alone: items are batched only with such whose
-        conditions are of the same length (audiocraft does not mask padding, so that padding would change them).
+        next. An item depends on its own text and seed alone: items are batched only with such whose conditions are of
+        the same length, for audiocraft does not mask padding, so that padding would change them.
         """
         tally = _Tally()
         with tally.stage("condition_s"):
             prompt = self._prompt_codes(order.prompt)
-            conditioner = self._conditioner(order)
+            conditioner = self._conditioner(order, slides=len(self._sights(order, prompt.shape[-1])) > 1)
             batches = self._batches(order, conditioner)
         codes: dict[int, torch.Tensor] = {}
         for number, batch in enumerate(batches):
@@ -107,9 +110,9 @@ class Engine:
             items = tuple(self._cut(waveform, order, prompt.shape[-1]) for waveform in waveforms)
         return Generation(items=items, timings=tally.seconds, steps=tally.steps)
 
-    def _conditioner(self, order: Order) -> Conditioner:
+    def _conditioner(self, order: Order, *, slides: bool) -> Conditioner:
         melody = None if order.melody is None else self._converted(order.melody, channels=1)
-        return Conditioner(self.lm, order, melody, self.sample_rate, self.window, self.device)
+        return Conditioner(self.lm, order, melody, self.sample_rate, self.window, self.device, slides)
 
     def _batches(self, order: Order, conditioner: Conditioner) -> list[list[int]]:
         """Indices of the items that may share a batch."""
@@ -117,7 +120,8 @@ class Engine:
         with self._autocast():
             for index, text in enumerate(order.texts):
                 groups[conditioner.of(text, 0.0).shape].append(index)
-        return [group[i : i + MAX_BATCH] for group in groups.values() for i in range(0, len(group), MAX_BATCH)]
+        size = self.max_batch
+        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
     def _sights(self, order: Order, prompt_frames: int) -> list[_Sight]:
         """Windows that slide by the stride once the first is full; each sees the end of what was made before it."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from errors import ModelError
 from models.cache import is_out_of_memory
+from models.device import require
 from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.describe import Codec, Description, TextEncoder, text_width
-from models.musicgen.generate import Engine
+from models.musicgen.generate import GPU_BATCH, Engine
 from models.musicgen.melody import melody_conditioner
 from models.musicgen.peek import SETTINGS_CLASSES
 from models.musicgen.weights import CODEC_FILE, LM_FILE
@@ -33,14 +34,16 @@ def load_engine(description: Description, *, device: str) -> Engine:
         ModelError: a part does not build or does not fit; the message names it.
     """
     assert not description.to_fetch, description.to_fetch
+    require(device)
     import_audiocraft()
-    with translated(description.folder, LM_FILE):
+    with _without_progress_bars(), translated(description.folder, LM_FILE):
         lm, settings = _language_model(description, device)
-    with translated(description.folder, CODEC_FILE):
+    with _without_progress_bars(), translated(description.folder, CODEC_FILE):
         codec = _codec(description.folder, description.codec, device)
         builders = importlib.import_module("audiocraft.models.builders")
         codec = builders.get_wrapped_compression_model(codec, settings)
-    return Engine(lm=lm, codec=codec, window=description.window, device=device)
+    max_batch = 1 if device == "cpu" else GPU_BATCH
+    return Engine(lm=lm, codec=codec, window=description.window, device=device, max_batch=max_batch)
 
 
 def read_package(path: Path) -> Mapping[Any, Any]:
@@ -105,6 +108,20 @@ def _codec(folder: Path, codec: Codec, device: str) -> torch.nn.Module:
     model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
     model.load_state_dict(package["best_state"])
     return model.eval()
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws one on stderr for every part that it reads, which a log of lines has no use for."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

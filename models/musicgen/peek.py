@@ -103,11 +103,14 @@ def peek(path: Path) -> Mapping[Any, Any]:
 _BROKEN_PICKLE = (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes tensors into shapes, and nothing else but settings."""
+class _Unpickler(pickle._Unpickler):
+    """Makes tensors into shapes, and nothing else but settings.
+
+    On the pickle machine in Python: the one in C allocates whatever memory a damaged file's memo index asks for.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
-        module = "builtins" if module == "__builtin__" else module  # as protocol 2, which torch writes, calls it
+        module, name = _OLD_NAMES.get((module, name), (module, name))
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
         if module == "torch" and name in DTYPE_BYTES:
@@ -131,6 +134,9 @@ def _parameter(tensor: TensorShape, *_: Any) -> TensorShape:
     return tensor
 
 
+# Protocol 2, which torch writes, calls builtins by what they were called in Python 2.
+_OLD_NAMES = {("__builtin__", name): ("builtins", name) for name in ("dict", "list", "float", "bool", "int", "str")}
+_OLD_NAMES |= {("__builtin__", "long"): ("builtins", "int"), ("__builtin__", "unicode"): ("builtins", "str")}
 _STAND_INS: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
