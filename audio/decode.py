@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from audio.containers import Spliced, corrupt, inspect
 from audio.downmix import downmix_weights
 from audio.ffmpeg import open_ffmpeg
-from audio.gather import Gatherer, Stream
+from audio.gather import Stream
+from audio.recording import Recording
 from audio.sniff import SNIFF_BYTES, sniff
-from audio.sound import Audio, Waveform
+from audio.sound import Audio
+from audio.store import Store
 from errors import AudioError
 
 FORMATS: Final = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w64")
@@ -61,6 +63,15 @@ class Decoded:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedSound:
+    """As `Decoded`, of any length: `sound` is an `Audio`, or a `Recording` that is the caller's to close."""
+
+    sound: Audio | Recording
+    format: str
+    warnings: tuple[str, ...] = ()
+
+
 def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpeg") -> Decoded:
     """Decodes a whole file, given as bytes or as a seekable binary stream.
 
@@ -72,6 +83,15 @@ def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpe
             `nan_audio`, `audio_too_long`, `sample_rate_too_high`, `sample_rate_too_low`, `too_many_channels` or
             `decoder_missing` (m4a, aac and webm without the `ffmpeg` program).
     """
+    decoded = decode_sound(data, limits=limits, ffmpeg=ffmpeg, memory_bytes=None)
+    assert isinstance(decoded.sound, Audio)
+    return Decoded(decoded.sound, decoded.format, decoded.warnings)
+
+
+def decode_sound(
+    data: BinaryIO | bytes, *, limits: DecodeLimits, memory_bytes: int | None, ffmpeg: str = "ffmpeg"
+) -> DecodedSound:
+    """As `decode`, but a waveform of more than `memory_bytes` goes to a nameless file on disk (None: never)."""
     stream = io.BytesIO(data) if isinstance(data, (bytes, bytearray)) else data
     size = stream.seek(0, io.SEEK_END)
     _check_size(size, limits)
@@ -81,11 +101,13 @@ def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpe
     with ExitStack() as stack:
         sound = _open(stack, cast(BinaryIO, whole), container, length_known=inspection.length_known, ffmpeg=ffmpeg)
         _check_header(sound, limits)
-        waveform = _read(sound, container, limits)
-    warnings = inspection.warnings + _check_length(waveform.shape[1], sound, container)
+        store = stack.enter_context(Store(min(sound.channels, 2), sound.sample_rate, sound.expected, memory_bytes))
+        _read(sound, container, limits, store)
+        warnings = inspection.warnings + _check_length(store.num_samples, sound, container)
+        kept = store.finish()
     if sound.channels > 2:
         warnings += (f"The audio's {sound.channels} channels were downmixed to stereo (ITU-R BS.775 weights).",)
-    return Decoded(Audio(waveform, sound.sample_rate), container, warnings)
+    return DecodedSound(kept, container, warnings)
 
 
 def _check_size(size: int, limits: DecodeLimits) -> None:
@@ -195,13 +217,11 @@ def _check_duration(num_samples: int, sample_rate: int, limits: DecodeLimits) ->
         )
 
 
-def _read(sound: Stream, container: str, limits: DecodeLimits) -> Waveform:
+def _read(sound: Stream, container: str, limits: DecodeLimits, store: Store) -> None:
     weights = downmix_weights(sound.channels, container) if sound.channels > 2 else None
-    gatherer = Gatherer(min(sound.channels, 2), sound.expected)
     for block in sound.blocks:
-        gatherer.add(block if weights is None else block @ weights)
-        _check_duration(gatherer.num_samples, sound.sample_rate, limits)
-    return gatherer.finish()
+        store.add(block if weights is None else block @ weights)
+        _check_duration(store.num_samples, sound.sample_rate, limits)
 
 
 def _check_length(num_samples: int, sound: Stream, container: str) -> tuple[str, ...]:

@@ -1,21 +1,21 @@
-"""An Audio into a sound file of any format that the contract names. Knows no names, deliveries or requests."""
+"""A sound into a sound file of any format that the contract names. Knows no names, deliveries or requests."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.gain import bring_below_full_scale
+from audio.long import at_rate, bring_below_full_scale
 from audio.ogg import set_serial
 from audio.quantize import interleaved, quantized
-from audio.resample import resample
-from audio.sound import Audio
+from audio.recording import Sound
 from audio.wav import write_wav
 from errors import InvalidRequestError
 
@@ -125,24 +125,24 @@ class Written:
     warnings: tuple[str, ...] = ()
 
 
-def encode(audio: Audio, encoding: Encoding, stream: BinaryIO) -> Written:
+def encode(audio: Sound, encoding: Encoding, stream: BinaryIO) -> Written:
     """Writes a whole file to `stream`, which need not be seekable. The same sound gives the same bytes.
 
     Values above full scale, where the format cannot keep them, are never clipped: the sound is lowered and a warning
     says so. Sounds that belong together go through `bring_below_full_scale` first, to be lowered as one.
     """
     assert audio.num_samples > 0, "a file without samples is nothing anyone can want"
-    sound, warnings = _fitted(audio, encoding)
-    writer = _WRITERS[encoding.format]
-    warnings += writer(sound, encoding, stream)
+    with ExitStack() as stack:
+        sound, warnings = _fitted(audio, encoding, stack)
+        warnings += _WRITERS[encoding.format](sound, encoding, stream)
     return Written(sound.sample_rate, sound.channels, sound.num_samples, warnings)
 
 
-def _fitted(audio: Audio, encoding: Encoding) -> tuple[Audio, tuple[str, ...]]:
+def _fitted(audio: Sound, encoding: Encoding, stack: ExitStack) -> tuple[Sound, tuple[str, ...]]:
     """The sound at a rate and level that the format can hold, and what was done to it."""
     warnings: tuple[str, ...] = ()
     rate = _nearest_rate(audio.sample_rate, encoding.format)
-    sound = resample(audio, rate)
+    sound = at_rate(audio, rate, stack)
     if rate != audio.sample_rate:
         warnings += (f"{encoding.format} cannot hold {audio.sample_rate} Hz; the file has {rate} Hz.",)
     if not encoding.keeps_overs:
@@ -160,33 +160,33 @@ def _nearest_rate(sample_rate: int, form: str) -> int:
     return next((rate for rate in legal if rate >= sample_rate), legal[-1])
 
 
-def _write_wav(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+def _write_wav(audio: Sound, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     write_wav(audio, encoding.bits, stream)
     return ()
 
 
-def _write_flac(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+def _write_flac(audio: Sound, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     subtype = f"PCM_{encoding.bits}"
-    _write_with_libsndfile(audio, stream, quantized(audio.waveform, encoding.bits), format="FLAC", subtype=subtype)
+    _write_with_libsndfile(audio, stream, quantized(audio, encoding.bits), format="FLAC", subtype=subtype)
     return ()
 
 
-def _write_ogg(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+def _write_ogg(audio: Sound, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     stereo_kbits = encoding.kbits * 2 / audio.channels
     quality = float(np.interp(stereo_kbits, _VORBIS_BITRATES, np.linspace(0.0, 1.0, len(_VORBIS_BITRATES))))
     _write_with_libsndfile(
-        audio, stream, interleaved(audio.waveform), format="OGG", subtype="VORBIS", compression_level=1.0 - quality
+        audio, stream, interleaved(audio), format="OGG", subtype="VORBIS", compression_level=1.0 - quality
     )
     return ()
 
 
-def _write_opus(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+def _write_opus(audio: Sound, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     # libsndfile spreads its levels 1 to 0 over 6 to 256 kbit/s a channel.
     level = 1.0 - (encoding.kbits / audio.channels - 6.0) / 250.0
     _write_with_libsndfile(
         audio,
         stream,
-        interleaved(audio.waveform),
+        interleaved(audio),
         format="OGG",
         subtype="OPUS",
         compression_level=min(max(level, 0.0), 1.0),
@@ -195,7 +195,7 @@ def _write_opus(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str
 
 
 def _write_with_libsndfile(
-    audio: Audio, stream: BinaryIO, blocks: Iterator[NDArray[Any]], **options: str | float
+    audio: Sound, stream: BinaryIO, blocks: Iterator[NDArray[Any]], **options: str | float
 ) -> None:
     """Through a nameless spool: libsndfile seeks back to mend headers, and Ogg serial numbers are random."""
     import soundfile
@@ -210,7 +210,7 @@ def _write_with_libsndfile(
         shutil.copyfileobj(spool, stream, 1 << 20)
 
 
-def _write_mp3(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+def _write_mp3(audio: Sound, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     """By pedalboard's LAME: of the encoders at hand the fastest that writes the tag from which players know the exact
     length (lameenc writes none, libsndfile is 3 times slower). Below 64 kbit/s the tag does not fit into a frame."""
     from pedalboard.io import AudioFile
@@ -223,7 +223,7 @@ def _write_mp3(audio: Audio, encoding: Encoding, stream: BinaryIO) -> tuple[str,
             cast(BinaryIO, spool), "w", audio.sample_rate, audio.channels, quality=kbits, format="mp3"
         ) as file:
             for start in range(0, audio.num_samples, step):
-                file.write(audio.waveform[:, start : start + step])
+                file.write(audio.read(start, step))
         spool.seek(0)
         shutil.copyfileobj(spool, stream, 1 << 20)
     if kbits == encoding.kbits:
@@ -235,7 +235,7 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers))
 
 
-_WRITERS: Final[dict[str, Callable[[Audio, Encoding, BinaryIO], tuple[str, ...]]]] = {
+_WRITERS: Final[dict[str, Callable[[Sound, Encoding, BinaryIO], tuple[str, ...]]]] = {
     "wav": _write_wav,
     "flac": _write_flac,
     "mp3": _write_mp3,

@@ -52,11 +52,7 @@ class Gatherer:
 
     def add(self, block: NDArray[np.float32]) -> None:
         """Appends `[n, C]` samples; `AudioError` (`nan_audio`) where one is no finite number."""
-        if block.size and not (block.max() < _LOUDEST and block.min() > -_LOUDEST):
-            raise AudioError(
-                "The audio carries samples that are no finite numbers (NaN or infinite). Export it again.",
-                code="nan_audio",
-            )
+        check_finite(block)
         while len(block):
             last = self._blocks[-1]
             room = last.shape[1] - self._filled
@@ -84,6 +80,15 @@ class Gatherer:
             waveform[:, start:stop] = block[:, : stop - start]
             start = stop
         return waveform
+
+
+def check_finite(block: NDArray[np.float32]) -> None:
+    """Raises `AudioError` (`nan_audio`) where a sample is no finite number, or as good as infinite."""
+    if block.size and not (block.max() < _LOUDEST and block.min() > -_LOUDEST):
+        raise AudioError(
+            "The audio carries samples that are no finite numbers (NaN or infinite). Export it again.",
+            code="nan_audio",
+        )
 
 
 def _mapped(channels: int, frames: int) -> Waveform:

@@ -73,7 +73,7 @@ def _linked_peaks(sounds: Sequence[Audio]) -> Waveform:
         for channel in sound.waveform:
             np.maximum(own, np.abs(channel), out=own)
         start = 0
-        for block in oversampled(sound.waveform):
+        for block in oversampled(sound):
             between = np.zeros(block.shape[1] // OVERSAMPLING, np.float32)
             for fine in block.reshape(-1, len(between), OVERSAMPLING).transpose(0, 2, 1).reshape(-1, len(between)):
                 np.maximum(between, np.abs(fine), out=between)

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from audio.recording import Sound
 from audio.sound import Audio, Waveform
 
 OVERSAMPLING: Final = 4
@@ -24,7 +25,7 @@ _RELATIVE_GATE_LU: Final = -10.0
 _STEPS_PER_BLOCK: Final = 4  # gating blocks of 400 ms, one every 100 ms
 
 
-def integrated_loudness(audio: Audio) -> float:
+def integrated_loudness(audio: Sound) -> float:
     """Gated loudness in LUFS; -inf for silence and whatever lies below the absolute gate of -70 LUFS throughout.
 
     BS.1770 measures blocks of 400 ms and leaves shorter sounds undefined: those count as one block of their own length.
@@ -51,13 +52,13 @@ def _power(lufs: float) -> float:
     return float(10.0 ** ((lufs + 0.691) / 10.0))
 
 
-def _step_edges(audio: Audio) -> NDArray[np.int64]:
+def _step_edges(audio: Sound) -> NDArray[np.int64]:
     """Where each whole 100 ms begins, and where the last ends: exact on average at rates that 10 does not divide."""
     steps = audio.num_samples * 10 // audio.sample_rate
     return np.round(np.arange(steps + 1) * audio.sample_rate / 10).astype(np.int64)
 
 
-def _step_energies(audio: Audio, edges: NDArray[np.int64]) -> NDArray[np.float64]:
+def _step_energies(audio: Sound, edges: NDArray[np.int64]) -> NDArray[np.float64]:
     """K-weighted energy of each step, summed over channels; of the whole where it is too short for one gating block."""
     short = len(edges) <= _STEPS_PER_BLOCK
     bounds = np.array([0, audio.num_samples]) if short else edges
@@ -71,7 +72,7 @@ def _step_energies(audio: Audio, edges: NDArray[np.int64]) -> NDArray[np.float64
     return energies
 
 
-def _k_weighted(audio: Audio) -> Iterator[NDArray[np.float64]]:
+def _k_weighted(audio: Sound) -> Iterator[NDArray[np.float64]]:
     """Squares of the K-weighted samples, summed over channels, block by block.
 
     Filtered by FFT (overlap-save): the slower of the two filters has died away by far within the overlap. scipy's
@@ -84,7 +85,7 @@ def _k_weighted(audio: Audio) -> Iterator[NDArray[np.float64]]:
         stop = min(start + size - overlap, audio.num_samples)
         block = np.zeros((audio.channels, size))
         known = min(overlap, start)
-        block[:, overlap - known : overlap + stop - start] = audio.waveform[:, start - known : stop]
+        block[:, overlap - known : overlap + stop - start] = audio.read(start - known, stop - start + known)
         weighted = np.fft.irfft(np.fft.rfft(block) * response, size)[:, overlap : overlap + stop - start]
         yield np.einsum("ct,ct->t", weighted, weighted)
 
@@ -125,24 +126,24 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
     return np.array([shelf, high_pass])
 
 
-def true_peak_db(audio: Audio) -> float:
+def true_peak_db(audio: Sound) -> float:
     """Highest level in dBTP, between samples as well: 4 times oversampled (BS.1770-4 annex 2); -inf for silence."""
-    peak = max((float(np.abs(block).max()) for block in oversampled(audio.waveform)), default=0.0)
+    peak = max((float(np.abs(block).max()) for block in oversampled(audio)), default=0.0)
     peak = max(peak, audio.peak)
     return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
 
 
-def oversampled(waveform: Waveform) -> Iterator[Waveform]:
-    """`[C, T]` at four times the rate, in blocks `[C, 4 n]` that together are `[C, 4 T]`; sample 4 i falls on i."""
+def oversampled(sound: Sound) -> Iterator[Waveform]:
+    """The sound at four times its rate, in blocks `[C, 4 n]` that together are `[C, 4 T]`; sample 4 i falls on i."""
     import soxr
 
-    channels, length = waveform.shape
+    channels, length = sound.channels, sound.num_samples
     stream = soxr.ResampleStream(1, OVERSAMPLING, channels, dtype="float32", quality="VHQ")
     left = np.zeros((0, channels), np.float32)
     sent = 0
     for start in range(0, length, _BLOCK_FRAMES):
         last = start + _BLOCK_FRAMES >= length
-        block = np.ascontiguousarray(waveform[:, start : start + _BLOCK_FRAMES].T)
+        block = np.ascontiguousarray(sound.read(start, _BLOCK_FRAMES).T)
         made = np.concatenate((left, stream.resample_chunk(block, last=last)))
         whole = len(made) if last else len(made) // OVERSAMPLING * OVERSAMPLING
         whole = min(whole, OVERSAMPLING * length - sent)

@@ -8,27 +8,27 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from audio.recording import Sound, blocks
 from audio.sound import Waveform
 
 _BLOCK_FRAMES: Final = 16384  # libsndfile's Vorbis writer overflows its stack from some 100,000 on (issue 1095)
 _SEED: Final = 0x5EED
 
 
-def interleaved(waveform: Waveform) -> Iterator[Waveform]:
-    """`[C, T]` as blocks `[n, C]`, the order in which files hold samples."""
-    for start in range(0, waveform.shape[1], _BLOCK_FRAMES):
-        yield np.ascontiguousarray(waveform[:, start : start + _BLOCK_FRAMES].T)
+def interleaved(sound: Sound) -> Iterator[Waveform]:
+    """The sound as blocks `[n, C]`, the order in which files hold samples."""
+    for part in blocks(sound):
+        for start in range(0, part.shape[1], _BLOCK_FRAMES):
+            yield np.ascontiguousarray(part[:, start : start + _BLOCK_FRAMES].T)
 
 
-def on_16_bit_grid(waveform: Waveform) -> bool:
-    """Whether every sample of `[C, T]` is a whole number of 1/32768, as in what was decoded from 16 bit."""
-    return all(
-        np.array_equal(scaled, np.rint(scaled)) for scaled in (block * 32768.0 for block in interleaved(waveform))
-    )
+def on_16_bit_grid(sound: Sound) -> bool:
+    """Whether every sample is a whole number of 1/32768, as in what was decoded from 16 bit."""
+    return all(np.array_equal(scaled, np.rint(scaled)) for scaled in (block * 32768.0 for block in interleaved(sound)))
 
 
-def quantized(waveform: Waveform, bit_depth: int) -> Iterator[NDArray[np.int16] | NDArray[np.int32]]:
-    """`[C, T]` as interleaved `[n, C]` blocks: int16 for 16 bit, int32 with the value in the upper 24 for 24 bit.
+def quantized(sound: Sound, bit_depth: int) -> Iterator[NDArray[np.int16] | NDArray[np.int32]]:
+    """The sound as interleaved `[n, C]` blocks: int16 for 16 bit, int32 with the value in the upper 24 for 24 bit.
 
     Full scale 1.0 is 2**(bits - 1), the scale at which decoders read, so integers survive a round trip; +1.0 itself,
     which integers lack, becomes the largest one. To 16 bit triangular dither of +-1 step is added (Lipshitz, Wannamaker
@@ -37,12 +37,12 @@ def quantized(waveform: Waveform, bit_depth: int) -> Iterator[NDArray[np.int16] 
     its step lies below the noise of any converter.
     """
     if bit_depth == 16:
-        dithered = not on_16_bit_grid(waveform)
+        dithered = not on_16_bit_grid(sound)
         generator = np.random.default_rng(_SEED)
-        for block in interleaved(waveform):
+        for block in interleaved(sound):
             yield _to_int16(block, generator if dithered else None)
     else:
-        for block in interleaved(waveform):
+        for block in interleaved(sound):
             yield np.clip(np.rint(block * 8388608.0), -8388608, 8388607).astype(np.int32) << 8
 
 

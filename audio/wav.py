@@ -13,13 +13,13 @@ from typing import BinaryIO, Final
 import numpy as np
 
 from audio.quantize import interleaved, quantized
-from audio.sound import Audio
+from audio.recording import Sound
 
 _LONGEST_RIFF: Final = 0xFFFFFFFF
 _PCM, _FLOAT = 1, 3
 
 
-def write_wav(audio: Audio, bit_depth: int, stream: BinaryIO) -> None:
+def write_wav(audio: Sound, bit_depth: int, stream: BinaryIO) -> None:
     """Writes a whole wav file: PCM at 16 and 24 bit, float at 32. Needs no seeking.
 
     Beyond 4 GiB the file is RF64 (EBU Tech 3306).
@@ -30,13 +30,13 @@ def write_wav(audio: Audio, bit_depth: int, stream: BinaryIO) -> None:
     stream.write(bytes(audio.num_samples * audio.channels * bit_depth // 8 % 2))
 
 
-def _float_bytes(audio: Audio) -> Iterator[bytes]:
-    for block in interleaved(audio.waveform):
+def _float_bytes(audio: Sound) -> Iterator[bytes]:
+    for block in interleaved(audio):
         yield block.astype("<f4", copy=False).tobytes()
 
 
-def _pcm_bytes(audio: Audio, bit_depth: int) -> Iterator[bytes]:
-    for block in quantized(audio.waveform, bit_depth):
+def _pcm_bytes(audio: Sound, bit_depth: int) -> Iterator[bytes]:
+    for block in quantized(audio, bit_depth):
         little = block.astype(block.dtype.newbyteorder("<"), copy=False)
         yield little.tobytes() if bit_depth == 16 else little.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
 

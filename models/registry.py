@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.cache import Family, Models
+from models.demucs import DemucsFamily
+from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
@@ -46,6 +48,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     families: list[Family] = [
         SunoFamily(suno or SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
+        DemucsFamily(weights),
     ]
     by_name = {family.name: family for family in families}
     return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
@@ -61,6 +64,8 @@ def catalog_rows() -> list[dict[str, str]]:
             "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
         }
         for entry in CATALOG
+    ] + [
+        {"name": name, "engine": "separate", "licence": row.licence, "about": row.note} for name, row in DEMUCS.items()
     ]
 
 

@@ -41,7 +41,7 @@ def answer(  # noqa: PLR0913  (all by keyword)
     """
     job = _job(raw_job, cancel, report)
     job.facts = job.facts if facts is None else facts
-    with job_context(job.id):
+    with job_context(job.id), job.closing:
         started = time.monotonic()
         name, operation, params = _request(raw_job)
         logger.info("%s started", name)
@@ -49,9 +49,7 @@ def answer(  # noqa: PLR0913  (all by keyword)
         if isinstance(params, AudioOutParams):
             delivery.check(audio_out, job=job, settings=settings)
         with job.stage("intake"):
-            for field in params.audio_fields():
-                if (source := getattr(params, field)) is not None:
-                    job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
+            _take_in(params, job, settings)
         reply = operation.run(params, job, models)
         result = delivery.deliver(
             reply,
@@ -64,6 +62,17 @@ def answer(  # noqa: PLR0913  (all by keyword)
         )
         logger.info("%s done in %.2f s", name, time.monotonic() - started)
         return result
+
+
+def _take_in(params: Params, job: Job, settings: Settings) -> None:
+    long_fields = params.long_audio_fields()
+    for field in params.audio_fields():
+        if (source := getattr(params, field)) is None:
+            continue
+        if field in long_fields:
+            job.long_audio[field] = intake.load_long(source, field=field, job=job, settings=settings)
+        else:
+            job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
 
 
 def _job(raw_job: object, cancel: threading.Event | None, report: Report | None) -> Job:

@@ -179,7 +179,7 @@ def test_digital_silence_stays_silent_within_dithered_sound() -> None:
     waveform[:, 10000:20000] = 0.0
     back = decoded(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
     assert not back[:, 10000:20000].any()
-    assert not on_16_bit_grid(waveform)
+    assert not on_16_bit_grid(Audio(waveform, 44_100))
 
 
 def test_full_scale_itself_is_not_brought_down() -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from audio import Audio
 from audio.encode import Encoding, encode
-from audio.gain import bring_below_full_scale, normalize
+from audio.long import bring_below_full_scale, normalize
+from audio.recording import Sound
 from errors import InternalError
 from worker.job import Job
 from worker.reply import AudioOut, Reply
@@ -99,12 +100,14 @@ class Sounds:
         if not all(output.audio.num_samples for output in outputs):
             raise InternalError("The result is empty, so nothing was delivered.")
         self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
-        self._bounded: list[Audio] | None = None
+        self._bounded: list[Sound] | None = None
 
     def estimate(self, encoding: Encoding) -> Estimate:
         """What each sound's file will take; encodes nothing but short excerpts, and those for flac only."""
         if encoding.format == "wav":
-            return Estimate([audio.waveform.size * encoding.bits / 8 for audio in self._audios], low=1.0, high=1.0)
+            return Estimate(
+                [audio.channels * audio.num_samples * encoding.bits / 8 for audio in self._audios], low=1.0, high=1.0
+            )
         if encoding.format == "flac":
             audios = self._levelled(encoding)
             return Estimate(self._side_by_side(lambda audio: _extrapolated(audio, encoding), audios), *FLAC_SPREAD)
@@ -118,7 +121,7 @@ class Sounds:
             {
                 "filename": f"{name}.flac",
                 "format": "flac",
-                "size": audio.waveform.nbytes,
+                "size": audio.channels * audio.num_samples * 4,
                 "sample_rate": audio.sample_rate,
                 "channels": audio.channels,
                 "duration": round(audio.duration, 6),
@@ -146,7 +149,7 @@ class Sounds:
             for artefact in artefacts:
                 artefact.file.close()
 
-    def _levelled(self, encoding: Encoding) -> list[Audio]:
+    def _levelled(self, encoding: Encoding) -> list[Sound]:
         """The sounds as this encoding can hold them; float wav holds any peak."""
         if encoding.keeps_overs:
             return self._audios
@@ -154,14 +157,14 @@ class Sounds:
             self._bounded = self._by_piece(self._audios, self._below_full_scale)
         return self._bounded
 
-    def _by_piece(self, audios: Sequence[Audio], work: Callable[[list[Audio], str], Sequence[Audio]]) -> list[Audio]:
+    def _by_piece(self, audios: Sequence[Sound], work: Callable[[list[Sound], str], Sequence[Sound]]) -> list[Sound]:
         return [
             audio
             for piece in self._pieces
             for audio in work([audios[index] for index in piece], ", ".join(self._names[index] for index in piece))
         ]
 
-    def _normalized(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+    def _normalized(self, audios: list[Sound], names: str) -> Sequence[Sound]:
         target = self._audio_out.loudness_lufs
         done = normalize(audios, self._audio_out.normalize, loudness_lufs=target)
         if self._audio_out.normalize != "none" and done.gain_db is None:
@@ -173,7 +176,7 @@ class Sounds:
             )
         return done.sounds
 
-    def _below_full_scale(self, audios: list[Audio], names: str) -> Sequence[Audio]:
+    def _below_full_scale(self, audios: list[Sound], names: str) -> Sequence[Sound]:
         lowered, gain_db = bring_below_full_scale(audios)
         if gain_db is not None:
             self._job.warn(
@@ -210,20 +213,20 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _extrapolated(audio: Audio, encoding: Encoding) -> float:
+def _extrapolated(audio: Sound, encoding: Encoding) -> float:
     """File size from slices spread over the sound; a short one is encoded whole."""
     slice_samples = int(EXCERPT_SLICE_S * audio.sample_rate)
-    excerpt = audio
+    excerpt: Sound = audio
     if audio.num_samples > EXCERPT_SLICES * slice_samples:
         starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
-        slices = [audio.waveform[:, start : start + slice_samples] for start in starts]
+        slices = [audio.read(int(start), slice_samples) for start in starts]
         excerpt = Audio(np.concatenate(slices, axis=1), audio.sample_rate)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
         encode(excerpt, encoding, cast(BinaryIO, file))
         return int(file.tell()) * audio.num_samples / excerpt.num_samples
 
 
-def _artefact(audio: Audio, encoding: Encoding, name: str) -> Artefact:
+def _artefact(audio: Sound, encoding: Encoding, name: str) -> Artefact:
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`encoded` closes it)
     written = encode(audio, encoding, cast(BinaryIO, file))
     size = file.tell()

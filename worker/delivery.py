@@ -28,6 +28,8 @@ VOLUME_FOLDER = "output"
 # What timings, the last warnings and the keys around the base64 may add to a reply after it was measured.
 MARGIN_BYTES = 1024
 FLOAT_BITS = 32
+# What a reply around its stems takes at most, for the decision whether a stem may stand in it twice.
+OUTLINE_BYTES = 1 << 16
 
 
 def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
@@ -240,7 +242,14 @@ class _Parcel:
             keys["outputs"] = items[:count]
         if self.reply.stems:
             keys["stems"] = dict(zip(self.reply.stems, items[count:], strict=True))
+            keys["stems"] |= {alias: self._alias(keys["stems"], name) for alias, name in self.reply.aliases.items()}
         return keys
+
+    def _alias(self, stems: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+        """The stem under its other name: whole, or (inline, where there is no room for it twice) without its sound."""
+        sounds = [len(stem.get("output_audio", "")) for stem in [*stems.values(), stems[name]]]
+        room = sum(sounds) < self.settings.inline_budget_bytes - OUTLINE_BYTES
+        return {key: value for key, value in stems[name].items() if room or key != "output_audio"} | {"same_as": name}
 
     def _parameters(self, placed: _Placed | None) -> dict[str, Any]:
         """The parameters as they were used: what was `auto` is named."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
 from audio import Audio
+from audio.recording import Recording, Sound
 from audio.sniff import SNIFF_BYTES, sniff
 from errors import AudioError, RequestError, SourceError
 from worker import volume
@@ -26,6 +27,7 @@ INVALID = "Invalid base64 audio data"  # fixed by the contract
 CHOICES = "Give base64, a base64 data: URI, an http(s):// URL, or an absolute path below the mounted volume."
 DATA_HEADER_CHARS = 512
 SLICE_CHARS = 1 << 20
+LONG_BYTES = 256 << 20  # some 12 minutes of stereo at 44.1 kHz, as float32
 SPOOL_BYTES = 16 << 20
 BLANKS = " \t\r\n\v\f"
 STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -48,7 +50,21 @@ def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
         AudioError: the bytes are not audio that we take (`Invalid base64 audio data` at the start where it applies).
         SourceError: the URL or path may not or cannot be read. Neither repeats the source.
     """
-    from audio.decode import DecodeLimits, decode
+    sound = _loaded(source, field=field, job=job, settings=settings, memory_bytes=None)
+    assert isinstance(sound, Audio)
+    return sound
+
+
+def load_long(source: str, *, field: str, job: Job, settings: Settings) -> Sound:
+    """As `load`, for operations that read sound by blocks: what is long lies on disk until the job ends."""
+    sound = _loaded(source, field=field, job=job, settings=settings, memory_bytes=LONG_BYTES)
+    if isinstance(sound, Recording):
+        job.closing.enter_context(sound)
+    return sound
+
+
+def _loaded(source: str, *, field: str, job: Job, settings: Settings, memory_bytes: int | None) -> Audio | Recording:
+    from audio.decode import DecodeLimits, decode_sound
 
     limits = DecodeLimits(
         max_bytes=settings.max_input_bytes,
@@ -58,13 +74,13 @@ def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
     )
     try:
         with _opened(source.strip(), field=field, job=job, settings=settings) as file:
-            decoded = decode(file, limits=limits)
+            decoded = decode_sound(file, limits=limits, memory_bytes=memory_bytes)
     except (AudioError, SourceError) as error:
         raise _named(error, field) from error
     job.check()
     for sentence in decoded.warnings:
         job.warn(f"{field}: {sentence}")
-    return decoded.audio
+    return decoded.sound
 
 
 def _named(error: AudioError | SourceError, field: str) -> RequestError:

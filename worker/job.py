@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from audio import Audio
+from audio.recording import Sound
 from errors import CancelledError, DeadlineError
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -27,6 +28,9 @@ class Job:
         report: takes `{"stage", "percent", **facts}`; throttled by whoever sends it, not here.
         facts: what a caller must learn even if the job fails (a paid task's id): stands in every later progress
             update and in the details of every later error.
+        audio: the request's sounds by field.
+        long_audio: those of fields that are read by blocks, which may lie on disk.
+        closing: ends with the job; what lies on disk until then is entered here.
     """
 
     id: str
@@ -35,6 +39,8 @@ class Job:
     cancel: threading.Event = field(default_factory=threading.Event)
     report: Report = field(default=lambda update: None)
     audio: dict[str, Audio] = field(default_factory=dict)
+    long_audio: dict[str, Sound] = field(default_factory=dict)
+    closing: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)

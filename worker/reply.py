@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audio import Audio
+from audio.recording import Sound
 
 Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
 Delivery = Literal["auto", "inline", "bucket", "volume"]
@@ -33,7 +33,7 @@ class AudioOut:
 class Output:
     """One sound to deliver: `name` is the file name without its ending, `extra` stands beside the artefact's keys."""
 
-    audio: Audio
+    audio: Sound
     name: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -43,7 +43,7 @@ class Reply:
     """An operation's result: `fields` at the top level, sounds as `outputs` (list) or `stems` (by name).
 
     `parameters` replaces the request's values by those that were really used (a drawn seed, a default model).
-    `always_list` gives `outputs` even where there is only one.
+    `always_list` gives `outputs` even where there is only one. `aliases` are further names of stems.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -51,3 +51,4 @@ class Reply:
     stems: Mapping[str, Output] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     always_list: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
