@@ -204,7 +204,7 @@ class SunoJob:
             done = before + share * float(update["percent"]) / 100
             self._job.report({**update, "percent": round(100 * (SONG_SHARE + (1 - SONG_SHARE) * done), 1)})
 
-        return replace(self._job, report=report, audio={"audio": sound.audio})
+        return replace(self._job, report=report, audio={}, long_audio={"audio": sound.audio})
 
 
 @contextmanager

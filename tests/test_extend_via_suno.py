@@ -6,6 +6,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -493,3 +494,23 @@ def test_stems_that_cannot_be_taken_are_refused_before_anything_is_paid() -> Non
     with worker("happy") as (provider, models), pytest.raises(ModelError, match="'separate'"):
         extend(models, separate=["vocals"])
     assert provider.calls == []
+
+
+def test_separate_takes_stems_of_every_take(tmp_path: Path) -> None:
+    from models.registry import build
+    from tests.demucs_checkpoints import htdemucs, save_bag
+
+    save_bag(tmp_path / "htdemucs", {"tiny": htdemucs()}, "htdemucs")
+    separation = build(device="cpu", models_dir=tmp_path).families["demucs"]
+    with worker("happy") as (_, suno_models):
+        models = Models({**suno_models.families, "demucs": separation}, budget_bytes=10**9)
+        job, updates = watched()
+        reply = extend(models, job, separate=["vocals", "drums"])
+    assert set(reply.stems) == {"take1_drums", "take1_vocals", "take2_drums", "take2_vocals"}
+    for name, stem in reply.stems.items():
+        take = reply.outputs[int(name[4]) - 1]
+        assert stem.extra == {"index": take.extra["index"], "stem": name[6:]}
+        assert stem.audio.duration == take.audio.duration
+    percents = [update["percent"] for update in updates]
+    assert percents == sorted(percents) and 80 < percents[-1] <= 100
+    assert {update.get("task_id") for update in updates[-3:]} == {"task-0001"}
