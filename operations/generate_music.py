@@ -20,6 +20,7 @@ from models.musicgen.catalog import DEMO
 from models.musicgen.family import DIFFUSION
 from models.musicgen.order import Generation, Order, Sampling
 from operations import _suno_song
+from operations._melody import melody_of
 from operations._params import AudioField, AudioOutParams, Int, Text, Words
 from worker.job import Job
 from worker.reply import Output, Reply
@@ -29,6 +30,7 @@ MAX_ITEMS = 32
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 SHORT_WINDOW_STRIDE = 0.6  # of the window, where the default stride does not fit into it
 MIN_PROMPT_S = 0.1
+MELODY_REST_S = 31.0  # beyond the piece's end: the last window is conditioned as a whole
 KEY = re.compile(
     r"[A-Ga-g](#|b|♯|♭| sharp| flat)?( ?(m|min|minor|maj|major|dorian|phrygian|lydian|mixolydian|locrian))?"
 )
@@ -118,7 +120,7 @@ def run(params: Params, job: Job, models: Models) -> Reply:
         return _suno_song.run(params, job, models, description=description, finish=lambda take: _finished(take, params))
     family = cast(MusicGenFamily, models.families[FAMILY])
     model = _Model.chosen(family, params)
-    order = _order(params, job, model)
+    order = _order(params, job, models, model=model)
     _warn(params, job, model)
     generation = _generated(order, job, models, model=model, mbd=params.mbd)
     pieces = [_finished(item, params) for item in generation.items]
@@ -174,7 +176,7 @@ class _Model:
         return cls(name, tuple(row["conditioning"]), float(row["window_s"]), row["licence"])
 
 
-def _order(params: Params, job: Job, model: _Model) -> Order:
+def _order(params: Params, job: Job, models: Models, *, model: _Model) -> Order:
     texts = [_caption(prompt, params) for prompt in params.prompts for _ in range(params.n_samples)]
     return Order(
         texts=texts,
@@ -183,7 +185,7 @@ def _order(params: Params, job: Job, model: _Model) -> Order:
         stride=_stride(params, model),
         sampling=Sampling(params.temperature, params.top_k, params.top_p, params.cfg_coef),
         negative=params.negative_prompt.strip(),
-        melody=_melody(job),
+        melody=_melody(params, job, models),
         prompt=_prompt(params, job, model),
         include_prompt=params.include_prompt,
     )
@@ -244,11 +246,13 @@ def _prompt(params: Params, job: Job, model: _Model) -> Audio | None:
     return replace(recording, waveform=recording.waveform[:, first:last])
 
 
-def _melody(job: Job) -> Audio | None:
-    melody = job.audio.get("melody_audio")
-    if melody is not None:
-        job.warn("The melody was taken from the whole mix: its drums and bass count as well.")
-    return melody
+def _melody(params: Params, job: Job, models: Models) -> Audio | None:
+    """The melody to follow, no more of it than the piece can take up."""
+    recording = job.audio.get("melody_audio")
+    if recording is None:
+        return None
+    needed = int(min(recording.duration, params.duration + MELODY_REST_S) * recording.sample_rate)
+    return melody_of(replace(recording, waveform=recording.waveform[:, :needed]), job, models)
 
 
 def _warn(params: Params, job: Job, model: _Model) -> None:
@@ -272,7 +276,7 @@ def _generated(order: Order, job: Job, models: Models, *, model: _Model, mbd: bo
     def with_diffusion(engine: Any) -> Generation:
         return models.run(FAMILY, DIFFUSION, lambda decoder: generate(engine, decoder), check=job.check)
 
-    with job.stage("generate", (0.0, 0.95)):
+    with job.stage("generate", (0.1, 0.95)):
         generation = models.run(FAMILY, model.name, with_diffusion if mbd else generate, check=job.check)
     job.timings.update(generation.timings)
     return generation

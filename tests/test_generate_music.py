@@ -20,6 +20,7 @@ from models.musicgen.catalog import DIFFUSION_FILE
 from models.musicgen.weights import Weights
 from operations import generate_music
 from operations.generate_music import Params
+from tests.demucs_checkpoints import htdemucs, save_bag
 from tests.tiny_musicgen import Shape, write_checkpoint, write_diffusion
 from worker.job import Job
 from worker.reply import Reply
@@ -127,6 +128,22 @@ def test_a_melody_steers_and_the_whole_mix_is_named_where_it_cannot_be_separated
     steered, job = made(models, {"melody_audio": tone(1.0)}, model="melody", seed=1)
     assert not np.allclose(sounds(plain)[0], sounds(steered)[0])
     assert any("melody" in warning for warning in job.warnings)
+
+
+def test_a_melody_is_freed_of_drums_and_bass_where_demucs_is_here(shelf: Path, tmp_path: Path) -> None:
+    from models.demucs import DemucsFamily
+
+    save_bag(tmp_path / "htdemucs", {"955717e8": htdemucs()}, "htdemucs")
+    family = MusicGenFamily(Weights(explicit=shelf), demo=shelf.parent / "demo")
+    both = Models(
+        {"musicgen": family, "demucs": DemucsFamily(Weights(explicit=tmp_path))}, device="cpu", budget_bytes=10**9
+    )
+    reply, job = made(both, {"melody_audio": tone(1.0, 44_100)}, model="melody", seed=1)
+    whole, _ = made(Models({"musicgen": family}), {"melody_audio": tone(1.0, 44_100)}, model="melody", seed=1)
+    assert (
+        not job.warnings and "melody_s" in job.timings and set(both.loaded()) == {"musicgen/melody", "demucs/htdemucs"}
+    )
+    assert not np.allclose(sounds(reply)[0], sounds(whole)[0])
 
 
 def test_a_continuation_begins_with_its_part_unless_that_is_left_out(models: Models) -> None:
