@@ -10,7 +10,7 @@ from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
-from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
+from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
 from models.suno import SunoConfig, SunoFamily
 
@@ -56,17 +56,29 @@ def build(  # noqa: PLR0913  (one argument a setting)
 
 def catalog_rows() -> list[dict[str, str]]:
     """Every published model, as the README's table shows it: name, the operation that runs it, licence, what it is."""
-    return [
-        {
-            "name": entry.name,
-            "engine": "generate_music",
-            "licence": NON_COMMERCIAL,
-            "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
-        }
-        for entry in CATALOG
-    ] + [
-        {"name": name, "engine": "separate", "licence": row.licence, "about": row.note} for name, row in DEMUCS.items()
-    ]
+    return (
+        [
+            {
+                "name": entry.name,
+                "engine": "generate_music",
+                "licence": NON_COMMERCIAL,
+                "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
+            }
+            for entry in CATALOG
+        ]
+        + [
+            {
+                "name": DEMO,
+                "engine": "generate_music",
+                "licence": DEMO_LICENCE,
+                "about": "small, rough, ours, in the box",
+            },
+        ]
+        + [
+            {"name": name, "engine": "separate", "licence": row.licence, "about": row.note}
+            for name, row in DEMUCS.items()
+        ]
+    )
 
 
 def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None) -> Weights:

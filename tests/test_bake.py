@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from errors import UnknownNameError, unknown_name
 from models.bake import bake
 from models.cache import Models
+from models.demucs import DemucsFamily
+from models.musicgen.weights import Weights
 from models.registry import BAKED, find_weights
 from tests.repository import ROOT
 
@@ -64,6 +67,27 @@ def test_an_unknown_model_ends_the_build_before_later_ones_are_fetched() -> None
 def test_baked_weights_are_among_the_places_that_are_looked_at() -> None:
     weights = find_weights(models_dir=Path("elsewhere"), volume_dirs=())
     assert str(BAKED) in weights.search_paths()
+
+
+class Repository:
+    """A hub that has whatever is asked for, and notes it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[str] = []
+
+    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+        self.asked += patterns
+        for pattern in patterns:
+            content = "models: ['aaaa1111', 'bbbb2222']" if pattern.endswith(".yaml") else "weights"
+            (self.folder / pattern).write_text(content)
+        return self.folder
+
+
+def test_baking_a_bag_fetches_all_its_submodels(tmp_path: Path) -> None:
+    hub = Repository(tmp_path)
+    DemucsFamily(Weights(hub=hub)).fetch("mdx")
+    assert {"mdx.yaml", "aaaa1111.safetensors", "bbbb2222.safetensors"} <= set(hub.asked)
 
 
 def test_the_command_says_in_one_sentence_what_is_wrong() -> None:

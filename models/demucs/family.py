@@ -103,6 +103,11 @@ class DemucsFamily:
 
         return load_separator(self._folders, name, Runtime(device))
 
+    def fetch(self, name: str) -> None:
+        """Downloads what the model still lacks, all submodels."""
+        bag = self._folders.fetch(name).bag
+        self._folders.fetch(name, range(len(bag.signatures)))
+
     def _row(self, name: str) -> dict[str, Any]:
         row = CATALOG.get(name)
         try:

@@ -12,6 +12,7 @@ from models.musicgen.catalog import (
     BY_NAME,
     CATALOG,
     DEMO,
+    DEMO_LICENCE,
     DIFFUSION_FILE,
     DIFFUSION_HUB_ID,
     NON_COMMERCIAL,
@@ -242,7 +243,7 @@ def _published(entry: Entry) -> dict[str, Any]:
 
 
 def _licence(name: str) -> str:
-    return "as this repository" if name == DEMO else "unknown: as its maker says"
+    return DEMO_LICENCE if name == DEMO else "unknown: as its maker says"
 
 
 def _fits(path: Path, description: Description) -> bool:
