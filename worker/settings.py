@@ -74,7 +74,9 @@ class _Environment:
 class Settings(_Environment):
     """The worker's settings, read by `Settings.from_env()`; a test compares the README's table with them."""
 
-    rvc_models_dir: Path | None = _variable("RVC_MODELS_DIR", Path, None, doc="Folder of voices, one sub-folder each (for covers; not used yet)")
+    rvc_models_dir: Path | None = _variable(
+        "RVC_MODELS_DIR", Path, None, doc="Folder of voices, one sub-folder each (for covers: not used yet)"
+    )
     models_dir: Path | None = _variable("MODELS_DIR", Path, None, doc="Folder of all other weights")
     preload: tuple[str, ...] = _variable(
         "PRELOAD", _names, (), doc="Models to load before the first job, `family/name`, by comma"
