@@ -18,10 +18,10 @@ def export(folder: Path = FOLDER) -> None:
     """Write what was trained. As in every public checkpoint the T5 is not inside state_dict.bin."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = torch.load(lm.CHECKPOINT, weights_only=True)
-    model = lm.build()
+    model = lm.build(lm.T5_CLOCK)
     model.load_state_dict(trained)
     t5 = model.condition_provider.conditioners["description"].t5
-    tokenizer = T5Tokenizer.from_pretrained(lm.T5_START)
+    tokenizer = T5Tokenizer.from_pretrained(lm.T5_CLOCK)
     text.share_spellings(t5, tokenizer)
     t5.save_pretrained(folder / "t5")
     tokenizer.save_pretrained(folder / "t5")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from demo import checkpoint, codec, evaluate, lm, render
+from demo import checkpoint, clock, codec, evaluate, lm, render
 from demo.captions import captions
 from demo.compose import compose, midi_bytes
 
@@ -37,6 +37,8 @@ def _codec(args: argparse.Namespace) -> None:
 def _lm(args: argparse.Namespace) -> None:
     lm.encode_all()
     lm.train(args.lm_minutes)
+    clock.graft(lm.T5_START, lm.T5_CLOCK)
+    lm.train(args.clock_minutes, lm.T5_CLOCK, peak_lr=8e-4, seed=1)
 
 
 def _finish(args: argparse.Namespace) -> None:
@@ -71,7 +73,8 @@ def main() -> None:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("--pieces", type=int, default=PIECES)
     parser.add_argument("--codec-minutes", type=float, default=17)
-    parser.add_argument("--lm-minutes", type=float, default=32)
+    parser.add_argument("--lm-minutes", type=float, default=26)
+    parser.add_argument("--clock-minutes", type=float, default=17)
     parser.add_argument("--finish-minutes", type=float, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--look", action="store_true", help="evaluate on the captions used while developing")

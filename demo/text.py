@@ -9,7 +9,7 @@ import torch
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 D_MODEL = 128
-TEMPI = range(40, 221)
+TEMPI, TRAINED_TEMPI = range(40, 221), range(70, 161)
 # Words that people put around a request; the model must learn that they say nothing about the sound.
 FILLER = [
     "for",
@@ -87,10 +87,19 @@ def _tempo_features(tempo: int) -> torch.Tensor:
     return torch.cat([phases.sin(), phases.cos()])
 
 
+def octave(tempo: int) -> int:
+    """The tempo, or its double or half where it lies outside what was trained."""
+    if tempo < TRAINED_TEMPI[0]:
+        return min(max(2 * tempo, TRAINED_TEMPI[0]), TRAINED_TEMPI[-1])
+    return tempo if tempo <= TRAINED_TEMPI[-1] else max(TRAINED_TEMPI[0], tempo // 2)
+
+
 def share_spellings(encoder: T5EncoderModel, tokenizer: T5Tokenizer) -> None:
-    """Give capitalised words and bare numbers the embedding of the form that was trained."""
+    """Give capitalised words, bare numbers and tempi out of range the embedding of what was trained in their place."""
     known = tokenizer.get_vocab()
     with torch.no_grad():
+        for tempo in TEMPI:
+            encoder.shared.weight[known[f"▁{tempo}"]] = encoder.shared.weight[known[f"▁{octave(tempo)}"]]
         for piece, index in known.items():
             twin = piece.lower() if piece != piece.lower() else "▁" + piece
             if twin in known and (piece != piece.lower() or piece.isdigit() and len(piece) > 1 or piece == "bpm"):
