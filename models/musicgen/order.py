@@ -40,6 +40,7 @@ class Order:
         melody: what the items shall follow, freed of drums and bass; only for a model with melody conditioning.
         prompt: sound to continue, shorter than the window.
         include_prompt: whether the result begins with it.
+        partial: whether what is done at the deadline is wanted.
     """
 
     texts: Sequence[str]
@@ -51,6 +52,7 @@ class Order:
     melody: Audio | None = None
     prompt: Audio | None = None
     include_prompt: bool = True
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Generation:
     Args:
         timings: seconds by stage: `condition_s`, `decode_s`, `codec_s`.
         steps: decoding steps of the language model, a batch's step counted once.
+        complete: False where the deadline ended it: items may be missing, and the last ones short.
+        window_levels_db: of each item of several windows, their loudness as the model made it, dBFS.
     """
 
     items: tuple[Audio, ...]
     timings: Mapping[str, float]
     steps: int
+    complete: bool = True
+    window_levels_db: tuple[tuple[float, ...], ...] = ()
 
     @property
     def steps_per_s(self) -> float:
