@@ -14,40 +14,40 @@ from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.load import plain_settings, read_package
 
 
-def audiocraft_lm(folder: Path, *, t5: Path | None = None) -> Any:
-    """`LMModel` with the weights of `folder`, in float32 on the CPU, its T5 in `folder/t5`."""
+def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
+    """`LMModel` as its loader makes it: float32 on the CPU, float16 else; with the T5 in `folder/t5`."""
     import_audiocraft()
     package = read_package(folder / "state_dict.bin")
     settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])))
     with open_dict(settings):
-        settings.device, settings.dtype = "cpu", "float32"
-        settings.conditioners.description.t5.name = allowed_t5(t5 or folder / "t5")
+        settings.device, settings.dtype = device, "float32" if device == "cpu" else "float16"
+        settings.conditioners.description.t5.name = allowed_t5(folder / "t5")
         wav = settings.conditioners.pop("self_wav", None)
     lm = importlib.import_module("audiocraft.models.builders").get_lm_model(settings)
     if wav is not None:
         window = settings.dataset.segment_duration
-        conditioner = melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device="cpu")
+        conditioner = melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device=device)
         lm.condition_provider.conditioners["self_wav"] = conditioner
     lm.load_state_dict(package["best_state"])
     lm.cfg = settings
     return lm.eval()
 
 
-def audiocraft_codec(folder: Path) -> Any:
+def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
     """The mono `CompressionModel` of `folder`."""
     import_audiocraft()
     package = read_package(folder / "compression_state_dict.bin")
-    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])) | {"device": "cpu"})
+    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])) | {"device": device})
     model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
     model.load_state_dict(package["best_state"])
     return model.eval()
 
 
-def audiocraft_musicgen(folder: Path) -> Any:
+def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
     """`MusicGen` as `get_pretrained` makes it, wrapped for stereo where the checkpoint is."""
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
-    lm = audiocraft_lm(folder)
-    model = musicgen("oracle", audiocraft_codec(folder), lm, max_duration=30.0)  # its default stride wants that much
+    lm = audiocraft_lm(folder, device=device)
+    model = musicgen("oracle", audiocraft_codec(folder, device=device), lm, max_duration=30.0)  # its default stride wants that much
     model.max_duration = lm.cfg.dataset.segment_duration
     return model
 
