@@ -85,8 +85,9 @@ class Engine:
         tally = _Tally()
         with tally.stage("condition_s"):
             prompt = self._prompt_codes(order.prompt)
-            hearing = self.listener.to(order, self._melody(order))
-        work = _Work(self, order, hearing, prompt, tally)
+            views = self._sights(order, prompt.shape[-1])
+            hearing = self.listener.to(order, self._melody(order), slides=len(views) > 1)
+        work = _Work(self, order, hearing, prompt, views, tally)
         codes, complete = work.all_codes(span(progress, 0.0, 1 - CODEC_SHARE))
         with tally.stage("codec_s"):
             after = span(progress, 1 - CODEC_SHARE, 1.0) if complete else silent
@@ -101,6 +102,15 @@ class Engine:
             return torch.zeros(1, self.lm.shape.codebooks, 0, dtype=torch.long, device=self.lm.device)
         waveform = _converted(prompt, self.sample_rate, self.codec.channels)
         return self.codec.encode(waveform[None].to(self.lm.device))
+
+    def _sights(self, order: Order, known: int) -> list[Sight]:
+        rate = self.codec.frame_rate
+        return sights(
+            prompt=known,
+            total=known + math.ceil(round(order.duration * rate, 6)),
+            window=int(self.window * rate),
+            stride=max(int(order.stride * rate), 1),
+        )
 
     def _melody(self, order: Order) -> torch.Tensor | None:
         """`[samples]` at the melody encoder's rate."""
@@ -118,6 +128,7 @@ class _Work:
     order: Order
     hearing: Hearing
     prompt: torch.Tensor
+    sights: list[Sight]
     tally: _Tally
 
     def all_codes(self, progress: Progress) -> tuple[list[torch.Tensor], bool]:
@@ -154,7 +165,7 @@ class _Work:
         first = 0 if self.order.include_prompt else begin
         piece = np.ascontiguousarray(waveform[:, first:end].float().cpu().numpy())
         audio = Audio(piece, rate)
-        bounds = [(sight.known - first // codec.hop_length) / codec.frame_rate for sight in self._sights()]
+        bounds = [(sight.known - first // codec.hop_length) / codec.frame_rate for sight in self.sights]
         return steadied(audio, [0.0, *bounds[1:]]) if len(bounds) > 1 else (audio, [])
 
     def _by_decoder(self, codes: torch.Tensor, decoder: Decoder, seed: int, progress: Progress) -> torch.Tensor:
@@ -168,31 +179,22 @@ class _Work:
             pieces.append(sound[:, (start - left) * codec.hop_length : (end - left) * codec.hop_length])
         return torch.cat(pieces, dim=-1)
 
-    def _sights(self) -> list[Sight]:
-        rate, known = self.engine.codec.frame_rate, self.prompt.shape[-1]
-        return sights(
-            prompt=known,
-            total=known + math.ceil(round(self.order.duration * rate, 6)),
-            window=int(self.engine.window * rate),
-            stride=max(int(self.order.stride * rate), 1),
-        )
-
     def _decode(self, batch: Sequence[int], progress: Progress) -> tuple[torch.Tensor, bool]:
         """Codes `[B, K, frames]` of a batch, prompt first, and whether they are complete."""
         generators = [torch.Generator().manual_seed(self.order.seeds[index]) for index in batch]
         codes = self.prompt.expand(len(batch), -1, -1)
-        views = self._sights()
-        for sight in views:
+        first, last = self.sights[0].known, self.sights[-1].end
+        for sight in self.sights:
             with self.tally.stage("condition_s"):
                 conditions = self.hearing.conditions(batch, sight.start / self.engine.codec.frame_rate)
-            done, whole = (frame - views[0].known for frame in (sight.known, views[-1].end))
+            part = span(progress, *((frame - first) / (last - first) for frame in (sight.known, sight.end)))
             window = Window(
                 prompt=codes[..., sight.start :],
                 length=sight.end - sight.start,
                 conditions=conditions,
                 sampling=self.order.sampling,
                 generators=generators,
-                on_step=self._counter(span(progress, done / whole, (sight.end - views[0].known) / whole)),
+                on_step=_Counter(part, self.tally),
                 partial=self.order.partial,
             )
             try:
@@ -206,9 +208,6 @@ class _Work:
             if made.shape[-1] < window.length:
                 return codes, False
         return codes, True
-
-    def _counter(self, progress: Progress) -> _Counter:
-        return _Counter(progress, self.tally)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,11 +36,16 @@ class Listener:
         parts = [*self.texts.values(), *([self.melody] if self.melody else [])]
         return sum(part.nbytes for part in parts)
 
-    def to(self, order: Order, melody: torch.Tensor | None) -> Hearing:
-        """What is heard of an order; `melody` is its melody, `[samples]` at `melody.sample_rate`."""
+    def to(self, order: Order, melody: torch.Tensor | None, *, slides: bool = False) -> Hearing:
+        """What is heard of an order.
+
+        Args:
+            melody: the order's, `[samples]` at the melody encoder's rate.
+            slides: whether there are several windows.
+        """
         wanted = list(dict.fromkeys([*order.texts, order.negative]))
         encoded = self.texts[DESCRIPTION].encode(wanted) if DESCRIPTION in self.texts else []
-        return Hearing(self, order, melody, dict(zip(wanted, encoded, strict=False)))
+        return Hearing(self, order, melody, slides, dict(zip(wanted, encoded, strict=False)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,7 @@ class Hearing:
     listener: Listener
     order: Order
     melody: torch.Tensor | None
+    slides: bool
     encoded: Mapping[str, torch.Tensor]
     _melodies: dict[float | None, torch.Tensor] = field(default_factory=dict)
 
@@ -92,10 +98,10 @@ class Hearing:
         return self._melodies[start]
 
     def _melody_from(self, start: float) -> torch.Tensor:
-        """From `start` s on; begun again where the melody ends before a later window does."""
+        """From `start` s on; where windows slide, begun again whenever the melody is over."""
         assert self.melody is not None and self.listener.melody is not None
         rate = self.listener.melody.sample_rate
-        if start == 0:  # the encoder cuts or repeats it; a second more than it needs spares its edge
+        if not self.slides:  # the encoder cuts or repeats it; a second more than it needs spares its edge
             return self.melody[: int((self.listener.window + 1) * rate)]
         first = int(start * rate)
         positions = torch.arange(first, first + int(self.listener.window * rate))
