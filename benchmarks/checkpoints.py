@@ -85,7 +85,8 @@ def _random(shape: tuple[int, ...]) -> torch.Tensor:
     """Weights as at the start of training; norms near one."""
     if len(shape) == 1:
         return (1 + 0.1 * torch.randn(shape)).half()
-    return (torch.randn(shape) * shape[1] ** -0.5).half()
+    scaled: torch.Tensor = torch.randn(shape) * shape[1] ** -0.5
+    return scaled.half()
 
 
 def _write_codec(path: Path, size: Size) -> None:

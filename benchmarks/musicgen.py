@@ -70,7 +70,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     clock = time.perf_counter if options.clock == "wall" else time.thread_time
     dtype = getattr(torch, options.dtype) if options.dtype else None
-    _say(f"{platform.processor() or platform.machine()}, {options.device}, {options.threads} threads, torch {torch.__version__}")
+    _say(f"{platform.machine()}, {options.device}, {options.threads} threads, torch {torch.__version__}")
     imports = {} if options.no_imports else _import_times()
     engine, load = _loaded(folder, options.device, dtype, clock)
     order = Order([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
@@ -195,7 +195,9 @@ def _logits(engine: Engine) -> tuple[torch.Tensor, torch.Tensor]:
     seen: list[torch.Tensor] = []
     with torch.inference_mode():
         conditions = engine.listener.to(order, None).conditions([0], 0.0)
-        window = Window(codes.to(lm.device), PREFIX_FRAMES + 1, conditions, order.sampling, [generator], lambda *_: None)
+        window = Window(
+            codes.to(lm.device), PREFIX_FRAMES + 1, conditions, order.sampling, [generator], lambda *_: None
+        )
         runner = StepByStep(lm)
         state = runner.begin(window)
         hook = replace(lm, head=_Kept(lm.head, seen))
@@ -226,7 +228,7 @@ def _import_times() -> dict[str, float]:
         for name, program in programs.items():
             best[name] = min(best[name], _cpu_seconds(program))
     ratio = best["engine"] / best["plain"]
-    _say(f"CPU seconds to import: torch and transformers {best['plain']:.2f}, the engine {best['engine']:.2f} ({ratio:.2f}x)")
+    _say(f"CPU seconds of imports: torch, transformers {best['plain']:.2f}, engine {best['engine']:.2f} ({ratio:.2f}x)")
     return {"import_s": round(best["engine"], 2), "import_ratio": round(ratio, 2)}
 
 

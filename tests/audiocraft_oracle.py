@@ -47,7 +47,9 @@ def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
     """`MusicGen` as `get_pretrained` makes it, wrapped for stereo where the checkpoint is."""
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
     lm = audiocraft_lm(folder, device=device)
-    model = musicgen("oracle", audiocraft_codec(folder, device=device), lm, max_duration=30.0)  # its default stride wants that much
+    model = musicgen(
+        "oracle", audiocraft_codec(folder, device=device), lm, max_duration=30.0
+    )  # its default stride wants that much
     model.max_duration = lm.cfg.dataset.segment_duration
     return model
 

@@ -132,7 +132,8 @@ def test_a_continuation_equals_audiocrafts(engine: Engine, duration: float, refe
 @pytest.mark.parametrize("duration", [1.0, 5.0])
 @pytest.mark.parametrize("seconds", [0.7, 3.0])
 def test_a_melody_is_followed_as_audiocraft_follows_it(
-    engines: dict[str, Engine], duration: float, seconds: float, reference: Reference) -> None:
+    engines: dict[str, Engine], duration: float, seconds: float, reference: Reference
+) -> None:
     engine, melody = engines["melody"], chord(seconds)
     ours = engine.generate(order(duration=duration, melody=melody, sampling=GREEDY)).items[0]
     theirs = reference(engine, duration=duration).generate_with_chroma(

@@ -201,7 +201,12 @@ def test_delays_that_do_not_ascend_from_zero_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("rule", "temperature", "top_p"),
-    [(Rule(top_k=10), 0.8, 0.0), (Rule(top_k=0, nucleus=True), 1.0, 0.7), (Rule(top_k=0), 1.3, 0.0), (Rule(), 1.0, 0.0)],
+    [
+        (Rule(top_k=10), 0.8, 0.0),
+        (Rule(top_k=0, nucleus=True), 1.0, 0.7),
+        (Rule(top_k=0), 1.3, 0.0),
+        (Rule(), 1.0, 0.0),
+    ],
 )
 def test_first_step_tokens_have_audiocrafts_distribution(
     pairs: dict[str, Pair], rule: Rule, temperature: float, top_p: float

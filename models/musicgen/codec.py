@@ -50,8 +50,9 @@ class Codec:
 
     def sides(self, codes: torch.Tensor) -> torch.Tensor:
         """`[B, K, F]` to `[sides, B, K / sides, F]`."""
+        batch, codebooks, frames = codes.shape
         count = 2 if self._stereo else 1
-        return codes.unflatten(1, (-1, count)).permute(2, 0, 1, 3)
+        return codes.reshape(batch, codebooks // count, count, frames).permute(2, 0, 1, 3)
 
     def encode(self, waveform: torch.Tensor) -> torch.Tensor:
         """`[B, C, samples]` to `[B, K, F]` codes."""
@@ -65,7 +66,7 @@ class Codec:
             codes.append(nearest.view(residual.shape[:2]))
             residual = residual - book[codes[-1]]
         made = torch.stack(codes, dim=1)
-        return made.unflatten(0, (batch, -1)).transpose(1, 2).flatten(1, 2)
+        return made.view(batch, -1, *made.shape[1:]).transpose(1, 2).flatten(1, 2)
 
     def latent(self, codes: torch.Tensor) -> torch.Tensor:
         """`[B, K, F]` codes of one side to `[B, D, F]`."""

@@ -132,7 +132,9 @@ class Room:
     def of(cls, window: Window, columns: int) -> Room:
         conditions, batch = window.conditions, window.prompt.shape[0]
         attending, text = (0, 0) if conditions.context is None else conditions.context.shape[:2]
-        return cls(batch, batch * (2 if conditions.guided else 1), attending, text, columns, conditions.pads is not None)
+        return cls(
+            batch, batch * (2 if conditions.guided else 1), attending, text, columns, conditions.pads is not None
+        )
 
 
 def allocate(lm: LanguageModel, room: Room) -> State:
@@ -147,7 +149,9 @@ def allocate(lm: LanguageModel, room: Room) -> State:
     return State(
         cache=tuple(torch.zeros(2, room.rows, *heads, dtype=lm.dtype, device=device) for _ in lm.layers),
         text=tuple(torch.zeros(text, dtype=lm.dtype, device=device) for _ in lm.layers) if room.attending else (),
-        text_bias=torch.zeros(room.attending, 1, 1, room.text, dtype=lm.dtype, device=device) if room.attending else None,
+        text_bias=torch.zeros(room.attending, 1, 1, room.text, dtype=lm.dtype, device=device)
+        if room.attending
+        else None,
         sequence=torch.zeros(room.batch, shape.codebooks, room.columns, dtype=torch.long, device=device),
         uniforms=torch.zeros(room.batch, room.columns, shape.codebooks, dtype=torch.float64, device=device),
         positions=lm.positions(room.columns),
@@ -167,9 +171,9 @@ def fill(lm: LanguageModel, state: State, window: Window) -> None:
     end = prefix + sequence.shape[-1]
     state.sequence.fill_(lm.shape.pattern.special)
     state.sequence[:, :, prefix:end] = sequence.to(lm.device)
-    state.uniforms[:, window.known : end] = draw_uniforms(
-        window.generators, end - window.known, lm.shape.codebooks
-    ).to(lm.device)
+    state.uniforms[:, window.known : end] = draw_uniforms(window.generators, end - window.known, lm.shape.codebooks).to(
+        lm.device
+    )
     _fill_text(lm, state, conditions)
     if conditions.pads is not None and state.pad_bias is not None:
         state.pads.copy_(conditions.pads)

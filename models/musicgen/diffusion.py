@@ -40,7 +40,7 @@ class MultiBandDiffusion:
     @torch.inference_mode()
     def decode(self, codec: Codec, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
         """`[1, K, T]` codes to `[1, C, samples]`; the sides of a stereo codec in turn, from the same noise."""
-        sides, references = codec.sides(codes), codec.decode(codes).split(1, dim=1)
+        sides, references = codec.sides(codes), torch.split(codec.decode(codes), 1, dim=1)
         count = len(sides)
         # audiocraft draws its noise from the global generator; it is given back as it was.
         with torch.random.fork_rng(devices=[codes.device] if codes.is_cuda else []):
@@ -63,9 +63,9 @@ class MultiBandDiffusion:
 
 
 def _equalised(sound: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    import julius
+    from julius.bands import SplitBands
 
-    split = julius.SplitBands(n_bands=EQ_BANDS, sample_rate=sample_rate).to(sound.device)
+    split = SplitBands(n_bands=EQ_BANDS, sample_rate=sample_rate).to(sound.device)
     bands = zip(split(sound), split(reference), strict=True)
     return torch.stack([band * (wanted.std() / band.std()) for band, wanted in bands]).sum(0)
 

@@ -50,8 +50,8 @@ class MusicGenFamily:
 
     def status(self) -> str:
         """`ready`, or what to do so that it is."""
-        if importlib.util.find_spec("audiocraft") is None:
-            return "audiocraft is not installed"
+        if importlib.util.find_spec("transformers") is None:
+            return "transformers is not installed"
         if self._weights.hub is None and not any(map(self._folder, self._names())):
             return "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
         return "ready"

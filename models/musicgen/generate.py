@@ -144,7 +144,7 @@ class _Work:
                 if not (self.order.partial and made):
                     raise
                 return made, False
-            made += codes.split(1)
+            made += torch.split(codes, 1)
             if not complete:
                 return made, False
         return made, True
@@ -152,7 +152,7 @@ class _Work:
     def sound(
         self, index: int, codes: torch.Tensor, decoder: Decoder | None, progress: Progress
     ) -> tuple[Audio, list[float]]:
-        """An item's sound, cut to the order, and the loudness of its windows; one at a time, so none changes another."""
+        """An item's sound, cut to the order, and its windows' loudness; one at a time, so none changes another."""
         count = len(self.order.texts)
         part = span(progress, index / count, (index + 1) / count)
         codec = self.engine.codec
@@ -224,9 +224,9 @@ class _Counter:
 
 def _converted(sound: Audio, sample_rate: int, channels: int) -> torch.Tensor:
     """`[channels, samples]`, resampled as in training."""
-    import julius
+    from julius.resample import resample_frac
 
-    waveform = julius.resample_frac(torch.from_numpy(sound.waveform), sound.sample_rate, sample_rate)
+    waveform: torch.Tensor = resample_frac(torch.from_numpy(sound.waveform), sound.sample_rate, sample_rate)
     if channels == 1:
         return waveform.mean(0, keepdim=True)
     return waveform.expand(channels, -1)

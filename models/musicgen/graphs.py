@@ -62,7 +62,7 @@ class Captured:
         marks: list[tuple[int, Any]] = []
         for start in range(first, last, STEPS):
             self._graph(kept, window.rule, bucket(start + STEPS)).replay()
-            mark = torch.cuda.Event()
+            mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
             mark.record()
             marks.append((min(start + STEPS, last), mark))
             if len(marks) >= IN_FLIGHT:
@@ -87,7 +87,7 @@ class Captured:
         """A graph of `STEPS` steps. The warm-up before it runs for real, so what it changes is put back."""
         logger.debug("Capturing %d steps over %d columns", STEPS, length)
         before = [place.clone() for place in (state.slot, state.sequence)]
-        stream = torch.cuda.Stream(self._lm.device)
+        stream = torch.cuda.Stream(self._lm.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._lm.device))
         with torch.cuda.stream(stream):
             advance(self._lm, state, rule, length=length, exact=False)

@@ -93,7 +93,7 @@ def _multiplies_bfloat16() -> bool:
 @functools.cache
 def _can_pack() -> bool:
     """Whether this torch has oneDNN's packed product, which is no public interface, with its signature of 2.11."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch._C._has_mkldnn:
         return False
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(torch.eye(16), None)

@@ -33,8 +33,7 @@ class Listener:
 
     @property
     def nbytes(self) -> int:
-        parts = [*self.texts.values(), *([self.melody] if self.melody else [])]
-        return sum(part.nbytes for part in parts)
+        return sum(text.nbytes for text in self.texts.values()) + (self.melody.nbytes if self.melody else 0)
 
     def to(self, order: Order, melody: torch.Tensor | None, *, slides: bool = False) -> Hearing:
         """What is heard of an order.
@@ -123,9 +122,7 @@ class Hearing:
         mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
         return padded, None if bool(mask.all()) else mask
 
-    def _fused(
-        self, row: Mapping[str, torch.Tensor], names: Sequence[str], *, reverse: bool = False
-    ) -> torch.Tensor:
+    def _fused(self, row: Mapping[str, torch.Tensor], names: Sequence[str], *, reverse: bool = False) -> torch.Tensor:
         """The named conditions of a row, one after the other; upstream prepends each before those it has."""
         parts = [tensor for name, tensor in row.items() if name in names]
         if not parts:

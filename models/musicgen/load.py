@@ -86,7 +86,9 @@ def _listener(
         elif kind == "lut":
             texts[name] = _word_table(own, state[f"condition_provider.conditioners.{name}.embed.weight"], projection)
         else:
-            texts[name] = _t5(own, folders[name], _below(state, f"condition_provider.conditioners.{name}.t5."), projection)
+            texts[name] = _t5(
+                own, folders[name], _below(state, f"condition_provider.conditioners.{name}.t5."), projection
+            )
     return Listener(shape, texts, melody, description.window)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from audio import Audio
 
 Progress = Callable[[float], None]
+STEADY_DB = 3.0  # by how much the loudness of a window may differ from the first's: music has dynamics
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The delay pattern: codebook k runs `delays[k]` steps behind (MusicGen, arXiv 2306.05284, section 2.3). Knows no model.
+"""The delay pattern: codebook k runs `delays[k]` steps behind (arXiv 2306.05284, section 2.3). Knows no model.
 
-A sequence has one start column, then column 1 + t + delays[k] holds codebook k's code of frame t; what no frame falls on
-holds the special token.
+A sequence has one start column, then column 1 + t + delays[k] holds codebook k's code of frame t; what no frame falls
+on holds the special token.
 """
 
 from __future__ import annotations

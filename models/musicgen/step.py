@@ -95,17 +95,19 @@ def text_keys_values(lm: LanguageModel, context: torch.Tensor) -> list[torch.Ten
 
 def _heads(lm: LanguageModel, product: torch.Tensor) -> torch.Tensor:
     """`[rows, n, parts, dim]` to `[parts, rows, H, n, D]`."""
-    return product.unflatten(-1, (lm.shape.heads, lm.shape.head_dim)).permute(2, 0, 3, 1, 4)
+    rows, count, parts, _ = product.shape
+    return product.view(rows, count, parts, lm.shape.heads, lm.shape.head_dim).permute(2, 0, 3, 1, 4)
 
 
-def _prefill_layer(
+def _prefill_layer(  # noqa: PLR0913 - as `_advance_layer`
     lm: LanguageModel, state: State, layer: Layer, index: int, x: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     rows, count, dim = x.shape
     flat = x.flatten(0, 1)
     qkv = _heads(lm, layer.qkv(layer.norm(flat)).to(lm.dtype).view(rows, count, 3, dim))
     state.cache[index][:, :, :, :count] = qkv[1:]
-    seen = F.scaled_dot_product_attention(*qkv, attn_mask=bias, is_causal=bias is None, scale=1.0)
+    query, key, value = qkv
+    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=1.0)
     flat = layer.out.plus(flat, seen.transpose(1, 2).reshape(rows * count, dim))
     if layer.cross is not None and state.text:
         attending = state.text[index].shape[1]
@@ -147,9 +149,7 @@ def _attend_to_text(
     return part if attending == x.shape[0] else torch.cat([part, x[attending:]])
 
 
-def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """One query `[rows, H, 1, D]` over `[rows, H, n, D]`: `[rows, H * D]`."""
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0).flatten(1)

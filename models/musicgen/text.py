@@ -53,16 +53,16 @@ class T5Encoder:
         from transformers import T5EncoderModel, T5Tokenizer
 
         self._tokenizer: Any = T5Tokenizer.from_pretrained(folder)
-        self._model: Any = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
+        model: Any = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
         if tuned:
-            self._model.load_state_dict({name: tensor.float() for name, tensor in tuned.items()})
+            model.load_state_dict({name: tensor.float() for name, tensor in tuned.items()})
         self._device = projection.weight.device
-        self._model = self._model.to(self._device).eval().requires_grad_(False)
+        self._model = model.to(self._device).eval().requires_grad_(False)
         self._projection = projection
 
     @property
     def nbytes(self) -> int:
-        return sum(p.nbytes for p in self._model.parameters()) + self._projection.nbytes
+        return sum(int(p.nbytes) for p in self._model.parameters()) + self._projection.nbytes
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """See `TextEncoder`; texts of one call are padded and masked, which changes none of them."""
@@ -88,7 +88,9 @@ class WordTable:
         return self._table.nbytes + self._projection.nbytes
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        return [self._projection(self._table[self._row(text)][None]) if text else self._projection.nothing for text in texts]
+        return [
+            self._projection(self._table[self._row(text)][None]) if text else self._projection.nothing for text in texts
+        ]
 
     def _row(self, text: str) -> int:
         return int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(self._table)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from audio import Audio
+from models.musicgen.order import STEADY_DB
 
-STEADY_DB = 3.0  # by how much the loudness of a window may differ from the first's: music has dynamics
 MOST_DB = 12.0  # gain at most: what faded to nothing is not dug out
 SILENCE_DB = -70.0
 
