@@ -45,6 +45,7 @@ def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
 
 def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
     """`MusicGen` as `get_pretrained` makes it, wrapped for stereo where the checkpoint is."""
+    import_audiocraft()
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
     lm = audiocraft_lm(folder, device=device)
     model = musicgen(
