@@ -11,10 +11,10 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install uv==0.13.8
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-dev
 
-# 2. The code, and the weights that the build argument names (none by default), e.g. --build-arg BAKE_MODELS="musicgen-small".
+# 2. The code, and the weights that the build argument names (none by default), 
+# e.g. --build-arg BAKE_MODELS="musicgen-small htdemucs". They lie in /app/weights, which is looked at last.
 FROM environment AS weights
 ARG BAKE_MODELS=""
-ENV MODELS_DIR=/app/weights
 COPY errors.py ./
 COPY audio ./audio
 COPY models ./models
@@ -29,7 +29,6 @@ RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -r
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    MODELS_DIR=/app/weights \
     OUTPUT_DIR=/tmp/output \
     HF_HOME=/tmp/huggingface \
     NUMBA_CACHE_DIR=/tmp/numba \

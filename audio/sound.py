@@ -42,4 +42,8 @@ class Audio:
     @property
     def peak(self) -> float:
         """Largest absolute sample; 0.0 where there is none."""
-        return float(np.max(np.abs(self.waveform))) if self.waveform.size else 0.0
+        return max(float(self.waveform.max()), -float(self.waveform.min())) if self.waveform.size else 0.0
+
+    def read(self, start: int, count: int) -> Waveform:
+        """Samples `start` to `start + count`, `[C, n]`, as a view; fewer at the end."""
+        return self.waveform[:, start : start + count]

@@ -1,12 +1,15 @@
-"""Which device there is and how much memory it has, asked of the driver and the kernel: never imports torch."""
+"""Which device there is and how much memory it has, asked of the driver and the kernel: no torch (but in `require`)."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+from errors import ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,18 @@ def resolve_device(device: str, gpu: Gpu | None) -> str:
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
 
 
+def require(device: str) -> None:
+    """Raises `ModelError` where torch cannot use the device, although there is one. Imports torch."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(
+            f"There is a GPU, but torch {torch.__version__} cannot use it: the machine's driver is too old for it, or "
+            "the container was not given the GPU. Use a newer driver, or set DEVICE=cpu.",
+            code="device_unavailable",
+        )
+
+
 def measured_budget(device: str, gpu: Gpu | None) -> int:
     """Bytes that loaded models may take: the GPU's memory less a reserve, or a fraction of the available RAM."""
     if device.startswith("cuda") and gpu is not None:
@@ -124,3 +139,13 @@ def _cgroup_room(root: Path) -> int | None:
         reclaimable = dict(line.split() for line in stat.splitlines()).get(cache, "0")
         return bytes_limit - bytes_used + int(reclaimable)
     return None
+
+
+@functools.cache
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX); False where nothing tells."""
+    try:
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))

@@ -22,13 +22,14 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def answer(
+def answer(  # noqa: PLR0913  (all by keyword)
     raw_job: object,
     *,
     settings: Settings,
     models: Models,
     cancel: threading.Event | None = None,
     report: Report | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs one job and returns its success reply, ready to be serialised; raises `RequestError` for all that fails.
 
@@ -36,18 +37,20 @@ def answer(
         raw_job: what the platform hands over, `{"id", "input", ...}`; anything else is refused. Never mutated.
         cancel: set from another thread to end the job at its next step.
         report: takes progress updates `{"stage", "percent"}`.
+        facts: filled with what the caller must learn even if the job fails; see `Job.facts`.
     """
     job = _job(raw_job, cancel, report)
-    with job_context(job.id):
+    job.facts = job.facts if facts is None else facts
+    with job_context(job.id), job.closing:
         started = time.monotonic()
         name, operation, params = _request(raw_job)
         logger.info("%s started", name)
-        with job.stage("intake"):
-            for field in params.audio_fields():
-                if (source := getattr(params, field)) is not None:
-                    job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
-        reply = operation.run(params, job, models)
         audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
+        if isinstance(params, AudioOutParams):
+            delivery.check(audio_out, job=job, settings=settings)
+        with job.stage("intake"):
+            _take_in(params, job, settings)
+        reply = operation.run(params, job, models)
         result = delivery.deliver(
             reply,
             operation=name,
@@ -59,6 +62,17 @@ def answer(
         )
         logger.info("%s done in %.2f s", name, time.monotonic() - started)
         return result
+
+
+def _take_in(params: Params, job: Job, settings: Settings) -> None:
+    long_fields = params.long_audio_fields()
+    for field in params.audio_fields():
+        if (source := getattr(params, field)) is None:
+            continue
+        if field in long_fields:
+            job.long_audio[field] = intake.load_long(source, field=field, job=job, settings=settings)
+        else:
+            job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
 
 
 def _job(raw_job: object, cancel: threading.Event | None, report: Report | None) -> Job:

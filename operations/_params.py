@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -14,8 +15,15 @@ MAX_FAULTS_SHOWN = 20
 UNKNOWN = "is unknown"
 
 
+@dataclass(frozen=True)
 class AudioSource:
-    """Marks a string field as sound: base64, data URI, URL or volume path. Intake turns it into `job.audio[field]`."""
+    """Marks a string field as sound: base64, data URI, URL or volume path. Intake turns it into `job.audio[field]`.
+
+    Args:
+        long: the operation reads it by blocks from `job.long_audio[field]`; hours of it lie on disk.
+    """
+
+    long: bool = False
 
 
 def _whole(value: Any) -> Any:
@@ -25,7 +33,9 @@ def _whole(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_whole)]
 AudioField = Annotated[str, AudioSource()]
+LongAudioField = Annotated[str, AudioSource(long=True)]
 Text = Annotated[str, StringConstraints(max_length=4000)]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Params(BaseModel):
@@ -60,7 +70,13 @@ class Params(BaseModel):
     @classmethod
     def audio_fields(cls) -> tuple[str, ...]:
         """Names of the fields that carry sound."""
-        return tuple(name for name, field in cls.model_fields.items() if _is_audio(field.annotation, field.metadata))
+        return tuple(name for name, field in cls.model_fields.items() if _source(field.annotation, field.metadata))
+
+    @classmethod
+    def long_audio_fields(cls) -> tuple[str, ...]:
+        """Names of those that are read by blocks."""
+        sources = {name: _source(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
+        return tuple(name for name, source in sources.items() if source is not None and source.long)
 
     def used(self) -> dict[str, Any]:
         """Every parameter as it stands, audio fields left out: the reply's `parameters`."""
@@ -74,7 +90,9 @@ class AudioOutParams(Params):
     bit_depth: Annotated[Literal[16, 24, 32], BeforeValidator(_whole)] = Field(
         16, description="wav, flac; 32 = float wav"
     )
-    bitrate: Int = Field(320, ge=32, le=320, description="mp3, kbit/s")
+    bitrate: Int | None = Field(
+        None, ge=12, le=512, description="mp3 (default 320), ogg and opus (default 192), kbit/s"
+    )
     delivery: Delivery = Field("auto", description="`auto`: the bucket where one is configured, else inline")
     normalize: Normalize = "none"
     loudness_lufs: float = Field(-14.0, ge=-60, le=0, description="LUFS, with `normalize` `loudness`")
@@ -102,12 +120,12 @@ def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[d
     return given, faults
 
 
-def _is_audio(annotation: Any, metadata: Iterable[Any]) -> bool:
-    if any(isinstance(mark, AudioSource) for mark in metadata):
-        return True
-    return any(
-        _is_audio(arg, getattr(arg, "__metadata__", ())) for arg in get_args(annotation) if not isinstance(arg, str)
-    )
+def _source(annotation: Any, metadata: Iterable[Any]) -> AudioSource | None:
+    found = [mark for mark in metadata if isinstance(mark, AudioSource)]
+    for arg in get_args(annotation) if not found else ():
+        if not isinstance(arg, str) and (source := _source(arg, getattr(arg, "__metadata__", ()))) is not None:
+            found.append(source)
+    return found[0] if found else None
 
 
 def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:

@@ -19,7 +19,9 @@ from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import DIFFUSION
 from models.musicgen.order import STEADY_DB, Generation, Order, Sampling
-from operations._params import AudioField, AudioOutParams, Int, Text
+from operations import _suno_song
+from operations._melody import melody_of
+from operations._params import AudioField, AudioOutParams, Int, Text, Words
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -28,6 +30,7 @@ MAX_ITEMS = 32
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 SHORT_WINDOW_STRIDE = 0.6  # of the window, where the default stride does not fit into it
 MIN_PROMPT_S = 0.1
+MELODY_REST_S = 31.0  # beyond the piece's end: the last window is conditioned as a whole
 KEY = re.compile(
     r"[A-Ga-g](#|b|♯|♭| sharp| flat)?( ?(m|min|minor|maj|major|dorian|phrygian|lydian|mixolydian|locrian))?"
 )
@@ -65,6 +68,15 @@ class Params(AudioOutParams):
     bpm: float | None = Field(None, ge=20, le=300, description="beats a minute, added to the prompt")
     key: str | None = Field(None, max_length=20, description="such as `C minor` or `F# major`, added to the prompt")
     time_signature: str | None = Field(None, max_length=5, description="such as `3/4`, added to the prompt")
+    lyrics: Words | None = Field(
+        None, max_length=_suno_song.LIMITS["lyrics"], description="the words to sing (`suno/...` models)"
+    )
+    style: Words | None = Field(
+        None, max_length=_suno_song.LIMITS["style"], description="genre, mood, voice (`suno/...` models)"
+    )
+    title: Words | None = Field(None, max_length=_suno_song.LIMITS["title"], description="`suno/...` models")
+    instrumental: bool = Field(False, description="without a voice (`suno/...` models)")
+    max_wait_s: float | None = Field(None, ge=0, le=900, description="s; absent: 600 (`suno/...` models)")
     mbd: bool = Field(False, description="decode by Multi-Band Diffusion (32 kHz MusicGen): fewer artefacts, slower")
     trim_silence: bool = Field(False, description="cut silence off both ends")
     fade_in: float = Field(0.0, ge=0, le=60, description="s")
@@ -73,8 +85,10 @@ class Params(AudioOutParams):
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong with fields that are right by themselves."""
+        yield from _suno_song.faults(self)
         count = len(self.prompts) * self.n_samples
-        if self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
+        suno = _suno_song.is_meant(self.model)
+        if not suno and self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
             yield "prompt", "is required unless there is 'melody_audio' or 'continuation_audio'"
         if count > MAX_ITEMS:
             yield "n_samples", f"makes {count} pieces with {len(self.prompts)} prompts; at most {MAX_ITEMS} are made"
@@ -102,9 +116,12 @@ def status(models: Models) -> str:
 
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Checks the request against the model before anything is loaded, then generates."""
+    if _suno_song.is_meant(params.model):
+        description = _caption(params.prompts[0], params)
+        return _suno_song.run(params, job, models, description=description, finish=lambda take: _finished(take, params))
     family = cast(MusicGenFamily, models.families[FAMILY])
     model = _Model.chosen(family, params)
-    order = _order(params, job, model)
+    order = _order(params, job, models, model=model)
     _warn(params, job, model)
     generation = _generated(order, job, models, model=model, mbd=params.mbd)
     _warn_of(generation, order, job)
@@ -118,7 +135,8 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     return Reply(
         fields={
             "model_used": model.name,
-            "seed": used["seed"],
+            "seed": seeds[0],
+            "seeds": seeds,
             "steps_per_s": round(generation.steps_per_s, 2),
             "licence": model.licence,
         },
@@ -160,7 +178,7 @@ class _Model:
         return cls(name, tuple(row["conditioning"]), float(row["window_s"]), row["licence"])
 
 
-def _order(params: Params, job: Job, model: _Model) -> Order:
+def _order(params: Params, job: Job, models: Models, *, model: _Model) -> Order:
     texts = [_caption(prompt, params) for prompt in params.prompts for _ in range(params.n_samples)]
     return Order(
         texts=texts,
@@ -169,7 +187,7 @@ def _order(params: Params, job: Job, model: _Model) -> Order:
         stride=_stride(params, model),
         sampling=Sampling(params.temperature, params.top_k, params.top_p, params.cfg_coef),
         negative=params.negative_prompt.strip(),
-        melody=_melody(job),
+        melody=_melody(params, job, models),
         prompt=_prompt(params, job, model),
         include_prompt=params.include_prompt,
         partial=params.partial,
@@ -231,11 +249,13 @@ def _prompt(params: Params, job: Job, model: _Model) -> Audio | None:
     return replace(recording, waveform=recording.waveform[:, first:last])
 
 
-def _melody(job: Job) -> Audio | None:
-    melody = job.audio.get("melody_audio")
-    if melody is not None:
-        job.warn("The melody was taken from the whole mix: its drums and bass count as well.")
-    return melody
+def _melody(params: Params, job: Job, models: Models) -> Audio | None:
+    """The melody to follow, no more of it than the piece can take up."""
+    recording = job.audio.get("melody_audio")
+    if recording is None:
+        return None
+    needed = int(min(recording.duration, params.duration + MELODY_REST_S) * recording.sample_rate)
+    return melody_of(replace(recording, waveform=recording.waveform[:, :needed]), job, models)
 
 
 def _warn(params: Params, job: Job, model: _Model) -> None:
@@ -276,7 +296,7 @@ def _generated(order: Order, job: Job, models: Models, *, model: _Model, mbd: bo
     def with_diffusion(engine: Any) -> Generation:
         return models.run(FAMILY, DIFFUSION, lambda decoder: generate(engine, decoder), check=job.check)
 
-    with job.stage("generate", (0.0, 0.95)):
+    with job.stage("generate", (0.1, 0.95)):
         generation = models.run(FAMILY, model.name, with_diffusion if mbd else generate, check=job.check)
     job.timings.update(generation.timings)
     return generation

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import operations
+from operations._params import AudioOutParams, Params
 from tests.repository import ROOT
 from worker.settings import Settings
 
@@ -40,16 +41,30 @@ def operations_text() -> str:
     return "\n\n".join(_operation(name, module) for name, module in operations.catalog().items())
 
 
+def audio_out_table() -> str:
+    return _parameters(AudioOutParams, leave_out=())
+
+
 def _operation(name: str, module: operations.Operation) -> str:
     summary = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-    schema = module.Params.model_json_schema()
+    paragraphs = [f"### {name}", summary]
+    shared = tuple(AudioOutParams.model_fields) if issubclass(module.Params, AudioOutParams) else ()
+    if set(module.Params.model_fields) - set(shared):
+        paragraphs.append(_parameters(module.Params, leave_out=shared))
+    if shared:
+        paragraphs.append("Also takes the audio-out parameters (What comes back).")
+    return "\n\n".join(paragraphs)
+
+
+def _parameters(params: type[Params], *, leave_out: Collection[str]) -> str:
+    schema = params.model_json_schema()
     required = set(schema.get("required", ()))
     rows = [
         (f"`{key}`", _takes(field), "required" if key in required else _json(field.get("default")), _meaning(field))
-        for key, field in schema.get("properties", {}).items()
+        for key, field in schema["properties"].items()
+        if key not in leave_out
     ]
-    heading = f"### {name}\n\n{summary}"
-    return f"{heading}\n\n{table(('parameter', 'takes', 'default', 'meaning'), rows)}" if rows else heading
+    return table(("parameter", "takes", "default", "meaning"), rows)
 
 
 def _takes(field: Mapping[str, Any]) -> str:
@@ -68,7 +83,7 @@ def _takes(field: Mapping[str, Any]) -> str:
 
 
 def _json(value: Any) -> str:
-    return "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return "" if value in (None, "") else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _meaning(field: Mapping[str, Any]) -> str:
@@ -82,7 +97,12 @@ def models_table() -> str:
     return table(("model", "engine", "licence of the weights", "about"), rows)
 
 
-SECTIONS = {"settings": settings_table, "operations": operations_text, "models": models_table}
+SECTIONS = {
+    "settings": settings_table,
+    "audio_out": audio_out_table,
+    "operations": operations_text,
+    "models": models_table,
+}
 
 
 def filled(readme: str) -> str:

@@ -450,4 +450,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestLife.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)

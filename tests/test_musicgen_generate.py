@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,19 +162,27 @@ def test_the_same_seed_gives_the_same_samples_and_another_seed_others(engine: En
     assert not np.allclose(first, other)
 
 
-@pytest.mark.parametrize("duration", [1.0, 3.0])
-def test_an_item_of_a_batch_is_what_it_is_alone(engine: Engine, duration: float) -> None:
+@pytest.mark.parametrize("max_batch", [1, 2, 8])
+@pytest.mark.parametrize("duration", [0.6, 2.5])
+def test_an_item_of_a_batch_is_what_it_is_alone(engine: Engine, duration: float, max_batch: int) -> None:
     texts = ["slow piano", "fast techno with drums and bass 120 bpm", "slow piano", "", "slow bass"]
     seeds = [1, 2, 3, 4, 5]
-    batch = engine.generate(order(texts=texts, seeds=seeds, duration=duration)).items
+    together = replace(engine, max_batch=max_batch)
+    batch = together.generate(order(texts=texts, seeds=seeds, duration=duration)).items
     for text, seed, item in zip(texts, seeds, batch, strict=True):
         alone = engine.generate(order(texts=[text], seeds=[seed], duration=duration)).items[0]
         np.testing.assert_array_equal(item.waveform, alone.waveform)
 
 
-def test_a_batch_larger_than_the_limit_is_decoded_in_parts(text_engine: Engine) -> None:
-    made = text_engine.generate(order(texts=["slow piano"] * 9, seeds=list(range(9)), duration=0.5))
-    assert len({item.waveform.tobytes() for item in made.items}) == 9
+def test_items_are_decoded_in_batches_of_the_limit(text_engine: Engine) -> None:
+    several = order(texts=["slow piano"] * 5, seeds=list(range(5)), duration=0.5)
+    alone, in_twos, together = (replace(text_engine, max_batch=size).generate(several) for size in (1, 2, 8))
+    assert (alone.steps, in_twos.steps) == (5 * together.steps, 3 * together.steps)
+    assert len({item.waveform.tobytes() for item in together.items}) == 5
+
+
+def test_on_a_cpu_each_item_is_decoded_alone(text_engine: Engine) -> None:
+    assert text_engine.max_batch == 1
 
 
 def test_the_global_generator_is_neither_read_nor_moved(text_engine: Engine) -> None:

@@ -243,10 +243,11 @@ def _audiocraft_draws(rows: torch.Tensor, rule: Rule, temperature: float, top_p:
     return drawn
 
 
-@pytest.mark.parametrize("edge", [0.0, 1.0 - 2**-53])
-def test_the_ends_of_the_draw_hit_candidates_only(edge: float) -> None:
+@pytest.mark.parametrize("edge", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_ends_of_the_draw_hit_candidates_only(edge: float, dtype: torch.dtype) -> None:
     logits = torch.tensor([[-1e9, 1.0, 2.0, 0.5, -1e9]])[None]
-    uniforms = torch.full((1, 1), edge, dtype=torch.float64)
+    uniforms = torch.full((1, 1), edge, dtype=dtype)
     for rule in (Rule(top_k=3), Rule(top_k=0, nucleus=True), Rule(top_k=0)):
         code = pick(logits, uniforms, rule, temperature=torch.tensor(1.0), top_p=torch.tensor(0.99))
         assert int(code) in (1, 2, 3)

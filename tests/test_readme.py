@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import handler
 import pytest
 
+import handler
 from tests.readme_tables import README, filled
 from tests.repository import ROOT
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from audio import Audio
+from audio.recording import Sound
 from errors import CancelledError, DeadlineError
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -24,7 +25,12 @@ class Job:
         s3_config: RunPod's own per-request `s3Config`, if the job carries one.
         deadline: `time.monotonic()` value at which work must end, or None.
         cancel: set by the adapter when the control plane stops the job.
-        report: takes `{"stage", "percent"}`; throttled by whoever sends it, not here.
+        report: takes `{"stage", "percent", **facts}`; throttled by whoever sends it, not here.
+        facts: what a caller must learn even if the job fails (a paid task's id): stands in every later progress
+            update and in the details of every later error.
+        audio: the request's sounds by field.
+        long_audio: those of fields that are read by blocks, which may lie on disk.
+        closing: ends with the job; what lies on disk until then is entered here.
     """
 
     id: str
@@ -33,8 +39,11 @@ class Job:
     cancel: threading.Event = field(default_factory=threading.Event)
     report: Report = field(default=lambda update: None)
     audio: dict[str, Audio] = field(default_factory=dict)
+    long_audio: dict[str, Sound] = field(default_factory=dict)
+    closing: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     _stage: str = ""
     _span: tuple[float, float] = (0.0, 1.0)
 
@@ -57,7 +66,7 @@ class Job:
         self.check()
         start, end = self._span
         percent = 100 * (start + (end - start) * min(max(fraction, 0.0), 1.0))
-        self.report({"stage": self._stage, "percent": round(percent, 1)})
+        self.report({"stage": self._stage, "percent": round(percent, 1), **self.facts})
 
     @contextmanager
     def stage(self, name: str, span: tuple[float, float] = (0.0, 1.0)) -> Iterator[None]:

@@ -1,10 +1,27 @@
-"""Logging for people (readable lines) and for the platform (JSON lines); every record carries the job's id."""
+"""Logging for people (readable lines) and for the platform (JSON lines); every record carries the job's id.
+
+What leaves here holds no secret of the settings, no base64, no traceback and no file path of this machine.
+"""
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
+import json
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
+
+OUR_ROOMS = ("handler", "operations", "models", "worker", "audio", "errors", "demo")
+MAX_MESSAGE_CHARS = 2000
+MIN_SECRET_CHARS = 4
+PLATFORM_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
+
+# Runs that no sentence has: base64 (lines of MIME have 76 characters) and the repr of bytes.
+_PAYLOAD = re.compile(r"[A-Za-z0-9+/_=-]{64,}|(?:\\x[0-9a-fA-F]{2}){8,}")
 
 _job_id: contextvars.ContextVar[str] = contextvars.ContextVar("job_id", default="")
 
@@ -17,3 +34,69 @@ def job_context(job_id: str) -> Iterator[None]:
         yield
     finally:
         _job_id.reset(token)
+
+
+def id_of(job: object) -> str:
+    """The id that a job carries, if it is text."""
+    job_id = job.get("id") if type(job) is dict else None
+    return job_id if isinstance(job_id, str) else ""
+
+
+def configure(*, level: str, as_json: bool, secrets: Iterable[str] = ()) -> None:
+    """Sends our records from `level` on, and other libraries' warnings, to one place in one shape.
+
+    Args:
+        level: a name of `logging`'s.
+        as_json: the platform's JSON lines on stdout; else readable lines on stderr.
+        secrets: values to black out wherever they turn up.
+    """
+    sink = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
+    sink.setFormatter(Lines(as_json=as_json, secrets=secrets))
+    logging.basicConfig(handlers=[sink], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
+    for room in OUR_ROOMS:
+        logging.getLogger(room).setLevel(level)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)  # their text begins with a path of this machine
+
+
+def whereabouts(error: BaseException) -> str:
+    """`Type in our_module.function` of the innermost frame that is ours: enough to find a fault, and no values."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [(str(frame.f_globals.get("__name__", "")), frame.f_code.co_name) for frame in frames]
+    ours = [f"{module}.{function}" for module, function in modules if module.partition(".")[0] in OUR_ROOMS]
+    return f"{type(error).__name__} in {ours[-1] if ours else 'a library'}"
+
+
+class Lines(logging.Formatter):
+    """One line a record: cleaned, cut, and marked with the job's id."""
+
+    def __init__(self, *, as_json: bool, secrets: Iterable[str] = ()) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+        self._as_json = as_json
+        long_enough = {secret for secret in secrets if len(secret) >= MIN_SECRET_CHARS}
+        self._secrets = sorted(long_enough | {quote(secret, safe="") for secret in long_enough}, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = self.clean(f"{record.name}: {_text(record)}")
+        job_id = self.clean(_job_id.get())
+        if self._as_json:
+            level = PLATFORM_LEVELS.get(record.levelname, record.levelname)
+            return json.dumps({"requestId": job_id or None, "message": message, "level": level})
+        return f"{self.formatTime(record, self.datefmt)} {record.levelname:<7} [{job_id or '-'}] {message}"
+
+    def clean(self, text: str) -> str:
+        """`text` on one line, without secrets and payloads, cut to `MAX_MESSAGE_CHARS`."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        text = _PAYLOAD.sub(lambda run: f"<{len(run[0])} characters>", text)
+        text = "".join(c if c.isprintable() else " " for c in text[: MAX_MESSAGE_CHARS + 1])
+        return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "..."
+
+
+def _text(record: logging.LogRecord) -> str:
+    try:
+        message = record.getMessage()
+    except (TypeError, ValueError, KeyError):  # arguments that do not fit: never a reason to lose the record
+        message = str(record.msg)
+    error = record.exc_info[1] if record.exc_info else None
+    return message if error is None else f"{message} ({whereabouts(error)})"

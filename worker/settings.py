@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 MEBIBYTE = 1024 * 1024
 
@@ -38,16 +38,45 @@ def _switch(text: str) -> bool:
     return known[text.strip().lower()]
 
 
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError("at least 1")
+    return count
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    known = {name: name for name in names}
+    return lambda text: known[text.strip().upper()]
+
+
 def _variable(name: str, parse: Callable[[str], Any], default: Any, *, secret: bool = False, doc: str) -> Any:
     metadata = {"variable": name, "parse": parse, "doc": doc, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class _Environment:
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Reads every variable; an unreadable one raises `SettingsError` that names it, without its value."""
+        environ = os.environ if environ is None else environ
+        given = {
+            f.name: _read(f.metadata, environ) for f in fields(cls) if environ.get(f.metadata["variable"], "") != ""
+        }
+        return cls(**given)
+
+    def secrets(self) -> tuple[str, ...]:
+        """The values that may stand in no log and no reply."""
+        return tuple(str(getattr(self, f.name)) for f in fields(self) if f.metadata["secret"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(_Environment):
     """The worker's settings, read by `Settings.from_env()`; a test compares the README's table with them."""
 
-    rvc_models_dir: Path | None = _variable("RVC_MODELS_DIR", Path, None, doc="Folder of voices, one sub-folder each")
+    rvc_models_dir: Path | None = _variable(
+        "RVC_MODELS_DIR", Path, None, doc="Folder of voices, one sub-folder each (for covers: not used yet)"
+    )
     models_dir: Path | None = _variable("MODELS_DIR", Path, None, doc="Folder of all other weights")
     preload: tuple[str, ...] = _variable(
         "PRELOAD", _names, (), doc="Models to load before the first job, `family/name`, by comma"
@@ -83,21 +112,40 @@ class Settings:
     suno_api_token: str = _variable("SUNO_API_TOKEN", str, "", secret=True, doc="Key of a Suno API provider")
     suno_api_base_url: str = _variable("SUNO_API_BASE_URL", str, "https://api.sunoapi.org", doc="Its API")
     suno_upload_base_url: str = _variable(
-        "SUNO_UPLOAD_BASE_URL", str, "https://sunoapiorg.redpandaai.co", doc="Its upload service"
+        "SUNO_UPLOAD_BASE_URL", str, "", doc="Its upload service; empty = the one that belongs to the API"
     )
-    suno_callback_url: str = _variable("SUNO_CALLBACK_URL", str, "", doc="Callback that providers insist on")
-    suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", int, 10, doc="Most Suno submissions a minute")
-    concurrency: int = _variable("CONCURRENCY", int, 1, doc="Jobs in hand at once (device work stays one at a time)")
-    log_level: str = _variable("LOG_LEVEL", str, "INFO", doc="`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    suno_callback_url: str = _variable(
+        "SUNO_CALLBACK_URL",
+        str,
+        "https://callback.invalid/suno",
+        doc="Callback that providers insist on; nothing has to listen there",
+    )
+    suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", _count, 10, doc="Most Suno submissions a minute")
+    concurrency: int = _variable("CONCURRENCY", _count, 1, doc="Jobs in hand at once (device work stays one at a time)")
+    cancel_grace_s: float = _variable(
+        "CANCEL_GRACE_S", float, 30.0, doc="Seconds that a cancelled job may take to stop before the worker restarts"
+    )
+    log_level: str = _variable(
+        "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", doc="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
+    )
 
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Reads every variable; an unreadable one raises `SettingsError` that names it, without its value."""
-        environ = os.environ if environ is None else environ
-        given = {
-            f.name: _read(f.metadata, environ) for f in fields(cls) if environ.get(f.metadata["variable"], "") != ""
-        }
-        return cls(**given)
+
+@dataclass(frozen=True, kw_only=True)
+class Platform(_Environment):
+    """What RunPod itself sets in a worker's environment; no setting for people, so not in the README's table."""
+
+    endpoint_id: str = _variable("RUNPOD_ENDPOINT_ID", str, "", doc="Endpoint that this worker serves")
+    pod_id: str = _variable("RUNPOD_POD_ID", str, "", doc="This worker's id")
+    job_url: str = _variable("RUNPOD_WEBHOOK_GET_JOB", str, "", doc="Where jobs are taken from")
+    done_url: str = _variable("RUNPOD_WEBHOOK_POST_OUTPUT", str, "", doc="Where results and progress are posted to")
+    api_key: str = _variable("RUNPOD_AI_API_KEY", str, "", secret=True, doc="Key for both")
+    realtime_port: int = _variable("RUNPOD_REALTIME_PORT", int, 0, doc="Port of the realtime API, 0 = none")
+    sdk_log_level: str = _variable(
+        "RUNPOD_LOG_LEVEL",
+        _one_of("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR"),
+        "",
+        doc="the SDK's own log level: `NOTSET`, `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`",
+    )
 
 
 def _read(metadata: Mapping[str, Any], environ: Mapping[str, str]) -> Any:

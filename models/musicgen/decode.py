@@ -143,6 +143,9 @@ def allocate(lm: LanguageModel, room: Room) -> State:
     heads = (shape.heads, room.columns, shape.head_dim)
     text = (2, room.attending, shape.heads, room.text, shape.head_dim)
 
+    # What is drawn is computed in float64, which Apple's GPUs do not have.
+    fine = torch.float32 if device.type == "mps" else torch.float64
+
     def number(dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros((), dtype=dtype, device=device)
 
@@ -153,14 +156,14 @@ def allocate(lm: LanguageModel, room: Room) -> State:
         if room.attending
         else None,
         sequence=torch.zeros(room.batch, shape.codebooks, room.columns, dtype=torch.long, device=device),
-        uniforms=torch.zeros(room.batch, room.columns, shape.codebooks, dtype=torch.float64, device=device),
+        uniforms=torch.zeros(room.batch, room.columns, shape.codebooks, dtype=fine, device=device),
         positions=lm.positions(room.columns),
         pads=torch.zeros(room.rows, dtype=torch.long, device=device),
         pad_bias=torch.zeros(room.rows, 1, 1, room.columns, dtype=lm.dtype, device=device) if room.padded else None,
         slot=torch.zeros(1, dtype=torch.long, device=device),
         guidance=number(torch.float32),
-        temperature=number(torch.float64),
-        top_p=number(torch.float64),
+        temperature=number(fine),
+        top_p=number(fine),
     )
 
 

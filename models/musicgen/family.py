@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from errors import InvalidRequestError, ModelError, unknown_name
+from models.device import cpu_multiplies_bfloat16
 from models.musicgen.catalog import (
     BY_NAME,
     CATALOG,
     DEMO,
+    DEMO_LICENCE,
     DIFFUSION_FILE,
     DIFFUSION_HUB_ID,
     NON_COMMERCIAL,
@@ -34,7 +36,7 @@ class MusicGenFamily:
     Args:
         weights: where checkpoints lie.
         demo: folder of the demo checkpoint.
-        on_gpu: whether engines go to a GPU, where a weight takes 2 bytes instead of 4.
+        on_gpu: whether engines go to a GPU, where a weight takes 2 bytes; on most CPUs it takes 4.
     """
 
     name = "musicgen"
@@ -105,7 +107,7 @@ class MusicGenFamily:
         if name == DIFFUSION:
             path = self._diffusion_file()
             return path.stat().st_size if path else PARTS_BYTES
-        weight_bytes = 2 if self._on_gpu() else 4
+        weight_bytes = 2 if self._on_gpu() or cpu_multiplies_bfloat16() else 4
         folder = self._folder(name)
         if folder is None:
             return BY_NAME[name].parameters * 1_000_000 * weight_bytes + PARTS_BYTES
@@ -120,6 +122,10 @@ class MusicGenFamily:
         from models.musicgen.load import load_engine
 
         return load_engine(self._complete(name), device=device)
+
+    def fetch(self, name: str) -> None:
+        """Downloads what the model still lacks."""
+        self._complete(name)
 
     def _names(self) -> list[str]:
         local = [name for name in map(catalog_name, self._weights.checkpoint_names()) if name not in BY_NAME]
@@ -238,7 +244,7 @@ def _published(entry: Entry) -> dict[str, Any]:
 
 
 def _licence(name: str) -> str:
-    return "as this repository" if name == DEMO else "unknown: as its maker says"
+    return DEMO_LICENCE if name == DEMO else "unknown: as its maker says"
 
 
 def _fits(path: Path, description: Description) -> bool:

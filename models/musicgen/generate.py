@@ -21,7 +21,7 @@ from models.musicgen.lm import LanguageModel
 from models.musicgen.order import Generation, Order, Progress, silent, span
 from models.musicgen.windows import Sight, sights, steadied
 
-MAX_BATCH = 8
+GPU_BATCH = 8
 CODEC_SHARE = 0.1  # of the progress
 MBD_CHUNK = 30.0  # s decoded at a time by another decoder than the codec's own
 MBD_CONTEXT = 1.0  # s decoded beside a chunk on either side and thrown away, so that no seam is heard
@@ -57,6 +57,8 @@ class Engine:
     Args:
         runner: moves the language model on by the device's fastest way.
         window: s.
+        max_batch: items decoded together. 1 in float32 on a CPU, where an item shall be what it is alone: the products
+            round differently for other numbers of rows, enough to part from that once in some hundred pieces.
     """
 
     lm: LanguageModel
@@ -64,6 +66,7 @@ class Engine:
     listener: Listener
     codec: Codec
     window: float
+    max_batch: int = 1
 
     @property
     def memory_bytes(self) -> int:
@@ -77,10 +80,10 @@ class Engine:
 
     @torch.inference_mode()
     def generate(self, order: Order, *, progress: Progress = silent, decoder: Decoder | None = None) -> Generation:
-        """Makes every item of `order`, `MAX_BATCH` at a time.
+        """Makes every item of `order`, `max_batch` at a time.
 
         `progress` is called with 0..1 at every step; what it raises ends the work, and the engine stays fit for the
-        next. In float32 on the CPU an item is what it would be alone: texts of other lengths beside it are masked.
+        next. An item depends on its own text and seed alone: what pads a shorter text beside a longer one is masked.
         """
         tally = _Tally()
         with tally.stage("condition_s"):
@@ -134,7 +137,8 @@ class _Work:
     def all_codes(self, progress: Progress) -> tuple[list[torch.Tensor], bool]:
         """`[1, K, frames]` for each item, prompt first; and whether that is all, or what there was at the deadline."""
         count = len(self.order.texts)
-        batches = [range(count)[first : first + MAX_BATCH] for first in range(0, count, MAX_BATCH)]
+        size = self.engine.max_batch
+        batches = [range(count)[first : first + size] for first in range(0, count, size)]
         made: list[torch.Tensor] = []
         for number, batch in enumerate(batches):
             part = span(progress, number / len(batches), (number + 1) / len(batches))

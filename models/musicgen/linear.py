@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from models.device import cpu_multiplies_bfloat16
+
 Activation = Literal["none", "gelu", "relu"]
 
 
@@ -73,21 +75,18 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: A
 
 
 def weight_type(device: str) -> torch.dtype:
-    """What weights are kept in: float16 on a GPU, as upstream; on a CPU bfloat16 where it multiplies that natively."""
+    """What weights are kept in: float16 on a GPU, as upstream; bfloat16 on a CPU that multiplies it itself, else float32.
+
+    Where the CPU does not, oneDNN emulates it, slower than float32.
+    """
     if device != "cpu":
         return torch.float16
-    return torch.bfloat16 if _can_pack() and _multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() and _can_pack() else torch.float32
 
 
 def stream_type(device: str) -> torch.dtype:
     """What activations are added up in."""
     return torch.float32 if device == "cpu" else torch.float16
-
-
-@functools.cache
-def _multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for it; without them oneDNN's emulation is slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @functools.cache

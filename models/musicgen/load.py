@@ -13,10 +13,11 @@ import torch
 
 from errors import ModelError
 from models.cache import is_out_of_memory
+from models.device import require
 from models.musicgen.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.decode import Runner, StepByStep
 from models.musicgen.describe import Description
-from models.musicgen.generate import Engine
+from models.musicgen.generate import GPU_BATCH, Engine
 from models.musicgen.graphs import Captured
 from models.musicgen.linear import weight_type
 from models.musicgen.listen import Listener
@@ -37,15 +38,18 @@ def load_engine(description: Description, *, device: str, dtype: torch.dtype | N
         ModelError: a part does not build or does not fit; the message names it.
     """
     assert not description.to_fetch, description.to_fetch
-    with translated(description.folder, LM_FILE):
+    require(device)
+    dtype = dtype or weight_type(device)
+    with _without_progress_bars(), translated(description.folder, LM_FILE):
         package = read_package(description.folder / LM_FILE)
         settings, state = plain_settings(package["xp.cfg"]), package["best_state"]
         shape = Shape.of(settings)
-        lm = load_language_model(state, shape, device=device, dtype=dtype or weight_type(device))
+        lm = load_language_model(state, shape, device=device, dtype=dtype)
         listener = _listener(description, settings, state, shape, device)
-    with translated(description.folder, CODEC_FILE):
+    with _without_progress_bars(), translated(description.folder, CODEC_FILE):
         codec = _codec(description, settings, device)
-    return Engine(lm=lm, runner=_runner(lm), listener=listener, codec=codec, window=description.window)
+    max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
+    return Engine(lm, _runner(lm), listener, codec, description.window, max_batch)
 
 
 def read_package(path: Path) -> Mapping[Any, Any]:
@@ -123,6 +127,20 @@ def _codec(description: Description, settings: Mapping[str, Any], device: str) -
         package = read_package(description.folder / CODEC_FILE)
         model = from_audiocraft(package["best_state"], plain_settings(package["xp.cfg"]), device)
     return Codec(model, codebooks=description.codebooks // (2 if stereo else 1), stereo=stereo)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws one on stderr for every part that it reads, which a log of lines has no use for."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

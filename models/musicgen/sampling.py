@@ -39,7 +39,7 @@ def pick(
 
     Args:
         logits: `[B, K, card]`.
-        uniforms: `[B, K]` float64 in [0, 1).
+        uniforms: `[B, K]` in [0, 1), float64 (float32 on devices without it).
         temperature: > 0, one number.
         top_p: one number; counts where the rule has `nucleus`.
 
@@ -48,16 +48,18 @@ def pick(
     """
     if rule.greedy:
         return logits.argmax(-1)
-    # In float64, so that uniform * total < total holds and rounding does not shift which candidate is hit.
-    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    # In the draws' float64 where the device has it, so that rounding does not shift which candidate is hit.
+    probabilities = torch.softmax(logits.to(uniforms.dtype) / temperature, dim=-1)
     if rule.nucleus:
         probabilities = _keep_top_p(probabilities, top_p)
     elif 0 < rule.top_k < probabilities.shape[-1]:
         smallest = probabilities.topk(rule.top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
         probabilities = probabilities * (probabilities >= smallest)
     cumulative = probabilities.cumsum(-1)
-    target = uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+    total = cumulative[..., -1:]
+    last = (cumulative < total).sum(-1)  # the last candidate; beyond it only rounding could lead
+    hit = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * total, right=True).squeeze(-1)
+    return torch.minimum(hit, last)
 
 
 def _keep_top_p(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ class HuggingFaceHub:
     endpoint: str | None = None
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        import httpx
+        import httpx2
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -42,7 +42,7 @@ class HuggingFaceHub:
             folder = snapshot_download(
                 hub_id, allow_patterns=list(patterns), cache_dir=self.cache, endpoint=self.endpoint
             )
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
             raise ModelError(
                 f"'{hub_id}' is not here and could not be downloaded ({type(error).__name__}). Put its files into a "
                 "folder below MODELS_DIR, or give the worker a way to the Hugging Face hub.",

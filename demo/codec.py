@@ -1,0 +1,235 @@
+"""Trains the EnCodec: 32 kHz mono to 50 frames a second of 4 codes and back. Built by audiocraft from `CONFIG`."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from torch import nn
+
+from demo.render import BUILD, SAMPLE_RATE, load_audio
+from models.musicgen.audiocraft_import import import_audiocraft
+
+CHECKPOINT = BUILD / "codec.pt"
+CODES = BUILD / "codes.npy"
+CLIP = SAMPLE_RATE
+WARM_UP = 250
+FFT_SIZES = (2048, 512, 128)
+
+# The keys and meanings of audiocraft's own encodec solver config; only the sizes are small.
+CONFIG = """
+compression_model: encodec
+sample_rate: 32000
+channels: 1
+encodec:
+  autoencoder: seanet
+  quantizer: rvq
+  sample_rate: ${sample_rate}
+  channels: ${channels}
+  causal: false
+  renormalize: false
+seanet:
+  dimension: 64
+  channels: ${channels}
+  causal: false
+  n_filters: 16
+  n_residual_layers: 1
+  ratios: [8, 5, 4, 4]
+  activation: ELU
+  activation_params: {alpha: 1.0}
+  norm: weight_norm
+  norm_params: {}
+  kernel_size: 7
+  residual_kernel_size: 3
+  last_kernel_size: 7
+  dilation_base: 2
+  pad_mode: constant
+  true_skip: true
+  compress: 2
+  lstm: 0
+  disable_norm_outer_blocks: 0
+  encoder: {}
+  decoder: {trim_right_ratio: 1.0, final_activation: Tanh, final_activation_params: null}
+rvq:
+  n_q: 4
+  q_dropout: false
+  bins: 512
+  decay: 0.99
+  kmeans_init: true
+  kmeans_iters: 20
+  threshold_ema_dead_code: 2
+  orthogonal_reg_weight: 0.0
+  orthogonal_reg_active_codes_only: false
+"""
+
+
+def build() -> Any:
+    """A new EncodecModel with random weights (audiocraft is untyped, hence Any)."""
+    import_audiocraft()
+    from audiocraft.models import builders
+
+    return builders.get_compression_model(OmegaConf.create({**OmegaConf.create(CONFIG), "device": "cpu"}))
+
+
+def scale_weights(model: Any, clips: torch.Tensor) -> None:
+    """Give every convolution outputs of unit variance on real clips (LSUV, Mishkin and Matas 2016).
+
+    With torch's own initialisation the signal fades over the thirty layers and the first thousand steps go to waste.
+    """
+
+    def rescale(conv: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
+        factor = output.std() / (0.12 if conv.out_channels == 1 else 1.0)
+        conv.weight_g.data /= factor
+        return output / factor
+
+    convs: list[Any] = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
+    with torch.no_grad():
+        for conv in convs:
+            nn.init.zeros_(conv.bias)
+        handles = [conv.register_forward_hook(rescale) for conv in convs]
+        model.decoder(model.encoder(clips))
+    for handle in handles:
+        handle.remove()
+
+
+def load(path: Path = CHECKPOINT) -> Any:
+    """The trained codec in eval mode."""
+    model = build()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
+class SpectralLoss(nn.Module):
+    """L1 between log mel spectrograms and between magnitudes, at several resolutions (as in DAC and EnCodec)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import librosa
+
+        self.windows = nn.ParameterList(
+            nn.Parameter(torch.hann_window(size), requires_grad=False) for size in FFT_SIZES
+        )
+        mels = [librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=min(80, size // 8)) for size in FFT_SIZES]
+        self.mels = nn.ParameterList(nn.Parameter(torch.from_numpy(mel), requires_grad=False) for mel in mels)
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Waveforms [B, 1, T] to a scalar."""
+        loss = torch.zeros(())
+        both = torch.cat([output, target]).squeeze(1)
+        for size, window, mel in zip(FFT_SIZES, self.windows, self.mels, strict=True):
+            spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
+            magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()
+            log_mel = torch.log(mel @ magnitude + 1e-3)
+            loss = loss + _halves(log_mel) + 0.5 * _halves(magnitude) / math.sqrt(size) * 4
+        return loss / len(FFT_SIZES)
+
+
+def _halves(both: torch.Tensor) -> torch.Tensor:
+    output, target = both.chunk(2)
+    return (output - target).abs().mean()
+
+
+def _batch(audio: NDArray[np.int16], size: int, rng: np.random.Generator) -> torch.Tensor:
+    """Random one-second clips [size, 1, CLIP] with random gain."""
+    rows = rng.integers(0, len(audio), size)
+    starts = rng.integers(0, audio.shape[1] - CLIP, size)
+    clips = np.stack([audio[row, start : start + CLIP] for row, start in zip(rows, starts, strict=True)])
+    gains = rng.uniform(0.6, 1.1, (size, 1)).astype(np.float32)
+    return torch.from_numpy(clips.astype(np.float32) / 32768 * gains).unsqueeze(1)
+
+
+def _start_quantizing(model: Any, clips: torch.Tensor) -> None:
+    """Initialise the codebooks by k-means on the latents of a trained encoder: on untrained ones they collapse."""
+    model.quantizer.eval()
+    with torch.no_grad():
+        model.quantizer(model.encoder(clips), model.frame_rate)
+    model.quantizer.train()
+    for layer in model.quantizer.vq.layers:
+        # The usual 2 is for large batches; ours gives a code about one vector a step.
+        layer._codebook.threshold_ema_dead_code = 0.15
+
+
+def train(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0) -> None:
+    """Train for `minutes` on what is rendered by then; the learning rate falls as a cosine over that time."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model, spectral = build().train(), SpectralLoss()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
+    start, step, audio = time.monotonic(), 0, load_audio()
+    scale_weights(model, _batch(audio, 32, rng))
+    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+        if step % 200 == 0:
+            audio = load_audio()
+        for group in optimizer.param_groups:
+            group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+        clips = _batch(audio, batch_size, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = model.encoder(clips)
+        latent = latent.float()
+        if step == WARM_UP:
+            _start_quantizing(model, _batch(audio, 96, rng))
+        quantized = model.quantizer(latent, model.frame_rate) if step >= WARM_UP else None
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.decoder(quantized.x if quantized else latent)
+        output = output.float()[..., :CLIP]
+        mel = spectral(output, clips)
+        commitment = 0.5 * quantized.penalty if quantized else 1e-4 * latent.square().mean()
+        loss = mel + 2 * (output - clips).abs().mean() + commitment
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            used = [len(codes.unique()) for codes in quantized.codes.transpose(0, 1)] if quantized else []
+            seconds = time.monotonic() - start
+            print(f"{step} {seconds:.0f}s spectral {mel:.4f} l1 {(output - clips).abs().mean():.4f} "
+                  f"latent {latent.std():.3f} codes {used}", flush=True)  # fmt: skip
+        if step % 200 == 199:
+            torch.save(model.state_dict(), CHECKPOINT)
+        step += 1
+    torch.save(model.state_dict(), CHECKPOINT)
+
+
+def finish_decoder(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 1) -> None:
+    """Train the decoder alone on stored codes. The codes stay what they are, so the language model stays valid."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    model, spectral = load().train(), SpectralLoss()
+    codes, audio = np.load(CODES), load_audio()
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
+    start, step = time.monotonic(), 0
+    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+        crop, clips = _coded_batch(codes, audio, batch_size, rng)
+        with torch.no_grad():
+            latent = model.quantizer.decode(crop)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.decoder(latent)
+        output = output.float()[..., :CLIP]
+        mel = spectral(output, clips)
+        optimizer.zero_grad()
+        (mel + 2 * (output - clips).abs().mean()).backward()
+        nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            seconds = time.monotonic() - start
+            print(f"{step} {seconds:.0f}s spectral {mel:.4f} l1 {(output - clips).abs().mean():.4f}", flush=True)
+        step += 1
+    torch.save(model.state_dict(), CHECKPOINT)
+
+
+def _coded_batch(
+    codes: NDArray[np.uint16], audio: NDArray[np.int16], size: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random one-second crops: codes [size, K, 50] int64 and the waveforms [size, 1, CLIP] they stand for."""
+    hop = 640
+    frames = CLIP // hop
+    picks = [(rng.integers(0, len(codes)), rng.integers(0, codes.shape[2] - frames)) for _ in range(size)]
+    crops = np.stack([codes[row][:, at : at + frames] for row, at in picks]).astype(np.int64)
+    clips = np.stack([audio[row, at * hop : at * hop + CLIP] for row, at in picks]).astype(np.float32) / 32768
+    return torch.from_numpy(crops), torch.from_numpy(clips).unsqueeze(1)

@@ -1,0 +1,226 @@
+"""Trains the language model and its text encoder on the codes of the rendered pieces."""
+
+import json
+import math
+import random
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from torch import nn
+
+from demo import text
+from demo.compose import BEATS_PER_BAR
+from demo.render import BUILD
+from models.musicgen.audiocraft_import import import_audiocraft
+
+CHECKPOINT = BUILD / "lm.pt"
+T5_START = BUILD / "t5_start"
+FRAME_RATE = 50
+HELD_OUT = 32
+CODEBOOK_WEIGHTS = (1.5, 1.0, 0.8, 0.7)
+
+# The keys of audiocraft's MusicGen solver config, with MusicGen's own values wherever size does not matter.
+CONFIG = """
+lm_model: transformer_lm
+sample_rate: 32000
+channels: 1
+dataset: {segment_duration: 30}
+codebooks_pattern:
+  modeling: delay
+  delay: {delays: [0, 1, 2, 3], flatten_first: 0, empty_initial: 0}
+transformer_lm:
+  dim: 192
+  num_heads: 3
+  num_layers: 6
+  hidden_scale: 4
+  n_q: 4
+  card: 512
+  dropout: 0.0
+  emb_lr: null
+  activation: gelu
+  norm_first: true
+  bias_ff: false
+  bias_attn: false
+  bias_proj: false
+  past_context: null
+  causal: true
+  custom: false
+  memory_efficient: true
+  attention_as_float32: false
+  layer_scale: null
+  positional_embedding: sin
+  xpos: false
+  checkpointing: none
+  weight_init: gaussian
+  depthwise_init: current
+  zero_bias_init: true
+  norm: layer_norm
+  cross_attention: false
+  qk_layer_norm: false
+  qk_layer_norm_cross: false
+  attention_dropout: null
+  kv_repeat: 1
+  two_step_cfg: false
+attribute_dropout: {}
+classifier_free_guidance: {training_dropout: 0.15, inference_coef: 3.0}
+fuser:
+  cross_attention_pos_emb: false
+  cross_attention_pos_emb_scale: 1
+  sum: []
+  prepend: []
+  cross: [description]
+  input_interpolate: []
+conditioners:
+  args: {merge_text_conditions_p: 0.0, drop_desc_p: 0.0}
+  description:
+    model: t5
+    t5: {name: t5-base, finetune: false, word_dropout: 0.0, normalize_text: false}
+"""
+
+
+def known_t5(folder: Path) -> str:
+    """The name of a local T5 folder, after telling audiocraft, which only accepts names that it knows, about it."""
+    import_audiocraft()
+    from audiocraft.modules.conditioners import T5Conditioner
+
+    name = str(folder)
+    if name not in T5Conditioner.MODELS:
+        T5Conditioner.MODELS.append(name)
+    T5Conditioner.MODELS_DIMS[name] = json.loads((folder / "config.json").read_text())["d_model"]
+    return name
+
+
+def build(t5_folder: Path = T5_START) -> Any:
+    """A new LMModel with random weights; its T5 is part of it and trains along."""
+    cfg = OmegaConf.create({**OmegaConf.create(CONFIG), "device": "cpu", "dtype": "float32"})
+    cfg.conditioners.description.t5.name, cfg.conditioners.description.t5.finetune = known_t5(t5_folder), True
+    from audiocraft.models import builders
+
+    return builders.get_lm_model(cfg)
+
+
+def encode_all() -> None:
+    """Write build/codes.npy: the codes of every rendered piece, [N, K, frames] uint16."""
+    from demo import codec
+    from demo.render import load_audio
+
+    model, audio = codec.load(), load_audio()
+    rows = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for clip in audio:
+            waveform = torch.from_numpy(clip.astype(np.float32) / 32768)[None, None]
+            rows.append(model.quantizer.encode(model.encoder(waveform).float())[0].to(torch.int16).numpy())
+    np.save(codec.CODES, np.stack(rows).astype(np.uint16))
+
+
+class Crops:
+    """Batches of codes and captions. Most crops begin on a bar, as a piece does; the rest anywhere, to be continued."""
+
+    def __init__(self, codes: NDArray[np.uint16], pieces: list[dict[str, Any]], seed: int) -> None:
+        self.codes, self.pieces, self.rng = codes, pieces, random.Random(seed)
+
+    def batch(self, size: int, frames: int) -> tuple[torch.Tensor, list[str]]:
+        """`size` random crops, [size, K, frames] int64, and what is said of each."""
+        rows = [self.rng.randrange(len(self.pieces)) for _ in range(size)]
+        crops = [self.codes[row][:, (at := self._start(row, frames)) : at + frames] for row in rows]
+        captions = [self._reword(self.rng.choice(self.pieces[row]["captions"])) for row in rows]
+        return torch.from_numpy(np.stack(crops).astype(np.int64)), captions
+
+    def _start(self, row: int, frames: int) -> int:
+        last = self.codes.shape[-1] - frames
+        if self.rng.random() < 0.2:
+            return self.rng.randrange(last + 1)
+        bar: float = 60 / self.pieces[row]["bpm"] * BEATS_PER_BAR * FRAME_RATE
+        return round(self.rng.randrange(int(last / bar) + 1) * bar)
+
+    def _reword(self, caption: str) -> str:
+        """Lower case; now and then with a word too many, of known or unknown letters."""
+        words = caption.lower().split(" ")
+        while self.rng.random() < 0.15:
+            letters = "".join(self.rng.choices("etaoinshrdlucmfwypvbgk", k=self.rng.randint(2, 8)))
+            words.insert(self.rng.randrange(len(words) + 1), self.rng.choice((letters, self.rng.choice(text.FILLER))))
+        # A number glued to its unit is two pieces for the tokenizer; spelled apart it is the trained one.
+        return re.sub(r"(\d)bpm", r"\1 bpm", " ".join(words)) if self.rng.random() < 0.5 else " ".join(words)
+
+
+def loss_of(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    """Mean cross-entropy of each codebook over the valid steps of the delay pattern, [K]."""
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
+    conditions = [ConditioningAttributes(text={"description": caption}) for caption in captions]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.compute_predictions(codes, conditions)
+    losses = []
+    for k in range(codes.shape[1]):
+        valid = output.mask[:, k]
+        losses.append(nn.functional.cross_entropy(output.logits[:, k][valid].float(), codes[:, k][valid]))
+    return torch.stack(losses)
+
+
+def load_pieces() -> tuple[NDArray[np.uint16], list[dict[str, Any]]]:
+    codes = np.load(BUILD / "codes.npy")
+    return codes, json.loads((BUILD / "pieces.json").read_text())[: len(codes)]
+
+
+def train(minutes: float, batch_size: int = 8, peak_lr: float = 1e-3, seed: int = 0) -> None:
+    """Train for `minutes`; seven batches in eight are 10 s long, the eighth 30 s."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    codes, pieces = load_pieces()
+    text.build(T5_START, [caption for piece in pieces for caption in piece["captions"]])
+    model = build().train()
+    crops = Crops(codes[HELD_OUT:], pieces[HELD_OUT:], seed)
+    checks = Crops(codes[:HELD_OUT], pieces[:HELD_OUT], seed)
+    optimizer = _optimizer(model, peak_lr)
+    weights = torch.tensor(CODEBOOK_WEIGHTS)
+    start, step, mean = time.monotonic(), 0, torch.zeros(4)
+    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
+        _set_lr(optimizer, step, progress)
+        long = step % 8 == 7
+        losses = loss_of(model, *crops.batch(max(1, batch_size // 3) if long else batch_size, 1500 if long else 500))
+        optimizer.zero_grad()
+        torch.autograd.backward((losses * weights).mean())
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        mean = losses.detach() if step == 0 else 0.98 * mean + 0.02 * losses.detach()
+        if step % 50 == 0:
+            print(f"{step} {time.monotonic() - start:.0f}s train {_show(mean)}", flush=True)
+        if step % 250 == 249:
+            torch.save(model.state_dict(), CHECKPOINT)
+            print(f"{step} held out {_show(_check(model, checks))}", flush=True)
+        step += 1
+    torch.save(model.state_dict(), CHECKPOINT)
+    print(f"{step} held out {_show(_check(model, checks))}", flush=True)
+
+
+def _optimizer(model: Any, lr: float) -> torch.optim.AdamW:
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.97), fused=True)
+
+
+def _set_lr(optimizer: torch.optim.AdamW, step: int, progress: float) -> None:
+    peak = optimizer.defaults["lr"]
+    for group in optimizer.param_groups:
+        group["lr"] = peak * min(1.0, (step + 1) / 150) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+
+
+def _check(model: Any, checks: Crops) -> torch.Tensor:
+    """Loss on the same crops of pieces that are never trained on."""
+    checks.rng = random.Random(0)
+    model.eval()
+    with torch.no_grad():
+        losses = torch.stack([loss_of(model, *checks.batch(8, 500)) for _ in range(3)]).mean(0)
+    model.train()
+    return losses
+
+
+def _show(losses: torch.Tensor) -> str:
+    return " ".join(f"{value:.3f}" for value in losses.tolist()) + f" mean {losses.mean():.3f}"

@@ -1,0 +1,84 @@
+"""Makes the demo model from nothing: `python -m demo.make_music all`, or one step at a time."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from demo import checkpoint, codec, evaluate, lm, render
+from demo.captions import captions
+from demo.compose import compose, midi_bytes
+
+PIECES = 1150
+PICTURE = Path(__file__).parent / "spectrograms.png"
+
+
+def _compose(args: argparse.Namespace) -> None:
+    folder = render.BUILD / "midi"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(args.pieces):
+        (folder / f"{seed:05}.mid").write_bytes(midi_bytes(compose(seed)))
+
+
+def _captions(args: argparse.Namespace) -> None:
+    for seed in range(args.pieces):
+        print(*captions(compose(seed), 3), sep="\n")
+
+
+def _render(args: argparse.Namespace) -> None:
+    render.render_all(args.pieces)
+
+
+def _codec(args: argparse.Namespace) -> None:
+    codec.train(args.codec_minutes)
+
+
+def _lm(args: argparse.Namespace) -> None:
+    lm.encode_all()
+    lm.train(args.lm_minutes)
+
+
+def _finish(args: argparse.Namespace) -> None:
+    codec.finish_decoder(args.finish_minutes)
+
+
+def _export(_: argparse.Namespace) -> None:
+    checkpoint.export()
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    evaluate.evaluate(evaluate.LOOK_SEED if args.look else evaluate.TEST_SEED)
+    if not args.look:
+        evaluate.picture(PICTURE)
+
+
+def _all(args: argparse.Namespace) -> None:
+    for step in (_render, _codec, _lm, _finish, _export, _evaluate):
+        step(args)
+
+
+STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "compose": _compose, "captions": _captions, "render": _render, "codec": _codec, "lm": _lm,
+    "finish": _finish, "export": _export,
+    "evaluate": _evaluate, "all": _all,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Read the step and its sizes from the command line and run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--pieces", type=int, default=PIECES)
+    parser.add_argument("--codec-minutes", type=float, default=17)
+    parser.add_argument("--lm-minutes", type=float, default=32)
+    parser.add_argument("--finish-minutes", type=float, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--look", action="store_true", help="evaluate on the captions used while developing")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    STEPS[args.step](args)
+
+
+if __name__ == "__main__":
+    main()

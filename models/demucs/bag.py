@@ -1,0 +1,101 @@
+"""A bag of models as its yaml file states it: which submodels, how they are weighed. Knows no networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+
+from errors import ModelError
+
+_SIGNATURE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_MOST_SUBMODELS: Final = 64
+_MOST_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """Submodels by signature; stem k of the result is their average, weighed by `weights[submodel][k]`.
+
+    Args:
+        signatures: file names without ending.
+        weights: one row a submodel, one column a stem; None: all ones.
+        segment: seconds that the submodels work on at once, in place of their own.
+    """
+
+    signatures: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...] | None = None
+    segment: float | None = None
+
+    def weights_for(self, num_stems: int) -> tuple[tuple[float, ...], ...]:
+        """`[submodels][stems]`, each stem's column summing to 1; `ModelError` where that cannot be."""
+        rows = self.weights or ((1.0,) * num_stems,) * len(self.signatures)
+        if any(len(row) != num_stems for row in rows):
+            raise broken(f"its weights are not {num_stems} for each submodel, one for each stem")
+        totals = [sum(column) for column in zip(*rows, strict=True)]
+        if min(totals) <= 0:
+            raise broken("its weights leave a stem to no submodel")
+        return tuple(tuple(weight / total for weight, total in zip(row, totals, strict=True)) for row in rows)
+
+
+def needed_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], wanted: Iterable[str]) -> list[int]:
+    """Which submodels have a part in the wanted stems: of htdemucs_ft, one for each."""
+    columns = [stems.index(name) for name in wanted]
+    return [index for index, row in enumerate(weights) if any(row[column] != 0 for column in columns)]
+
+
+def read_bag(path: Path) -> Bag:
+    """Reads `<name>.yaml`; `ModelError` (`broken_model`) for all that is not a bag. Makes no objects but plain ones."""
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise broken("its yaml file is too large for one")
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise broken("its yaml file cannot be read as plain data") from error
+    if not isinstance(content, dict):
+        raise broken("its yaml file is not a mapping with 'models'")
+    signatures = _signatures(content.get("models"))
+    return Bag(signatures, _weights(content.get("weights"), len(signatures)), _segment(content.get("segment")))
+
+
+def broken(reason: str) -> ModelError:
+    """The error for model files that are there but cannot be used; `reason` completes the sentence."""
+    return ModelError(
+        f"The separation model cannot be used: {reason}. Copy its files again as demucs 4.1 publishes them.",
+        code="broken_model",
+    )
+
+
+def _signatures(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= _MOST_SUBMODELS:
+        raise broken("its yaml file has no list 'models'")
+    if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in value):
+        raise broken("its yaml file names a submodel by something else than a plain file name")
+    return tuple(value)
+
+
+def _weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != submodels:
+        raise broken("its yaml file has not one row of 'weights' for each submodel")
+    if not all(isinstance(row, list) and row and all(map(_is_weight, row)) for row in value):
+        raise broken("its 'weights' are not numbers of 0 or more")
+    return tuple(tuple(float(weight) for weight in row) for row in value)
+
+
+def _segment(value: Any) -> float | None:
+    if value is None:
+        return None
+    if not _is_weight(value) or not 0 < value <= 3600:
+        raise broken("its 'segment' is not a number of seconds")
+    return float(value)
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0

@@ -1,0 +1,184 @@
+"""Where a Demucs model's files lie: model folders, the hub's cache, the platform's mount, the hub. Reads no weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from errors import ModelError
+from models.demucs.bag import Bag, broken, read_bag
+from models.demucs.catalog import CATALOG
+from models.demucs.header import is_demucs_file
+from models.musicgen.weights import Weights
+
+SHARED_FOLDER: Final = "demucs"
+FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_OLD_FILE: Final = re.compile(r"(?P<signature>.+?)(-(?P<checksum>[0-9a-f]{8}))?\.th")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A model's files on this machine. `submodels[i]` is None where that one is still to be downloaded."""
+
+    bag: Bag
+    submodels: tuple[Path | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Looks for models in the order in which `Weights` says.
+
+    A folder of weights holds a folder per model (`<name>/` or `demucs/<name>/`) with `<name>.yaml` and one
+    `<signature>.safetensors` (or demucs 4.0's `.th`) per submodel; or its `demucs/` holds the files of all.
+    A model of a single weights file needs no yaml.
+
+    Args:
+        weights: the places, and the hub.
+    """
+
+    weights: Weights
+
+    def names(self) -> list[str]:
+        """Every model that can be asked for: the catalog's, then the local folders'."""
+        local = {path.name for root in self._roots() for path in _subfolders(root) if _holds_model(path)}
+        return [*CATALOG, *sorted(local - CATALOG.keys())]
+
+    def is_local(self, name: str) -> bool:
+        """Whether every file of `name` is on this machine."""
+        files = self.find(name)
+        return files is not None and None not in files.submodels
+
+    def find(self, name: str) -> Files | None:
+        """What of `name` is on this machine; None where nothing is. `ModelError` where it is there but broken."""
+        if not FOLDER_NAME.fullmatch(name):
+            return None
+        found = (_files(folder, name) for folder in self._candidates(name))
+        return next((files for files in found if files is not None), None)
+
+    def fetch(self, name: str, wanted: Sequence[int] = ()) -> Files:
+        """The files of `name` with at least the `wanted` submodels, downloaded where they are nowhere.
+
+        Raises:
+            ModelError: `model_unavailable` or `broken_model`, with what to do.
+        """
+        files = self.find(name)
+        if files is None:
+            files = Files(read_bag(self._download(name, [f"{name}.yaml"]) / f"{name}.yaml"), ())
+        submodels = list(files.submodels) or [None] * len(files.bag.signatures)
+        missing = [f"{files.bag.signatures[index]}.safetensors" for index in wanted if submodels[index] is None]
+        if missing:
+            folder = self._download(name, missing)
+            pairs = zip(submodels, files.bag.signatures, strict=True)
+            submodels = [path or weights_file(folder, signature) for path, signature in pairs]
+        return Files(files.bag, tuple(submodels))
+
+    def _download(self, name: str, patterns: Sequence[str]) -> Path:
+        if name not in CATALOG:
+            raise broken("a weights file that its yaml names is missing")
+        if self.weights.hub is None:
+            raise ModelError(
+                f"The weights of '{name}' are not on this worker, and it is set to work offline. Put {name}.yaml and "
+                f"its safetensors files into a folder {name} below MODELS_DIR.",
+                details={"model": name, "repository": CATALOG[name].repository},
+            )
+        folder = self.weights.hub.fetch(CATALOG[name].repository, patterns)
+        if not all((folder / pattern).is_file() for pattern in patterns):
+            raise broken("its repository on the hub lacks files that its yaml names")
+        return folder
+
+    def _roots(self) -> Iterator[Path]:
+        explicit = (self.weights.explicit,) if self.weights.explicit else ()
+        for root in (*explicit, *self.weights.folders):
+            yield root
+            yield root / SHARED_FOLDER
+
+    def _candidates(self, name: str) -> Iterator[Path]:
+        explicit = (self.weights.explicit,) if self.weights.explicit else ()
+        yield from _below(explicit, name)
+        if name in CATALOG:
+            for cache in (*explicit, *self.weights.hub_caches):
+                yield from _snapshots(cache, CATALOG[name].repository)
+        yield from _below(self.weights.folders, name)
+
+
+def _below(roots: Sequence[Path], name: str) -> Iterator[Path]:
+    for root in roots:
+        yield root / name
+        yield root / SHARED_FOLDER / name
+        yield root / SHARED_FOLDER
+
+
+def _files(folder: Path, name: str) -> Files | None:
+    """The model `name` in `folder`, if it is there."""
+    stated = folder / f"{name}.yaml"
+    if stated.is_file():
+        bag = read_bag(stated)
+        return Files(bag, tuple(weights_file(folder, signature) for signature in bag.signatures))
+    if folder.name != name:
+        return None
+    yamls = sorted(folder.glob("*.yaml"))
+    if len(yamls) == 1:
+        bag = read_bag(yamls[0])
+        return Files(bag, tuple(weights_file(folder, signature) for signature in bag.signatures))
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.th"))
+    if len(weights) == 1 and not yamls:
+        return Files(Bag((weights[0].stem,)), (weights[0],))
+    if yamls or weights:
+        raise broken(f"its folder needs one yaml file named as it is, and has {len(yamls)}")
+    return None
+
+
+def weights_file(folder: Path, signature: str) -> Path | None:
+    """`<signature>.safetensors`, else demucs 4.0's `<signature>[-<checksum>].th`."""
+    new = folder / f"{signature}.safetensors"
+    if new.is_file():
+        return new
+    old = [path for path in sorted(folder.glob("*.th")) if _signature(path.name) == signature]
+    return old[0] if old else None
+
+
+def checksum_of(path: Path) -> str | None:
+    """The start of the file's SHA-256 that its name states, as demucs 4.0 names its files."""
+    match = _OLD_FILE.fullmatch(path.name)
+    return match["checksum"] if match else None
+
+
+def _signature(file_name: str) -> str | None:
+    match = _OLD_FILE.fullmatch(file_name)
+    return match["signature"] if match else None
+
+
+def _subfolders(root: Path) -> list[Path]:
+    try:
+        folders = [path for path in root.iterdir() if path.is_dir() and FOLDER_NAME.fullmatch(path.name)]
+    except OSError:
+        return []
+    return [path for path in folders if path.name != SHARED_FOLDER]
+
+
+def _holds_model(folder: Path) -> bool:
+    """Whether the folder is a Demucs model's: a yaml with 'models', or a single weights file that says so itself."""
+    try:
+        files = _files(folder, folder.name)
+    except (ModelError, OSError):
+        return False
+    return files is not None and any(path is not None and is_demucs_file(path) for path in files.submodels)
+
+
+def _snapshots(cache: Path, repository: str) -> Iterator[Path]:
+    """The snapshot that `main` points to, then the others, the newest first."""
+    home = cache / f"models--{repository.replace('/', '--')}"
+    try:
+        main = home / "snapshots" / (home / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        main = None
+    if main is not None and main.is_dir():
+        yield main
+    try:
+        others = [path for path in (home / "snapshots").iterdir() if path.is_dir() and path != main]
+        yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return

@@ -1,0 +1,65 @@
+"""What Suno versions take: text lengths, upload and output lengths. Knows no provider and no request.
+
+The figures are those of the providers' documentation (docs.sunoapi.org, docs.kie.ai). The list of versions changes
+without notice, so a name that is not in it is let through with the loosest limits and a warning.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+DEFAULT_VERSION = "V4_5"
+SIMPLE_PROMPT_CHARS = 500
+TAKES_PER_REQUEST = 2
+
+
+@dataclass(frozen=True)
+class Version:
+    """One Suno version: most characters of each text, longest source to continue and longest result in seconds."""
+
+    name: str
+    prompt_chars: int
+    style_chars: int
+    title_chars: int
+    upload_s: float
+    output_s: float
+    note: str = ""
+
+
+CATALOG: Mapping[str, Version] = MappingProxyType(
+    {
+        version.name: version
+        for version in (
+            Version("V3_5", 3000, 200, 80, 120, 240, "retired by most providers"),
+            Version("V4", 3000, 200, 80, 480, 240),
+            Version("V4_5", 5000, 1000, 100, 480, 480),
+            Version("V4_5PLUS", 5000, 1000, 100, 480, 480),
+            Version("V4_5ALL", 5000, 1000, 80, 60, 480),
+            Version("V5", 5000, 1000, 100, 480, 480),
+            Version("V5_5", 5000, 1000, 100, 480, 480),
+        )
+    }
+)
+MOST_PROMPT_CHARS = max(version.prompt_chars for version in CATALOG.values())
+MOST_STYLE_CHARS = max(version.style_chars for version in CATALOG.values())
+MOST_TITLE_CHARS = max(version.title_chars for version in CATALOG.values())
+MOST_UPLOAD_S = max(version.upload_s for version in CATALOG.values())
+
+
+def version_called(name: str) -> tuple[Version, str | None]:
+    """The version behind `name` ("V4_5", "v4.5", "V5"), and a warning where it is unknown or retired."""
+    canonical = name.strip().upper().replace(".", "_")
+    if canonical in CATALOG:
+        version = CATALOG[canonical]
+        return version, f"Suno {canonical} is {version.note}." if version.note else None
+    near = difflib.get_close_matches(canonical, list(CATALOG), n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    warning = (
+        f"Suno model '{name}' is not one that this worker knows; it was passed on as it is.{hint} "
+        f"Known: {', '.join(CATALOG)}."
+    )
+    loosest = Version(name, MOST_PROMPT_CHARS, MOST_STYLE_CHARS, MOST_TITLE_CHARS, MOST_UPLOAD_S, 480)
+    return loosest, warning

@@ -1,0 +1,33 @@
+"""The models as the settings ask for them: the one place where the two meet, for neither knows the other."""
+
+from __future__ import annotations
+
+from models import Models
+from models.registry import build
+from models.suno import SunoConfig
+from worker.settings import Settings
+
+
+def models_for(settings: Settings) -> Models:
+    """Every family, nothing loaded yet; folders, hub and device are looked at when a request needs them."""
+    return build(
+        device=settings.device,
+        budget_bytes=settings.model_memory_bytes,
+        models_dir=settings.models_dir,
+        volume_dirs=settings.volume_dirs,
+        suno=suno_config(settings),
+    )
+
+
+def suno_config(settings: Settings) -> SunoConfig:
+    """The Suno provider that the environment names."""
+    return SunoConfig(
+        token=settings.suno_api_token,
+        base_url=settings.suno_api_base_url,
+        upload_url=settings.suno_upload_base_url,
+        callback_url=settings.suno_callback_url,
+        submissions_per_minute=settings.suno_rate_limit,
+        download_timeout_s=settings.download_timeout_s,
+        max_take_bytes=settings.max_input_bytes,
+        allow_private_urls=settings.allow_private_urls,
+    )

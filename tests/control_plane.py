@@ -1,0 +1,198 @@
+"""A control plane on this machine, as the SDK expects it: jobs are taken, results, progress, stops and pings recorded.
+
+Answers as the platform is known to: 204 where nothing comes within the poll, 400 to a result over 10 MB.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+POLL_S = 0.3
+MAX_BODY_BYTES = 10_000_000
+API_KEY = "platform-key-of-the-tests"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One request of the worker: `kind` is `take`, `stop`, `ping`, `progress`, `done` or `refused`."""
+
+    at: float
+    kind: str
+    job_id: str
+    body: Any
+    headers: Mapping[str, str]
+    query: Mapping[str, list[str]]
+
+
+@dataclass
+class ControlPlane:
+    """The endpoint's state; `serving()` gives one that listens."""
+
+    url: str = ""
+    events: list[Event] = field(default_factory=list)
+    _jobs: list[dict[str, Any]] = field(default_factory=list)
+    _stops: list[str] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def environment(self) -> dict[str, str]:
+        """What the platform sets in a worker's environment."""
+        return {
+            "RUNPOD_ENDPOINT_ID": "ep",
+            "RUNPOD_POD_ID": "worker-1",
+            "RUNPOD_AI_API_KEY": API_KEY,
+            "RUNPOD_WEBHOOK_GET_JOB": f"{self.url}/v2/ep/job-take/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{self.url}/v2/ep/job-done/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_STREAM": f"{self.url}/v2/ep/job-stream/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_PING": f"{self.url}/v2/ep/ping/$RUNPOD_POD_ID",
+            "RUNPOD_PING_INTERVAL": "1000",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+        }
+
+    def submit(self, given: Any, **extra: Any) -> str:
+        """Queues a job with `given` as its input; returns its id."""
+        job_id = f"job-{next(self._numbers)}"
+        with self._changed:
+            self._jobs.append({"id": job_id, "input": given, **extra})
+            self._changed.notify_all()
+        return job_id
+
+    def stop(self, job_id: str) -> None:
+        """Tells the worker to stop a job."""
+        with self._changed:
+            self._stops.append(job_id)
+            self._changed.notify_all()
+
+    def of(self, job_id: str, *kinds: str) -> list[Event]:
+        """What has come about a job, in order."""
+        with self._changed:
+            return [event for event in self.events if event.job_id == job_id and event.kind in kinds]
+
+    def wait(self, job_id: str, *kinds: str, timeout: float = 20.0) -> Event:
+        """The first event of these kinds about a job."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: self.of(job_id, *kinds), timeout)
+        assert found, f"no {' or '.join(kinds)} came for {job_id} in {timeout} s"
+        return found[0]
+
+    def result(self, job_id: str, *, timeout: float = 20.0) -> dict[str, Any]:
+        """The body that was posted as the job's result."""
+        body = self.wait(job_id, "done", timeout=timeout).body
+        assert isinstance(body, dict)
+        return body
+
+    def record(self, event: Event) -> None:
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def take(self, most: int) -> list[dict[str, Any]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs, POLL_S)
+            taken, self._jobs = self._jobs[:most], self._jobs[most:]
+            return taken
+
+    def take_stops(self) -> list[str]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stops, POLL_S)
+            taken, self._stops = self._stops, []
+            return taken
+
+
+@contextmanager
+def serving() -> Iterator[ControlPlane]:
+    """A control plane that listens on a free port of this machine."""
+    plane = ControlPlane()
+
+    class Handler(_Handler):
+        control_plane = plane
+
+    server = _Server(("127.0.0.1", 0), Handler)
+    plane.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield plane
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A killed worker's connections break; that is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    control_plane: ControlPlane
+
+    def do_GET(self) -> None:  # noqa: N802
+        verb, query = self._verb()
+        if verb in ("job-take", "job-take-batch"):
+            jobs = self.control_plane.take(int(query.get("batch_size", ["1"])[0]))
+            for job in jobs:
+                self._record("take", job["id"], None)
+            if not jobs:
+                self._answer(204)
+            else:
+                self._answer(200, jobs if verb == "job-take-batch" else jobs[0])
+        elif verb == "job-stop":
+            stops = self.control_plane.take_stops()
+            for job_id in stops:
+                self._record("stop", job_id, None)
+            self._answer(200, {"jobsToStop": stops}) if stops else self._answer(204)
+        else:
+            self._record("ping", "", None)
+            self._answer(200, {})
+
+    def do_POST(self) -> None:  # noqa: N802
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        job_id = urlsplit(self.path).path.rpartition("/")[2]
+        if len(content) > MAX_BODY_BYTES:
+            self._record("refused", job_id, len(content))
+            self._answer(400)
+            return
+        body = json.loads(content, parse_constant=_no_constant)
+        progress = isinstance(body, dict) and body.get("status") == "IN_PROGRESS"
+        self._record("progress" if progress else "done", job_id, body)
+        self._answer(200, {})
+
+    def _verb(self) -> tuple[str, dict[str, list[str]]]:
+        address = urlsplit(self.path)
+        return address.path.split("/")[3], parse_qs(address.query)
+
+    def _record(self, kind: str, job_id: str, body: Any) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        self.control_plane.record(Event(time.monotonic(), kind, job_id, body, dict(self.headers), query))
+
+    def _answer(self, status: int, body: Any = None) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            if status != 204:
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except ConnectionError:  # the worker was killed meanwhile
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def _no_constant(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")

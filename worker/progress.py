@@ -1,0 +1,111 @@
+"""Progress of one job on its way out: in order, at most one a second, the latest wins, none after the result.
+
+The SDK's `progress_update` starts a thread an update and promises neither order nor an end (runpod-python issue 250),
+so this posts what it would post by one thread that is joined before the job's result leaves.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from worker.settings import Platform
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+TIMEOUT_S = (3.0, 5.0)  # connect, read
+JOIN_S = 10.0
+
+Update = Mapping[str, Any]
+
+
+class Sender:
+    """Hands updates to `send` from one thread of its own, at least `interval_s` apart.
+
+    `close` waits for an update that is under way; one that still waits for its turn is dropped, for the result that
+    follows says more.
+    """
+
+    def __init__(self, send: Callable[[Update], None], *, interval_s: float = INTERVAL_S) -> None:
+        self._send = send
+        self._interval_s = interval_s
+        self._changed = threading.Condition()
+        self._latest: Update | None = None
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def report(self, update: Update) -> None:
+        """Takes an update in microseconds; one not yet sent is replaced."""
+        with self._changed:
+            self._latest = dict(update)
+            if self._thread is None and not self._closed:
+                run = contextvars.copy_context().run
+                self._thread = threading.Thread(target=run, args=(self._run,), name="progress", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Returns when nothing more will be sent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(JOIN_S)
+
+    def _run(self) -> None:
+        while (update := self._next()) is not None:
+            self._send(update)
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, timeout=self._interval_s)
+
+    def _next(self) -> Update | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._latest is not None)
+            update, self._latest = self._latest, None
+            return None if self._closed else update
+
+
+@contextmanager
+def reporting(platform: Platform, job_id: str) -> Iterator[Callable[[Update], None]]:
+    """Gives the job's `report`; on leaving nothing more will be sent. Off the platform, updates are log lines."""
+    sender = Sender(_poster(platform, job_id) if platform.done_url else _log)
+    try:
+        yield sender.report
+    finally:
+        sender.close()
+
+
+def _log(update: Update) -> None:
+    logger.info("%s %s %%", update.get("stage") or "work", update.get("percent"))
+
+
+def _poster(platform: Platform, job_id: str) -> Callable[[Update], None]:
+    """Posts an update as the SDK would: same address, headers and body."""
+    import requests
+
+    url = platform.done_url.replace("$RUNPOD_POD_ID", platform.pod_id).replace("$ID", job_id) + "&isStream=false"
+    session = requests.Session()
+    session.trust_env = False  # as the SDK's session; a .netrc would replace the key
+    session.headers.update(
+        {
+            "Authorization": platform.api_key,
+            "Content-Type": "application/x-www-form-urlencoded",
+            "charset": "utf-8",
+            "X-Request-ID": job_id,
+        }
+    )
+
+    def post(update: Update) -> None:
+        body = json.dumps({"status": "IN_PROGRESS", "output": update}, ensure_ascii=False).encode()
+        try:
+            session.post(url, data=body, timeout=TIMEOUT_S).raise_for_status()
+        except requests.RequestException as error:
+            logger.warning("A progress update was not taken: %s", type(error).__name__)
+
+    return post

@@ -1,0 +1,107 @@
+"""The mounted volumes: opens files below them that a request names, and makes folders below them for results.
+
+A path is resolved first and then walked from the volume's own folder without following a single link, so that nothing
+that is swapped in between leads out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from errors import SourceError
+
+MAX_PATH_CHARS = 4096
+# O_NONBLOCK: opening a FIFO without a writer would wait for ever.
+SAFE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+FILE = SAFE | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def open_file(path: str, volumes: tuple[Path, ...]) -> BinaryIO | None:
+    """Opens the regular file `path`, an absolute path below one of `volumes`; None where it starts with none of them.
+
+    Raises `SourceError` with the code `path_not_allowed` or `path_not_found`; what lies outside a volume, existing or
+    not, is always the former.
+    """
+    for root in _roots(volumes):
+        if path == root or path.startswith(root + "/"):
+            return _open_below(path, root)
+    return None
+
+
+def first_writable(volumes: tuple[Path, ...]) -> Path | None:
+    """The first of `volumes` that exists and can be written to."""
+    roots = map(Path, _roots(volumes))
+    return next((root for root in roots if root.is_dir() and os.access(root, os.W_OK | os.X_OK)), None)
+
+
+def own_folder(root: Path, *parts: str) -> Path:
+    """Makes a folder `root/parts...` that was not there before, the last part numbered where it is taken."""
+    parent = root.joinpath(*parts[:-1])
+    parent.mkdir(parents=True, exist_ok=True)
+    if not parent.resolve().is_relative_to(root.resolve()):
+        raise OSError("the output folder leaves the volume")
+    number = 1
+    while True:
+        folder = parent / (parts[-1] if number == 1 else f"{parts[-1]}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _roots(volumes: tuple[Path, ...]) -> Iterator[str]:
+    """The volumes as prefixes; '/' is none, as every path and every base64 mp3 would lie below it."""
+    return (str(root) for root in volumes if root.is_absolute() and root != Path("/"))
+
+
+def _open_below(path: str, root: str) -> BinaryIO:
+    if len(path) > MAX_PATH_CHARS or "\0" in path:
+        raise _not_allowed("is too long or holds a NUL")
+    try:
+        real_root = os.path.realpath(root)
+        real = os.path.realpath(path)
+    except (OSError, UnicodeError) as error:
+        raise _not_allowed("cannot be resolved") from error
+    if not real.startswith(real_root + "/"):
+        raise _not_allowed("does not lead to a file below the volume; links and '..' may not leave it")
+    with _refusals():
+        fd = walk(real_root, real[len(real_root) + 1 :].split("/"))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_allowed("is not a regular file")
+    return os.fdopen(fd, "rb")
+
+
+def walk(root: str, parts: list[str]) -> int:
+    folder = os.open(root, SAFE | os.O_DIRECTORY)
+    for part in parts[:-1]:
+        try:
+            inner = os.open(part, SAFE | os.O_DIRECTORY, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    try:
+        return os.open(parts[-1], FILE, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SourceError("There is no such file on the volume. Check the path.", code="path_not_found") from error
+    except OSError as error:
+        raise _not_allowed("cannot be opened (a device, a socket, or no permission)") from error
+
+
+def _not_allowed(reason: str) -> SourceError:
+    return SourceError(f"The path {reason}.", code="path_not_allowed")
