@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import platform
 from dataclasses import dataclass
@@ -138,3 +139,13 @@ def _cgroup_room(root: Path) -> int | None:
         reclaimable = dict(line.split() for line in stat.splitlines()).get(cache, "0")
         return bytes_limit - bytes_used + int(reclaimable)
     return None
+
+
+@functools.cache
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX); False where nothing tells."""
+    try:
+        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))

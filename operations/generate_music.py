@@ -18,7 +18,7 @@ from models import Models
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import DIFFUSION
-from models.musicgen.order import Generation, Order, Sampling
+from models.musicgen.order import STEADY_DB, Generation, Order, Sampling
 from operations import _suno_song
 from operations._melody import melody_of
 from operations._params import AudioField, AudioOutParams, Int, Text, Words
@@ -81,6 +81,7 @@ class Params(AudioOutParams):
     trim_silence: bool = Field(False, description="cut silence off both ends")
     fade_in: float = Field(0.0, ge=0, le=60, description="s")
     fade_out: float = Field(0.0, ge=0, le=60, description="s")
+    partial: bool = Field(False, description="where time runs out, return what is done by then, with a warning")
 
     def faults(self) -> Iterable[tuple[str, str]]:
         """What is wrong with fields that are right by themselves."""
@@ -123,11 +124,12 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     order = _order(params, job, models, model=model)
     _warn(params, job, model)
     generation = _generated(order, job, models, model=model, mbd=params.mbd)
+    _warn_of(generation, order, job)
     pieces = [_finished(item, params) for item in generation.items]
     seeds = list(order.seeds)
     outputs = [
         Output(piece, f"music_{index + 1}" if len(pieces) > 1 else "music", {"seed": seed, "prompt": text})
-        for index, (piece, seed, text) in enumerate(zip(pieces, seeds, order.texts, strict=True))
+        for index, (piece, seed, text) in enumerate(zip(pieces, seeds, order.texts, strict=False))
     ]
     used = {"model": model.name, "seed": seeds if len(seeds) > 1 else seeds[0], "extend_stride": order.stride}
     return Reply(
@@ -188,6 +190,7 @@ def _order(params: Params, job: Job, models: Models, *, model: _Model) -> Order:
         melody=_melody(params, job, models),
         prompt=_prompt(params, job, model),
         include_prompt=params.include_prompt,
+        partial=params.partial,
     )
 
 
@@ -264,6 +267,23 @@ def _warn(params: Params, job: Job, model: _Model) -> None:
         )
     if "" in (prompt.strip() for prompt in params.prompts):
         job.warn("A piece without a prompt is made without guidance, and sounds worse than one with a description.")
+
+
+def _warn_of(generation: Generation, order: Order, job: Job) -> None:
+    """What of the result is not as it was asked for."""
+    if not generation.complete:
+        made = sum(item.duration for item in generation.items)
+        job.deadline = None  # it has passed, and what is left to do is short: to hand over what there is
+        job.warn(
+            f"Time ran out: {len(generation.items)} of {len(order.texts)} pieces, {made:.1f} s in all, were made. "
+            "Ask for less, or raise the execution timeout."
+        )
+    drifts = [max(abs(level - levels[0]) for level in levels) for levels in generation.window_levels_db if levels]
+    if max(drifts, default=0.0) > STEADY_DB:
+        job.warn(
+            f"The loudness drifted by {max(drifts):.1f} dB over the piece's windows, and was brought back to within "
+            f"{STEADY_DB:g} dB of its beginning."
+        )
 
 
 def _generated(order: Order, job: Job, models: Models, *, model: _Model, mbd: bool) -> Generation:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,15 @@ import torch
 from audio import Audio
 from errors import CancelledError
 from models.musicgen.catalog import BY_NAME
-from models.musicgen.decode import draw_uniforms, sample
 from models.musicgen.describe import describe
 from models.musicgen.generate import Engine
-from models.musicgen.load import load_engine
+from models.musicgen.load import load_engine, read_package
 from models.musicgen.order import Order, Sampling
 from models.musicgen.weights import Weights
+from tests.audiocraft_oracle import audiocraft_musicgen
 from tests.tiny_musicgen import Shape, write_checkpoint
 
+Reference = Callable[..., Any]
 GREEDY = Sampling(temperature=0.0)
 SHAPES = {
     "text": Shape(sample_rate=32_000),
@@ -43,10 +42,26 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Engine]:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("checkpoints")
-    folders = {name: write_checkpoint(root / name, shape) for name, shape in SHAPES.items()}
-    return {name: load_engine(describe(folder, Weights()), device="cpu") for name, folder in folders.items()}
+    return {name: write_checkpoint(root / name, shape) for name, shape in SHAPES.items()}
+
+
+@pytest.fixture(scope="module")
+def engines(folders: dict[str, Path]) -> dict[str, Engine]:
+    return {name: float32_engine(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def reference(folders: dict[str, Path], engines: dict[str, Engine]) -> Reference:
+    """audiocraft's own MusicGen with the weights of an engine, greedy."""
+    oracles = {id(engines[name]): audiocraft_musicgen(folder) for name, folder in folders.items()}
+
+    def configured(engine: Engine, **params: Any) -> Any:
+        oracles[id(engine)].set_generation_params(use_sampling=False, **({"extend_stride": 1.2} | params))
+        return oracles[id(engine)]
+
+    return configured
 
 
 @pytest.fixture(params=SHAPES)
@@ -59,12 +74,8 @@ def text_engine(engines: dict[str, Engine]) -> Engine:
     return engines["text"]
 
 
-def reference(engine: Engine, **params: Any) -> Any:
-    """audiocraft's own MusicGen around the same modules."""
-    musicgen = importlib.import_module("audiocraft.models").MusicGen("tiny", engine.codec, engine.lm, 30.0)
-    musicgen.max_duration = engine.window  # its constructor refuses windows below 18 s
-    musicgen.set_generation_params(use_sampling=False, **({"extend_stride": 1.2} | params))
-    return musicgen
+def float32_engine(folder: Path) -> Engine:
+    return load_engine(describe(folder, Weights()), device="cpu", dtype=torch.float32)
 
 
 def order(**fields: Any) -> Order:
@@ -85,13 +96,13 @@ def same(ours: Audio, theirs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("text", ["slow piano", "", "fast techno with drums and bass 120 bpm"])
-def test_greedy_decoding_equals_audiocrafts(engine: Engine, text: str) -> None:
+def test_greedy_decoding_equals_audiocrafts(engine: Engine, text: str, reference: Reference) -> None:
     ours = engine.generate(order(texts=[text], sampling=GREEDY))
     same(ours.items[0], reference(engine, duration=1.0).generate([text])[0])
 
 
 @pytest.mark.parametrize("cfg_coef", [1.0, 2.0, 5.5])
-def test_guidance_equals_audiocrafts(text_engine: Engine, cfg_coef: float) -> None:
+def test_guidance_equals_audiocrafts(text_engine: Engine, cfg_coef: float, reference: Reference) -> None:
     ours = text_engine.generate(order(sampling=Sampling(temperature=0.0, cfg_coef=cfg_coef)))
     same(ours.items[0], reference(text_engine, duration=1.0, cfg_coef=cfg_coef).generate(["slow piano"])[0])
 
@@ -101,13 +112,13 @@ def test_guidance_changes_the_music(text_engine: Engine) -> None:
     assert not np.allclose(strong.waveform, none.waveform)
 
 
-def test_a_sliding_window_equals_audiocrafts(engine: Engine) -> None:
+def test_a_sliding_window_equals_audiocrafts(engine: Engine, reference: Reference) -> None:
     ours = engine.generate(order(duration=5.0, sampling=GREEDY))
     same(ours.items[0], reference(engine, duration=5.0).generate(["slow piano"])[0])
 
 
 @pytest.mark.parametrize("duration", [0.6, 3.4])
-def test_a_continuation_equals_audiocrafts(engine: Engine, duration: float) -> None:
+def test_a_continuation_equals_audiocrafts(engine: Engine, duration: float, reference: Reference) -> None:
     prompt = chord(0.5, engine.sample_rate, engine.codec.channels)
     ours = engine.generate(order(duration=duration, prompt=prompt, sampling=GREEDY)).items[0]
     theirs = reference(engine, duration=0.5 + duration).generate_continuation(
@@ -122,7 +133,7 @@ def test_a_continuation_equals_audiocrafts(engine: Engine, duration: float) -> N
 @pytest.mark.parametrize("duration", [1.0, 5.0])
 @pytest.mark.parametrize("seconds", [0.7, 3.0])
 def test_a_melody_is_followed_as_audiocraft_follows_it(
-    engines: dict[str, Engine], duration: float, seconds: float
+    engines: dict[str, Engine], duration: float, seconds: float, reference: Reference
 ) -> None:
     engine, melody = engines["melody"], chord(seconds)
     ours = engine.generate(order(duration=duration, melody=melody, sampling=GREEDY)).items[0]
@@ -215,7 +226,7 @@ def test_progress_rises_to_its_end_over_windows_and_batches(text_engine: Engine)
         order(texts=["slow piano", "fast bass and drums"], seeds=[1, 2], duration=4.0), progress=told.append
     )
     assert told == sorted(told) and told[0] == 0 and 0.85 < told[-1] <= 1
-    assert len(told) >= made.steps > 2 * 4 * 50
+    assert len(told) >= made.steps > 4 * 50  # one pass for texts of both lengths
     assert made.steps_per_s > 0 and set(made.timings) == {"condition_s", "decode_s", "codec_s"}
 
 
@@ -232,7 +243,6 @@ def test_what_progress_raises_ends_the_work_and_the_next_job_runs_clean(engine: 
     with pytest.raises(CancelledError):
         engine.generate(order(duration=3.0, seeds=[9]), progress=stop)
     assert len(calls) == after + 1
-    assert not engine.lm._is_streaming and not engine.lm.get_streaming_state()
     np.testing.assert_array_equal(engine.generate(order(duration=3.0)).items[0].waveform, clean.waveform)
 
 
@@ -240,53 +250,17 @@ def test_a_long_piece_is_decoded_in_chunks_that_fit_together(
     text_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = text_engine.generate(order(duration=8.0)).items[0].waveform
-    monkeypatch.setattr("models.musicgen.generate.CODEC_CHUNK", 2.0)
+    monkeypatch.setattr("models.musicgen.codec.CHUNK_S", 1.0)
     chunked = text_engine.generate(order(duration=8.0)).items[0].waveform
     assert np.abs(whole - chunked).max() < 1e-4 * np.abs(whole).max()
 
 
-def test_memory_counts_every_weight(text_engine: Engine) -> None:
-    lm = sum(p.numel() * 4 for p in text_engine.lm.parameters())
-    t5 = text_engine.lm.condition_provider.conditioners["description"].t5
-    assert text_engine.memory_bytes > lm + sum(p.numel() * 4 for p in t5.parameters())
-
-
-def test_sampling_draws_from_audiocrafts_distribution() -> None:
-    """Chi-square of 20,000 draws against the probabilities that audiocraft's rule gives."""
-    logits = torch.randn(64, generator=torch.Generator().manual_seed(1)) * 2
-    draws = draw_uniforms([torch.Generator().manual_seed(2)], 20_000, 1)[0, :, 0]
-    for sampling in (Sampling(0.8, 10), Sampling(1.0, 0, 0.7), Sampling(1.3, 0), Sampling(1.0, 250)):
-        probabilities = torch.softmax(logits / sampling.temperature, -1)
-        if sampling.top_p:
-            ranked, places = probabilities.sort(descending=True)
-            probabilities[places[ranked.cumsum(0) - ranked > sampling.top_p]] = 0
-        elif 0 < sampling.top_k < 64:
-            probabilities[probabilities < probabilities.topk(sampling.top_k).values[-1]] = 0
-        expected = probabilities / probabilities.sum() * len(draws)
-        codes = sample(logits.expand(len(draws), 1, -1), draws[:, None], sampling)[:, 0]
-        counted = Counter(codes.tolist())
-        observed = torch.tensor([float(counted[code]) for code in range(64)])
-        assert observed[expected == 0].sum() == 0
-        kept = expected > 0
-        chi_square = float(((observed - expected)[kept] ** 2 / expected[kept]).sum())
-        freedom = int(kept.sum()) - 1
-        assert chi_square < freedom + 5 * (2 * freedom) ** 0.5
-
-
-def test_draws_are_the_same_whoever_shares_the_batch_and_however_long_the_piece() -> None:
-    def draw(seeds: list[int], steps: int) -> torch.Tensor:
-        return draw_uniforms([torch.Generator().manual_seed(seed) for seed in seeds], steps, 4)
-
-    assert torch.equal(draw([7], 10)[0], draw([1, 7, 9], 10)[1])
-    assert torch.equal(draw([7], 10)[0], draw([7], 30)[0, :10])
-
-
-@pytest.mark.parametrize("edge", [0.0, 1.0])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_ends_of_the_draw_hit_candidates_only(edge: float, dtype: torch.dtype) -> None:
-    logits = torch.tensor([[-1e9, 1.0, 2.0, 0.5, -1e9]])[None]
-    code = sample(logits, torch.full((1, 1), edge, dtype=dtype), Sampling(top_k=3))
-    assert int(code) in (1, 2, 3)
+def test_memory_counts_every_weight(text_engine: Engine, folders: dict[str, Path]) -> None:
+    package = read_package(folders["text"] / "state_dict.bin")
+    lm = sum(tensor.numel() * 4 for tensor in package["best_state"].values())
+    t5 = (folders["text"] / "t5" / "model.safetensors").stat().st_size
+    codec = (folders["text"] / "compression_state_dict.bin").stat().st_size
+    assert lm + t5 < text_engine.memory_bytes < lm + t5 + 2 * codec
 
 
 def test_the_catalogs_stereo_models_have_two_channels() -> None:
@@ -295,5 +269,5 @@ def test_the_catalogs_stereo_models_have_two_channels() -> None:
 
 def test_old_exports_with_omegaconf_settings_load(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "old", pickled_settings=True)
-    engine = load_engine(describe(folder, Weights()), device="cpu")
+    engine = float32_engine(folder)
     assert engine.generate(order(duration=0.5)).items[0].duration == 0.5

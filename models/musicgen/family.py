@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import InvalidRequestError, ModelError, unknown_name
+from models.device import cpu_multiplies_bfloat16
 from models.musicgen.catalog import (
     BY_NAME,
     CATALOG,
@@ -35,7 +36,7 @@ class MusicGenFamily:
     Args:
         weights: where checkpoints lie.
         demo: folder of the demo checkpoint.
-        on_gpu: whether engines go to a GPU, where a weight takes 2 bytes instead of 4.
+        on_gpu: whether engines go to a GPU, where a weight takes 2 bytes; on most CPUs it takes 4.
     """
 
     name = "musicgen"
@@ -51,8 +52,8 @@ class MusicGenFamily:
 
     def status(self) -> str:
         """`ready`, or what to do so that it is."""
-        if importlib.util.find_spec("audiocraft") is None:
-            return "audiocraft is not installed"
+        if importlib.util.find_spec("transformers") is None:
+            return "transformers is not installed"
         if self._weights.hub is None and not any(map(self._folder, self._names())):
             return "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
         return "ready"
@@ -106,7 +107,7 @@ class MusicGenFamily:
         if name == DIFFUSION:
             path = self._diffusion_file()
             return path.stat().st_size if path else PARTS_BYTES
-        weight_bytes = 2 if self._on_gpu() else 4
+        weight_bytes = 2 if self._on_gpu() or cpu_multiplies_bfloat16() else 4
         folder = self._folder(name)
         if folder is None:
             return BY_NAME[name].parameters * 1_000_000 * weight_bytes + PARTS_BYTES

@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from audio import Audio
-from models.musicgen.conditions import Conditioner, stacked
-from models.musicgen.decode import Window, decode_window
+from errors import DeadlineError
+from models.musicgen.codec import Codec
+from models.musicgen.decode import Runner, Window, decode_window
+from models.musicgen.listen import Hearing, Listener
+from models.musicgen.lm import LanguageModel
 from models.musicgen.order import Generation, Order, Progress, silent, span
+from models.musicgen.windows import Sight, sights, steadied
 
 GPU_BATCH = 8
 CODEC_SHARE = 0.1  # of the progress
-CODEC_CHUNK = 30.0  # s decoded at a time: a codec's widest layer takes 8 MB a second and channel
-CODEC_CONTEXT = 1.0  # s decoded beside a chunk on either side and thrown away, so that no seam is heard
+MBD_CHUNK = 30.0  # s decoded at a time by another decoder than the codec's own
+MBD_CONTEXT = 1.0  # s decoded beside a chunk on either side and thrown away, so that no seam is heard
 
 
 class Decoder(Protocol):
     """Turns codes into sound in place of the codec's own decoder."""
 
-    def decode(self, codec: Any, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
+    def decode(self, codec: Codec, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
         """`[1, K, T]` codes to `[1, C, samples]`; `progress` is called at each of its steps."""
-
-
-@dataclass(frozen=True)
-class _Sight:
-    """Frames `start` to `end` are seen, those from `known` on are to be made."""
-
-    start: int
-    known: int
-    end: int
 
 
 @dataclass(eq=False)
@@ -61,188 +55,182 @@ class Engine:
     """A loaded MusicGen or AudioGen.
 
     Args:
-        lm: audiocraft's `LMModel` with its condition provider.
-        codec: audiocraft's `CompressionModel`, wrapped for stereo where the model is.
+        runner: moves the language model on by the device's fastest way.
         window: s.
-        max_batch: items decoded together. 1 on a CPU: its matrix products round differently for other numbers of rows,
-            enough for an item in a batch to part from what it would be alone, once in some hundred pieces.
+        max_batch: items decoded together. 1 in float32 on a CPU, where an item shall be what it is alone: the products
+            round differently for other numbers of rows, enough to part from that once in some hundred pieces.
     """
 
-    lm: Any
-    codec: Any
+    lm: LanguageModel
+    runner: Runner
+    listener: Listener
+    codec: Codec
     window: float
-    device: str
     max_batch: int = 1
 
     @property
     def memory_bytes(self) -> int:
-        """What all weights take, the text encoders' included (which audiocraft keeps out of the module tree)."""
-        encoders = [getattr(part, "t5", None) for part in self.lm.condition_provider.conditioners.values()]
-        modules = [module for module in (self.lm, self.codec, *encoders) if module is not None]
-        tensors = {id(t): t for module in modules for t in (*module.parameters(), *module.buffers())}
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        """What all weights take."""
+        return self.lm.nbytes + self.listener.nbytes + self.codec.nbytes
 
     @property
     def sample_rate(self) -> int:
         """Of the output, Hz."""
-        return int(self.codec.sample_rate)
+        return self.codec.sample_rate
 
     @torch.inference_mode()
     def generate(self, order: Order, *, progress: Progress = silent, decoder: Decoder | None = None) -> Generation:
-        """Makes every item of `order`.
+        """Makes every item of `order`, `max_batch` at a time.
 
         `progress` is called with 0..1 at every step; what it raises ends the work, and the engine stays fit for the
-        next. An item depends on its own text and seed alone: items are batched only with such whose conditions are of
-        the same length, for audiocraft does not mask padding, so that padding would change them.
+        next. An item depends on its own text and seed alone: what pads a shorter text beside a longer one is masked.
         """
         tally = _Tally()
         with tally.stage("condition_s"):
             prompt = self._prompt_codes(order.prompt)
-            conditioner = self._conditioner(order, slides=len(self._sights(order, prompt.shape[-1])) > 1)
-            batches = self._batches(order, conditioner)
-        codes: dict[int, torch.Tensor] = {}
-        for number, batch in enumerate(batches):
-            part = span(progress, *((1 - CODEC_SHARE) * (number + k) / len(batches) for k in (0, 1)))
-            made = self._decode(_Batch(order, batch, conditioner, prompt, part, tally))
-            codes |= {index: made[row : row + 1] for row, index in enumerate(batch)}
+            views = self._sights(order, prompt.shape[-1])
+            hearing = self.listener.to(order, self._melody(order), slides=len(views) > 1)
+        work = _Work(self, order, hearing, prompt, views, tally)
+        codes, complete = work.all_codes(span(progress, 0.0, 1 - CODEC_SHARE))
         with tally.stage("codec_s"):
-            waveforms = self._waveforms(order, codes, decoder, span(progress, 1 - CODEC_SHARE, 1.0))
-            items = tuple(self._cut(waveform, order, prompt.shape[-1]) for waveform in waveforms)
-        return Generation(items=items, timings=tally.seconds, steps=tally.steps)
-
-    def _conditioner(self, order: Order, *, slides: bool) -> Conditioner:
-        melody = None if order.melody is None else self._converted(order.melody, channels=1)
-        return Conditioner(self.lm, order, melody, self.sample_rate, self.window, self.device, slides)
-
-    def _batches(self, order: Order, conditioner: Conditioner) -> list[list[int]]:
-        """Indices of the items that may share a batch."""
-        groups: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        with self._autocast():
-            for index, text in enumerate(order.texts):
-                groups[conditioner.of(text, 0.0).shape].append(index)
-        size = self.max_batch
-        return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-
-    def _sights(self, order: Order, prompt_frames: int) -> list[_Sight]:
-        """Windows that slide by the stride once the first is full; each sees the end of what was made before it."""
-        rate = self.codec.frame_rate
-        size, stride = int(self.window * rate), max(int(order.stride * rate), 1)
-        sights, start, known = [], 0, prompt_frames
-        total = prompt_frames + math.ceil(round(order.duration * rate, 6))
-        while known < total:
-            start = max(start, known - (size - stride)) if known - start >= size else start
-            end = min(total, start + size)
-            sights.append(_Sight(start, known, end))
-            start, known = start + stride, end
-        return sights
-
-    def _decode(self, batch: _Batch) -> torch.Tensor:
-        """Codes `[B, K, frames]` of a batch, prompt first."""
-        order, tally = batch.order, batch.tally
-        generators = [torch.Generator().manual_seed(order.seeds[index]) for index in batch.indices]
-        codes = batch.prompt.expand(len(generators), -1, -1)
-        sights = self._sights(order, codes.shape[-1])
-        for sight in sights:
-            start = sight.start / self.codec.frame_rate
-            with tally.stage("condition_s"), self._autocast():
-                conditions = stacked([batch.conditioner.of(order.texts[index], start) for index in batch.indices])
-            window = Window(
-                prompt=codes[..., sight.start :],
-                length=sight.end - sight.start,
-                conditions=conditions,
-                sampling=order.sampling,
-                generators=generators,
-                on_step=batch.counter(sight, sights),
-            )
-            with tally.stage("decode_s"), self._autocast():
-                made = decode_window(self.lm, window)
-            codes = torch.cat([codes, made[..., sight.known - sight.start :]], dim=-1)
-        return codes
+            after = span(progress, 1 - CODEC_SHARE, 1.0) if complete else silent
+            pieces = [work.sound(index, item, decoder, after) for index, item in enumerate(codes)]
+        levels = tuple(tuple(levels) for _, levels in pieces)
+        items = tuple(piece for piece, _ in pieces)
+        return Generation(items, tally.seconds, tally.steps, complete=complete, window_levels_db=levels)
 
     def _prompt_codes(self, prompt: Audio | None) -> torch.Tensor:
         """`[1, K, P]`; P is 0 without a prompt."""
         if prompt is None:
-            return torch.zeros(1, self.lm.num_codebooks, 0, dtype=torch.long, device=self.device)
-        waveform = self._converted(prompt, channels=self.codec.channels)
-        codes, scale = self.codec.encode(waveform[None].to(self.device))
-        assert scale is None, "no MusicGen codec renormalises"
-        result: torch.Tensor = codes
-        return result
+            return torch.zeros(1, self.lm.shape.codebooks, 0, dtype=torch.long, device=self.lm.device)
+        waveform = _converted(prompt, self.sample_rate, self.codec.channels)
+        return self.codec.encode(waveform[None].to(self.lm.device))
 
-    def _converted(self, sound: Audio, *, channels: int) -> torch.Tensor:
-        """`[channels, samples]` at the model's rate, resampled as in training."""
-        from audiocraft.data.audio_utils import convert_audio
+    def _sights(self, order: Order, known: int) -> list[Sight]:
+        rate = self.codec.frame_rate
+        return sights(
+            prompt=known,
+            total=known + math.ceil(round(order.duration * rate, 6)),
+            window=int(self.window * rate),
+            stride=max(int(order.stride * rate), 1),
+        )
 
-        waveform = torch.from_numpy(sound.waveform)
-        converted: torch.Tensor = convert_audio(waveform, sound.sample_rate, self.sample_rate, channels)
-        return converted
-
-    def _waveforms(
-        self, order: Order, codes: dict[int, torch.Tensor], decoder: Decoder | None, progress: Progress
-    ) -> Iterator[torch.Tensor]:
-        """`[C, samples]` of every item, one at a time, so that none changes with its neighbours."""
-        count = len(order.texts)
-        for index, seed in enumerate(order.seeds):
-            part = span(progress, index / count, (index + 1) / count)
-            chunks = list(self._chunks(codes[index].shape[-1]))
-            pieces = []
-            for number, (left, start, end, right) in enumerate(chunks):
-                step = span(part, number / len(chunks), (number + 1) / len(chunks))
-                step(0.0)
-                sound = self._sound(codes[index][..., left:right], decoder, seed + number, step)
-                hop = self.sample_rate / self.codec.frame_rate
-                pieces.append(sound[:, int((start - left) * hop) : int((end - left) * hop)])
-            yield torch.cat(pieces, dim=-1)
-
-    def _chunks(self, frames: int) -> Iterator[tuple[int, int, int, int]]:
-        """(left, start, end, right): `start` to `end` is kept of what is decoded from `left` to `right`."""
-        chunk, context = (int(seconds * self.codec.frame_rate) for seconds in (CODEC_CHUNK, CODEC_CONTEXT))
-        for start in range(0, frames, chunk):
-            end = min(start + chunk, frames)
-            yield max(start - context, 0), start, end, min(end + context, frames)
-
-    def _sound(self, codes: torch.Tensor, decoder: Decoder | None, seed: int, progress: Progress) -> torch.Tensor:
-        if decoder is None:
-            sound: torch.Tensor = self.codec.decode(codes, None)
-        else:
-            sound = decoder.decode(self.codec, codes, seed=seed, progress=progress)
-        return sound[0].float().cpu()
-
-    def _cut(self, waveform: torch.Tensor, order: Order, prompt_frames: int) -> Audio:
-        begin = int(prompt_frames * self.sample_rate / self.codec.frame_rate)
-        end = begin + round(order.duration * self.sample_rate)
-        piece = waveform[:, 0 if order.include_prompt else begin : end]
-        return Audio(np.ascontiguousarray(piece.numpy(), dtype=np.float32), self.sample_rate)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.device == "cpu":
-            return nullcontext()
-        return torch.autocast(device_type=self.device.partition(":")[0], dtype=torch.float16)
+    def _melody(self, order: Order) -> torch.Tensor | None:
+        """`[samples]` at the melody encoder's rate."""
+        if order.melody is None:
+            return None
+        assert self.listener.melody is not None, "the request was held against the model"
+        return _converted(order.melody, self.listener.melody.sample_rate, 1)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
-    """Items that are decoded together, and where their progress and cost go."""
+class _Work:
+    """One order on an engine."""
 
+    engine: Engine
     order: Order
-    indices: list[int]
-    conditioner: Conditioner
+    hearing: Hearing
     prompt: torch.Tensor
-    progress: Progress
+    sights: list[Sight]
     tally: _Tally
 
-    def counter(self, sight: _Sight, sights: list[_Sight]) -> _Counter:
-        """Counts the steps of `sight`, one of `sights`, and passes them on as progress over all of them."""
-        first, last = sights[0].known, sights[-1].end
-        start, end = ((frame - first) / (last - first) for frame in (sight.known, sight.end))
-        return _Counter(span(self.progress, start, end), self.tally)
+    def all_codes(self, progress: Progress) -> tuple[list[torch.Tensor], bool]:
+        """`[1, K, frames]` for each item, prompt first; and whether that is all, or what there was at the deadline."""
+        count = len(self.order.texts)
+        size = self.engine.max_batch
+        batches = [range(count)[first : first + size] for first in range(0, count, size)]
+        made: list[torch.Tensor] = []
+        for number, batch in enumerate(batches):
+            part = span(progress, number / len(batches), (number + 1) / len(batches))
+            try:
+                codes, complete = self._decode(batch, part)
+            except DeadlineError:
+                if not (self.order.partial and made):
+                    raise
+                return made, False
+            made += torch.split(codes, 1)
+            if not complete:
+                return made, False
+        return made, True
+
+    def sound(
+        self, index: int, codes: torch.Tensor, decoder: Decoder | None, progress: Progress
+    ) -> tuple[Audio, list[float]]:
+        """An item's sound, cut to the order, and its windows' loudness; one at a time, so none changes another."""
+        count = len(self.order.texts)
+        part = span(progress, index / count, (index + 1) / count)
+        codec = self.engine.codec
+        if decoder is None:
+            waveform = codec.decode(codes, on_chunk=part)[0]
+        else:
+            waveform = self._by_decoder(codes, decoder, self.order.seeds[index], part)
+        begin, rate = self.prompt.shape[-1] * codec.hop_length, self.engine.sample_rate
+        end = begin + round(self.order.duration * rate)
+        first = 0 if self.order.include_prompt else begin
+        piece = np.ascontiguousarray(waveform[:, first:end].float().cpu().numpy())
+        audio = Audio(piece, rate)
+        bounds = [(sight.known - first // codec.hop_length) / codec.frame_rate for sight in self.sights]
+        return steadied(audio, [0.0, *bounds[1:]]) if len(bounds) > 1 else (audio, [])
+
+    def _by_decoder(self, codes: torch.Tensor, decoder: Decoder, seed: int, progress: Progress) -> torch.Tensor:
+        codec, frames = self.engine.codec, codes.shape[-1]
+        chunk, context = (int(seconds * codec.frame_rate) for seconds in (MBD_CHUNK, MBD_CONTEXT))
+        pieces = []
+        for number, start in enumerate(range(0, frames, chunk)):
+            end, left = min(start + chunk, frames), max(start - context, 0)
+            step = span(progress, start / frames, end / frames)
+            sound = decoder.decode(codec, codes[..., left : end + context], seed=seed + number, progress=step)[0]
+            pieces.append(sound[:, (start - left) * codec.hop_length : (end - left) * codec.hop_length])
+        return torch.cat(pieces, dim=-1)
+
+    def _decode(self, batch: Sequence[int], progress: Progress) -> tuple[torch.Tensor, bool]:
+        """Codes `[B, K, frames]` of a batch, prompt first, and whether they are complete."""
+        generators = [torch.Generator().manual_seed(self.order.seeds[index]) for index in batch]
+        codes = self.prompt.expand(len(batch), -1, -1)
+        first, last = self.sights[0].known, self.sights[-1].end
+        for sight in self.sights:
+            with self.tally.stage("condition_s"):
+                conditions = self.hearing.conditions(batch, sight.start / self.engine.codec.frame_rate)
+            part = span(progress, *((frame - first) / (last - first) for frame in (sight.known, sight.end)))
+            window = Window(
+                prompt=codes[..., sight.start :],
+                length=sight.end - sight.start,
+                conditions=conditions,
+                sampling=self.order.sampling,
+                generators=generators,
+                on_step=_Counter(part, self.tally),
+                partial=self.order.partial,
+            )
+            try:
+                with self.tally.stage("decode_s"):
+                    made = decode_window(self.engine.lm, self.engine.runner, window)
+            except DeadlineError:
+                if not (self.order.partial and codes.shape[-1] > self.prompt.shape[-1]):
+                    raise
+                return codes, False
+            codes = torch.cat([codes, made[..., sight.known - sight.start :]], dim=-1)
+            if made.shape[-1] < window.length:
+                return codes, False
+        return codes, True
 
 
 @dataclass(frozen=True, eq=False)
 class _Counter:
+    """Counts steps, and passes them on as progress."""
+
     progress: Progress
     tally: _Tally
 
     def __call__(self, done: int, of: int) -> None:
         self.progress(done / of)
         self.tally.steps += 1
+
+
+def _converted(sound: Audio, sample_rate: int, channels: int) -> torch.Tensor:
+    """`[channels, samples]`, resampled as in training."""
+    from julius.resample import resample_frac
+
+    waveform: torch.Tensor = resample_frac(torch.from_numpy(sound.waveform), sound.sample_rate, sample_rate)
+    if channels == 1:
+        return waveform.mean(0, keepdim=True)
+    return waveform.expand(channels, -1)

@@ -1,4 +1,4 @@
-"""Builds an engine from a described checkpoint with audiocraft's builders; unpickles tensors and settings only."""
+"""Builds an engine from a described checkpoint; unpickles tensors and settings only, and maps them from disk."""
 
 from __future__ import annotations
 
@@ -7,49 +7,53 @@ import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
+
+import torch
 
 from errors import ModelError
 from models.cache import is_out_of_memory
 from models.device import require
-from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.describe import Codec, Description, TextEncoder, text_width
+from models.musicgen.codec import Codec, from_audiocraft, from_folder
+from models.musicgen.decode import Runner, StepByStep
+from models.musicgen.describe import Description
 from models.musicgen.generate import GPU_BATCH, Engine
-from models.musicgen.melody import melody_conditioner
+from models.musicgen.graphs import Captured
+from models.musicgen.linear import weight_type
+from models.musicgen.listen import Listener
+from models.musicgen.lm import LanguageModel, Shape, load_language_model
+from models.musicgen.melody import MelodyEncoder
 from models.musicgen.peek import SETTINGS_CLASSES
+from models.musicgen.text import Projection, T5Encoder, TextEncoder, WordTable
 from models.musicgen.weights import CODEC_FILE, LM_FILE
 
-if TYPE_CHECKING:
-    import torch
 
-MELODY = "self_wav"
-
-
-def load_engine(description: Description, *, device: str) -> Engine:
+def load_engine(description: Description, *, device: str, dtype: torch.dtype | None = None) -> Engine:
     """The engine of a checkpoint whose parts are all here.
 
-    Language model in float32 on the CPU, float16 elsewhere; codec and text encoder in float32.
+    Args:
+        dtype: of the language model's weights; None: `linear.weight_type(device)`. All else is in float32.
 
     Raises:
         ModelError: a part does not build or does not fit; the message names it.
     """
     assert not description.to_fetch, description.to_fetch
     require(device)
-    import_audiocraft()
+    dtype = dtype or weight_type(device)
     with _without_progress_bars(), translated(description.folder, LM_FILE):
-        lm, settings = _language_model(description, device)
+        package = read_package(description.folder / LM_FILE)
+        settings, state = plain_settings(package["xp.cfg"]), package["best_state"]
+        shape = Shape.of(settings)
+        lm = load_language_model(state, shape, device=device, dtype=dtype)
+        listener = _listener(description, settings, state, shape, device)
     with _without_progress_bars(), translated(description.folder, CODEC_FILE):
-        codec = _codec(description.folder, description.codec, device)
-        builders = importlib.import_module("audiocraft.models.builders")
-        codec = builders.get_wrapped_compression_model(codec, settings)
-    max_batch = 1 if device == "cpu" else GPU_BATCH
-    return Engine(lm=lm, codec=codec, window=description.window, device=device, max_batch=max_batch)
+        codec = _codec(description, settings, device)
+    max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
+    return Engine(lm, _runner(lm), listener, codec, description.window, max_batch)
 
 
 def read_package(path: Path) -> Mapping[Any, Any]:
     """The dict in a torch file: tensors, plain values and omegaconf's settings, nothing else."""
-    import torch
-
     allowed = [getattr(importlib.import_module(module), name) for module, name in SETTINGS_CLASSES]
     with torch.serialization.safe_globals(allowed):
         package = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -57,57 +61,72 @@ def read_package(path: Path) -> Mapping[Any, Any]:
     return package
 
 
-def _language_model(description: Description, device: str) -> tuple[torch.nn.Module, Any]:
-    """audiocraft's LMModel, and its settings. Melody conditioning is ours, see `melody.py`."""
-    from omegaconf import OmegaConf, open_dict
+def plain_settings(settings: Any) -> Mapping[str, Any]:
+    """`xp.cfg` as plain values, from YAML (as exported) or omegaconf (as older exports have it)."""
+    from omegaconf import OmegaConf
 
-    builders = importlib.import_module("audiocraft.models.builders")
-    package = read_package(description.folder / LM_FILE)
-    settings = OmegaConf.create(package["xp.cfg"])
+    plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    assert isinstance(plain, dict), "describe() has seen to that"
+    return {str(name): value for name, value in plain.items()}
+
+
+def _runner(lm: LanguageModel) -> Runner:
+    return Captured(lm) if lm.device.type == "cuda" else StepByStep(lm)
+
+
+def _listener(
+    description: Description, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], shape: Shape, device: str
+) -> Listener:
+    folders = {encoder.conditioner: encoder.folder for encoder in description.text_encoders}
+    texts: dict[str, TextEncoder] = {}
     melody = None
-    with open_dict(settings):
-        settings.device = device
-        settings.dtype = "float32" if device == "cpu" else "float16"
-        for encoder in description.text_encoders:
-            settings.conditioners[encoder.conditioner].t5.name = _allowed_t5(encoder)
-        if "melody" in description.conditioning:
-            melody = cast(
-                Mapping[str, Any], OmegaConf.to_container(settings.conditioners.pop(MELODY).chroma_stem, resolve=True)
+    for name, conditioner in (settings.get("conditioners") or {}).items():
+        if name == "args":
+            continue
+        kind, projection = conditioner["model"], Projection(state, name, device)
+        own = conditioner[kind]
+        if kind == "chroma_stem":
+            melody = MelodyEncoder(own, projection, window=description.window, device=device)
+        elif kind == "lut":
+            texts[name] = _word_table(own, state[f"condition_provider.conditioners.{name}.embed.weight"], projection)
+        else:
+            texts[name] = _t5(
+                own, folders[name], _below(state, f"condition_provider.conditioners.{name}.t5."), projection
             )
-    lm = builders.get_lm_model(settings)
-    if melody is not None:
-        conditioner = melody_conditioner(melody, width=lm.dim, window=description.window, device=device)
-        lm.condition_provider.conditioners[MELODY] = conditioner.to(device)
-    lm.load_state_dict(package["best_state"])
-    return lm.eval(), settings
+    return Listener(shape, texts, melody, description.window)
 
 
-def _allowed_t5(encoder: TextEncoder) -> str:
-    """The folder of a T5, entered into audiocraft's list of the names that its conditioner takes."""
-    conditioners = importlib.import_module("audiocraft.modules.conditioners")
-    name = str(encoder.folder)
-    if name not in conditioners.T5Conditioner.MODELS:
-        conditioners.T5Conditioner.MODELS.append(name)
-    conditioners.T5Conditioner.MODELS_DIMS[name] = text_width(encoder)
-    return name
+def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: Projection) -> WordTable:
+    if settings.get("tokenizer") != "noop":
+        raise ValueError("a table of words with spaCy's tokenizer")
+    return WordTable(table.to(projection.weight.device, torch.float32), projection)
 
 
-def _codec(folder: Path, codec: Codec, device: str) -> torch.nn.Module:
-    """The codec, in float32: transformers' where the checkpoint points at one, else audiocraft's own format."""
-    model: torch.nn.Module
-    if codec.folder is not None:
-        encodec = importlib.import_module("audiocraft.models.encodec")
-        model = encodec.HFEncodecCompressionModel(encodec.HFEncodecModel.from_pretrained(codec.folder))
-        return model.to(device).eval()
-    from omegaconf import OmegaConf, open_dict
+def _t5(
+    settings: Mapping[str, Any], folder: Path | None, tuned: Mapping[str, torch.Tensor], projection: Projection
+) -> T5Encoder:
+    if settings.get("normalize_text"):
+        raise ValueError("a text encoder with spaCy's normalisation")
+    assert folder is not None, "nothing is to be fetched any more"
+    return T5Encoder(folder, projection, tuned=tuned)
 
-    package = read_package(folder / CODEC_FILE)
-    settings = OmegaConf.create(package["xp.cfg"])
-    with open_dict(settings):
-        settings.device = device
-    model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
-    model.load_state_dict(package["best_state"])
-    return model.eval()
+
+def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _codec(description: Description, settings: Mapping[str, Any], device: str) -> Codec:
+    """The codec, in float32, with as many codebooks as the language model predicts."""
+    interleaved = dict(settings.get("interleave_stereo_codebooks") or {})
+    stereo = bool(interleaved.get("use"))
+    if stereo and interleaved.get("per_timestep"):
+        raise ValueError("sides interleaved by time")
+    if description.codec.folder is not None:
+        model = from_folder(description.codec.folder, device)
+    else:
+        package = read_package(description.folder / CODEC_FILE)
+        model = from_audiocraft(package["best_state"], plain_settings(package["xp.cfg"]), device)
+    return Codec(model, codebooks=description.codebooks // (2 if stereo else 1), stereo=stereo)
 
 
 @contextmanager
@@ -126,7 +145,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 @contextmanager
 def translated(folder: Path, part: str) -> Iterator[None]:
-    """The one place where what audiocraft, omegaconf and torch raise at a bad checkpoint becomes our error."""
+    """The one place where what libraries raise at a bad checkpoint becomes our error."""
     from omegaconf.errors import OmegaConfBaseException
 
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from audio import Audio
 
 Progress = Callable[[float], None]
+STEADY_DB = 3.0  # by how much the loudness of a window may differ from the first's: music has dynamics
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Order:
         melody: what the items shall follow, freed of drums and bass; only for a model with melody conditioning.
         prompt: sound to continue, shorter than the window.
         include_prompt: whether the result begins with it.
+        partial: whether what is done at the deadline is wanted.
     """
 
     texts: Sequence[str]
@@ -51,6 +53,7 @@ class Order:
     melody: Audio | None = None
     prompt: Audio | None = None
     include_prompt: bool = True
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,15 @@ class Generation:
     Args:
         timings: seconds by stage: `condition_s`, `decode_s`, `codec_s`.
         steps: decoding steps of the language model, a batch's step counted once.
+        complete: False where the deadline ended it: items may be missing, and the last ones short.
+        window_levels_db: of each item of several windows, their loudness as the model made it, dBFS.
     """
 
     items: tuple[Audio, ...]
     timings: Mapping[str, float]
     steps: int
+    complete: bool = True
+    window_levels_db: tuple[tuple[float, ...], ...] = ()
 
     @property
     def steps_per_s(self) -> float:

@@ -1,0 +1,92 @@
+"""audiocraft's own classes on a checkpoint folder: what our engine is held against."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from models.musicgen.audiocraft_import import import_audiocraft
+from models.musicgen.load import plain_settings, read_package
+
+
+def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
+    """`LMModel` as its loader makes it: float32 on the CPU, float16 else; with the T5 in `folder/t5`."""
+    import_audiocraft()
+    package = read_package(folder / "state_dict.bin")
+    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])))
+    with open_dict(settings):
+        settings.device, settings.dtype = device, "float32" if device == "cpu" else "float16"
+        settings.conditioners.description.t5.name = allowed_t5(folder / "t5")
+        wav = settings.conditioners.pop("self_wav", None)
+    lm = importlib.import_module("audiocraft.models.builders").get_lm_model(settings)
+    if wav is not None:
+        window = settings.dataset.segment_duration
+        conditioner = melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device=device)
+        lm.condition_provider.conditioners["self_wav"] = conditioner
+    lm.load_state_dict(package["best_state"])
+    lm.cfg = settings
+    return lm.eval()
+
+
+def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
+    """The mono `CompressionModel` of `folder`."""
+    import_audiocraft()
+    package = read_package(folder / "compression_state_dict.bin")
+    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])) | {"device": device})
+    model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
+    model.load_state_dict(package["best_state"])
+    return model.eval()
+
+
+def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
+    """`MusicGen` as `get_pretrained` makes it, wrapped for stereo where the checkpoint is."""
+    import_audiocraft()
+    musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
+    lm = audiocraft_lm(folder, device=device)
+    model = musicgen(
+        "oracle", audiocraft_codec(folder, device=device), lm, max_duration=30.0
+    )  # its default stride wants that much
+    model.max_duration = lm.cfg.dataset.segment_duration
+    return model
+
+
+def allowed_t5(folder: Path) -> str:
+    """The folder of a T5, entered into audiocraft's list of the names that its conditioner takes."""
+    from transformers import T5Config
+
+    conditioners = importlib.import_module("audiocraft.modules.conditioners")
+    name = str(folder)
+    if name not in conditioners.T5Conditioner.MODELS:
+        conditioners.T5Conditioner.MODELS.append(name)
+    conditioners.T5Conditioner.MODELS_DIMS[name] = T5Config.from_pretrained(folder).d_model
+    return name
+
+
+def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float, device: str) -> Any:
+    """audiocraft's `ChromaStemConditioner` without a Demucs: its melody counts as separated."""
+    conditioners = importlib.import_module("audiocraft.modules.conditioners")
+    chroma = importlib.import_module("audiocraft.modules.chroma")
+    convert_audio = importlib.import_module("audiocraft.data.audio_utils").convert_audio
+
+    class Melody(conditioners.ChromaStemConditioner):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            conditioners.WaveformConditioner.__init__(self, settings["n_chroma"], width, device)
+            self.autocast = conditioners.TorchAutocast(enabled=False)
+            self.sample_rate = settings["sample_rate"]
+            self.match_len_on_eval, self._use_masking = True, False
+            self.duration = window
+            self.chroma = chroma.ChromaExtractor(**extractor).to(device)
+            self.chroma_len = self._get_chroma_len()
+            self.eval_wavs = self.cache = None
+
+        def _get_stemmed_wav(self, wav: torch.Tensor, sample_rate: int) -> Any:
+            return convert_audio(wav, sample_rate, self.sample_rate, 1)
+
+    names = ("sample_rate", "n_chroma", "radix2_exp", "nfft", "winlen", "winhop", "argmax", "norm")
+    extractor = {name: settings[name] for name in names if settings.get(name) is not None}
+    return Melody()
