@@ -296,7 +296,8 @@ def _generated(order: Order, job: Job, models: Models, *, model: _Model, mbd: bo
     def with_diffusion(engine: Any) -> Generation:
         return models.run(FAMILY, DIFFUSION, lambda decoder: generate(engine, decoder), check=job.check)
 
-    with job.stage("generate", (0.1, 0.95)):
+    start = 0.0 if order.melody is None else 0.1  # a melody was freed of drums and bass before
+    with job.stage("generate", (start, 0.95)):
         generation = models.run(FAMILY, model.name, with_diffusion if mbd else generate, check=job.check)
     job.timings.update(generation.timings)
     return generation

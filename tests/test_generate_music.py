@@ -204,7 +204,7 @@ def test_cancelling_stops_within_a_step_and_the_next_job_is_clean(models: Models
     job.report = report
     with pytest.raises(CancelledError):
         generate_music.run(Params.parse({"prompt": "slow piano", "model": "small"}), job, models)
-    assert len(reports) == 10 and 10 <= reports[-1]["percent"] < 12  # generating begins at 10 %
+    assert len(reports) == 10 and reports[-1]["percent"] < 10
     np.testing.assert_array_equal(sounds(made(models, seed=1)[0])[0], sounds(clean)[0])
 
 
