@@ -17,6 +17,10 @@ CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
 MARGIN = 16  # frames beside a chunk; what a sample hears of the layers after the LSTM is less than 4
 
 
+# What audiocraft can put behind the decoder and transformers has not.
+FINAL_ACTIVATIONS: Mapping[str, type[torch.nn.Module]] = {"Tanh": torch.nn.Tanh}
+
+
 class Codec:
     """A loaded EnCodec.
 
@@ -122,6 +126,8 @@ def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, An
         _drop_lstm(model)
     _fold_weight_norm(model)
     model.load_state_dict(_renamed(state))
+    if final := (settings["seanet"].get("decoder") or {}).get("final_activation"):
+        model.decoder.layers.append(FINAL_ACTIVATIONS[final]())
     return _ready(model, device)
 
 
@@ -134,13 +140,14 @@ def _config(settings: Mapping[str, Any]) -> dict[str, Any]:
         "renormalize": (bool(encodec.get("renormalize")), False),
         "activation": (seanet.get("activation", "ELU"), "ELU"),
         "alpha": ((seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0),
-        "final_activation": (decoder.get("final_activation"), None),
         "channels": (seanet["channels"], encodec["channels"]),
         "encoder": (bool(seanet.get("encoder")), False),
     }
     for name, (found, wanted) in expected.items():
         if found != wanted:
             raise ValueError(f"codec with {name} = {found}")
+    if decoder.get("final_activation") not in (None, *FINAL_ACTIVATIONS) or decoder.get("final_activation_params"):
+        raise ValueError(f"codec with final_activation = {decoder.get('final_activation')}")
     if seanet.get("norm", "none") not in ("weight_norm", "none"):
         raise ValueError(f"codec with norm = {seanet.get('norm')}")
     hop = 1
