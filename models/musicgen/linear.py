@@ -75,7 +75,7 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: A
 
 
 def weight_type(device: str) -> torch.dtype:
-    """What weights are kept in: float16 on a GPU, as upstream; bfloat16 on a CPU that multiplies it itself, else float32.
+    """What weights are kept in: float16 on a GPU, as upstream; bfloat16 on a CPU that multiplies it, else float32.
 
     Where the CPU does not, oneDNN emulates it, slower than float32.
     """
