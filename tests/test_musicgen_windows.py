@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
@@ -24,6 +25,16 @@ from tests.tiny_musicgen import Shape, codec_settings, write_checkpoint, write_h
 RATE = 8_000
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices are slower on several threads, and much slower where others compute beside the tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@settings(deadline=None)
 @given(
     window=st.integers(2, 1500),
     stride=st.integers(1, 1499),
@@ -92,11 +103,11 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format() -> None:
     from models.musicgen.audiocraft_import import import_audiocraft
 
     import_audiocraft()
-    settings = codec_settings(16_000)
-    settings["seanet"] |= {"lstm": 0, "pad_mode": "reflect", "n_residual_layers": 2}
+    config = codec_settings(16_000)
+    config["seanet"] |= {"lstm": 0, "pad_mode": "reflect", "n_residual_layers": 2}
     builders = importlib.import_module("audiocraft.models.builders")
-    theirs = builders.get_compression_model(OmegaConf.create(settings | {"device": "cpu"})).eval()
-    ours = Codec(from_audiocraft(theirs.state_dict(), settings, "cpu"), codebooks=4)
+    theirs = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"})).eval()
+    ours = Codec(from_audiocraft(theirs.state_dict(), config, "cpu"), codebooks=4)
     codes = torch.randint(32, (1, 4, 50), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(ours.decode(codes), theirs.decode(codes), atol=1e-5, rtol=0)
@@ -104,10 +115,10 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format() -> None:
 
 @pytest.mark.parametrize("change", [{"activation": "ReLU"}, {"norm": "layer_norm"}, {"channels": 2}])
 def test_a_codec_that_transformers_has_not_is_refused(change: dict[str, object]) -> None:
-    settings = codec_settings(16_000)
-    settings["seanet"] |= change
+    config = codec_settings(16_000)
+    config["seanet"] |= change
     with pytest.raises(ValueError, match="codec with"):
-        from_audiocraft({}, settings, "cpu")
+        from_audiocraft({}, config, "cpu")
 
 
 def test_a_codec_of_the_hub_decodes_in_chunks_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +133,7 @@ def test_a_codec_of_the_hub_decodes_in_chunks_without_a_seam(tmp_path: Path, mon
     assert told == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
 
 
+@settings(deadline=None)
 @given(columns=st.integers(1, 40_000))
 def test_a_bucket_holds_what_it_is_for(columns: int) -> None:
     assert bucket(columns) >= columns and bucket(bucket(columns)) == bucket(columns)
