@@ -95,7 +95,8 @@ def test_codes_decode_and_sound_encodes_as_audiocraft_does(tmp_path: Path, frame
         assert torch.equal(ours.encode(wanted), again)
 
 
-def test_a_codec_without_lstm_loads_from_audiocrafts_format() -> None:
+@pytest.mark.parametrize("final", [None, "Tanh"])
+def test_a_codec_without_lstm_loads_from_audiocrafts_format(final: str | None) -> None:
     import importlib
 
     from omegaconf import OmegaConf
@@ -105,6 +106,7 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format() -> None:
     import_audiocraft()
     config = codec_settings(16_000)
     config["seanet"] |= {"lstm": 0, "pad_mode": "reflect", "n_residual_layers": 2}
+    config["seanet"]["decoder"]["final_activation"] = final
     builders = importlib.import_module("audiocraft.models.builders")
     theirs = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"})).eval()
     ours = Codec(from_audiocraft(theirs.state_dict(), config, "cpu"), codebooks=4)
@@ -113,7 +115,16 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format() -> None:
         torch.testing.assert_close(ours.decode(codes), theirs.decode(codes), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"activation": "ReLU"}, {"norm": "layer_norm"}, {"channels": 2}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"activation": "ReLU"},
+        {"norm": "layer_norm"},
+        {"channels": 2},
+        {"decoder": {"final_activation": "Linear"}},
+        {"decoder": {"final_activation": "Tanh", "final_activation_params": {"inplace": True}}},
+    ],
+)
 def test_a_codec_that_transformers_has_not_is_refused(change: dict[str, object]) -> None:
     config = codec_settings(16_000)
     config["seanet"] |= change
