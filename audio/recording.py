@@ -175,10 +175,14 @@ def keep(
     needed = len(names) * recording_bytes(like.channels, like.num_samples)
     if needed > memory_bytes:
         return _kept_on_disk(parts, names, like, needed, stack)
-    waveforms = {name: np.empty((like.channels, like.num_samples), np.float32) for name in names}
+    waveforms: dict[str, Waveform] = {}
     position = 0
     for part in parts:
         count = part[names[0]].shape[1]
+        if count == like.num_samples:
+            return {name: Audio(np.ascontiguousarray(part[name]), like.sample_rate) for name in names}
+        if not waveforms:
+            waveforms = {name: np.empty((like.channels, like.num_samples), np.float32) for name in names}
         for name in names:
             waveforms[name][:, position : position + count] = part[name]
         position += count

@@ -100,7 +100,7 @@ def test_a_peak_between_samples_is_found() -> None:
 @given(st.integers(1, 600_000), st.integers(1, 2))
 def test_oversampling_gives_four_times_the_samples_on_the_same_instants(num_samples: int, channels: int) -> None:
     slow = np.sin(np.arange(num_samples) * 0.05)[None].repeat(channels, 0).astype(np.float32)
-    fine = np.concatenate(list(oversampled(slow)), axis=1)
+    fine = np.concatenate(list(oversampled(Audio(slow, 44_100))), axis=1)
     assert fine.shape == (channels, 4 * num_samples)
     if num_samples > 2000:
         np.testing.assert_allclose(fine[:, ::4][:, 500:-500], slow[:, 500:-500], atol=1e-4)

@@ -343,7 +343,7 @@ def test_the_weights_of_all_segments_sum_to_one_everywhere(
     total = np.zeros(end - start)
     for index in range(lane.num_segments):
         segment = lane.segment(index)
-        total[segment.start - start :][: segment.length] += lane.weights(index)
+        total[segment.start - start :][: segment.length] += lane.overlap(index).weights()
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import sqrt
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ from audio.sound import Waveform
 from models.demucs.bag import Bag, broken, needed_submodels
 from models.demucs.network import Network
 from models.demucs.precision import Precision
-from models.demucs.segments import Lane, Passes, Segment, even_batches, shifted_starts, too_long
+from models.demucs.segments import Lane, Overlap, Passes, Segment, even_batches, shifted_starts, too_long
 
 Progress = Callable[[float], None]
 Stems = NDArray[np.float32]
@@ -109,10 +109,18 @@ class _Run:
     task: Task
     lanes: Sequence[Lane]
     step: Callable[[int], None]
+    device: torch.device
+    _weights: dict[Overlap, Tensor] = field(default_factory=dict)
 
     @property
     def longest(self) -> int:
         return max(lane.segment_length for lane in self.lanes)
+
+    def weights(self, overlap: Overlap) -> Tensor:
+        """What each sample of a segment counts, `[n]`, on the device; most segments share the same."""
+        if overlap not in self._weights:
+            self._weights[overlap] = torch.from_numpy(overlap.weights()).to(self.device)
+        return self._weights[overlap]
 
 
 class Separator:
@@ -152,7 +160,7 @@ class Separator:
         """
         progress(0.0)
         lanes = self._lanes(task, mix.num_samples)
-        run = _Run(mix, task, lanes, _steps(progress, sum(lane.num_segments for lane in lanes)))
+        run = _Run(mix, task, lanes, _steps(progress, sum(lane.num_segments for lane in lanes)), self.device)
         tail = torch.zeros(len(task.stems), 2, run.longest, device=self.device)
         for begin in range(0, mix.num_samples, self._window):
             end = min(begin + self._window, mix.num_samples)
@@ -186,8 +194,7 @@ class Separator:
             for batch in _batches(some, network):
                 stems = network(torch.stack([span.cut(piece) for piece in batch]))[:, columns]
                 for piece, result in zip(batch, stems, strict=True):
-                    weights = torch.tensor(lane.weights(piece.index), device=self.device)
-                    _add(sums, result, piece, shares * weights, begin)
+                    _add(sums, result, piece, shares * run.weights(lane.overlap(piece.index)), begin)
                 run.step(len(batch))
 
     def _shares(self, submodel: int, columns: Sequence[int], shifts: int) -> Tensor:
@@ -232,13 +239,15 @@ class _Span:
 
 
 def measure(blocks: Iterator[Waveform]) -> Level:
-    """Mean and standard deviation of the mono mix, as demucs.api scales by; in one pass, in float64."""
+    """Mean and standard deviation of the mono mix, as demucs.api scales by; in one pass, summed in float64."""
     count, mean, squares = 0, 0.0, 0.0
     for block in blocks:
-        mono = block.mean(axis=0, dtype=np.float64)
-        added, own_mean = len(mono), float(mono.mean())
+        mono = block.mean(axis=0, dtype=np.float32)
+        added, own_mean = len(mono), float(mono.mean(dtype=np.float64))
         difference = own_mean - mean
-        squares += float(((mono - own_mean) ** 2).sum()) + difference**2 * count * added / (count + added)
+        mono -= np.float32(own_mean)
+        squares += float(np.square(mono, out=mono).sum(dtype=np.float64))
+        squares += difference**2 * count * added / (count + added)
         count += added
         mean += difference * added / count
     return Level(mean, sqrt(squares / max(count - 1, 1)) + _QUIETEST)

@@ -41,12 +41,12 @@ class Graphs:
         self._works = True
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """`module(batch)`; the result is the caller's until the next call."""
+        """`module(batch)`."""
         self._seen[batch.shape] += 1
         if (captured := self._captured.get(batch.shape)) is not None:
             captured.given.copy_(batch)
             captured.graph.replay()
-            return captured.result
+            return captured.result.clone()
         result: Tensor = self._module(batch)
         if self._works and self._seen[batch.shape] > _WARM_AFTER and len(self._captured) < _MOST_GRAPHS:
             self._capture(batch, result)

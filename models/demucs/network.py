@@ -11,7 +11,9 @@ from demucs.htdemucs import HTDemucs
 from torch import Tensor
 
 from models.cache import is_out_of_memory
+from models.demucs.attention import replace_attention
 from models.demucs.graphs import Graphs
+from models.demucs.parts import work_in_parts
 from models.demucs.precision import Precision, choose_precision, reduce_precision
 from models.demucs.transform import streamline
 
@@ -46,6 +48,9 @@ class Network:
         if self.precision == "bfloat16":
             reduce_precision(module)
         streamline(module, device)
+        replace_attention(module)
+        if device.type == "cpu":
+            work_in_parts(module)
         self._module = module
         self._batch_limit = _LARGEST_BATCH
         self._graphs = Graphs(module) if device.type == "cuda" else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, TypeVar
 
 import numpy as np
@@ -75,33 +74,37 @@ class Lane:
         last = min(-(-(end - self.start) // self.stride), self.num_segments)
         return range(first, last)
 
-    def weights(self, index: int) -> NDArray[np.float32]:
-        """What each sample of segment `index` counts, `[n]`; over all segments they sum to 1 at every sample."""
+    def overlap(self, index: int) -> Overlap:
+        """How segment `index` lies among its neighbours."""
         reach = (self.segment_length - 1) // self.stride
-        return overlap_weights(
-            length=self.segment(index).length,
-            segment_length=self.segment_length,
-            stride=self.stride,
-            before=min(index, reach),
-            after=min(self.num_segments - 1 - index, reach),
-        )
+        before, after = min(index, reach), min(self.num_segments - 1 - index, reach)
+        return Overlap(self.segment(index).length, self.segment_length, self.stride, before, after)
 
 
-@lru_cache(maxsize=32)
-def overlap_weights(*, length: int, segment_length: int, stride: int, before: int, after: int) -> NDArray[np.float32]:
-    """A triangle's first `length` samples over the sum of its neighbours', as demucs.apply weighs overlaps, `[n]`."""
-    triangle = _triangle(segment_length)
-    total = triangle[:length].copy()
-    for neighbour in range(1, before + 1):
-        tail = triangle[neighbour * stride :][:length]
-        total[: len(tail)] += tail
-    for neighbour in range(1, after + 1):
-        offset = neighbour * stride
-        if offset < length:
-            total[offset:] += triangle[: length - offset]
-    weights = (triangle[:length] / total).astype(np.float32)
-    weights.setflags(write=False)
-    return weights
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A segment of `length` samples of a lane's `segment_length`, with so many overlapping ones before and after."""
+
+    length: int
+    segment_length: int
+    stride: int
+    before: int
+    after: int
+
+    def weights(self) -> NDArray[np.float32]:
+        """What each sample counts, `[n]`: a triangle over the sum of its neighbours', as demucs.apply weighs overlaps.
+
+        Over all segments of a lane they sum to 1 at every sample.
+        """
+        triangle = _triangle(self.segment_length)
+        total = triangle[: self.length].copy()
+        for neighbour in range(1, self.before + 1):
+            tail = triangle[neighbour * self.stride :][: self.length]
+            total[: len(tail)] += tail
+        for neighbour in range(1, self.after + 1):
+            offset = min(neighbour * self.stride, self.length)
+            total[offset:] += triangle[: self.length - offset]
+        return (triangle[: self.length] / total).astype(np.float32)
 
 
 def _triangle(length: int) -> NDArray[np.float64]:

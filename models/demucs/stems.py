@@ -41,12 +41,16 @@ class Plan:
         stems = dict(zip(self.computed, computed, strict=True))
         if self.complement is not None:
             first = self.outputs[0]
-            rest = mix - stems[first] if self.residual else _sum([stems[name] for name in stems if name != first])
+            others = [stems[name] for name in stems if name != first]
+            rest = mix - stems[first] if self.residual else np.sum(others, axis=0, dtype=np.float32)
             return {first: stems[first], self.complement: rest}
         if self.residual:
             takers = ["other"] if "other" in stems else list(stems)
-            left = (mix - _sum(list(stems.values()))) / len(takers)
-            stems |= {name: (stems[name] + left).astype(np.float32) for name in takers}
+            left = mix.copy()
+            for stem in stems.values():
+                left -= stem
+            left /= len(takers)
+            stems |= {name: stems[name] + left for name in takers}
         return {name: stems[name] for name in self.outputs}
 
 
@@ -128,10 +132,3 @@ def _flattened(stems: Waveform, channels: int) -> Waveform:
     """`[S, 2, n]` as `[S * channels, n]`, all to be resampled together; mono is the mean of both sides."""
     stems = stems if channels == _MODEL_CHANNELS else stems.mean(axis=1, keepdims=True)
     return stems.reshape(-1, stems.shape[-1])
-
-
-def _sum(waveforms: Sequence[Waveform]) -> Waveform:
-    total = np.zeros(waveforms[0].shape, np.float64)
-    for waveform in waveforms:
-        total += waveform
-    return total  # type: ignore[return-value]
