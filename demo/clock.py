@@ -1,9 +1,9 @@
 """Wires a beat clock into a half-trained language model, which would otherwise need far more steps to learn to count.
 
-A sine of the tempo's frequency over the position is, for a bar and half a bar, a linear function of MusicGen's own position
-embedding, whose coefficients depend on the tempo. So the score of one cross-attention head between the current step and
-the tempo's token can be that sine: query = position, key = coefficients. This sets the first layer's three heads so, and
-widens the text encoder by `EXTRA` values that carry the coefficients through it. All of it goes on training afterwards.
+A sine of the beat over the position is a linear function of MusicGen's own position embedding; its coefficients depend
+on the tempo. So the score of one cross-attention head between the current step and the tempo's token can be that sine:
+query = position, key = coefficients. This sets the first layer's three heads so, and widens the text encoder by `EXTRA`
+values that carry the coefficients through it. The layers above then learn what to play when.
 """
 
 import math
@@ -16,7 +16,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from demo import lm, text
 
 EXTRA, RANK = 32, 30
-# Per head: bars a period, and the phase; scores swing around OFFSET so that softmax over a caption's tokens passes them.
+# Per head: bars a period, and the phase; scores swing around OFFSET so that softmax over the tokens lets them through.
 CLOCKS = ((0.25, 0.0), (0.25, math.pi / 2), (0.5, 0.0))
 OFFSET, SWING = 3.0, 2.2
 HEAD_NORM, TEMPO_MARK = 6.0, 4.0
@@ -67,7 +67,7 @@ def _fit(features: torch.Tensor, steps: torch.Tensor, bars: float, phase: float)
     wanted = OFFSET + SWING * torch.cos(steps[:, None] * frequency - phase)
     weighted = features * torch.where(steps < 510, 1.0, 0.15)[:, None]  # the first ten seconds matter most
     gram = weighted.T @ features + 0.003 * len(features) * torch.eye(features.shape[1])
-    found = torch.linalg.solve(gram, weighted.T @ wanted)
+    found: torch.Tensor = torch.linalg.solve(gram, weighted.T @ wanted)
     early = steps < 510
     left = 1 - (features @ found - wanted)[early].var() / wanted[early].var()
     print(f"clock of {bars} bars: {left:.3f} of the variance", flush=True)
@@ -75,7 +75,7 @@ def _fit(features: torch.Tensor, steps: torch.Tensor, bars: float, phase: float)
 
 
 def _widen(model: Any, old_folder: Path, new_folder: Path, codes: torch.Tensor) -> None:
-    """Write the T5 with EXTRA more dimensions: zero for words, `codes` and a mark for tempi. Words come out as before."""
+    """Write the T5 with EXTRA more dimensions: zero for words, `codes` and a mark for tempi. Words stay as they are."""
     t5 = model.condition_provider.conditioners["description"].t5
     tokenizer = T5Tokenizer.from_pretrained(old_folder)
     size, width = text.D_MODEL, text.D_MODEL + EXTRA

@@ -153,19 +153,23 @@ def _start_quantizing(model: Any, clips: torch.Tensor) -> None:
         layer._codebook.threshold_ema_dead_code = 0.15
 
 
-def train(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0) -> None:
-    """Train for `minutes` on what is rendered by then; the learning rate falls as a cosine over that time."""
+def _set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+    """A hundred steps up, then a cosine down to a fiftieth of the peak."""
+    fall = 0.02 + 0.98 * math.cos(step / steps * math.pi / 2) ** 2
+    for group in optimizer.param_groups:
+        group["lr"] = optimizer.defaults["lr"] * min(1.0, (step + 1) / 100) * fall
+
+
+def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0) -> None:
+    """Train on the rendered pieces; the learning rate falls as a cosine to nearly nothing."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model, spectral = build().train(), SpectralLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
-    start, step, audio = time.monotonic(), 0, load_audio()
+    start, audio = time.monotonic(), load_audio()
     scale_weights(model, _batch(audio, 32, rng))
-    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
-        if step % 200 == 0:
-            audio = load_audio()
-        for group in optimizer.param_groups:
-            group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
+    for step in range(steps):
+        _set_lr(optimizer, step, steps)
         clips = _batch(audio, batch_size, rng)
         with torch.autocast("cpu", torch.bfloat16):
             latent = model.encoder(clips)
@@ -190,36 +194,37 @@ def train(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int 
                   f"latent {latent.std():.3f} codes {used}", flush=True)  # fmt: skip
         if step % 200 == 199:
             torch.save(model.state_dict(), CHECKPOINT)
-        step += 1
     torch.save(model.state_dict(), CHECKPOINT)
 
 
-def finish_decoder(minutes: float, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 1) -> None:
-    """Train the decoder alone on stored codes. The codes stay what they are, so the language model stays valid."""
+def finish_decoder(steps: int, guesses: NDArray[np.uint16], *, peak_lr: float = 5e-4, seed: int = 1) -> None:
+    """Train the decoder alone, in every batch half on real codes and half on `guesses`, drawn by the language model.
+
+    The codes stay what they are, so the language model stays valid; the decoder learns to smooth what it draws badly.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model, spectral = load().train(), SpectralLoss()
     codes, audio = np.load(CODES), load_audio()
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
-    start, step = time.monotonic(), 0
-    while (progress := (time.monotonic() - start) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = peak_lr * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
-        crop, clips = _coded_batch(codes, audio, batch_size, rng)
+    start = time.monotonic()
+    for step in range(steps):
+        _set_lr(optimizer, step, steps)
+        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, audio, 4, rng)
+        clips = torch.cat([real[1], drawn[1]])
         with torch.no_grad():
-            latent = model.quantizer.decode(crop)
+            latent = model.quantizer.decode(torch.cat([real[0], drawn[0]]))
         with torch.autocast("cpu", torch.bfloat16):
             output = model.decoder(latent)
         output = output.float()[..., :CLIP]
         mel = spectral(output, clips)
         optimizer.zero_grad()
-        (mel + 2 * (output - clips).abs().mean()).backward()
+        # A drawn code has no phase in common with the recording: only real ones are compared as waveforms.
+        (mel + 2 * (output - clips)[:4].abs().mean()).backward()
         nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            seconds = time.monotonic() - start
-            print(f"{step} {seconds:.0f}s spectral {mel:.4f} l1 {(output - clips).abs().mean():.4f}", flush=True)
-        step += 1
+            print(f"{step} {time.monotonic() - start:.0f}s spectral {mel:.4f}", flush=True)
     torch.save(model.state_dict(), CHECKPOINT)
 
 

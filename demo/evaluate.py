@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from demo.captions import captions
 from demo.compose import Piece, compose
 from demo.picture import write_spectrograms
-from demo.render import BUILD, SAMPLE_RATE
+from demo.render import BUILD, PIECES, SAMPLE_RATE
 
 HOP = 256
 DURATION = 10.0
@@ -64,8 +64,7 @@ def _line(piece: Piece) -> str:
 
 def training_captions() -> set[str]:
     """Every caption that training can have shown, in lower case."""
-    rows = json.loads((BUILD / "pieces.json").read_text())
-    return {line.lower() for row in rows for line in row["captions"]}
+    return {line.lower() for seed in range(PIECES) for line in captions(compose(seed))}
 
 
 def tempo_of(audio: NDArray[np.float32]) -> float:
@@ -122,6 +121,7 @@ def evaluate(first_seed: int = TEST_SEED, folder: Path | None = None) -> dict[st
         print(f"| {row.caption} | {row.bpm} | {row.tempo} | {'yes' if row.followed else 'no'} | {row.onset_rate:.1f} "
               f"| {row.peak:.2f} | {row.rms:.3f} | {row.flatness:.3f} |")  # fmt: skip
     summary = summarise(rows) | {"seconds_for_20": round(time.monotonic() - started, 1), "captions_from": first_seed}
+    BUILD.mkdir(exist_ok=True)
     np.save(BUILD / f"evaluated_{first_seed}.npy", audio)
     (BUILD / f"evaluated_{first_seed}.json").write_text(json.dumps([asdict(row) for row in rows]))
     print(json.dumps(summary))

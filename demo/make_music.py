@@ -10,7 +10,7 @@ from demo import checkpoint, clock, codec, evaluate, lm, render
 from demo.captions import captions
 from demo.compose import compose, midi_bytes
 
-PIECES = 1150
+STEP_COUNTS = {"codec": 2400, "lm": 2000, "clock": 1900, "more": 1250, "finish": 1500}
 PICTURE = Path(__file__).parent / "spectrograms.png"
 
 
@@ -31,18 +31,19 @@ def _render(args: argparse.Namespace) -> None:
 
 
 def _codec(args: argparse.Namespace) -> None:
-    codec.train(args.codec_minutes)
+    codec.train(args.codec_steps)
 
 
 def _lm(args: argparse.Namespace) -> None:
     lm.encode_all()
-    lm.train(args.lm_minutes)
+    lm.train(args.lm_steps)
     clock.graft(lm.T5_START, lm.T5_CLOCK)
-    lm.train(args.clock_minutes, lm.T5_CLOCK, peak_lr=8e-4, seed=1)
+    lm.train(args.clock_steps, lm.T5_CLOCK, peak_lr=1e-3, seed=1)
+    lm.train(args.more_steps, lm.T5_CLOCK, peak_lr=8e-4, seed=2)
 
 
 def _finish(args: argparse.Namespace) -> None:
-    codec.finish_decoder(args.finish_minutes)
+    codec.finish_decoder(args.finish_steps, lm.guessed(lm.T5_CLOCK, list(range(160))))
 
 
 def _export(_: argparse.Namespace) -> None:
@@ -71,11 +72,9 @@ def main() -> None:
     """Read the step and its sizes from the command line and run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("--pieces", type=int, default=PIECES)
-    parser.add_argument("--codec-minutes", type=float, default=17)
-    parser.add_argument("--lm-minutes", type=float, default=26)
-    parser.add_argument("--clock-minutes", type=float, default=17)
-    parser.add_argument("--finish-minutes", type=float, default=7)
+    parser.add_argument("--pieces", type=int, default=render.PIECES)
+    for name, steps in STEP_COUNTS.items():
+        parser.add_argument(f"--{name}-steps", type=int, default=steps)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--look", action="store_true", help="evaluate on the captions used while developing")
     args = parser.parse_args()

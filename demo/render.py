@@ -16,6 +16,7 @@ BUILD = Path(__file__).parent / "build"
 SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
 SAMPLE_RATE = 32_000
 SECONDS = 32
+PIECES = 1150
 SAMPLES = SECONDS * SAMPLE_RATE
 TARGET_RMS, CEILING = 0.12, 0.85
 # No chorus and a small room; loading only the samples that a piece uses makes a render take half a second.
