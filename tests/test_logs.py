@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.logs import MAX_MESSAGE_CHARS, Lines, id_of, job_context, whereabouts
@@ -42,6 +42,7 @@ def test_secrets_are_blacked_out_also_where_a_url_quotes_them() -> None:
 
 
 @given(st.binary(min_size=60, max_size=400))
+@example(bytes(57) + b" \xff\xff")
 def test_base64_and_bytes_are_never_written_out(content: bytes) -> None:
     encoded = base64.b64encode(content).decode()
     said = line("audio %s and %r", encoded, b"\xff" * 50 + content)

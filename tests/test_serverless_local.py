@@ -135,7 +135,7 @@ def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
         process.stderr.readline()  # the first progress line: it runs
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=20)
+        _, printed = process.communicate(timeout=60)
         assert process.returncode == 130 and printed.endswith("Interrupted.\n") and "Traceback" not in printed
     finally:
         process.kill()

@@ -94,9 +94,16 @@ class Lines(logging.Formatter):
 
 
 def _text(record: logging.LogRecord) -> str:
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_without_bytes, record.args))
     try:
         message = record.getMessage()
     except (TypeError, ValueError, KeyError):  # arguments that do not fit: never a reason to lose the record
         message = str(record.msg)
     error = record.exc_info[1] if record.exc_info else None
     return message if error is None else f"{message} ({whereabouts(error)})"
+
+
+def _without_bytes(argument: object) -> object:
+    """Bytes are audio or worse, and even their short pieces say nothing to a reader."""
+    return f"<{len(argument)} bytes>" if isinstance(argument, bytes | bytearray) else argument
