@@ -39,7 +39,7 @@ from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
 from models.demucs.folders import Folders
-from models.demucs.precision import processor_flags
+from models.device import cpu_multiplies_bfloat16
 from models.musicgen.weights import Weights
 from models.registry import build
 from operations._dispatch import answer
@@ -83,11 +83,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _machine(options: argparse.Namespace) -> str:
     processor = platform.processor() or platform.machine()
     if (info := Path("/proc/cpuinfo")).exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        processor = f"{names[0]} x {len(names)}"
-    flags = sorted({"avx2", "avx512f", "avx512_bf16", "amx_bf16"} & processor_flags())
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
+        processor = f"{names[0]} x {len(names)}" if names else processor
+    products = "with" if cpu_multiplies_bfloat16() else "without"
     gpu = torch.cuda.get_device_name() if options.device == "cuda" else "no GPU"
-    return f"{processor} ({', '.join(flags)}), {gpu}, {options.threads} threads, torch {torch.__version__}"
+    return f"{processor}, {products} bfloat16 products, {gpu}, {options.threads} threads, torch {torch.__version__}"
 
 
 def write_models(folder: Path) -> None:

@@ -22,9 +22,10 @@ from models.demucs.bag import Bag, needed_submodels, read_bag
 from models.demucs.engine import Level, Model, Runtime, Separator, Task, measure
 from models.demucs.load import load_network
 from models.demucs.network import Network
-from models.demucs.precision import choose_precision, processor_flags
+from models.demucs.precision import choose_precision
 from models.demucs.segments import Lane, Passes, even_batches, shifted_starts
 from models.demucs.transform import Transform
+from models.device import cpu_multiplies_bfloat16
 from tests import demucs_checkpoints as tiny
 
 RATE = 44_100
@@ -217,16 +218,10 @@ def test_reduced_precision_stays_40_db_above_its_error(networks: dict[str, Path]
     assert 40 <= ratio_db < 120, "and it is reduced indeed"
 
 
-def test_precision_is_chosen_by_the_processors_flags_alone(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("model name: x\nflags\t\t: fpu avx512_bf16 sse\n")
-    assert "avx512_bf16" in processor_flags(cpuinfo)
-    assert processor_flags(tmp_path / "absent") == frozenset()
+def test_precision_is_chosen_by_the_processor_alone() -> None:
     cpu = torch.device("cpu")
     assert choose_precision("float32", cpu) == "float32" and choose_precision("bfloat16", cpu) == "bfloat16"
-    assert choose_precision("auto", cpu) == (
-        "bfloat16" if {"avx512_bf16", "amx_bf16"} & processor_flags() else "float32"
-    )
+    assert choose_precision("auto", cpu) == ("bfloat16" if cpu_multiplies_bfloat16() else "float32")
     assert choose_precision("auto", torch.device("mps")) == "float32"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from demucs.demucs import BLSTM, LocalState
 from torch import Tensor, nn
 
+from models.device import cpu_multiplies_bfloat16
+
 Precision = Literal["auto", "float32", "bfloat16"]
-_CPU_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def choose_precision(asked: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:
@@ -20,16 +20,7 @@ def choose_precision(asked: Precision, device: torch.device) -> Literal["float32
         return asked
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    return "bfloat16" if device.type == "cpu" and _CPU_FLAGS & processor_flags() else "float32"
-
-
-def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the first processor can do, in Linux's words; empty elsewhere."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), ()))
+    return "bfloat16" if device.type == "cpu" and cpu_multiplies_bfloat16() else "float32"
 
 
 def reduce_precision(network: nn.Module) -> None:
