@@ -122,6 +122,11 @@ def test_a_local_run_knows_no_size_limit_unless_one_is_set(tmp_path: Path) -> No
     assert free["budget"] > 1_000_000_000 and held["budget"] == 999
 
 
+def _at_a_terminal() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, and the suite may run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(FAKE_WORKER), *job(operation="steps", count=100_000)],
@@ -129,6 +134,7 @@ def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
         env=environment(tmp_path),
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_at_a_terminal,
     )
     try:
         assert process.stderr is not None
