@@ -197,8 +197,8 @@ def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0)
     torch.save(model.state_dict(), CHECKPOINT)
 
 
-def finish_decoder(steps: int, guesses: NDArray[np.uint16], *, peak_lr: float = 5e-4, seed: int = 1) -> None:
-    """Train the decoder alone, in every batch half on real codes and half on `guesses`, drawn by the language model.
+def finish_decoder(steps: int, rows: range, guesses: NDArray[np.uint16], *, seed: int, peak_lr: float = 5e-4) -> None:
+    """Train the decoder alone, half on real codes and half on `guesses`, drawn by the language model for pieces `rows`.
 
     The codes stay what they are, so the language model stays valid; the decoder learns to smooth what it draws badly.
     """
@@ -207,10 +207,11 @@ def finish_decoder(steps: int, guesses: NDArray[np.uint16], *, peak_lr: float = 
     model, spectral = load().train(), SpectralLoss()
     codes, audio = np.load(CODES), load_audio()
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
+    assert len(rows) == len(guesses)
     start = time.monotonic()
     for step in range(steps):
         _set_lr(optimizer, step, steps)
-        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, audio, 4, rng)
+        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, audio[rows.start : rows.stop], 4, rng)
         clips = torch.cat([real[1], drawn[1]])
         with torch.no_grad():
             latent = model.quantizer.decode(torch.cat([real[0], drawn[0]]))

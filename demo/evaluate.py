@@ -22,10 +22,6 @@ DURATION = 10.0
 LOOK_SEED, TEST_SEED = 800_000, 900_000
 GROUPS = (("drums", ("drums",), 4), ("pad", ("pad",), 4), ("band", ("full", "bass and drums", "piano", "solo"), 12))
 TOLERANCE = 0.06
-# An onset is a rise above this on the absolute scale of librosa's onset strength. The default scales every clip by
-# its own loudest onset first, so that ripples of a steady pad count as onsets. Chosen on training renders against their
-# own MIDI (20 drums-only and 20 pad pieces, within 100 ms): mean F1 0.988, the best of 0.2-3; the default gives 0.946.
-ONSET_DELTA = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,9 +88,7 @@ def flatness_of(audio: NDArray[np.float32]) -> float:
 
 def measure(group: str, line: str, bpm: int, audio: NDArray[np.float32]) -> Measured:
     envelope = librosa.onset.onset_strength(y=audio, sr=SAMPLE_RATE, hop_length=HOP)
-    onsets = librosa.onset.onset_detect(
-        onset_envelope=envelope, sr=SAMPLE_RATE, hop_length=HOP, normalize=False, delta=ONSET_DELTA
-    )
+    onsets = librosa.onset.onset_detect(onset_envelope=envelope, sr=SAMPLE_RATE, hop_length=HOP)
     tempo = tempo_of(audio)
     seconds = len(audio) / SAMPLE_RATE
     return Measured(

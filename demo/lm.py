@@ -170,7 +170,7 @@ def loss_of(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tenso
     return torch.stack(losses)
 
 
-def guessed(t5_folder: Path, rows: list[int], frames: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
+def guessed(t5_folder: Path, rows: range, frames: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
     """Codes that the model draws at every step of real pieces, [rows, K, frames]: right in kind, not in detail."""
     torch.manual_seed(seed)
     codes, pieces = load_pieces()
@@ -180,7 +180,7 @@ def guessed(t5_folder: Path, rows: list[int], frames: int = 1000, seed: int = 0)
     model.load_state_dict(torch.load(CHECKPOINT, weights_only=True))
     drawn = []
     for start in range(0, len(rows), 4):
-        some = rows[start : start + 4]
+        some = list(rows[start : start + 4])
         real = torch.from_numpy(codes[some][:, :, :frames].astype(np.int64))
         conditions = [ConditioningAttributes(text={"description": pieces[row]["captions"][0].lower()}) for row in some]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
