@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
+import threading
 from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.logs import MAX_MESSAGE_CHARS, Lines, id_of, job_context, whereabouts
+from worker.logs import MAX_MESSAGE_CHARS, Lines, WholeLines, id_of, job_context, whereabouts
 
 SECRET = "s3cret/with+odd=signs"
 
@@ -76,3 +78,40 @@ def test_an_error_is_told_by_type_and_place_without_values_and_paths() -> None:
 def test_only_a_text_counts_as_a_jobs_id() -> None:
     jobs: list[object] = [{"id": "a"}, {"id": 3}, {}, None, [], "text"]
     assert [id_of(job) for job in jobs] == ["a", "", "", "", "", ""]
+
+
+class Slow(io.StringIO):
+    """A stream that lets other threads in after each write, as an unbuffered stdout does."""
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        threading.Event().wait(0.0005)
+        return written
+
+
+def test_lines_printed_by_several_threads_at_once_stay_whole() -> None:
+    stream = Slow()
+    lines = WholeLines(stream)
+    start = threading.Barrier(4)
+
+    def work(name: str) -> None:
+        start.wait()
+        for number in range(20):
+            print(json.dumps({"name": name, "number": number}), file=lines, flush=True)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    printed = [json.loads(text) for text in stream.getvalue().splitlines()]
+    for name in "abcd":
+        assert [line["number"] for line in printed if line["name"] == name] == list(range(20))
+
+
+def test_a_line_waits_for_its_end_and_several_lines_go_out_together() -> None:
+    stream = io.StringIO()
+    lines = WholeLines(stream)
+    assert lines.write("half") == 4 and stream.getvalue() == ""
+    lines.write(" a line\nanother\nrest")
+    assert stream.getvalue() == "half a line\nanother\n"

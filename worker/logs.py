@@ -6,13 +6,16 @@ What leaves here holds no secret of the settings, no base64, no traceback and no
 from __future__ import annotations
 
 import contextvars
+import io
 import json
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 from urllib.parse import quote
 
 OUR_ROOMS = ("handler", "operations", "models", "worker", "audio", "errors", "demo")
@@ -47,9 +50,12 @@ def configure(*, level: str, as_json: bool, secrets: Iterable[str] = ()) -> None
 
     Args:
         level: a name of `logging`'s.
-        as_json: the platform's JSON lines on stdout; else readable lines on stderr.
+        as_json: the platform's JSON lines on stdout, which prints whole lines from here on (`WholeLines`); else
+            readable lines on stderr.
         secrets: values to black out wherever they turn up.
     """
+    if as_json and not isinstance(sys.stdout, WholeLines):
+        sys.stdout = WholeLines(sys.stdout)
     sink = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
     sink.setFormatter(Lines(as_json=as_json, secrets=secrets))
     logging.basicConfig(handlers=[sink], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
@@ -65,6 +71,45 @@ def whereabouts(error: BaseException) -> str:
     modules = [(str(frame.f_globals.get("__name__", "")), frame.f_code.co_name) for frame in frames]
     ours = [f"{module}.{function}" for module, function in modules if module.partition(".")[0] in OUR_ROOMS]
     return f"{type(error).__name__} in {ours[-1] if ours else 'a library'}"
+
+
+class WholeLines(io.TextIOBase):
+    """A text stream that gives `stream` each line in one write, whichever threads write at once.
+
+    The SDK logs by `print`, which writes a line and its end apart: unbuffered, another thread's record would land
+    between the two, and the platform reads neither.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._begun = threading.local()
+
+    def write(self, text: str) -> int:
+        whole, end, begun = (getattr(self._begun, "text", "") + text).rpartition("\n")
+        self._begun.text = begun
+        if end:
+            with self._lock:
+                self._stream.write(whole + end)
+                self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lock:
+            self._stream.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
 
 
 class Lines(logging.Formatter):
