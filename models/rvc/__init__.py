@@ -1,0 +1,1 @@
+"""RVC voice conversion: pitch, content features, retrieval and synthesis."""
