@@ -56,22 +56,30 @@ class Window:
     keep_stop: int
 
     @property
-    def kept(self) -> slice:
+    def inside(self) -> slice:
         """The believed frames, counted from `start`."""
         return slice(self.keep_start - self.start, self.keep_stop - self.start)
 
+    @property
+    def kept(self) -> slice:
+        """The believed frames, counted from the file's first."""
+        return slice(self.keep_start, self.keep_stop)
+
 
 def windows(num_frames: int, *, length: int, context: int) -> Iterator[Window]:
-    """Windows that cover `num_frames`: each starts at a multiple of `length - 2 context`, the last ends with the file."""
+    """Windows of `length` frames that cover `num_frames`, at multiples of `length - 2 context`; the last ends the file.
+
+    All are of the same length, but for the one window of a file that is shorter.
+    """
     stride = length - 2 * context
-    start = 0
-    while True:
+    last_start = max(num_frames - length, 0)
+    done = 0
+    for start in range(0, last_start + stride, stride):
+        start = min(start, last_start)
         stop = min(start + length, num_frames)
-        last = stop == num_frames
-        yield Window(start, stop, start + context if start else 0, stop if last else stop - context)
-        if last:
-            return
-        start += stride
+        keep_stop = stop if start == last_start else stop - context
+        yield Window(start, stop, done, keep_stop)
+        done = keep_stop
 
 
 def reflected(waveform: Waveform, start: int, stop: int) -> Waveform:
