@@ -26,8 +26,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.tiny_rvc import bare_package, modules_put_back
+from tests.tiny_rvc import bare_package, fairseq_classes, modules_put_back
 
+_MODULES = ("modules.vc.modules", "modules.vc.pipeline", "lib.rmvpe", "lib.infer_pack.models")
 Draw = Callable[[torch.Tensor], torch.Tensor]
 FloatArray = NDArray[np.float32]
 
@@ -55,7 +56,7 @@ class Noise:
 
 
 class RvcPython:
-    """The reference, loaded: voices by folder, one at a time.
+    """The reference, loaded: voices by folder, one at a time. `modules` are rvc-python's own, by their last name.
 
     Args:
         modules: rvc-python's modules by their last name.
@@ -65,20 +66,20 @@ class RvcPython:
     """
 
     def __init__(self, modules: dict[str, Any], hubert: Any, rmvpe: Path | None, device: str) -> None:
-        self._modules = modules
+        self.modules = modules
         self.config = _config(device)
         self.hubert = hubert.to(device).half() if self.config.is_half else hubert.to(device)
         self._rmvpe = _rmvpe(modules["rmvpe"], rmvpe, self.config) if rmvpe else None
         self._names = itertools.count()
         self._draw: Draw = torch.randn_like
         modules["models"].torch = _TorchWithNoise(self)
-        self.pipeline: Any = None
+        self.folder = Path()
         self.vc: Any = None
         self.times = [0.0, 0.0, 0.0]
 
     def load(self, folder: Path) -> Any:
         """Its `VC` with the voice in `folder`, whose network is `.net_g`."""
-        vc = self._modules["modules"].VC("", self.config)
+        vc = self.modules["modules"].VC("", self.config)
         path = next(folder.glob("*.pth"))
         version = torch.load(path, map_location="cpu", mmap=True).get("version", "v1")
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -86,7 +87,7 @@ class RvcPython:
             vc.get_vc(str(path), version)
         vc.hubert_model = self.hubert
         vc.pipeline.model_rmvpe = self._rmvpe
-        self.vc, self.pipeline = vc, vc.pipeline
+        self.folder, self.vc = folder, vc
         return vc
 
     def convert(  # noqa: PLR0913  (the reference's own parameters)
@@ -113,7 +114,7 @@ class RvcPython:
             `[T']` at the voice's sample rate, some 20 ms shorter than the input per chunk.
         """
         vc = self.load(folder) if folder is not None else self.vc
-        indexes = sorted(next(iter(folder.glob("*.pth"))).parent.glob("*.index")) if folder is not None else []
+        indexes = sorted(self.folder.glob("*.index"))
         self._draw = noise or torch.randn_like
         peak = np.abs(waveform).max() / 0.95
         self.times = [0.0, 0.0, 0.0]
@@ -142,7 +143,7 @@ class RvcPython:
         self, waveform: FloatArray, method: str, *, semitones: float = 0, filter_radius: int = 3
     ) -> tuple[NDArray[np.int32], FloatArray]:
         """Pitch of `[T]` at 16 kHz as it comes (the pipeline adds a second on each side): 1 to 255, and in Hz."""
-        pipeline = self.pipeline or self._modules["pipeline"].Pipeline(40_000, self.config, "")
+        pipeline = self.modules["pipeline"].Pipeline(40_000, self.config, "")
         pipeline.model_rmvpe = self._rmvpe
         name = f"input {next(self._names)}"
         coarse, f0 = pipeline.get_f0(name, waveform, len(waveform) // 160, semitones, method, filter_radius)
@@ -175,8 +176,7 @@ def rvc_python(hubert: Path, rmvpe: Path | None = None, *, device: str = "cpu") 
         warnings.simplefilter("ignore")
         sys.modules["rvc_python"] = bare_package("rvc_python")
         sys.modules["fairseq"] = _fairseq(hubert)
-        below = "rvc_python.", ("modules.vc.modules", "modules.vc.pipeline", "lib.rmvpe", "lib.infer_pack.models")
-        modules = {name.rpartition(".")[2]: importlib.import_module(below[0] + name) for name in below[1]}
+        modules = {name.rpartition(".")[2]: importlib.import_module(f"rvc_python.{name}") for name in _MODULES}
         [loaded], _, _ = modules["modules"].checkpoint_utils.load_model_ensemble_and_task([str(hubert)], suffix="")
         sys.path[:] = path
         yield RvcPython(modules, loaded.float().eval(), rmvpe, device)
@@ -200,8 +200,8 @@ def _fairseq(hubert: Path) -> types.ModuleType:
 
 def fairseq_model(path: Path) -> Any:
     """torchaudio's HuBERT with the weights of a fairseq file, and fairseq's way of being asked for features."""
-    stand_ins = {f"fairseq.data.dictionary.{name}": name for name in ("Dictionary",)}
-    state = _load_package(path, stand_ins)["model"]
+    with fairseq_classes():
+        state = torch.load(path, map_location="cpu", weights_only=False)["model"]  # of a file that a test wrote
 
     class Hubert(torch.nn.Module):
         def __init__(self) -> None:
@@ -215,17 +215,6 @@ def fairseq_model(path: Path) -> Any:
             return self.model.extract_features(source, num_layers=output_layer)[0][-1], padding_mask
 
     return Hubert()
-
-
-def _load_package(path: Path, names: dict[str, str]) -> Any:
-    """A full unpickling, as fairseq does it: of files that these tests wrote themselves."""
-    with modules_put_back("fairseq"):
-        for full in names:
-            parts = full.split(".")
-            for end in range(1, len(parts)):
-                sys.modules[".".join(parts[:end])] = types.ModuleType(".".join(parts[:end]))
-            setattr(sys.modules[full.rpartition(".")[0]], names[full], type(names[full], (), {}))
-        return torch.load(path, map_location="cpu", weights_only=False)
 
 
 def _torchaudio_model(state: dict[str, torch.Tensor]) -> Any:

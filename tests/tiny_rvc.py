@@ -231,7 +231,7 @@ def hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
     """Writes `hubert_base.pt` as fairseq saved it: half weights below "model", beside objects of its own classes."""
     state = fairseq_hubert(TINY_HUBERT if tiny else HubertShape(), seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _fairseq_classes() as dictionary_class:
+    with fairseq_classes() as dictionary_class:
         dictionary = dictionary_class()
         dictionary.symbols = ["<s>", "<pad>", "</s>", "<unk>", *map(str, range(8))]
         dictionary.indices = {symbol: index for index, symbol in enumerate(dictionary.symbols)}
@@ -251,7 +251,7 @@ def hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
 
 
 @contextlib.contextmanager
-def _fairseq_classes() -> Iterator[Any]:
+def fairseq_classes() -> Iterator[Any]:
     """A class that pickles as fairseq's dictionary."""
     with modules_put_back("fairseq"):
         for name in ("fairseq", "fairseq.data", "fairseq.data.dictionary"):
