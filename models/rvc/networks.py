@@ -12,7 +12,7 @@ from torch.nn import functional
 from errors import ModelError
 from models.device import cpu_multiplies_bfloat16
 from models.rvc.decoder import Decoder
-from models.rvc.rvc_import import import_rvc
+from models.rvc.rvc_import import import_network_module
 
 if TYPE_CHECKING:
     from models.rvc.checkpoint import Checkpoint, SynthesizerConfig
@@ -153,7 +153,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 def build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.ModuleDict:
     """rvc-python's modules for `config`, weight norm removed, without weights (on the meta device)."""
-    models = import_rvc("lib.infer_pack.models")
+    models = import_network_module("lib.infer_pack.models")
     encoder = models.TextEncoder256 if width == CONTENT_WIDTH["v1"] else models.TextEncoder768
     generator = [
         config.inter_channels,

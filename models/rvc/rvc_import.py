@@ -1,8 +1,7 @@
-"""Imports rvc-python's network modules without the rest of the package.
+"""Imports network definitions from rvc-python without its package `__init__`.
 
-`import rvc_python` runs its command line's imports (fairseq, faiss, its own configuration, which reads `sys.argv` and
-rewrites files of the package). Python runs a package's `__init__` only where the package is not in `sys.modules` yet:
-an empty package object with the right `__path__`, put there first, is enough for the modules below it.
+rvc_python 0.1.5's `__init__` imports its whole inference path, and with it fairseq, which no longer installs. With an
+empty package object in its place, the submodules that define networks import as they are.
 """
 
 from __future__ import annotations
@@ -12,30 +11,35 @@ import importlib.util
 import sys
 import threading
 from types import ModuleType
+from typing import Any
 
 from errors import ModelError
 
-_LOCK = threading.RLock()
 _PACKAGE = "rvc_python"
+_LOCK = threading.RLock()
 
 
-def import_rvc(module: str) -> ModuleType:
-    """The module `rvc_python.<module>`, e.g. `lib.infer_pack.models`. From any thread, any number of times.
+def import_network_module(name: str) -> Any:
+    """The module `rvc_python.<name>`, e.g. `lib.infer_pack.models` or `lib.rmvpe`. Safe from any thread.
 
     Raises:
         ModelError: rvc-python is not installed.
     """
     with _LOCK:
         if _PACKAGE not in sys.modules:
-            sys.modules[_PACKAGE] = _empty_package()
-        return importlib.import_module(f"{_PACKAGE}.{module}")
+            sys.modules[_PACKAGE] = _bare_package()
+        return importlib.import_module(f"{_PACKAGE}.{name}")
 
 
-def _empty_package() -> ModuleType:
+def _bare_package() -> ModuleType:
     spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError("rvc-python is not installed: install the worker's requirements.txt.", code="not_installed")
-    package = ModuleType(_PACKAGE, "rvc-python, without what its __init__ imports.")
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModelError(
+            "The package rvc-python is not installed, and voice conversion needs its network definitions. Install it "
+            "(pip install --no-deps rvc-python==0.1.5).",
+            code="package_missing",
+        )
+    package = ModuleType(_PACKAGE, "rvc-python without its __init__: only its submodules are used.")
     package.__path__ = list(spec.submodule_search_locations)
-    package.__spec__ = importlib.util.spec_from_loader(_PACKAGE, loader=None, is_package=True)
+    package.__spec__ = spec  # importlib.util.find_spec raises for a loaded module without one
     return package
