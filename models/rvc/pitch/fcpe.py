@@ -1,4 +1,4 @@
-"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in windows that give what the whole file gives."""
+"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in windows that answer as the whole file."""
 
 from __future__ import annotations
 

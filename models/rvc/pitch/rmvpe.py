@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from models.device import cpu_multiplies_bfloat16, require
+from models.rvc.checkpoint import read_tensors
 from models.rvc.pitch.mel import LogMel
 from models.rvc.pitch.rmvpe_network import Network
 from models.rvc.pitch.tracker import Curve, Progress, Waveform, Window, num_frames, windows
@@ -84,7 +85,7 @@ def load(path: Path, device: str) -> Rmvpe:
     """RMVPE from the file rmvpe.pt; the U-Net in the half precision that the device is fast in, if any."""
     require(device)
     place = torch.device(device)
-    return Rmvpe(Network(_read(path), device=place, dtype=choose_dtype(place)))
+    return Rmvpe(Network(read_tensors(path), device=place, dtype=choose_dtype(place)))
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
@@ -92,10 +93,6 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else torch.float32
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _batches(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:

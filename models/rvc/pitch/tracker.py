@@ -84,12 +84,13 @@ def windows(num_frames: int, *, length: int, context: int) -> Iterator[Window]:
 
 def reflected(waveform: Waveform, start: int, stop: int) -> Waveform:
     """Samples `start` to `stop`, the waveform mirrored at both its ends (without repeating the end sample)."""
-    if 0 <= start and stop <= len(waveform):
+    if start >= 0 and stop <= len(waveform):
         return waveform[start:stop]
     last = len(waveform) - 1
     if last <= 0:
         return np.repeat(waveform[:1], stop - start)
-    return waveform[last - np.abs(last - np.arange(start, stop) % (2 * last))]
+    mirrored: Waveform = waveform[last - np.abs(last - np.arange(start, stop) % (2 * last))]
+    return mirrored
 
 
 def silenced(waveform: Waveform, start: int, stop: int) -> Waveform:
