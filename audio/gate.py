@@ -20,23 +20,24 @@ _RAMP: Final = 2  # frames of fading in before and out after those
 
 def openness(sound: Sound) -> NDArray[np.float32]:
     """`[F]`, at 100 a second: 1 where there is sound, 0 in silence, ramps of 20 ms between."""
-    frames = -(-sound.num_samples * FRAMES_PER_S // sound.sample_rate)
-    peaks = np.zeros(frames + 1, np.float32)
+    frames = np.arange(-(-sound.num_samples * FRAMES_PER_S // sound.sample_rate))
+    starts = -(-frames * sound.sample_rate // FRAMES_PER_S)
+    peaks = np.zeros(len(frames), np.float32)
     position = 0
     for block in blocks(sound):
-        at = (position + np.arange(block.shape[1])) * FRAMES_PER_S // sound.sample_rate
-        starts = np.flatnonzero(np.diff(at, prepend=-1))
-        loudest = np.maximum.reduceat(np.abs(block).max(axis=0), starts)
-        np.maximum.at(peaks, at[starts], loudest)
+        first = int(np.searchsorted(starts, position, side="right")) - 1
+        stop = int(np.searchsorted(starts, position + block.shape[1]))
+        within = np.maximum(starts[first:stop] - position, 0)
+        loudest = np.maximum.reduceat(np.abs(block).max(axis=0), within)
+        peaks[first:stop] = np.maximum(peaks[first:stop], loudest)
         position += block.shape[1]
-    heard = peaks[:frames] > 10 ** (THRESHOLD_DB / 20)
-    distance = np.full(frames, _HOLD + _RAMP, np.float32)
-    for away in range(_HOLD + _RAMP - 1, -1, -1):
-        near = heard.copy()
-        near[away:] |= heard[: frames - away]
-        near[: frames - away] |= heard[away:]
-        distance[near] = away
-    return np.clip((_HOLD + _RAMP - distance) / _RAMP, 0.0, 1.0).astype(np.float32)
+    heard = np.flatnonzero(peaks > 10 ** (THRESHOLD_DB / 20))
+    if not len(heard):
+        return np.zeros(len(frames), np.float32)
+    after = np.searchsorted(heard, frames)
+    nearest = heard[np.maximum(after - 1, 0)], heard[np.minimum(after, len(heard) - 1)]
+    distance = np.minimum(np.abs(frames - nearest[0]), np.abs(frames - nearest[1]))
+    return np.asarray(np.clip((_HOLD + _RAMP - distance) / _RAMP, 0.0, 1.0), np.float32)
 
 
 def gated(made: Iterable[Waveform], opened: NDArray[np.float32], sample_rate: int) -> Iterator[Waveform]:

@@ -80,15 +80,14 @@ class Params(AudioOutParams):
     return_stems: bool = Field(False, description="also the lead, backing vocals and instrumental, as they are mixed")
 
     def faults(self) -> Iterable[tuple[str, str]]:
-        separate = [name for name in _cover.STEM_FIELDS if getattr(self, name) is not None]
-        if self.audio is not None and separate:
-            yield "audio", f"cannot be given together with {' and '.join(separate)}; give the song or its parts"
-        elif self.audio is None and not separate:
-            yield "audio", "or 'voice_audio' and 'instrument_audio' are needed"
-        elif self.audio is None:
-            for name in ("voice_audio", "instrument_audio"):
-                if name not in separate:
-                    yield name, f"is required beside {' and '.join(separate)}"
+        parts = [name for name in _cover.STEM_FIELDS if getattr(self, name) is not None]
+        missing = [name for name in _cover.STEM_FIELDS[:2] if name not in parts]
+        if self.audio is not None and parts:
+            yield "audio", f"cannot be given together with {' and '.join(parts)}; give the song or its parts"
+        elif self.audio is None and len(missing) == 2:
+            yield "audio", "is needed, or 'voice_audio' and 'instrument_audio' are"
+        elif self.audio is None and missing:
+            yield missing[0], f"is needed beside '{parts[0]}'; or give the whole song as 'audio'"
 
     def audio_out(self) -> AudioOut:
         return replace(super().audio_out(), auto_order=AUTO_ORDER)

@@ -51,7 +51,7 @@ def voice_like(num_samples: int, sample_rate: int = RATE, channels: int = 1, see
     spectrum[:, np.fft.rfftfreq(num_samples, 1 / sample_rate) > 4000] = 0
     noise = np.fft.irfft(spectrum, num_samples)
     swell = 0.1 + np.abs(np.sin(np.arange(num_samples) / sample_rate * 3))
-    return (0.1 * noise / max(noise.std(), 1e-9) * swell).astype(np.float32)
+    return np.asarray(0.1 * noise / max(noise.std(), 1e-9) * swell, np.float32)
 
 
 def band_like(num_samples: int, channels: int = 2, seed: int = 1) -> Waveform:
@@ -127,7 +127,7 @@ def clicks(length: float, sample_rate: int, places: NDArray[np.float64]) -> Wave
     """Ticks around `places` in seconds that pass 16 kHz and the vocal chain unchanged: high, quiet, short."""
     away = np.arange(round(length * sample_rate))[:, None] / sample_rate - places
     ticks = 0.1 * np.exp(-((away / 3e-4) ** 2)) * np.cos(2 * np.pi * 3000 * away)
-    return ticks.sum(axis=1, dtype=np.float32)[None]
+    return np.asarray(ticks.sum(axis=1)[None], np.float32)
 
 
 @pytest.mark.parametrize("voice", ["my_voice", "low", "high"])
@@ -215,7 +215,10 @@ def test_a_mix_above_full_scale_is_lowered_by_one_gain_that_is_named(voices: tup
 
 
 def test_silence_gives_silence(voices: tuple[Models, Calls]) -> None:
-    silent = {"voice_audio": encoded(np.zeros((1, RATE), np.float32)), "instrument_audio": encoded(band_like(RATE) * 0)}
+    silent: dict[str, Any] = {
+        "voice_audio": encoded(np.zeros((1, RATE), np.float32)),
+        "instrument_audio": encoded(band_like(RATE) * 0),
+    }
     assert np.abs(sound(from_parts(voices[0], **silent, **FLOAT))[0]).max() == 0
 
 
@@ -329,7 +332,7 @@ def test_a_parameter_without_effect_is_named(voices: tuple[Models, Calls], field
 
 
 def test_parameters_with_effect_are_not(voices: tuple[Models, Calls]) -> None:
-    wanted = {
+    wanted: dict[str, Any] = {
         "f0_method": "harvest", "filter_radius": 5, "backup_audio": encoded(band_like(RATE)), "backup_gain": 3,
         "autotune": 0.5, "autotune_key": "chromatic", "index_rate": 0.7, "protect": 0.2, "reverb_rm_size": 0.3,
     }  # fmt: skip
@@ -339,18 +342,18 @@ def test_parameters_with_effect_are_not(voices: tuple[Models, Calls]) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ((), "'voice_audio' and 'instrument_audio' are needed"),
+        ((), "is needed, or 'voice_audio' and 'instrument_audio' are"),
         (("audio", "voice_audio"), "cannot be given together"),
         (("audio", "backup_audio"), "cannot be given together"),
         (("voice_audio",), "instrument_audio"),
         (("instrument_audio",), "voice_audio"),
-        (("backup_audio",), "is required beside backup_audio"),
+        (("backup_audio",), "is needed, or 'voice_audio' and 'instrument_audio' are"),
     ],
 )
 def test_one_of_the_two_forms_of_input_is_demanded(
     voices: tuple[Models, Calls], fields: tuple[str, ...], said: str
 ) -> None:
-    with pytest.raises(InvalidRequestError, match="params") as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         from_none(voices[0], **dict.fromkeys(fields, "nothing"))
     assert said in caught.value.message
 
@@ -396,7 +399,8 @@ def test_the_names_that_other_products_use_are_taken() -> None:
     ("text", "called"),
     [
         ("C major", "C major"), ("f# min", "F# minor"), ("Bb", "A# major"), ("am", "A minor"),
-        ("Chromatic", "chromatic"), ("e\u266d minor", "D# minor"), (None, None), ("b minor", "B minor"), ("bb minor", "A# minor"),
+        ("Chromatic", "chromatic"), (None, None), ("b minor", "B minor"), ("bb minor", "A# minor"),
+        ("e\u266d minor", "D# minor"),
     ],
 )  # fmt: skip
 def test_keys_are_understood_as_people_write_them(text: str | None, called: str | None) -> None:
@@ -424,8 +428,6 @@ def test_the_operation_says_whether_it_is_ready_and_does_not_make_a_worker_ill(v
     assert status(Models({}, device="cpu")) == "not built in"
     models, _ = fake_models(voices=Empty)
     assert "RVC_MODELS_DIR" in status(models)
-    health = answer({"id": "h", "input": {"operation": "health_check"}}, settings=Settings(), models=models)
-    assert "RVC_MODELS_DIR" in health["operations"]["generate_cover"]
 
 
 def test_a_voice_with_an_odd_name_gives_a_safe_file_name(voices: tuple[Models, Calls]) -> None:
@@ -452,8 +454,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_whole_song_is_separated_in_the_same_job(folder: Path) -> None:
     models, calls = fake_models(DemucsFamily(Weights(explicit=folder)))
-    song = band_like(RATE)
-    reply = ask(models, audio=encoded(song), separation_model="tiny", return_stems=True, **FLOAT)
+    song, wav = band_like(RATE), dict[str, Any](FLOAT)
+    reply = ask(models, audio=encoded(song), separation_model="tiny", return_stems=True, **wav)
     assert list(reply["stems"]) == ["vocals", "instrumental"] and reply["parameters"]["separation_model"] == "tiny"
     assert sound(reply)[0].shape == song.shape and reply["timings"]["separate_s"] > 0
     two = answer(
