@@ -26,7 +26,7 @@ Progress = Callable[[float], None]
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-CHUNK_S: Final = 30.0
+CHUNK_S: Final = 20.0
 """Rendered at once; sets the memory that is needed."""
 _OVERLAP_S: Final = 0.5  # of neighbouring chunks, in which the best place to pass from one to the other is looked for
 _FADE_S: Final = 0.05
