@@ -152,9 +152,7 @@ class MangioCrepe:
         return np.where(found.sounding[np.rint(times).astype(int)], f0, 0).astype(np.float32)
 
 
-def estimate(
-    network: CrepeNetwork, waveform: Waveform, *, hop_length: int, block: int, progress: Progress
-) -> Estimate:
+def estimate(network: CrepeNetwork, waveform: Waveform, *, hop_length: int, block: int, progress: Progress) -> Estimate:
     """CREPE's answer at every `hop_length` samples from sample 0 on, `1 + T // hop_length` frames.
 
     Each bin of the smoothed path is refined to the mean of the bins around it, weighted by their probabilities.

@@ -34,9 +34,7 @@ def _harvest(samples: Waveform) -> Curve:
     if len(samples) == 0 or not samples.any():  # it would look for a pitch in rounding errors
         return np.zeros(num_frames(samples), np.float32)
     exact = samples.astype(np.float64)
-    f0, times = pyworld.harvest(
-        exact, fs=SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=_FRAME_PERIOD_MS
-    )
+    f0, times = pyworld.harvest(exact, fs=SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=_FRAME_PERIOD_MS)
     return np.asarray(pyworld.stonemask(exact, f0, times, SAMPLE_RATE), np.float32)
 
 
