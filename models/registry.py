@@ -12,7 +12,10 @@ from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
-from models.rvc import RvcFamily, Voices
+from models.rvc import HubertFamily, PitchFamily, RvcFamily, Voices
+from models.rvc.hubert_family import DEFAULT as CONTENT_ENCODER
+from models.rvc.hubert_family import LICENCE as CONTENT_ENCODER_LICENCE
+from models.rvc.pitch.catalog import CATALOG as PITCH
 from models.suno import SunoConfig, SunoFamily
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +58,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
         SunoFamily(suno or SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
+        HubertFamily(weights),
+        PitchFamily(weights),
         RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
     ]
     by_name = {family.name: family for family in families}
@@ -84,6 +89,18 @@ def catalog_rows() -> list[dict[str, str]]:
         + [
             {"name": name, "engine": "separate", "licence": row.licence, "about": row.note}
             for name, row in DEMUCS.items()
+        ]
+        + [
+            {
+                "name": CONTENT_ENCODER,
+                "engine": "generate_cover",
+                "licence": CONTENT_ENCODER_LICENCE,
+                "about": "content encoder (HuBERT-base) that RVC voices hear with",
+            },
+        ]
+        + [
+            {"name": method.name, "engine": "generate_cover", "licence": method.licence, "about": method.about}
+            for method in PITCH.values()
         ]
     )
 

@@ -12,7 +12,14 @@ from operations._params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
 
-LISTS = {"voices": "rvc", "music": "musicgen", "separation": "demucs", "suno": "suno"}
+LISTS = {
+    "voices": "rvc",
+    "music": "musicgen",
+    "separation": "demucs",
+    "suno": "suno",
+    "f0_methods": "f0",
+    "content_encoders": "hubert",
+}
 """The reply's lists, each with the family whose rows it shows."""
 
 
