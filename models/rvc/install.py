@@ -50,7 +50,7 @@ def check_new_name(voices: Voices, name: str, *, replace: bool) -> None:
     plain = _NAME.fullmatch(name) and not name.startswith(".") and name == name.strip() and name.lower() != "__macosx"
     if not plain or len(name.encode()) > _MAX_NAME_BYTES:
         raise InvalidRequestError(
-            f"'{shown(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', '(' or ')', "
+            f"'{shown(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', '(', ')', "
             "with no dot in front and no blank at either end.",
             code="invalid_voice_name",
         )
