@@ -197,7 +197,8 @@ def test_a_name_that_is_more_than_a_name_is_refused(models: Models, folder: Path
 )
 @pytest.mark.parametrize("field", ["archive", "checkpoint"])
 def test_a_file_that_cannot_be_had_is_told_with_its_field(models: Models, field: str, source: str, code: str) -> None:
-    error = refusal(models, Settings(volume_dirs=(), max_input_bytes=1000), name="alice", **{field: source})
+    params: dict[str, Any] = {"name": "alice", field: source}
+    error = refusal(models, Settings(volume_dirs=(), max_input_bytes=1000), **params)
     assert error.error_code == code and field in error.message and "audio data" not in error.message
 
 
@@ -294,7 +295,7 @@ def test_files_that_are_not_sound_are_never_installed(  # noqa: PLR0913
         for suffix, given in (("pth", checkpoint), ("index", index))
         if given is not None
     }
-    params = {"checkpoint": text(files["pth"])} | ({"index": text(files["index"])} if index else {})
+    params: dict[str, Any] = {"checkpoint": text(files["pth"])} | ({"index": text(files["index"])} if index else {})
     if as_zip:
         params = {"archive": text(zipped({f"a.{suffix}": data for suffix, data in files.items()}))}
     assert refusal(models, name="alice", **params).error_code == code
