@@ -90,7 +90,12 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
         started = time.perf_counter()
         reply = answer(
             {"id": "m", "input": {"operation": "separate", "params": params}},
-            settings=Settings(models_dir=volume / "models", volume_dirs=(volume,)),
+            settings=Settings(
+                models_dir=volume / "models",
+                volume_dirs=(volume,),
+                max_input_bytes=1 << 32,
+                max_input_seconds=4 * 3600,
+            ),
             models=models,
         )
         seconds = time.perf_counter() - started
