@@ -141,7 +141,7 @@ def _smallest(distances: torch.Tensor) -> torch.Tensor:
     if width <= NEIGHBOURS * _GROUP:
         values, places = distances.topk(min(NEIGHBOURS, width), largest=False)
     else:
-        groups = distances.view(len(distances), -1, _GROUP)
+        groups = distances.view(-1, width // _GROUP, _GROUP)
         chosen = groups.amin(2).topk(NEIGHBOURS, largest=False).indices
         candidates = groups.gather(1, chosen[..., None].expand(-1, -1, _GROUP)).flatten(1)
         values, best = candidates.topk(NEIGHBOURS, largest=False)
