@@ -29,6 +29,11 @@ class Phrase:
     sings: NDArray[np.bool_]
     rests: NDArray[np.bool_]
 
+    def cut(self, frames: slice) -> Phrase:
+        """These frames of it."""
+        waveform = self.waveform[frames.start * HOP : frames.stop * HOP]
+        return Phrase(waveform, self.f0[frames], self.sings[frames], self.rests[frames])
+
 
 def phrase(seconds: float = 6.0, *, seed: int = 0, noise: float = 1e-4, low: float = 110, high: float = 440) -> Phrase:
     """A glide from `low` to `high` Hz with vibrato (5.5 Hz, 30 cents), ten harmonics, two notes between three rests."""
