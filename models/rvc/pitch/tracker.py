@@ -66,18 +66,23 @@ class Window:
         return slice(self.keep_start, self.keep_stop)
 
 
-def windows(num_frames: int, *, length: int, context: int) -> Iterator[Window]:
-    """Windows of `length` frames that cover `num_frames`, at multiples of `length - 2 context`; the last ends the file.
+def windows(num_frames: int, *, longest: int, context: int, multiple: int = 1) -> Iterator[Window]:
+    """The fewest windows of at most `longest` frames that cover `num_frames`, all of one length.
 
-    All are of the same length, but for the one window of a file that is shorter.
+    Args:
+        num_frames: a multiple of `multiple`, as is all else.
+        longest: more than twice `context`.
+        context: frames between each window's inner end and the frames of it that are believed.
+        multiple: of frames, that windows start and end at.
     """
-    stride = length - 2 * context
-    last_start = max(num_frames - length, 0)
+    count = max(-(-(num_frames - 2 * context) // (longest - 2 * context)), 1)
+    steps = -(-(num_frames + 2 * context * (count - 1)) // (count * multiple))
+    length = min(steps * multiple, num_frames)
     done = 0
-    for start in range(0, last_start + stride, stride):
-        start = min(start, last_start)
-        stop = min(start + length, num_frames)
-        keep_stop = stop if start == last_start else stop - context
+    for index in range(count):
+        start = min(index * (length - 2 * context), num_frames - length)
+        stop = start + length
+        keep_stop = stop if index == count - 1 else stop - context
         yield Window(start, stop, done, keep_stop)
         done = keep_stop
 
@@ -96,7 +101,8 @@ def reflected(waveform: Waveform, start: int, stop: int) -> Waveform:
 def silenced(waveform: Waveform, start: int, stop: int) -> Waveform:
     """Samples `start` to `stop`, with silence where there are none."""
     inside = waveform[max(start, 0) : max(stop, 0)]
-    return np.pad(inside, (max(-start, 0), stop - max(start, 0) - len(inside)))
+    before = min(max(-start, 0), stop - start)
+    return np.pad(inside, (before, stop - start - before - len(inside)))
 
 
 def num_frames(waveform: Waveform) -> int:
