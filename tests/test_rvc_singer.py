@@ -79,8 +79,8 @@ class Repeater:
         return latent[:, 0].repeat_interleave(self.hop_length, dim=1) if source is None else source
 
 
-def stub(network: Repeater | None = None, **options: int) -> Singer:
-    return Singer(network or Repeater(), version="v2", **options)
+def stub(network: Repeater | None = None, *, longest_core: int = 3000, at_once: int = 1) -> Singer:
+    return Singer(network or Repeater(), version="v2", longest_core=longest_core, at_once=at_once)
 
 
 def heard_as(waveform: FloatArray) -> Heard:
@@ -92,7 +92,8 @@ def converted(
 ) -> FloatArray:
     parts = list(singer.convert(heard, f0, encoder, chosen, unheard))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
-    return np.asarray(np.concatenate(parts, axis=1)[0])
+    whole: FloatArray = np.concatenate(parts, axis=1)[0]
+    return whole
 
 
 def vocal(seconds: float, seed: int = 0) -> FloatArray:
