@@ -15,11 +15,8 @@ import argparse
 import base64
 import json
 import math
-import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,13 +30,13 @@ from torch import nn
 
 from audio import Audio
 from audio.recording import blocks
+from benchmarks.machine import Clock, choose_clock, describe_machine
 from benchmarks.memory import memory_table, write_song
 from models.demucs.bag import read_bag
 from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
 from models.demucs.folders import Folders
-from models.device import cpu_multiplies_bfloat16
 from models.musicgen.weights import Weights
 from models.registry import build
 from operations._dispatch import answer
@@ -48,13 +45,12 @@ from worker.settings import Settings
 
 SAMPLE_RATE = 44_100
 IDENTITY = [[float(row == column) for column in range(4)] for row in range(4)]
-Clock = Callable[[], float]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    print(_machine(options))
+    print(describe_machine(options.device, options.threads))
     if options.memory:
         print(
             json.dumps({"name": "separate memory", "device": options.device, "rows": memory_table(options.durations)})
@@ -80,17 +76,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _machine(options: argparse.Namespace) -> str:
-    processor = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        lines = [line.partition(":") for line in info.read_text().splitlines()]
-        names = [value.strip() for key, _, value in lines if key.strip() == "model name"]
-        processor = f"{names[0]} x {len(names)}" if names else processor
-    products = "with" if cpu_multiplies_bfloat16() else "without"
-    gpu = torch.cuda.get_device_name() if options.device == "cuda" else "no GPU"
-    return f"{processor}, {products} bfloat16 products, {gpu}, {options.threads} threads, torch {torch.__version__}"
-
-
 def write_models(folder: Path) -> None:
     """htdemucs and htdemucs_ft in their published shapes, random weights, in the files that demucs 4.1 publishes."""
     save_bag(folder / "htdemucs", {"h": htdemucs(0)})
@@ -108,7 +93,7 @@ def htdemucs(seed: int) -> nn.Module:
 
 
 def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    clock = _clock(options)
+    clock = choose_clock(options.clock)
     song, ft_song = folder / "song.flac", folder / "ft.flac"
     write_song(song, options.seconds)
     write_song(ft_song, options.ft_seconds)
@@ -133,14 +118,6 @@ def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "reduced_precision_snr_db": error,
         **device,
     }
-
-
-def _clock(options: argparse.Namespace) -> Clock:
-    def cpu_seconds() -> float:
-        times = os.times()
-        return times.user + times.system + times.children_user + times.children_system
-
-    return time.perf_counter if options.clock == "wall" else cpu_seconds
 
 
 @dataclass(frozen=True)

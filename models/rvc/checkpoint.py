@@ -1,0 +1,255 @@
+"""RVC's `.pth` files: what a voice is, from the file's index alone and without torch; its weights when they are needed.
+
+The files are untrusted. Everything in them is checked against `config`, and `config` against bounds, before a weight is
+read. Also reads the tensors of the other files in torch's format (HuBERT, RMVPE) by the same reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from errors import ModelError, shown
+from models.rvc.config import (
+    MAX_PARAMETERS,
+    PHONE_WIDTHS,
+    ConfigError,
+    Shape,
+    SynthesizerConfig,
+    expected_shapes,
+    parse_config,
+    parse_rate,
+)
+from models.rvc.pickles import TensorRef
+from models.rvc.tensors import FileLimits, TorchFile, TorchFileError, open_torch_file
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Checkpoint",
+    "Header",
+    "SynthesizerConfig",
+    "check_checkpoint",
+    "expected_shapes",
+    "read_checkpoint",
+    "read_header",
+    "read_tensors",
+]
+
+VOICE_LIMITS: Final = FileLimits(max_bytes=512 << 20, max_entries=4000, max_index_bytes=1 << 20, max_steps=100_000)
+# Files of the operator's own choice; fairseq's hold its dictionary and settings beside the weights.
+OTHER_LIMITS: Final = FileLimits(
+    max_bytes=8 << 30, max_entries=20_000, max_index_bytes=32 << 20, max_steps=4_000_000, foreign=True
+)
+_TRAINING_ONLY: Final = "enc_q."
+_FLOATS: Final = ("float16", "float32", "bfloat16", "float64")
+_NEW_NORM: Final = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+_VOCODERS: Final = ("hifigan",)
+_EMBEDDERS: Final = ("contentvec", "hubertbase")
+_F0_WORDS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
+_FAULTS_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a checkpoint says of itself, and where its weights lie; checked, but no weight was read."""
+
+    version: str
+    sample_rate: int
+    f0: bool
+    config: SynthesizerConfig
+    tensors: Mapping[str, TensorRef]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A voice's network.
+
+    Args:
+        version: `v1` (256 content features) or `v2` (768).
+        sample_rate: in Hz.
+        f0: whether it takes a pitch.
+        weights: every tensor of `expected_shapes`, in the stored dtype (float64 comes as float32).
+    """
+
+    version: str
+    sample_rate: int
+    f0: bool
+    config: SynthesizerConfig
+    weights: dict[str, torch.Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """What the checkpoint at `path` is, in milliseconds and without torch.
+
+    Raises:
+        ModelError: `broken_model`, `unsupported_vocoder` or `unsupported_embedder`.
+    """
+    with _opened(path, VOICE_LIMITS) as file:
+        return _header(file)
+
+
+def check_checkpoint(path: Path) -> Header:
+    """As `read_header`, with every weight read and found to be a finite number; keeps none, needs no torch."""
+    with _opened(path, VOICE_LIMITS) as file:
+        header = _header(file)
+        file.check(header.tensors)
+        return header
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The voice at `path`.
+
+    Raises:
+        ModelError: as `read_header`; also where a weight is missing, misshapen or not finite.
+    """
+    with _opened(path, VOICE_LIMITS) as file:
+        header = _header(file)
+        weights = file.read(header.tensors)
+    weights = {name: value.float() if value.itemsize == 8 else value for name, value in weights.items()}
+    return Checkpoint(header.version, header.sample_rate, header.f0, header.config, weights)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file in torch's format: its `model` (fairseq) or `state_dict`, or the file's dict itself.
+
+    Objects of classes that we do not know (fairseq's dictionary, settings) are passed over: never imported, never made.
+
+    Raises:
+        ModelError: `broken_model`.
+    """
+    with _opened(path, OTHER_LIMITS) as file:
+        content = file.content
+        for key in ("model", "state_dict"):
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        tensors = _named_tensors(content) if isinstance(content, dict) else {}
+        if not tensors:
+            raise TorchFileError("it holds no weights by name")
+        return file.read(tensors)
+
+
+def broken(reason: str, *, code: str = "broken_model") -> ModelError:
+    """The error for a model file that is here but cannot be used; `reason` is a clause or more, without a full stop."""
+    return ModelError(f"{reason}. Replace the file by the one that its maker published.", code=code)
+
+
+@contextmanager
+def _opened(path: Path, limits: FileLimits) -> Iterator[TorchFile]:
+    """The file, with errors named after it."""
+    try:
+        with open_torch_file(path, limits) as file:
+            yield file
+    except (TorchFileError, ConfigError) as error:
+        raise broken(f"'{shown(path.name)}' cannot be used: {error}") from error
+
+
+def _header(file: TorchFile) -> Header:
+    content = file.content
+    if not isinstance(content, dict) or not isinstance(content.get("weight"), dict):
+        raise TorchFileError(_no_voice(content))
+    _refuse_foreign_parts(content)
+    weight = {key: value for key, value in content["weight"].items() if not str(key).startswith(_TRAINING_ONLY)}
+    if not all(isinstance(value, TensorRef) for value in weight.values()):
+        raise TorchFileError("its 'weight' holds something that is no tensor")
+    tensors = _named_tensors(weight)
+    version, f0 = _version(content, tensors), _f0(content, tensors)
+    config = _config(content, tensors)
+    _demand_shapes(tensors, expected_shapes(config, version, f0))
+    return Header(version, config.sample_rate, f0, config, tensors)
+
+
+def _no_voice(content: Any) -> str:
+    if isinstance(content, dict) and "model" in content and {"optimizer", "iteration"} & content.keys():
+        return "it is a checkpoint of a training run (G_ or D_); extract the small model from it in the training program"
+    return "it is no RVC voice: it has no 'weight'"
+
+
+def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
+    """Applio trains with other vocoders and encoders too, whose weights would be taken for what they are not."""
+    wanted = (
+        ("vocoder", _VOCODERS, "HiFi-GAN", "unsupported_vocoder"),
+        ("embedder_model", _EMBEDDERS, "contentvec", "unsupported_embedder"),
+    )
+    for key, known, name, code in wanted:
+        stated = content.get(key)
+        plain = "".join(c for c in stated.lower() if c.isalnum()) if isinstance(stated, str) else stated
+        if plain and plain not in known:
+            told = shown(stated) if isinstance(stated, str) else "another"
+            raise ModelError(
+                f"The voice was trained with the {key.partition('_')[0]} '{told}', and only {name} is run here. "
+                f"Use a voice that was trained with {name}.",
+                code=code,
+                details={key: told},
+            )
+
+
+def _named_tensors(state: Mapping[Any, Any]) -> dict[str, TensorRef]:
+    """The tensors of a state dict; those of torch's newer weight norm under the names of the older."""
+    tensors: dict[str, TensorRef] = {}
+    for key, value in state.items():
+        if not isinstance(value, TensorRef) or not isinstance(key, str):
+            continue
+        name = key
+        for new, old in _NEW_NORM.items():
+            name = name.removesuffix(new) + old if name.endswith(new) else name
+        if name in tensors:
+            raise TorchFileError(f"it holds '{shown(name)}' twice")
+        tensors[name] = value
+    return tensors
+
+
+def _version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> str:
+    """By the width of its input; what the file states may be missing (old files), but not say otherwise."""
+    phone = tensors.get("enc_p.emb_phone.weight")
+    width = phone.shape[-1] if phone is not None and phone.shape else 0
+    found = next((version for version, taken in PHONE_WIDTHS.items() if taken == width), None)
+    if found is None:
+        raise TorchFileError("it takes neither 256 (v1) nor 768 (v2) content features")
+    stated = content.get("version")
+    if stated is not None and (not isinstance(stated, str) or stated != found):
+        raise TorchFileError(f"it says that it is not {found}, but its weights are")
+    return found
+
+
+def _f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
+    found = "enc_p.emb_pitch.weight" in tensors
+    stated = content.get("f0")
+    if stated is not None and (not isinstance(stated, int | str) or _F0_WORDS.get(stated) is not found):
+        raise TorchFileError(f"it says that it takes {'no' if found else 'a'} pitch, but its weights say otherwise")
+    return found
+
+
+def _config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> SynthesizerConfig:
+    """Its configuration, with as many speakers as there are (the list often says otherwise).
+
+    The list's sample rate counts, not `sr`, which merged voices often have wrong.
+    """
+    config = parse_config(content.get("config"))
+    if content.get("sr") is not None:
+        parse_rate(content["sr"])
+    speakers = tensors.get("emb_g.weight")
+    if speakers is None or len(speakers.shape) != 2 or not speakers.shape[0]:
+        raise TorchFileError("it lacks 'emb_g.weight'")
+    return replace(config, n_speakers=speakers.shape[0])
+
+
+def _demand_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shape]) -> None:
+    if sum(tensor.count for tensor in tensors.values()) > MAX_PARAMETERS:
+        raise TorchFileError("its 'config' asks for a network of implausible size")
+    missing = sorted(expected.keys() - tensors.keys())
+    faults = [f"'{name}' is missing" for name in missing]
+    faults += [f"'{shown(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
+        tensor = tensors[name]
+        if tensor.shape != expected[name]:
+            faults.append(f"'{name}' is {list(tensor.shape)} and not {list(expected[name])}")
+        elif tensor.storage.dtype not in _FLOATS:
+            faults.append(f"'{name}' is of type {tensor.storage.dtype}")
+    if faults:
+        more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise TorchFileError(f"its weights do not fit its 'config': {', '.join(faults[:_FAULTS_SHOWN])}{more}")

@@ -1,0 +1,46 @@
+"""f0 by WORLD's Harvest, refined by StoneMask, in overlapping windows. On the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyworld
+
+from models.rvc.pitch.catalog import F0_MAX, F0_MIN, HOP_LENGTH, SAMPLE_RATE
+from models.rvc.pitch.tracker import Curve, Progress, Waveform, num_frames, windows
+
+WINDOW = 3000  # frames
+CONTEXT = 200
+_FRAME_PERIOD_MS = 1000 * HOP_LENGTH / SAMPLE_RATE
+_SMOOTHING_FROM = 3  # RVC's filter_radius: from here on a median of three, whatever the number
+
+
+class Harvest:
+    """WORLD's Harvest (Interspeech 2017)."""
+
+    memory_bytes = 0
+
+    def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
+        """As `Tracker.track`; `hop_length` does not count here."""
+        count = num_frames(waveform)
+        f0 = np.zeros(count, np.float32)
+        for window in windows(count, length=WINDOW, context=CONTEXT):
+            samples = waveform[window.start * HOP_LENGTH : window.stop * HOP_LENGTH]
+            f0[window.kept] = _harvest(samples)[window.inside]
+            progress(window.keep_stop / max(count, 1))
+        return median_of_three(f0) if filter_radius >= _SMOOTHING_FROM else f0
+
+
+def _harvest(samples: Waveform) -> Curve:
+    if len(samples) == 0 or not samples.any():  # it would look for a pitch in rounding errors
+        return np.zeros(num_frames(samples), np.float32)
+    exact = samples.astype(np.float64)
+    f0, times = pyworld.harvest(
+        exact, fs=SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=_FRAME_PERIOD_MS
+    )
+    return np.asarray(pyworld.stonemask(exact, f0, times, SAMPLE_RATE), np.float32)
+
+
+def median_of_three(curve: Curve) -> Curve:
+    """Each value's median with its neighbours, zeros beyond the ends."""
+    padded = np.pad(curve, 1)
+    return np.median(np.stack((padded[:-2], curve, padded[2:])), axis=0).astype(np.float32)

@@ -1,0 +1,201 @@
+"""The voices of this worker, looked for anew at each call: a folder of voice folders. Reads files' indexes, no weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from errors import ModelError, UnknownNameError, nearest_name, shown
+from models.rvc.checkpoint import Header, read_header
+
+MAX_NAME_CHARS: Final = 128
+_NAMES_SHOWN: Final = 50
+_NO_VOICES: Final = ("__macosx",)
+_UNUSED_INDEX: Final = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
+
+Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """One voice on disk.
+
+    Args:
+        version: `v1` or `v2`.
+        sample_rate: in Hz.
+        f0: whether it takes a pitch.
+        size: bytes of its files.
+    """
+
+    name: str
+    checkpoint: Path
+    index: Path | None
+    version: str
+    sample_rate: int
+    f0: bool
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What lies where a voice is looked for: the checkpoints and indexes there are, sound or not."""
+
+    checkpoints: tuple[Path, ...]
+    indexes: tuple[Path, ...]
+
+
+class Voices:
+    """The voices below the first of `folders` that exists.
+
+    A voice is a folder with one `.pth` and at most one `.index`, called as the folder is; or a `.pth` by itself, with the
+    `.index` of the same name if there is one. What begins with a dot, and links that lead out, are not looked at.
+
+    Args:
+        folders: the places, in order.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folders)
+        self._headers: dict[Stamp, Header] = {}
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that counts; None where none exists."""
+        return next((folder for folder in self.folders if folder.is_dir()), None)
+
+    def names(self) -> list[str]:
+        """Of every voice, sound or not, sorted."""
+        return sorted(self._scan())
+
+    def find(self, name: str) -> Voice:
+        """The voice called `name`.
+
+        Raises:
+            UnknownNameError: `voice_not_found`.
+            ModelError: `no_model_file`, `ambiguous_voice`, or as `read_header`.
+        """
+        found = self._scan()
+        if name not in found:
+            raise self._not_found(name, sorted(found))
+        return self._voice(name, found[name])
+
+    def stamp(self, name: str) -> tuple[Stamp, ...]:
+        """Changes whenever one of the voice's files does."""
+        files = self._scan().get(name, _Files((), ()))
+        return tuple(stamp for path in (*files.checkpoints, *files.indexes) if (stamp := _stamp(path)) is not None)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The voice's row of `list_models`; of one that cannot be used, `available` says why."""
+        try:
+            voice = self.find(name)
+        except (ModelError, UnknownNameError) as error:
+            return {"name": name, "available": error.message}
+        return {
+            "name": voice.name,
+            "version": voice.version,
+            "sample_rate": voice.sample_rate,
+            "f0": voice.f0,
+            "has_index": voice.index is not None,
+            "size": voice.size,
+            "available": "local",
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All of them."""
+        return [self.row(name) for name in self.names()]
+
+    def _scan(self) -> dict[str, _Files]:
+        """Where each voice's files are; a folder comes before a loose file of the same name."""
+        if (root := self.folder) is None:
+            return {}
+        real, found = root.resolve(), {}
+        entries = _below(root, real)
+        for path in entries:
+            if path.suffix.lower() == ".pth" and path.is_file():
+                indexes = tuple(other for other in entries if other.name.lower() == f"{path.stem}.index".lower())
+                found[path.stem] = _Files((path,), indexes)
+        for path in entries:
+            if path.is_dir():
+                files = [file for file in _below(path, real) if file.is_file()]
+                found[path.name] = _Files(_ending(files, ".pth"), indexes_in(_ending(files, ".index")))
+        return found
+
+    def _voice(self, name: str, files: _Files) -> Voice:
+        for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
+            if len(paths) > 1:
+                names = ", ".join(shown(path.name) for path in paths[:5])
+                raise ModelError(
+                    f"The folder of the voice '{shown(name)}' holds {len(paths)} {kind} files ({names}), and which one is "
+                    "meant is not clear. Leave one of them there.",
+                    code="ambiguous_voice",
+                )
+        if not files.checkpoints:
+            raise ModelError(
+                f"No model file exists for '{shown(name)}': its folder holds no .pth. Put the voice's checkpoint there.",
+                code="no_model_file",
+                details={"voice": shown(name)},
+            )
+        checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
+        header = self._header(checkpoint)
+        size = sum(stamp[2] for path in (checkpoint, index) if path and (stamp := _stamp(path)))
+        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size)
+
+    def _header(self, path: Path) -> Header:
+        """The checkpoint's header, read again only where the file has changed."""
+        stamp = _stamp(path)
+        if stamp is None:
+            raise ModelError(f"No model file exists any more at '{shown(path.name)}'.", code="no_model_file")
+        if stamp not in self._headers:
+            header = read_header(path)
+            self._headers = {key: kept for key, kept in self._headers.items() if key[0] != stamp[0]} | {stamp: header}
+        return self._headers[stamp]
+
+    def _not_found(self, name: str, names: Sequence[str]) -> UnknownNameError:
+        listed = ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN)
+        there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
+        return UnknownNameError(
+            f"Voice model not found: '{shown(name)}'.{nearest_name(name, names)} {there}",
+            code="voice_not_found",
+            details={"voice": shown(name), "valid": list(names[:_NAMES_SHOWN])},
+        )
+
+
+def indexes_in(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of a voice's index files that are searched: RVC leaves a `trained_` one, without vectors, beside it."""
+    if len(paths) < 2:
+        return tuple(paths)
+    return tuple(path for path in paths if not path.name.lower().startswith(_UNUSED_INDEX)) or tuple(paths)
+
+
+def _below(folder: Path, root: Path) -> list[Path]:
+    """What lies in `folder` under a name that can be shown and really below `root`, sorted."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if _is_plain(entry.name))
+    except OSError:
+        return []
+    return [path for name in names if _leads_below(path := folder / name, root)]
+
+
+def _is_plain(name: str) -> bool:
+    hidden = name.startswith(".") or name.lower() in _NO_VOICES
+    return not hidden and name.isprintable() and name == name.strip() and len(name) <= MAX_NAME_CHARS
+
+
+def _leads_below(path: Path, root: Path) -> bool:
+    return not path.is_symlink() or path.resolve().is_relative_to(root)
+
+
+def _ending(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.suffix.lower() == suffix)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Path, time of change and size."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return str(path), status.st_mtime_ns, status.st_size

@@ -1,0 +1,101 @@
+"""RVC checkpoints and indexes in the real files: by torch.save and by faiss, tiny, with random weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.rvc.checkpoint import SynthesizerConfig, expected_shapes
+from models.rvc.config import PHONE_WIDTHS
+
+TINY: dict[str, Any] = {
+    "spec_channels": 1025,
+    "segment_frames": 32,
+    "inter_channels": 8,
+    "hidden_channels": 8,
+    "filter_channels": 16,
+    "n_heads": 2,
+    "n_layers": 1,
+    "kernel_size": 3,
+    "p_dropout": 0.0,
+    "resblock": "1",
+    "resblock_kernel_sizes": (3,),
+    "resblock_dilation_sizes": ((1, 3, 5),),
+    "upsample_rates": (10, 10, 2, 2),
+    "upsample_initial_channel": 16,
+    "upsample_kernel_sizes": (16, 16, 4, 4),
+    "n_speakers": 1,
+    "gin_channels": 4,
+    "sample_rate": 40_000,
+}
+
+
+def tiny_config(**changes: Any) -> SynthesizerConfig:
+    return SynthesizerConfig(**TINY | changes)
+
+
+def weights(
+    config: SynthesizerConfig, version: str = "v2", f0: bool = True, *, seed: int = 0, dtype: torch.dtype = torch.half
+) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = expected_shapes(config, version, f0)
+    return {name: (0.1 * torch.randn(shape, generator=generator)).to(dtype) for name, shape in shapes.items()}
+
+
+def content(version: str = "v2", f0: bool = True, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """What RVC's training saves as the small model."""
+    config = tiny_config()
+    return {
+        "weight": OrderedDict(weights(config, version, f0, seed=seed)),
+        "config": config.as_list(),
+        "info": "200epoch",
+        "sr": "40k",
+        "f0": int(f0),
+        "version": version,
+    } | changes
+
+
+def save(path: Path, saved: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(saved, path)
+    return path
+
+
+def save_voice(folder: Path, name: str, *, index: bool = True, file: str = "model", **changes: Any) -> Path:
+    """A voice folder `folder/name`."""
+    saved = content(**changes)
+    path = save(folder / name / f"{file}.pth", saved)
+    if index:
+        save_index(folder / name / "added_IVF.index", width=PHONE_WIDTHS[saved["version"]])
+    return path
+
+
+def vectors(count: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+def save_index(path: Path, *, width: int = 768, count: int = 200, clusters: int | None = 4, **changes: Any) -> Any:
+    """An index by faiss; `clusters` None: without. `changes` are its attributes. Returns faiss's own object."""
+    import faiss
+
+    data = vectors(count, width)
+    index = faiss.IndexFlatL2(width)
+    if clusters is not None:
+        index = faiss.index_factory(width, f"IVF{clusters},Flat")
+        index.cp.min_points_per_centroid = 1
+        index.train(data)
+    index.add(data)
+    for name, value in changes.items():
+        setattr(index, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    faiss.write_index(index, str(path))
+    return index
+
+
+def row_without(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in keys}
