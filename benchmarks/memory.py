@@ -85,12 +85,17 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
                 Model(bag, lambda index: _stand_in(), ("drums", "bass", "other", "vocals"), SAMPLE_RATE), Runtime()
             )
         models.preload(["demucs/htdemucs"])
-        loaded, disk = _resident_mb(), _Watch(temporary)
+        loaded, disk = resident_mb(), Watch(temporary)
         params = {"audio": str(volume / "song.flac"), "output_format": "flac", "delivery": "volume"}
         started = time.perf_counter()
         reply = answer(
             {"id": "m", "input": {"operation": "separate", "params": params}},
-            settings=Settings(models_dir=volume / "models", volume_dirs=(volume,)),
+            settings=Settings(
+                models_dir=volume / "models",
+                volume_dirs=(volume,),
+                max_input_bytes=1 << 32,
+                max_input_seconds=4 * 3600,
+            ),
             models=models,
         )
         seconds = time.perf_counter() - started
@@ -108,20 +113,20 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
     }
 
 
-class _Watch:
+class Watch:
     """Looks at memory and free disk space until stopped."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._free = self._lowest = _free_bytes(folder)
-        self._highest = _resident_mb()
+        self._highest = resident_mb()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
         while not self._ended.wait(WATCH_S):
-            self._highest = max(self._highest, _resident_mb())
+            self._highest = max(self._highest, resident_mb())
             self._lowest = min(self._lowest, _free_bytes(self._folder))
 
     def stop(self) -> dict[str, float]:
@@ -136,7 +141,8 @@ def _free_bytes(folder: str) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _resident_mb() -> float:
+def resident_mb() -> float:
+    """What this process holds in memory now."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
 

@@ -14,7 +14,7 @@ from models import Models
 from operations import Operation, get
 from operations._params import AudioOutParams, Params
 from worker import delivery, intake
-from worker.job import Job, Report
+from worker.job import Job, Report, deadline_of
 from worker.logs import job_context
 from worker.reply import AudioOut
 from worker.settings import Settings
@@ -39,7 +39,7 @@ def answer(  # noqa: PLR0913  (all by keyword)
         report: takes progress updates `{"stage", "percent"}`.
         facts: filled with what the caller must learn even if the job fails; see `Job.facts`.
     """
-    job = _job(raw_job, cancel, report)
+    job = _job(raw_job, cancel, report, settings)
     job.facts = job.facts if facts is None else facts
     with job_context(job.id), job.closing:
         started = time.monotonic()
@@ -75,13 +75,14 @@ def _take_in(params: Params, job: Job, settings: Settings) -> None:
             job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
 
 
-def _job(raw_job: object, cancel: threading.Event | None, report: Report | None) -> Job:
+def _job(raw_job: object, cancel: threading.Event | None, report: Report | None, settings: Settings) -> Job:
     fields = raw_job if isinstance(raw_job, Mapping) else {}
     job_id = fields.get("id")
     s3_config = fields.get("s3Config")
     job = Job(
         id=shown(job_id) if isinstance(job_id, str) and job_id else uuid.uuid4().hex,
         s3_config=dict(s3_config) if isinstance(s3_config, Mapping) else None,
+        deadline=deadline_of(fields.get("policy"), timeout_s=settings.job_timeout_s, now=time.monotonic()),
     )
     job.cancel = cancel or job.cancel
     job.report = report or job.report

@@ -47,6 +47,10 @@ def weights(
     return {name: (0.1 * torch.randn(shape, generator=generator)).to(dtype) for name, shape in shapes.items()}
 
 
+def shapes(config: SynthesizerConfig, version: str = "v2") -> dict[str, tuple[int, ...]]:
+    return expected_shapes(config, version, True)
+
+
 def content(version: str = "v2", f0: bool = True, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """What RVC's training saves as the small model."""
     config = tiny_config()

@@ -13,17 +13,19 @@ import torch
 
 from audio import Audio
 from audio.recording import in_memory
-from errors import AudioError, CancelledError, InvalidRequestError, ModelError, RequestError
+from errors import AudioError, CancelledError, DeadlineError, InvalidRequestError, ModelError, RequestError
 from models import Models
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DIFFUSION_FILE
 from models.musicgen.weights import Weights
 from operations import generate_music
+from operations._dispatch import answer
 from operations.generate_music import Params
 from tests.demucs_checkpoints import htdemucs, save_bag
 from tests.tiny_musicgen import Shape, write_checkpoint, write_diffusion
-from worker.job import Job
+from worker.job import Job, deadline_of
 from worker.reply import Reply
+from worker.settings import Settings
 
 RATE = 16_000
 
@@ -206,6 +208,40 @@ def test_cancelling_stops_within_a_step_and_the_next_job_is_clean(models: Models
         generate_music.run(Params.parse({"prompt": "slow piano", "model": "small"}), job, models)
     assert len(reports) == 10 and reports[-1]["percent"] < 10
     np.testing.assert_array_equal(sounds(made(models, seed=1)[0])[0], sounds(clean)[0])
+
+
+def in_time(models: Models, policy: Any = None, job_timeout_s: float = 0.0, **fields: Any) -> dict[str, Any]:
+    """The reply to a whole job, or its error, where the platform or the worker limits its time."""
+    params = {"prompt": "slow piano", "model": "small", "delivery": "inline", **fields}
+    job = {"id": "t", "input": {"operation": "generate_music", "params": params}, "policy": policy}
+    return answer(job, settings=Settings(job_timeout_s=job_timeout_s, volume_dirs=()), models=models)
+
+
+def test_where_the_platforms_time_runs_out_what_is_done_is_returned_if_asked_for(models: Models) -> None:
+    in_time(models, duration=0.5)  # so that loading takes none of the time
+    reply = in_time(models, {"executionTimeout": 2000}, duration=600, partial=True)
+    assert 0 < reply["duration"] < 600
+    assert any(sentence.startswith("Time ran out: 1 of 1 pieces") for sentence in reply["warnings"])
+
+
+def test_where_time_runs_out_the_job_ends_with_a_sentence_unless_the_part_is_asked_for(models: Models) -> None:
+    with pytest.raises(DeadlineError, match="time is up"):
+        in_time(models, duration=600, job_timeout_s=0.5)
+    assert in_time(models, duration=0.5)["duration"] == 0.5
+
+
+@pytest.mark.parametrize("policy", [None, [], "x", {}, {"executionTimeout": None}, {"executionTimeout": -1}])
+def test_a_policy_without_a_time_sets_no_deadline(policy: Any) -> None:
+    assert deadline_of(policy, timeout_s=0.0, now=100.0) is None
+    assert deadline_of(policy, timeout_s=300.0, now=100.0) == 390.0
+
+
+@pytest.mark.parametrize(("asked_ms", "timeout_s", "left_s"), [(5000, 0.0, 4.5), (5000, 2.0, 1.8), (1e6, 600.0, 590.0)])
+def test_the_shorter_time_counts_and_some_of_it_is_left_for_handing_over(
+    asked_ms: float, timeout_s: float, left_s: float
+) -> None:
+    left = deadline_of({"executionTimeout": asked_ms}, timeout_s=timeout_s, now=0.0)
+    assert left == pytest.approx(left_s)
 
 
 def test_diffusion_decodes_where_its_weights_are(models: Models, shelf: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import handler
+import operations
 from tests.readme_tables import README, filled
 from tests.repository import ROOT
 
@@ -22,6 +23,12 @@ def requests_in_readme() -> list[dict[str, Any]]:
     blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
     bodies = [body for block in blocks for body in re.findall(r"'(\{\"input\".*?\})'", block)]
     return [json.loads(body) for body in bodies]
+
+
+def examples_in_readme() -> list[dict[str, Any]]:
+    """Every request body that stands alone: what it names (a song's address, a voice) is not here."""
+    blocks = re.findall(r"```json\n(.*?)```", README.read_text(), re.DOTALL)
+    return [json.loads(block) for block in blocks if '"input"' in block]
 
 
 def sound_of(reply: Mapping[str, Any]) -> bytes:
@@ -39,6 +46,13 @@ def test_every_request_of_the_readme_is_answered_with_success(job: dict[str, Any
         assert reply["status"] in ("healthy", "degraded")
     else:
         assert reply.get("success") is True, reply
+
+
+@pytest.mark.parametrize("job", examples_in_readme(), ids=lambda job: json.dumps(job["input"])[:60])
+def test_every_example_of_the_readme_has_valid_parameters(job: dict[str, Any]) -> None:
+    given = dict(job["input"])
+    _, operation = operations.get(given.pop("operation"))
+    assert operation.Params.parse(given.pop("params", None) or given)
 
 
 def test_test_input_json_makes_music_of_the_asked_length() -> None:

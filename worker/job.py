@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from audio import Audio
 from audio.recording import Sound
 from errors import CancelledError, DeadlineError
 
 Report = Callable[[Mapping[str, Any]], None]
+
+DELIVERY_SHARE: Final = 0.1
+MOST_DELIVERY_S: Final = 10.0
 
 
 @dataclass
@@ -80,3 +84,21 @@ class Job:
         finally:
             self.timings[f"{name}_s"] = self.timings.get(f"{name}_s", 0.0) + time.monotonic() - started
             self._stage, self._span = before
+
+
+def deadline_of(policy: object, *, timeout_s: float, now: float) -> float | None:
+    """When work must end, as `Job.deadline`: a tenth of the time, 10 s at most, is left for handing over what there is.
+
+    Args:
+        policy: the job's own `policy`, whose `executionTimeout` is in ms; anything else in its place is passed over.
+        timeout_s: the endpoint's; 0: none is known.
+        now: `time.monotonic()`.
+    """
+    asked = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
+    known = [timeout_s] if timeout_s > 0 else []
+    if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 < asked < math.inf:
+        known.append(asked / 1000)
+    if not known:
+        return None
+    shortest = min(known)
+    return now + shortest - min(DELIVERY_SHARE * shortest, MOST_DELIVERY_S)

@@ -122,6 +122,12 @@ class Settings(_Environment):
     )
     suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", _count, 10, doc="Most Suno submissions a minute")
     concurrency: int = _variable("CONCURRENCY", _count, 1, doc="Jobs in hand at once (device work stays one at a time)")
+    job_timeout_s: float = _variable(
+        "JOB_TIMEOUT_S",
+        float,
+        0.0,
+        doc="The endpoint's execution timeout in seconds: a job ends by itself before the platform ends it; 0 = none",
+    )
     cancel_grace_s: float = _variable(
         "CANCEL_GRACE_S", float, 30.0, doc="Seconds that a cancelled job may take to stop before the worker restarts"
     )

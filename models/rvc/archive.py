@@ -212,10 +212,10 @@ def _zip64_values(extra: bytes) -> list[int]:
 def _placed(found: list[_Found], end: int) -> list[Entry]:
     """Entries in the order of their places; each must end before the next begins."""
     found = sorted(found, key=lambda entry: entry[5])
-    limits = [entry[5] for entry in found[1:]] + [end]
+    limits = [*(entry[5] for entry in found), end][1:] if found else []
     entries = []
     for (name, method, size, packed, crc, header, mode, encrypted), limit in zip(found, limits, strict=True):
-        if header + _LOCAL.size + len(name) + packed > limit:
+        if header + _LOCAL.size + packed > limit:
             raise ArchiveError("files in it overlap")
         entries.append(Entry(name, method, size, packed, crc, header, limit, mode, encrypted))
     return entries

@@ -27,6 +27,7 @@ _FLAT: Final = (b"IxF2", b"IxFI")
 _TWICE: Final = "it gives two of its vectors one number"
 _NO_MAP, _ARRAY_MAP, _HASH_MAP = 0, 1, 2
 _BLOCK_BYTES: Final = 1 << 22
+_MAX_VALUE: Final = 1e9  # features are below 100
 _WIDTHS: Final = {256: "v1", 768: "v2"}
 
 Vectors = NDArray[np.float32]
@@ -248,5 +249,6 @@ def _vectors(reader: _Reader, count: int, width: int) -> Vectors:
 
 
 def _demand_finite(values: Vectors) -> None:
-    if not np.isfinite(values).all():
-        raise _Damaged("it holds values that are not finite")
+    """Also refuses what has no finite square."""
+    if not (np.abs(values) < _MAX_VALUE).all():
+        raise _Damaged("it holds values that are not finite, or absurdly large")

@@ -66,6 +66,12 @@ class Voices:
         """The folder that counts; None where none exists."""
         return next((folder for folder in self.folders if folder.is_dir()), None)
 
+    @property
+    def home(self) -> Path | None:
+        """Where a new voice goes: the folder that counts, else the first that can be made."""
+        makeable = (folder for folder in self.folders if os.access(folder.absolute().parent, os.W_OK | os.X_OK))
+        return self.folder or next(makeable, None)
+
     def names(self) -> list[str]:
         """Of every voice, sound or not, sorted."""
         return sorted(self._scan())
