@@ -293,7 +293,10 @@ def test_the_pickle_machine_follows_no_other_instruction(tail: bytes, told: str)
         load(b"\x80\x02" + tail + b".", max_steps=STEPS)
 
 
-TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+)
 
 
 @pytest.mark.parametrize(
@@ -319,12 +322,17 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tail: bytes) -> Non
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(-9, 9), inner, max_size=4)
-    | st.lists(inner, max_size=4).map(tuple),
-    max_leaves=20,
-))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text() | st.integers(-9, 9), inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+        ),
+        max_leaves=20,
+    )
+)
 def test_plain_values_come_as_pickle_wrote_them(value: Any) -> None:
     assert load(pickle.dumps(value, 2), max_steps=STEPS) == value
 
