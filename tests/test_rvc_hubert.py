@@ -54,9 +54,7 @@ def test_features_are_those_of_torchaudio(version: str, file: Path, encoder: Con
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16_080, 50)])
-def test_there_is_a_frame_for_every_320_samples_from_400_on(
-    samples: int, frames: int, encoder: ContentEncoder
-) -> None:
+def test_there_is_a_frame_for_every_320_samples_from_400_on(samples: int, frames: int, encoder: ContentEncoder) -> None:
     assert encoder.features(sound(samples), version="v2").shape == (frames, 768)
 
 
