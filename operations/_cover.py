@@ -221,7 +221,7 @@ def _converted(  # noqa: PLR0913
         length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
         coming = singer.convert(heard, f0, encoder, settings, job.progress)
         shape = Silence(singer.sample_rate, 1, length)
-        return _kept(fitted(coming, channels=1, num_samples=length), shape, job)
+        return _kept(fitted(coming, num_samples=length), shape, job)
 
     with job.stage("convert", (middle, end)):
         return models.run(
