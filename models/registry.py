@@ -12,9 +12,11 @@ from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
-from models.rvc import HubertFamily, PitchFamily, RvcFamily, Voices
+from models.rvc import RvcFamily, Voices
 from models.rvc.hubert_family import DEFAULT as CONTENT_ENCODER
 from models.rvc.hubert_family import LICENCE as CONTENT_ENCODER_LICENCE
+from models.rvc.hubert_family import HubertFamily
+from models.rvc.pitch import PitchFamily
 from models.rvc.pitch.catalog import CATALOG as PITCH
 from models.suno import SunoConfig, SunoFamily
 
@@ -58,9 +60,9 @@ def build(  # noqa: PLR0913  (one argument a setting)
         SunoFamily(suno or SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
+        RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         HubertFamily(weights),
         PitchFamily(weights),
-        RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
     ]
     by_name = {family.name: family for family in families}
     return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from models import Models
-from operations import _cover
+from operations import _cover_plan
+from operations._cover import PART_FIELDS, Cover
 from operations._params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
 from worker.reply import AudioOut, Output, Reply
@@ -22,7 +23,6 @@ OPTIONAL = True
 
 AUTO_ORDER = ("mp3:320", "mp3:192", "mp3:128")
 MAX_SEED = 2**53 - 1
-KEY = r"^(?i:\s*([a-g](#|b|\u266f|\u266d)?\s*(major|minor|maj|min|m)?|chromatic)\s*)$"
 
 F0Method = Literal["rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -63,8 +63,8 @@ class Params(AudioOutParams):
     crepe_hop_length: Int = Field(128, ge=16, le=1024, description="`mangio-crepe`: samples at 16 kHz")
     f0_fill_gaps: bool = Field(False, description="draw the pitch through unvoiced sounds, as newer RVC does")
     autotune: float = Field(0.0, ge=0, le=1, description="how far each note is pulled to the scale, after transposing")
-    autotune_key: Annotated[str, StringConstraints(pattern=KEY)] | None = Field(
-        None, description="of the cover: `C major`, `F# minor`, `chromatic`; absent: chromatic"
+    autotune_key: Name | None = Field(
+        None, description="of the cover: `C major`, `F# minor`, `Am`, `chromatic`; absent: chromatic"
     )
     formant_shift: float = Field(0.0, ge=-12, le=12, description="semitones by which the timbre sounds smaller")
     seed: Int = Field(0, ge=0, le=MAX_SEED, description="of the voice's noise; the same request gives the same bytes")
@@ -80,14 +80,16 @@ class Params(AudioOutParams):
     return_stems: bool = Field(False, description="also the lead, backing vocals and instrumental, as they are mixed")
 
     def faults(self) -> Iterable[tuple[str, str]]:
-        parts = [name for name in _cover.STEM_FIELDS if getattr(self, name) is not None]
-        missing = [name for name in _cover.STEM_FIELDS[:2] if name not in parts]
+        parts = [name for name in PART_FIELDS if getattr(self, name) is not None]
+        missing = [name for name in PART_FIELDS[:2] if name not in parts]
         if self.audio is not None and parts:
             yield "audio", f"cannot be given together with {' and '.join(parts)}; give the song or its parts"
         elif self.audio is None and len(missing) == 2:
             yield "audio", "is needed, or 'voice_audio' and 'instrument_audio' are"
         elif self.audio is None and missing:
             yield missing[0], f"is needed beside '{parts[0]}'; or give the whole song as 'audio'"
+        if not _cover_plan.is_key(self.autotune_key):
+            yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
 
     def audio_out(self) -> AudioOut:
         return replace(super().audio_out(), auto_order=AUTO_ORDER)
@@ -95,19 +97,19 @@ class Params(AudioOutParams):
 
 def status(models: Models) -> str:
     """`ready`, or why nothing can be sung."""
-    return _cover.status(models)
+    return _cover_plan.status(models)
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
-    """Looks up everything the request names before anything is loaded; then separates, converts and mixes."""
-    plan = _cover.planned(params, models)
-    _cover.warn_of_what_is_idle(params, plan, job)
-    parts = _cover.taken_apart(plan, job, models) if plan.separator else _cover.given(job)
-    sung = _cover.sung(parts, params, plan, job=job, models=models)
-    stems = _cover.mixed_stems(parts, sung, params, job)
+    """Looks up everything that the request names before anything is loaded; then separates, converts and mixes."""
+    plan = _cover_plan.planned(params, models)
+    _cover_plan.warn_of_what_is_idle(params, plan, job)
+    cover = Cover(params, plan, job, models)
+    parts = cover.parts()
+    stems = cover.stems(parts, cover.sung(parts))
     return Reply(
         fields={"model_used": plan.voice},
-        outputs=[Output(_cover.summed(stems, job), f"cover_{plan.voice}")],
+        outputs=[Output(cover.mix(stems), f"cover_{plan.voice}")],
         stems={name: Output(stem, name) for name, stem in stems.items()} if params.return_stems else {},
-        parameters=plan.parameters(params),
+        parameters=plan.parameters(),
     )

@@ -1,4 +1,4 @@
-"""Levels, width, length and sum of what is heard together; and silence carried over."""
+"""Levels, width, length and sum of what is heard together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from audio import Audio
-from audio.gate import gated, openness
 from audio.mix import Silence, fitted, mixed, placed
 from audio.recording import blocks
 from tests.repository import ROOT
@@ -69,9 +68,9 @@ def test_nothing_is_clipped() -> None:
     length=st.integers(1, 200),
 )
 def test_blocks_are_cut_or_filled_up_to_a_length(parts: list[Waveform], length: int) -> None:
-    made = np.concatenate(list(fitted(parts, channels=2, num_samples=length)), axis=1)
+    made = np.concatenate(list(fitted(parts, num_samples=length)), axis=1)
     count = min(sum(part.shape[1] for part in parts), length)
-    assert made.shape == (2, length)
+    assert made.shape == (1, length)
     assert (made[:, :count] == 1).all() and (made[:, count:] == 0).all()
 
 
@@ -81,36 +80,12 @@ def test_silence_has_a_shape_and_nothing_else() -> None:
     assert (silence.peak, silence.duration) == (0.0, 1500 / RATE)
 
 
-@pytest.mark.parametrize("made_rate", [32_000, 40_000, 48_000])
-@pytest.mark.parametrize("heard_rate", [8000, 44_100])
-@pytest.mark.parametrize("frames", [777, 100_000])
-def test_what_is_made_of_silence_becomes_exact_silence(heard_rate: int, made_rate: int, frames: int) -> None:
-    heard = np.ones((2, 3 * heard_rate), np.float32) * 0.1
-    heard[:, heard_rate : 2 * heard_rate] = 1e-5
-    made = Audio(np.ones((1, 3 * made_rate), np.float32), made_rate)
-    result = np.concatenate(list(gated(blocks(made, frames), openness(Audio(heard, heard_rate)), made_rate)), axis=1)
-    assert result.shape == made.waveform.shape
-    tenth = made_rate // 10
-    assert not result[:, made_rate + tenth : 2 * made_rate - tenth].any()
-    assert (result[:, : made_rate + tenth // 3] == 1).all() and (result[:, 2 * made_rate - tenth // 3 :] == 1).all()
-    assert np.abs(np.diff(result)).max() < 0.01, "it fades"
-
-
-@pytest.mark.parametrize("num_samples", [1, 20, 882])
-def test_a_few_samples_of_sound_stay_and_a_few_of_silence_too(num_samples: int) -> None:
-    for level in (0.0, 0.5):
-        opened = openness(Audio(np.full((1, num_samples), level, np.float32), RATE))
-        (made,) = gated([np.ones((1, num_samples), np.float32)], opened, RATE)
-        assert (made == (level > 0)).all()
-
-
 MEASURE = """
 import json, sys
 from pathlib import Path
 import numpy as np
 from contextlib import ExitStack
 from audio.effects import VocalChain, processed
-from audio.gate import gated, openness
 from audio.mix import Silence, mixed, placed
 from audio.pitch_shift import shifted_blocks
 from audio.recording import Recording, blocks, keep
@@ -135,9 +110,8 @@ def cover(minutes, semitones):
         lead, band = song(minutes, stack, 1), song(minutes, stack, 2)
         if semitones:
             band = kept(shifted_blocks(band, semitones, lambda fraction: None), band, stack)
-        dry = kept(gated(blocks(lead), openness(lead), RATE), lead, stack)
         shape = Silence(RATE, 2, band.num_samples)
-        made = processed(blocks(dry), VocalChain(), sample_rate=RATE, channels=2, num_samples=band.num_samples)
+        made = processed(blocks(lead), VocalChain(), sample_rate=RATE, channels=2, num_samples=band.num_samples)
         stems = placed([(kept(made, shape, stack), -4.0), (band, -7.0)])
         return kept(blocks(mixed(stems)), shape, stack).peak
 
