@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,13 +49,18 @@ class Family(Protocol):
         """Estimate, before loading, of what the engine called `name` will hold on the device."""
 
     def load(self, name: str, *, device: str) -> Any:
-        """The engine. One with an attribute `memory_bytes` (int) is budgeted by that instead of the estimate."""
+        """The engine. One with an attribute `memory_bytes` (int) is budgeted by that instead of the estimate.
+
+        A family whose files may change while the worker runs also has `stamp(name) -> Hashable`, which changes with
+        them: an engine that was loaded under another stamp is not used any more.
+        """
 
 
 @dataclass(eq=False)
 class _Entry:
     engine: Any
     size: int
+    stamp: Hashable = None
     users: int = 0
     last_used: int = 0
 
@@ -195,28 +200,35 @@ class Models:
         """The entry of `key` with one user more, loaded by this thread or by the one that is already at it."""
         while True:
             check()
+            stamp = self._stamp(key)
             with self._state:
-                if entry := self._entries.get(key):
+                if (entry := self._entries.get(key)) and entry.stamp == stamp:
                     entry.users += 1
                     return entry
+                self._entries.pop(key, None)  # of older files; who uses it now keeps it
                 if leads := key not in self._pending:
                     self._pending[key] = _Pending()
                 pending = self._pending[key]
             if leads:
-                return self._load(key, pending, check)
+                return self._load(key, stamp, pending, check)
             while not pending.done.wait(POLL_S):
                 check()
             if pending.error is not None:
                 raise pending.error
 
-    def _load(self, key: Key, pending: _Pending, check: Check) -> _Entry:
+    def _stamp(self, key: Key) -> Hashable:
+        stamp = getattr(self.families[key[0]], "stamp", None)
+        return stamp(key[1]) if stamp else None
+
+    def _load(self, key: Key, stamp: Hashable, pending: _Pending, check: Check) -> _Entry:
         family, name = key
         try:
             self._make_room(key, pending, check)
             started = time.monotonic()
             with pending:
                 engine = self._retried("/".join(key), lambda: self.families[family].load(name, device=self.device))
-            entry = _Entry(engine, _measured(engine, pending.size), users=1, last_used=next(self._ticks))
+            size = _measured(engine, pending.size)
+            entry = _Entry(engine, size, stamp, users=1, last_used=next(self._ticks))
             with self._state:
                 self._entries[key] = entry
             logger.info("Loaded %s/%s in %.1f s, %.2f GB", family, name, time.monotonic() - started, entry.size / 1e9)

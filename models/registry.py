@@ -12,10 +12,12 @@ from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
+from models.rvc import RvcFamily, Voices
 from models.suno import SunoConfig, SunoFamily
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
+VOICES = "rvc_models"
 PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
 
 
@@ -26,6 +28,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
     models_dir: Path | None = None,
     volume_dirs: Sequence[Path] = (),
     download_dir: Path | None = None,
+    voices_dir: Path | None = None,
+    voice_uploads: bool = False,
     suno: SunoConfig | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
@@ -38,6 +42,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
         volume_dirs: mounted volumes; weights are looked for in their `models` folder, and in the platform's cache of
             models on them.
         download_dir: where the hub's files go; None: the hub client's own cache.
+        voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
+        voice_uploads: whether a request may add a voice.
         suno: the Suno provider; None: there is none.
     """
     weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
@@ -49,6 +55,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         SunoFamily(suno or SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
+        RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
     ]
     by_name = {family.name: family for family in families}
     return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
@@ -79,6 +86,11 @@ def catalog_rows() -> list[dict[str, str]]:
             for name, row in DEMUCS.items()
         ]
     )
+
+
+def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voices:
+    """The places for voices: RVC_MODELS_DIR alone where it is set, else the volumes, then the working folder."""
+    return Voices([voices_dir] if voices_dir else [*(volume / VOICES for volume in volume_dirs), Path(VOICES)])
 
 
 def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None) -> Weights:

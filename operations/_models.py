@@ -15,6 +15,8 @@ def models_for(settings: Settings) -> Models:
         budget_bytes=settings.model_memory_bytes,
         models_dir=settings.models_dir,
         volume_dirs=settings.volume_dirs,
+        voices_dir=settings.rvc_models_dir,
+        voice_uploads=settings.allow_voice_upload,
         suno=suno_config(settings),
     )
 

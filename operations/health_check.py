@@ -10,6 +10,7 @@ from models.device import GIBIBYTE, Gpu
 from operations import catalog
 from operations._params import Params as BaseParams
 from operations._version import version
+from operations.list_models import usable
 from worker.job import Job
 from worker.reply import Reply
 
@@ -45,7 +46,7 @@ def _ready(models: Models) -> str:
 
 
 def _voices(models: Models) -> list[str]:
-    return [row["name"] for row in models.families["rvc"].rows()] if "rvc" in models.families else []
+    return usable(models.families["rvc"].rows()) if "rvc" in models.families else []
 
 
 def _gpu(gpu: Gpu | None) -> dict[str, Any] | None:

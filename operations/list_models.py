@@ -25,7 +25,7 @@ class Params(BaseParams):
 def run(params: Params, job: Job, models: Models) -> Reply:
     """The rows of every family, and the places that are looked at."""
     rows = {field: _rows(models, family) for field, family in LISTS.items()}
-    voices = [row["name"] for row in rows["voices"]]
+    voices = usable(rows["voices"])
     paths = [path for family in models.families.values() for path in family.search_paths()]
     fields: dict[str, Any] = {
         "models": voices,
@@ -36,6 +36,11 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     if params.schemas:
         fields["schemas"] = {name: module.Params.model_json_schema() for name, module in catalog().items()}
     return Reply(fields=fields)
+
+
+def usable(voices: list[dict[str, Any]]) -> list[str]:
+    """The names of those voices whose files are what they should be."""
+    return [row["name"] for row in voices if row.get("available", "local") == "local"]
 
 
 def _rows(models: Models, family: str) -> list[dict[str, Any]]:

@@ -88,9 +88,8 @@ def save_index(path: Path, *, width: int = 768, count: int = 200, clusters: int 
     import faiss
 
     data = vectors(count, width)
-    index = faiss.IndexFlatL2(width)
+    index: Any = faiss.index_factory(width, "Flat" if clusters is None else f"IVF{clusters},Flat")
     if clusters is not None:
-        index = faiss.index_factory(width, f"IVF{clusters},Flat")
         index.cp.min_points_per_centroid = 1
         index.train(data)
     index.add(data)

@@ -69,7 +69,7 @@ def code_in_weights() -> bytes:
 
 
 def deflate_bomb() -> bytes:
-    big = {name: bytes(400 << 20) if name == "data/0" else data for name, data in records().items()}
+    big = {name: bytes(150 << 20) if name == "data/0" else data for name, data in records().items()}
     return archive(big, method=zipfile.ZIP_DEFLATED)
 
 
@@ -124,8 +124,7 @@ def nested_bomb() -> bytes:
 def sparse() -> bytes:
     file = io.BytesIO()
     saved = rvc_files.content()
-    places = torch.tensor([[0], [10**9]])
-    saved["weight"]["emb_g.weight"] = torch.sparse_coo_tensor(places, [1.0], (1, 10**10), check_invariants=True)
+    saved["weight"]["emb_g.weight"] = torch.zeros(1, 4).to_sparse()
     torch.save(saved, file)
     return file.getvalue()
 
@@ -293,7 +292,10 @@ def test_the_pickle_machine_follows_no_other_instruction(tail: bytes, told: str)
         load(b"\x80\x02" + tail + b".", max_steps=STEPS)
 
 
-TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+TENSOR = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n("
+    b"(X\x07\x00\x00\x00storagectorch\nHalfStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQ"
+)
 
 
 @pytest.mark.parametrize(
@@ -318,13 +320,18 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tail: bytes) -> Non
         load(b"\x80\x02" + TENSOR + tail + b".", max_steps=STEPS)
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(-9, 9), inner, max_size=4)
-    | st.lists(inner, max_size=4).map(tuple),
-    max_leaves=20,
-))
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.text() | st.integers(-9, 9), inner, max_size=4)
+            | st.lists(inner, max_size=4).map(tuple)
+        ),
+        max_leaves=20,
+    )
+)
 def test_plain_values_come_as_pickle_wrote_them(value: Any) -> None:
     assert load(pickle.dumps(value, 2), max_steps=STEPS) == value
 
@@ -346,7 +353,7 @@ def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mutants") / "voice.pth"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_valid_file_with_bytes_changed_is_read_or_refused(mutant: Path, data: st.DataObject) -> None:
     """Near the index and the directory, where a change means something; only our error may come out."""

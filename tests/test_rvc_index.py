@@ -1,4 +1,4 @@
-"""A voice's index: read without faiss as faiss reads it, searched as faiss searches it, refused where it is not sound."""
+"""A voice's index: read and searched as faiss does it, but without faiss; refused where it is not sound."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def queries(vectors: Vectors, count: int, seed: int = 1) -> Vectors:
 @pytest.mark.parametrize(
     ("count", "clusters"), [(200, 4), (1, 1), (50, 1), (300, 150), (2000, 50), (200, None), (10_000, None)]
 )
-def test_vectors_are_those_that_faiss_reconstructs(tmp_path: Path, width: int, count: int, clusters: int | None) -> None:
+def test_vectors_are_those_that_faiss_reconstructs(
+    tmp_path: Path, width: int, count: int, clusters: int | None
+) -> None:
     path = tmp_path / "a.index"
     theirs = rvc_files.save_index(path, width=width, count=count, clusters=clusters)
     ours = read_index(path, width=width)
@@ -57,7 +59,7 @@ def test_vectors_are_those_that_faiss_reconstructs(tmp_path: Path, width: int, c
 
 def test_few_filled_clusters_are_read_as_the_sparse_table_that_faiss_writes(tmp_path: Path) -> None:
     path, data = tmp_path / "a.index", rvc_files.vectors(500, 256)
-    index = faiss.index_factory(256, "IVF100,Flat")
+    index: Any = faiss.index_factory(256, "IVF100,Flat")
     index.cp.min_points_per_centroid = 1
     index.train(data)
     index.add(data[:20])
@@ -66,7 +68,7 @@ def test_few_filled_clusters_are_read_as_the_sparse_table_that_faiss_writes(tmp_
     np.testing.assert_array_equal(read_index(path, width=256).vectors, data[:20])
 
 
-@pytest.mark.parametrize("kind", [faiss.DirectMap.Array, faiss.DirectMap.Hashtable])
+@pytest.mark.parametrize("kind", [1, 2], ids=["array", "hash"])
 def test_a_map_of_ids_is_passed_over(tmp_path: Path, kind: int) -> None:
     path = tmp_path / "a.index"
     index = rvc_files.save_index(path, width=256)
@@ -78,10 +80,10 @@ def test_a_map_of_ids_is_passed_over(tmp_path: Path, kind: int) -> None:
 @pytest.mark.parametrize("nprobe", [1, 2, 7, 20])
 def test_ivf_blends_as_rvc_does_with_faiss(tmp_path: Path, nprobe: int) -> None:
     path = tmp_path / "a.index"
-    theirs = rvc_files.save_index(path, count=3000, clusters=20, nprobe=nprobe)
+    theirs = rvc_files.save_index(path, count=1000, clusters=20, nprobe=nprobe)
     index = read_index(path, width=768)
     assert index.nprobe == nprobe
-    frames = queries(index.vectors, 500)
+    frames = queries(index.vectors, 200)
     ours = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(frames), mode="ivf")
     np.testing.assert_allclose(ours.numpy(), reference_blend(theirs, index.vectors, frames), atol=1e-5)
 
@@ -144,8 +146,8 @@ def test_fewer_vectors_than_neighbours_are_all_that_count(mode: Any, count: int)
 
 
 def test_the_blend_of_a_long_recording_is_that_of_its_parts_and_keeps_the_dtype() -> None:
-    vectors = rvc_files.vectors(40_000, 32)
-    retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(40_000) % 50, 1), "cpu")
+    vectors = rvc_files.vectors(24_000, 32)
+    retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(24_000) % 50, 1), "cpu")
     frames = torch.from_numpy(queries(vectors, 1700))
     for mode in ("exact", "ivf"):
         whole = retrieval.nearest_blend(frames.half(), mode=mode)
@@ -181,7 +183,7 @@ def test_an_index_for_the_other_version_is_told_as_that(
     assert error.error_code == "index_width" and str(made) in error.message and version in error.message
 
 
-@pytest.mark.parametrize("factory", ["PQ8", "IVF4,PQ8", "HNSW8", "SQ8", "IVF4,SQ8", "IDMap,Flat"])
+@pytest.mark.parametrize("factory", ["PQ4x4", "IVF4,PQ4x4", "HNSW8", "SQ8", "IVF4,SQ8", "IDMap,Flat"])
 def test_another_kind_of_index_is_refused_by_its_name(tmp_path: Path, factory: str) -> None:
     index, data = faiss.index_factory(256, factory), rvc_files.vectors(300, 256)
     index.train(data)
@@ -247,7 +249,7 @@ def test_every_number_in_it_is_checked(tmp_path: Path, place: str, value: int) -
 def last_ids(data: bytes) -> int:
     """Where the ids of the last list begin."""
     sizes = struct.unpack_from("<4Q", data, places()["a size"])
-    return len(data) - 8 * sizes[-1]
+    return len(data) - 8 * int(sizes[-1])
 
 
 @pytest.mark.parametrize("id_", [-1, 200, 2**62, 0])
@@ -292,7 +294,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_index_with_bytes_changed_is_read_or_refused(valid: tuple[Path, bytes], data: st.DataObject) -> None:
     path, plain = valid

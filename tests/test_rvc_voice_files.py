@@ -133,7 +133,9 @@ def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     assert Voices([tmp_path / "link"]).find("alice")
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc", "alice/../alice", "alice/model.pth", ".", "..", "", "a" * 999, "\0"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc", "alice/../alice", "alice/model.pth", ".", "..", "", "a" * 999, "\0"]
+)
 def test_a_name_is_only_looked_up_and_never_made_a_path(folder: Path, name: str) -> None:
     rvc_files.save_voice(folder, "alice")
     rvc_files.save_voice(folder.parent, "secret")

@@ -75,7 +75,13 @@ class Settings(_Environment):
     """The worker's settings, read by `Settings.from_env()`; a test compares the README's table with them."""
 
     rvc_models_dir: Path | None = _variable(
-        "RVC_MODELS_DIR", Path, None, doc="Folder of voices, one sub-folder each (for covers: not used yet)"
+        "RVC_MODELS_DIR",
+        Path,
+        None,
+        doc="Folder of voices, one sub-folder each; empty = `rvc_models` in `VOLUME_DIRS`, else in the working folder",
+    )
+    allow_voice_upload: bool = _variable(
+        "ALLOW_VOICE_UPLOAD", _switch, False, doc="Requests may add voices to that folder (`add_voice`)"
     )
     models_dir: Path | None = _variable("MODELS_DIR", Path, None, doc="Folder of all other weights")
     preload: tuple[str, ...] = _variable(

@@ -1,5 +1,6 @@
-"""The directory of a zip, read strictly: entries that overlap, repeat or lie about themselves are refused. Our own parser,
-because `zipfile` builds an object of every entry before it can be asked how many there are. Unpacks nothing by itself.
+"""The directory of a zip, read strictly: entries that overlap, repeat or lie about themselves are refused.
+
+Our own parser, because `zipfile` makes an object of every entry before it can be asked how many there are.
 
 Format: PKWARE's APPNOTE.TXT 6.3.9, sections 4.3 and 4.5.3.
 """
@@ -88,8 +89,8 @@ def stored_range(file: BinaryIO, entry: Entry) -> int:
     head = file.read(_LOCAL.size)
     if len(head) < _LOCAL.size:
         raise ArchiveError("it is cut short")
-    signature, _, _, method, *_, name_size, extra_size = _LOCAL.unpack(head)
-    start = entry.header + _LOCAL.size + name_size + extra_size
+    signature, _, _, method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack(head)
+    start: int = entry.header + _LOCAL.size + name_size + extra_size
     name = file.read(name_size)
     if signature != b"PK\x03\x04" or method != entry.method or _text(name) != entry.name:
         raise ArchiveError("its directory contradicts its files")
@@ -177,7 +178,9 @@ def _entries(directory: bytes, count: int) -> Iterator[_Found]:
         if len(directory) - at < _ENTRY.size:
             raise ArchiveError("its directory is damaged")
         fields = _ENTRY.unpack_from(directory, at)
-        signature, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, mode, header = fields
+        signature, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, mode, header = (
+            fields
+        )
         begin, at = at + _ENTRY.size, at + _ENTRY.size + n_name + n_extra + n_comment
         if signature != b"PK\x01\x02" or at > len(directory) or disk or not 0 < n_name <= _MAX_NAME_BYTES:
             raise ArchiveError("its directory is damaged")

@@ -47,7 +47,10 @@ OTHER_LIMITS: Final = FileLimits(
 )
 _TRAINING_ONLY: Final = "enc_q."
 _FLOATS: Final = ("float16", "float32", "bfloat16", "float64")
-_NEW_NORM: Final = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+_NEW_NORM: Final = {
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
+}
 _VOCODERS: Final = ("hifigan",)
 _EMBEDDERS: Final = ("contentvec", "hubertbase")
 _F0_WORDS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
@@ -165,7 +168,9 @@ def _header(file: TorchFile) -> Header:
 
 def _no_voice(content: Any) -> str:
     if isinstance(content, dict) and "model" in content and {"optimizer", "iteration"} & content.keys():
-        return "it is a checkpoint of a training run (G_ or D_); extract the small model from it in the training program"
+        return (
+            "it is a checkpoint of a training run (G_ or D_); extract the small model from it in the training program"
+        )
     return "it is no RVC voice: it has no 'weight'"
 
 

@@ -50,7 +50,7 @@ class Index:
     nprobe: int
 
 
-class _Damaged(ValueError):
+class _DamagedError(ValueError):
     """The message is a clause that says how."""
 
 
@@ -82,7 +82,7 @@ def read_index(path: Path, *, width: int) -> Index:
             vectors[ids] = codes
             clusters[ids] = cluster
         if (clusters < 0).any():
-            raise _Damaged(_TWICE)
+            raise _DamagedError(_TWICE)
         return Index(vectors, head.centroids, clusters, head.nprobe)
 
 
@@ -94,7 +94,7 @@ def check_index(path: Path, *, width: int) -> None:
         for _, _, ids in _lists(reader, width, head):
             seen[ids] = True
         if not seen.all():
-            raise _Damaged(_TWICE)
+            raise _DamagedError(_TWICE)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _opened(path: Path) -> Iterator[_Reader]:
     try:
         with path.open("rb") as file:
             yield _Reader(file, path)
-    except _Damaged as error:
+    except _DamagedError as error:
         raise _refused(path, f"{error}. Make it anew, or remove it: the voice works without") from error
     except OSError as error:
         raise _refused(path, f"it cannot be read ({type(error).__name__})") from error
@@ -120,20 +120,20 @@ class _Reader:
         self._file, self.path = file, path
         self.left = os.fstat(file.fileno()).st_size
         if self.left > MAX_BYTES:
-            raise _Damaged(f"it has {self.left >> 20} MB, and at most {MAX_BYTES >> 20} MB are read")
+            raise _DamagedError(f"it has {self.left >> 20} MB, and at most {MAX_BYTES >> 20} MB are read")
 
     def bytes(self, size: int) -> bytes:
         self.demand(size)
         data = self._file.read(size)
         if len(data) < size:
-            raise _Damaged("it is cut short")
+            raise _DamagedError("it is cut short")
         self.left -= size
         return data
 
     def demand(self, size: int) -> None:
         """Refuses where fewer than `size` bytes are left."""
         if size > self.left:
-            raise _Damaged("it is cut short, or states sizes that it does not have")
+            raise _DamagedError("it is cut short, or states sizes that it does not have")
 
     def pack(self, layout: struct.Struct) -> tuple[Any, ...]:
         return layout.unpack(self.bytes(layout.size))
@@ -150,20 +150,20 @@ def _read_head(reader: _Reader, width: int) -> _Head:
     if kind in _FLAT:
         count = _read_count(reader, width)
         if reader.number() != count * width or reader.left != count * width * 4:
-            raise _Damaged("it does not hold as many vectors as it states")
+            raise _DamagedError("it does not hold as many vectors as it states")
         return _Head(count, 1, np.zeros((1, width), np.float32), np.array([count], np.uint64), flat=True)
     if kind != b"IwFl":
         name = shown(kind.decode("ascii", "backslashreplace"))
-        raise _Damaged(f"it is an index of the kind '{name}', and only 'IVF,Flat' and 'Flat' are read")
+        raise _DamagedError(f"it is an index of the kind '{name}', and only 'IVF,Flat' and 'Flat' are read")
     count = _read_count(reader, width)
     lists, nprobe = reader.pack(_PAIR)
     if not 1 <= lists <= MAX_CLUSTERS or not 1 <= nprobe <= lists:
-        raise _Damaged("its number of clusters is absurd")
+        raise _DamagedError("its number of clusters is absurd")
     centroids = _read_centroids(reader, lists, width)
     _skip_map(reader, count)
     sizes = _read_sizes(reader, lists, width, count)
     if reader.left != count * (width * 4 + 8):
-        raise _Damaged("it does not hold as many vectors as it states")
+        raise _DamagedError("it does not hold as many vectors as it states")
     return _Head(count, nprobe, centroids, sizes)
 
 
@@ -171,21 +171,21 @@ def _read_count(reader: _Reader, width: int) -> int:
     """Of the vectors, from a header of which everything else must be as in RVC's."""
     found, count, _, _, trained, metric = reader.pack(_HEADER)
     if metric != _L2 or not trained:
-        raise _Damaged("it is untrained, or measures something else than L2 distances")
+        raise _DamagedError("it is untrained, or measures something else than L2 distances")
     if found != width:
         made_for = f" It was made for a {_WIDTHS[found]} voice." if found in _WIDTHS else ""
         reason = f"its vectors have {found} numbers, and this voice's features {width}.{made_for}"
         raise _refused(reader.path, reason, "index_width")
     if not 0 < count <= reader.left // (width * 4):
-        raise _Damaged("it is empty, cut short, or states sizes that it does not have")
+        raise _DamagedError("it is empty, cut short, or states sizes that it does not have")
     return int(count)
 
 
 def _read_centroids(reader: _Reader, lists: int, width: int) -> Vectors:
     if reader.bytes(4) not in _FLAT:
-        raise _Damaged("its clusters are of a kind that is not read")
+        raise _DamagedError("its clusters are of a kind that is not read")
     if _read_count(reader, width) != lists or reader.number() != lists * width:
-        raise _Damaged("it states two different numbers of clusters")
+        raise _DamagedError("it states two different numbers of clusters")
     centroids: Vectors = reader.array(np.float32, lists * width).reshape(lists, width).copy()
     _demand_finite(centroids)
     return centroids
@@ -195,21 +195,21 @@ def _skip_map(reader: _Reader, count: int) -> None:
     """The map from ids to places, which faiss writes where it was asked for one; the lists say the same."""
     kind, size = reader.bytes(1)[0], reader.number()
     if kind not in (_NO_MAP, _ARRAY_MAP, _HASH_MAP) or size not in (0, count):
-        raise _Damaged("its map of ids is damaged")
+        raise _DamagedError("its map of ids is damaged")
     reader.bytes(8 * size)
     if kind == _HASH_MAP:
         pairs = reader.number()
         if pairs > count:
-            raise _Damaged("its map of ids is damaged")
+            raise _DamagedError("its map of ids is damaged")
         reader.bytes(16 * pairs)
 
 
 def _read_sizes(reader: _Reader, lists: int, width: int, count: int) -> NDArray[np.uint64]:
     if reader.bytes(4) != b"ilar":
-        raise _Damaged("its lists are of a kind that is not read")
+        raise _DamagedError("its lists are of a kind that is not read")
     found, code_size = reader.pack(_PAIR)
     if found != lists or code_size != width * 4:
-        raise _Damaged("its lists do not fit its clusters")
+        raise _DamagedError("its lists do not fit its clusters")
     kind, stated = reader.bytes(4), reader.number()
     sizes = np.zeros(lists, np.uint64)
     if kind == b"full" and stated == lists:
@@ -217,12 +217,12 @@ def _read_sizes(reader: _Reader, lists: int, width: int, count: int) -> NDArray[
     elif kind == b"sprs" and stated % 2 == 0 and stated <= 2 * lists:
         pairs = reader.array(np.uint64, stated).reshape(-1, 2)
         if len(pairs) and (pairs[:, 0].max() >= lists or (np.diff(pairs[:, 0].astype(np.int64)) <= 0).any()):
-            raise _Damaged("its lists do not fit its clusters")
+            raise _DamagedError("its lists do not fit its clusters")
         sizes[pairs[:, 0].astype(np.int64)] = pairs[:, 1]
     else:
-        raise _Damaged("the sizes of its lists are of a kind that is not read")
+        raise _DamagedError("the sizes of its lists are of a kind that is not read")
     if sizes.max() > count or int(sizes.sum()) != count:
-        raise _Damaged("the sizes of its lists do not sum to its vectors")
+        raise _DamagedError("the sizes of its lists do not sum to its vectors")
     return sizes
 
 
@@ -238,7 +238,7 @@ def _lists(reader: _Reader, width: int, head: _Head) -> Iterator[tuple[int, Vect
         codes = _vectors(reader, int(head.sizes[cluster]), width)
         ids = reader.array(np.int64, len(codes))
         if ids.min() < 0 or ids.max() >= head.count:
-            raise _Damaged("it numbers vectors that it does not have")
+            raise _DamagedError("it numbers vectors that it does not have")
         yield int(cluster), codes, ids
 
 
@@ -251,4 +251,4 @@ def _vectors(reader: _Reader, count: int, width: int) -> Vectors:
 def _demand_finite(values: Vectors) -> None:
     """Also refuses what has no finite square."""
     if not (np.abs(values) < _MAX_VALUE).all():
-        raise _Damaged("it holds values that are not finite, or absurdly large")
+        raise _DamagedError("it holds values that are not finite, or absurdly large")

@@ -1,7 +1,7 @@
 """Reads the pickle in a torch checkpoint as plain data: tensors become references, nothing is imported or called.
 
-An interpreter of our own for the opcodes that `torch.save` writes (pickle protocol 2), and for no others. It has no stack
-of Python calls, so nesting costs nothing, and every opcode is counted, so a small file cannot become much.
+An interpreter of our own for the opcodes that `torch.save` writes (pickle protocol 2), and for no others. It does not
+recurse, so nesting costs nothing, and every opcode is counted, so a small file cannot become much.
 Background: CVE-2025-32434 and CVE-2026-24747 were holes in torch's own restricted unpickler.
 """
 

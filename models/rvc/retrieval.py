@@ -15,6 +15,7 @@ from models.rvc.index import Index
 NEIGHBOURS: Final = 8
 _GROUP: Final = 64
 _BLOCK_ITEMS: Final = 1 << 25  # of a block of distances; 128 MiB
+_BLOCK_FRAMES: Final = 4096
 _TINY: Final = 1e-30
 
 Mode = Literal["exact", "ivf"]
@@ -64,12 +65,12 @@ class Retrieval:
             `[T, D]` in the features' dtype.
         """
         frames = features.float()
-        step = max(1, _BLOCK_ITEMS // len(self._vectors))
+        step = max(1, min(_BLOCK_FRAMES, _BLOCK_ITEMS // len(self._vectors)))
         search = self._search_everywhere
         if mode == "ivf" and self._nprobe < len(self._centroids):
             on_cpu = frames.device.type == "cpu"
-            step, search = (4096, self._search_lists) if on_cpu else (step, self._search_masked)
-        blends = [self._blend(block, search(block)) for block in frames.split(step)]
+            step, search = (_BLOCK_FRAMES, self._search_lists) if on_cpu else (step, self._search_masked)
+        blends = [self._blend(block, search(block)) for block in torch.split(frames, step)]
         return torch.cat(blends).to(features.dtype) if blends else features
 
     def _blend(self, frames: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
@@ -103,7 +104,7 @@ class Retrieval:
         rows = torch.full(nearest.shape, -1)
         order = torch.argsort(probes.flatten(), stable=True)
         clusters, counts = torch.unique_consecutive(probes.flatten()[order], return_counts=True)
-        for cluster, pairs in zip(clusters.tolist(), order.split(counts.tolist()), strict=True):
+        for cluster, pairs in zip(clusters.tolist(), torch.split(order, counts.tolist()), strict=True):
             start, end = self._ends[cluster - 1] if cluster else 0, self._ends[cluster]
             frame, probe = pairs // self._nprobe, pairs % self._nprobe
             distances = _distances(frames[frame], self._vectors[start:end], self._norms[start:end])
@@ -122,7 +123,8 @@ class Retrieval:
 
 def _squares(vectors: torch.Tensor) -> torch.Tensor:
     """`[n]` squared lengths, without a second copy of the vectors."""
-    return torch.linalg.vector_norm(vectors, dim=1).square()
+    lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1)
+    return lengths.square()
 
 
 def _distances(frames: torch.Tensor, vectors: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
@@ -139,7 +141,7 @@ def _smallest(distances: torch.Tensor) -> torch.Tensor:
     if width <= NEIGHBOURS * _GROUP:
         values, places = distances.topk(min(NEIGHBOURS, width), largest=False)
     else:
-        groups = distances.unflatten(1, (-1, _GROUP))
+        groups = distances.view(-1, width // _GROUP, _GROUP)
         chosen = groups.amin(2).topk(NEIGHBOURS, largest=False).indices
         candidates = groups.gather(1, chosen[..., None].expand(-1, -1, _GROUP)).flatten(1)
         values, best = candidates.topk(NEIGHBOURS, largest=False)

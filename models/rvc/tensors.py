@@ -1,6 +1,6 @@
-"""A file that `torch.save` wrote: its plain content at once, its tensors when they are asked for, checked as they are read.
+"""A file that `torch.save` wrote: its plain content at once, its tensors on demand, checked as they are read.
 
-Numpy only, until `read_tensors` makes tensors. A record is read as raw bytes and must be exactly as long as its storage.
+Numpy only, until `read` makes tensors. A record is read as raw bytes and must be exactly as long as its storage.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class TorchFile:
         made = {}
         for name, tensor in tensors.items():
             dtype = getattr(torch, tensor.storage.dtype)
-            flat = torch.frombuffer(buffers[tensor.storage], dtype=dtype) if tensor.count else torch.empty(0, dtype=dtype)
+            flat = (
+                torch.frombuffer(buffers[tensor.storage], dtype=dtype) if tensor.count else torch.empty(0, dtype=dtype)
+            )
             made[name] = flat[tensor.offset :][: tensor.count].reshape(tensor.shape)
         return made
 

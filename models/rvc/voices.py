@@ -1,4 +1,4 @@
-"""The voices of this worker, looked for anew at each call: a folder of voice folders. Reads files' indexes, no weights."""
+"""The voices of this worker, looked for anew at each call: a folder of voice folders. Reads no weights."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class _Files:
 class Voices:
     """The voices below the first of `folders` that exists.
 
-    A voice is a folder with one `.pth` and at most one `.index`, called as the folder is; or a `.pth` by itself, with the
-    `.index` of the same name if there is one. What begins with a dot, and links that lead out, are not looked at.
+    A voice is a folder with one `.pth` and at most one `.index`, called as the folder is; or a `.pth` by itself, with
+    the `.index` of the same name if there is one. What begins with a dot, and links that lead out, do not count.
 
     Args:
         folders: the places, in order.
@@ -134,13 +134,13 @@ class Voices:
             if len(paths) > 1:
                 names = ", ".join(shown(path.name) for path in paths[:5])
                 raise ModelError(
-                    f"The folder of the voice '{shown(name)}' holds {len(paths)} {kind} files ({names}), and which one is "
-                    "meant is not clear. Leave one of them there.",
+                    f"The folder of the voice '{shown(name)}' holds {len(paths)} {kind} files ({names}), and which one "
+                    "is meant is not clear. Leave one of them there.",
                     code="ambiguous_voice",
                 )
         if not files.checkpoints:
             raise ModelError(
-                f"No model file exists for '{shown(name)}': its folder holds no .pth. Put the voice's checkpoint there.",
+                f"No model file exists for '{shown(name)}': its folder holds no .pth. Put its checkpoint there.",
                 code="no_model_file",
                 details={"voice": shown(name)},
             )
@@ -160,8 +160,12 @@ class Voices:
         return self._headers[stamp]
 
     def _not_found(self, name: str, names: Sequence[str]) -> UnknownNameError:
-        listed = ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN)
-        there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
+        listed = ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (
+            len(names) > _NAMES_SHOWN
+        )
+        there = (
+            f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
+        )
         return UnknownNameError(
             f"Voice model not found: '{shown(name)}'.{nearest_name(name, names)} {there}",
             code="voice_not_found",
@@ -191,7 +195,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _leads_below(path: Path, root: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(root)
+    return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def _ending(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
