@@ -100,7 +100,7 @@ class _Convolution(nn.Module):
 class _Upsampling(nn.Module):
     """A `ConvTranspose1d` of stride u, as a convolution to u times the channels, which then are u times the steps.
 
-    Output o = n * u + r of a transposed convolution with padding p is the sum over d of weight[r + p + d * u] * x[n - d].
+    Output n * u + r of a transposed convolution with padding p is the sum over d of weight[r + p + d * u] * x[n - d].
     """
 
     weight: Tensor
@@ -175,8 +175,9 @@ class _Stage(nn.Module):
             assert source is not None, "a voice with f0 has an excitation"
             x = x.add_(self.excitation(source).to(x.dtype))
         active = functional.leaky_relu(x, _SLOPE)
-        total = self.blocks[0](x, active)
-        for block in self.blocks[1:]:
+        first, *others = self.blocks
+        total: Tensor = first(x, active)
+        for block in others:
             total = total.add_(block(x, active))
         return total
 
@@ -193,7 +194,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, active: Tensor) -> Tensor:
         for index, chain in enumerate(self.chains):
             y = active if index == 0 else functional.leaky_relu(x, _SLOPE)
-            for position, conv in enumerate(chain):  # type: ignore[arg-type]
+            convolutions: Any = chain
+            for position, conv in enumerate(convolutions):
                 y = conv(y if position == 0 else functional.leaky_relu_(y, _SLOPE))
             x = y.add_(x)
         return x

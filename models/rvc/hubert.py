@@ -53,7 +53,9 @@ class ContentEncoder:
         precision: None: bfloat16 where the device multiplies in it, else float32.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], *, device: str = "cpu", precision: torch.dtype | None = None) -> None:
+    def __init__(
+        self, state: Mapping[str, Tensor], *, device: str = "cpu", precision: torch.dtype | None = None
+    ) -> None:
         self.device = torch.device(device)
         self.dtype = precision or _fastest(self.device)
         self._projection = _final_projection(state)
@@ -91,14 +93,14 @@ class ContentEncoder:
                 "hubert_base.pt into MODELS_DIR.",
                 code="hubert_incomplete",
             )
-        hidden = self._hidden(torch.atleast_2d(waveform.to(self.device, torch.float32)), LAYERS[version])
+        hidden = self._hidden(waveform.to(self.device, torch.float32).view(-1, waveform.shape[-1]), LAYERS[version])
         if version == "v1" and self._projection is not None:
             hidden = self._projection(hidden)
         return hidden if waveform.ndim == 2 else hidden[0]
 
     def _hidden(self, batch: Tensor, layers: int) -> Tensor:
         model = self._model
-        hidden = model.feature_extractor.conv_layers[0](batch[:, None]).to(self.dtype)
+        hidden: Tensor = model.feature_extractor.conv_layers[0](batch[:, None]).to(self.dtype)
         for conv in model.feature_extractor.conv_layers[1:]:
             hidden = conv(hidden)
         hidden = model.feature_projection(hidden.transpose(1, 2).float()).to(self.dtype)
@@ -165,14 +167,15 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _build(state: Mapping[str, Tensor]) -> Any:
-    """transformers' `HubertModel` with these weights, in float32, weight norm folded; sizes are those of the weights."""
+    """transformers' `HubertModel` with these weights, in float32, weight norm folded; as large as the weights are."""
     from transformers import HubertConfig, HubertModel
 
     weights = {name: tensor.float() for name, tensor in state.items()}
     if f"{_POSITION}_g" in weights:
         weights[_POSITION] = torch._weight_norm(weights[f"{_POSITION}_v"], weights[f"{_POSITION}_g"], 2)
     try:
-        config = HubertConfig(**_sizes(weights), apply_spec_augment=False, attn_implementation="sdpa")
+        settings: dict[str, Any] = {"apply_spec_augment": False, "attn_implementation": "sdpa"}
+        config = HubertConfig(**_sizes(weights), **settings)
     except (KeyError, IndexError, ValueError) as error:
         raise not_hubert("its tensors are not those of HuBERT") from error
     with torch.device("meta"):

@@ -42,14 +42,12 @@ class Synthesizer(nn.Module):
         self.uses_f0 = checkpoint.f0
         self.sample_rate = checkpoint.sample_rate
         self.inter_channels = config.inter_channels
-        reference = build_reference(config, width=self.width, f0=checkpoint.f0)
+        reference: Any = build_reference(config, width=self.width, f0=checkpoint.f0)
         load_folded(reference, checkpoint.weights)
         reference.eval().requires_grad_(False)
-        for layers in (reference["enc_p"].encoder,):
-            layers.attn_layers = nn.ModuleList(RelativeAttention(layer) for layer in layers.attn_layers)
-        self.encoder: Any = reference["enc_p"]
-        self.flow: Any = reference["flow"]
-        self.speaker: Any = reference["emb_g"]
+        layers = reference["enc_p"].encoder
+        layers.attn_layers = nn.ModuleList(RelativeAttention(layer) for layer in layers.attn_layers)
+        self.encoder, self.flow, self.speaker = reference["enc_p"], reference["flow"], reference["emb_g"]
         self.mixer: Any = reference["dec"].m_source.l_linear if self.uses_f0 else None
         self.decoder = Decoder(reference["dec"], choose_dtype(precision, torch.device(device)))
         self.hop_length = self.decoder.hop_length
@@ -115,9 +113,7 @@ class RelativeAttention(nn.Module):
         query, key, value = (self._split(conv(x)) for conv in (self.conv_q, self.conv_k, self.conv_v))
         query = query / math.sqrt(query.shape[-1])
         steps, rows = x.shape[-1], _ATTENTION_ROWS if x.device.type == "cpu" else x.shape[-1]
-        parts = [
-            self._rows(query[:, :, start : start + rows], key, value, start) for start in range(0, steps, rows)
-        ]
+        parts = [self._rows(query[:, :, start : start + rows], key, value, start) for start in range(0, steps, rows)]
         return self.conv_o(torch.cat(parts, dim=2).transpose(2, 3).flatten(1, 2))  # type: ignore[no-any-return]
 
     def _rows(self, query: Tensor, key: Tensor, value: Tensor, start: int) -> Tensor:

@@ -121,21 +121,19 @@ class Singer:
             `[1, n]` float32 at the voice's rate; together exactly `round(heard.duration * sample_rate)` samples.
         """
         num_samples = round(heard.duration * self.sample_rate)
-        if not num_samples or not len(heard.waveform):
+        if not num_samples:
             return
-        song = self._song(heard, f0, encoder, settings, num_samples)
+        song = self._song(_not_empty(heard), f0, encoder, settings, num_samples)
         parts = joined(self._windows(song, progress), FADE * self._network.hop_length)
         coming = _first(parts, num_samples)
         if settings.rms_mix_rate < 1:
-            curve = source_curve(heard.waveform)
+            curve = source_curve(song.heard.waveform)
             coming = LoudnessMatch(curve, settings.rms_mix_rate, self.sample_rate, num_samples).matched(coming)
         for part in gated(coming, song.is_open, self._network.hop_length):
             yield part[None]
         progress(1.0)
 
-    def _song(
-        self, heard: Heard, f0: Curve | None, encoder: Encoder, settings: Conversion, num_samples: int
-    ) -> _Song:
+    def _song(self, heard: Heard, f0: Curve | None, encoder: Encoder, settings: Conversion, num_samples: int) -> _Song:
         hop, device = self._network.hop_length, self._network.device
         windows = cut(ceil(num_samples / hop), self._longest_core)
         curve = self._pitch(f0, windows, settings.semitones)
@@ -226,9 +224,7 @@ class Singer:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._network.device)
 
 
-def load_singer(
-    checkpoint: Checkpoint, index: Index | None, *, device: str, precision: Precision = "auto"
-) -> Singer:
+def load_singer(checkpoint: Checkpoint, index: Index | None, *, device: str, precision: Precision = "auto") -> Singer:
     """The voice of a checkpoint, with its index, on a device.
 
     Raises:
@@ -239,6 +235,11 @@ def load_singer(
     synthesizer = Synthesizer(checkpoint, device=device, precision=precision)
     retrieval = Retrieval(index, device) if index is not None else None
     return Singer(synthesizer, version=checkpoint.version, retrieval=retrieval)
+
+
+def _not_empty(heard: Heard) -> Heard:
+    """A sound of one sample at a high rate has none at 16 kHz."""
+    return heard if len(heard.waveform) else Heard(np.zeros(1, np.float32), heard.duration)
 
 
 def _has_sound(song: _Song, window: int) -> bool:

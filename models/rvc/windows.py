@@ -15,6 +15,7 @@ FRAME: Final = 160  # samples at 16 kHz; 100 frames a second
 ENCODER_TAIL: Final = 80  # 16 kHz samples after a window's end that HuBERT's last frame reaches into
 CONTEXT: Final = 100  # frames on each side that the networks see and that are thrown away
 FADE: Final = 10  # frames, half on each side of a seam
+_SHORTEST_CORE: Final = 2 * FADE
 
 Item = TypeVar("Item", bound=np.generic)
 
@@ -52,7 +53,7 @@ def cut(frames: int, longest_core: int) -> Windows:
     frames += frames % 2
     count = max(-(-frames // longest_core), 1)
     core = -(-frames // (2 * count)) * 2
-    return Windows(frames, count, core)
+    return Windows(frames, count, max(core, _SHORTEST_CORE))
 
 
 def mirrored(values: NDArray[Item], start: int, count: int) -> NDArray[Item]:
@@ -77,11 +78,8 @@ def joined(parts: Iterator[Waveform], fade: int) -> Iterator[Waveform]:
     rising = (0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)).astype(np.float32)
     tail: Waveform | None = None
     for part in parts:
-        if tail is None:
-            head = part[fade // 2 : fade]
-        else:
-            # What overlaps is the same sound but for what the networks saw further away: gains that sum to 1.
-            head = tail + rising * (part[:fade] - tail)
+        # What overlaps is the same sound but for what the networks saw further away: gains that sum to 1.
+        head = part[fade // 2 : fade] if tail is None else tail + rising * (part[:fade] - tail)
         tail = part[-fade:]
         yield np.concatenate([head, part[fade:-fade]])
     if tail is not None:
