@@ -47,7 +47,7 @@ CATALOG: Final = {
         Method("mangio-crepe", *_CREPE, "CREPE at a hop of your own; calls every frame voiced.", 89_000_000),
         Method("harvest", ("pyworld",), "pyworld-prebuilt", "BSD-3-Clause", "WORLD's; smooth, good low notes.", 0),
         Method("pm", ("parselmouth",), "praat-parselmouth", "GPL-3.0", "Praat's autocorrelation: the fastest.", 0),
-        Method("fcpe", ("torch", "torchfcpe"), "torchfcpe", "MIT", "Fast and precise, with weights of its own.", 43_300_000),
+        Method("fcpe", ("torch", "torchfcpe"), "torchfcpe", "MIT", "Fast and precise.", 43_300_000),
     )
 }  # fmt: skip
 

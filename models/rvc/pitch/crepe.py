@@ -56,7 +56,7 @@ class CrepeNetwork:
     def probabilities(self, frames: Tensor) -> NDArray[np.float32]:
         """`[B, 360]` for frames `[B, 1024]`, each brought to mean 0 and deviation 1."""
         found = []
-        for part in frames.split(_FRAMES_AT_ONCE.get(self.device.type, 64)):
+        for part in torch.split(frames, _FRAMES_AT_ONCE.get(self.device.type, 64)):
             part = part.to(self.device)
             part = part - part.mean(dim=1, keepdim=True)
             found.append(self._forward(part / part.std(dim=1, keepdim=True).clamp(min=1e-10)))
@@ -188,4 +188,4 @@ def _refined(probabilities: NDArray[np.float32], path: NDArray[np.int64]) -> Cur
     inside = np.clip(near, _LOWEST, _BEYOND - 1)
     weights = np.take_along_axis(probabilities, inside, axis=1).astype(np.float64) * (near == inside)
     cents = CENTS_OF_BIN_0 + CENTS_PER_BIN * (weights * near).sum(axis=1) / weights.sum(axis=1)
-    return (10 * np.exp2(cents / 1200)).astype(np.float32)
+    return np.asarray(10 * np.exp2(cents / 1200), np.float32)

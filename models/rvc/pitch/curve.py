@@ -17,7 +17,7 @@ _COARSE_LEVELS: Final = 255
 
 
 def fill_gaps(f0: Curve) -> Curve:
-    """`f0` without unvoiced frames: straight lines in pitch between voiced ones, level before the first, after the last.
+    """`f0` without unvoiced frames: straight lines in pitch between voiced ones, level at the ends.
 
     A curve without any voiced frame stays as it is.
     """
@@ -65,7 +65,7 @@ def coarse(f0: Curve) -> NDArray[np.int64]:
     """`f0` as the levels 1..255 that RVC's networks embed: even steps in mel from 50 to 1100 Hz; unvoiced is 1."""
     lowest, highest = _mel(np.array([F0_MIN, F0_MAX]))
     level = (_mel(f0.astype(np.float64)) - lowest) * (_COARSE_LEVELS - 1) / (highest - lowest) + 1
-    return np.rint(np.clip(level, 1, _COARSE_LEVELS)).astype(np.int64)
+    return np.asarray(np.rint(np.clip(level, 1, _COARSE_LEVELS)), np.int64)
 
 
 def _mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:

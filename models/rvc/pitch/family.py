@@ -1,4 +1,4 @@
-"""The family `f0` as the cache and the operations see it: which methods there are, what each lacks, how one is loaded."""
+"""The family `f0` as the cache and the operations see it: the methods, what each lacks, how one is loaded."""
 
 from __future__ import annotations
 

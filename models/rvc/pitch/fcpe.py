@@ -1,4 +1,4 @@
-"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in windows that give what the whole file gives."""
+"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in windows that answer as the whole file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ class Fcpe:
 
     The network is convolutions alone, but for one group norm over the whole file: its statistics are gathered first,
     window by window. torchfcpe's frames lie 5 ms late; ours are around their samples.
+
+    Args:
+        network: torchfcpe's, with its weights.
+        device: where it is.
+        window: frames that are looked at together.
     """
 
-    def __init__(self, network: CFNaiveMelPE, device: torch.device) -> None:
-        self._network, self._device = network, device
+    def __init__(self, network: CFNaiveMelPE, device: torch.device, *, window: int = WINDOW) -> None:
+        self.network, self.device, self._window = network, device, window
         self._mel = LogMel(f_min=0.0, htk=False, power_floor=POWER_FLOOR, device=device)
         self.memory_bytes = sum(value.numel() * value.element_size() for value in network.parameters())
 
@@ -44,7 +49,7 @@ class Fcpe:
         if count == 0:
             return f0
         normalize = self._normalizer(waveform, count, lambda done: progress(_STATISTICS_SHARE * done))
-        for window in windows(count, length=WINDOW, context=CONTEXT):
+        for window in windows(count, longest=self._window, context=CONTEXT):
             mel = self._mel.frames(waveform, window.start, window.stop)[None]
             f0[window.kept] = self._f0(mel, normalize)[window.inside]
             progress(_STATISTICS_SHARE + (1 - _STATISTICS_SHARE) * window.keep_stop / count)
@@ -52,9 +57,9 @@ class Fcpe:
 
     def _normalizer(self, waveform: Waveform, count: int, progress: Progress) -> Callable[[Tensor], Tensor]:
         """The group norm after the first convolution, with the statistics of the whole file."""
-        convolution, norm = self._network.input_stack[0], self._network.input_stack[1]
-        total = torch.zeros(2, norm.num_groups, dtype=torch.float64, device=self._device)
-        for window in windows(count, length=WINDOW, context=1):
+        convolution, norm = self.network.input_stack[0], self.network.input_stack[1]
+        total = torch.zeros(2, norm.num_groups, dtype=torch.float64, device=self.device)
+        for window in windows(count, longest=self._window, context=1):
             mel = self._mel.frames(waveform, window.start, window.stop)[None]
             groups = convolution(mel)[0, :, window.inside].reshape(norm.num_groups, -1).double()
             total += torch.stack((groups.sum(1), groups.square().sum(1)))
@@ -68,7 +73,7 @@ class Fcpe:
 
     def _f0(self, mel: Tensor, normalize: Callable[[Tensor], Tensor]) -> Curve:
         """`[T]` Hz for a window's log-mel `[1, 128, T]`."""
-        network = self._network
+        network = self.network
         x = network.input_stack[3](F.leaky_relu(normalize(network.input_stack[0](mel))))
         x = network.norm(network.net(x.transpose(1, 2)))
         cents = network.latent2cents_local_decoder(network.output_proj(x).sigmoid(), threshold=THRESHOLD)

@@ -15,23 +15,32 @@ _SMOOTHING_FROM = 3  # RVC's filter_radius: from here on a median of three, what
 
 
 class Harvest:
-    """WORLD's Harvest (Interspeech 2017)."""
+    """WORLD's Harvest (Interspeech 2017).
+
+    Args:
+        window: frames that are looked at together.
+    """
 
     memory_bytes = 0
+
+    def __init__(self, *, window: int = WINDOW) -> None:
+        self._window = window
 
     def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
         """As `Tracker.track`; `hop_length` does not count here."""
         count = num_frames(waveform)
         f0 = np.zeros(count, np.float32)
-        for window in windows(count, length=WINDOW, context=CONTEXT):
+        if count == 0:
+            return f0
+        for window in windows(count, longest=self._window, context=CONTEXT):
             samples = waveform[window.start * HOP_LENGTH : window.stop * HOP_LENGTH]
             f0[window.kept] = _harvest(samples)[window.inside]
-            progress(window.keep_stop / max(count, 1))
+            progress(window.keep_stop / count)
         return median_of_three(f0) if filter_radius >= _SMOOTHING_FROM else f0
 
 
 def _harvest(samples: Waveform) -> Curve:
-    if len(samples) == 0 or not samples.any():  # it would look for a pitch in rounding errors
+    if not samples.any():  # it would look for a pitch in rounding errors
         return np.zeros(num_frames(samples), np.float32)
     exact = samples.astype(np.float64)
     f0, times = pyworld.harvest(exact, fs=SAMPLE_RATE, f0_floor=F0_MIN, f0_ceil=F0_MAX, frame_period=_FRAME_PERIOD_MS)

@@ -41,8 +41,8 @@ def parse_key(key: str | None) -> tuple[int, ...]:
     mode = match[3] if match and len(match[3]) == 1 else match[3].lower() if match else None
     if match is None or mode not in _MODES:
         raise InvalidRequestError(
-            f"'{shown(key)}' is no key. Give a note from A to G, with # or b where due, and 'major' or 'minor', such as "
-            "'C major', 'F# minor', 'Bb' or 'Am'; or 'chromatic' for all twelve notes.",
+            f"'{shown(key)}' is no key. Give a note from A to G, with # or b where due, and 'major' or 'minor', such "
+            "as 'C major', 'F# minor', 'Bb' or 'Am'; or 'chromatic' for all twelve notes.",
             code="invalid_key",
         )
     tonic = _TONICS[match[1].upper()] + _ACCIDENTALS[match[2]]

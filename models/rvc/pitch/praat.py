@@ -19,18 +19,25 @@ _GUARD = 2 * _BEFORE
 
 
 class Praat:
-    """Praat's `To Pitch (ac)` (Boersma 1993)."""
+    """Praat's `To Pitch (ac)` (Boersma 1993).
+
+    Args:
+        window: frames that are looked at together.
+    """
 
     memory_bytes = 0
+
+    def __init__(self, *, window: int = WINDOW) -> None:
+        self._window = window
 
     def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
         """As `Tracker.track`; neither `hop_length` nor `filter_radius` counts here."""
         count = num_frames(waveform)
         f0 = np.zeros(count, np.float32)
         peak = float(np.abs(waveform).max(initial=0.0))
-        if peak == 0.0:
+        if count == 0 or peak == 0.0:
             return f0
-        for window in windows(count, length=WINDOW, context=CONTEXT):
+        for window in windows(count, longest=self._window, context=CONTEXT):
             f0[window.kept] = _pitch(waveform, window.start, window.stop, peak)[window.inside]
             progress(window.keep_stop / count)
         return f0

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from models.device import cpu_multiplies_bfloat16, require
+from models.rvc.checkpoint import read_tensors
 from models.rvc.pitch.mel import LogMel
 from models.rvc.pitch.rmvpe_network import Network
 from models.rvc.pitch.tracker import Curve, Progress, Waveform, Window, num_frames, windows
@@ -22,8 +23,10 @@ CENTS_OF_BIN_0 = 1997.3794084376191  # above 10 Hz
 CENTS_PER_BIN = 20
 REACH = 4  # bins on either side of the highest that take part in the mean
 
-WINDOW = 2048  # frames
-CONTEXT = 256  # frames on either side of a window that are computed, then dropped
+WINDOW = 8192  # frames: what a file of up to 82 s is computed in at once
+# Frames at a window's ends that its neighbours decide on. The U-Net sees about 1600 to either side and the GRU all; on
+# random weights with a slow GRU, f0 then is that of the whole file within 1e-4 Hz (with 768 within 6 Hz).
+CONTEXT = 1024
 BATCH = {"cpu": 1, "cuda": 4}
 
 
@@ -56,8 +59,9 @@ class Rmvpe:
 
     def _windows(self, frames: int) -> Iterable[Window]:
         """On a grid of whole steps of the network, as if the file had been padded and computed at once."""
-        padded = -(-frames // self._network.frames_multiple) * self._network.frames_multiple
-        return windows(padded, length=self._window, context=self._context)
+        multiple = self._network.frames_multiple
+        padded = -(-frames // multiple) * multiple
+        return windows(padded, longest=self._window, context=self._context, multiple=multiple)
 
     def _f0(self, waveform: Waveform, batch: Sequence[Window], frames: int) -> Curve:
         mel = torch.stack([self._window_mel(waveform, window, frames) for window in batch])
@@ -84,7 +88,7 @@ def load(path: Path, device: str) -> Rmvpe:
     """RMVPE from the file rmvpe.pt; the U-Net in the half precision that the device is fast in, if any."""
     require(device)
     place = torch.device(device)
-    return Rmvpe(Network(_read(path), device=place, dtype=choose_dtype(place)))
+    return Rmvpe(Network(read_tensors(path), device=place, dtype=choose_dtype(place)))
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
@@ -92,10 +96,6 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else torch.float32
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _batches(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from errors import ModelError
+from models.rvc.checkpoint import broken
 
 _BN_EPS = 1e-5
 _BINS = 360
@@ -36,11 +36,7 @@ class Network:
         try:
             self._build(state, device, dtype)
         except (KeyError, IndexError, RuntimeError, ValueError) as error:
-            raise ModelError(
-                "The file rmvpe.pt does not hold the network RMVPE. Put the one of "
-                "huggingface.co/lj1995/VoiceConversionWebUI into MODELS_DIR.",
-                code="model_broken",
-            ) from error
+            raise broken("rmvpe.pt does not hold the network RMVPE") from error
 
     def _build(self, state: State, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype

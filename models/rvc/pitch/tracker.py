@@ -66,36 +66,43 @@ class Window:
         return slice(self.keep_start, self.keep_stop)
 
 
-def windows(num_frames: int, *, length: int, context: int) -> Iterator[Window]:
-    """Windows of `length` frames that cover `num_frames`, at multiples of `length - 2 context`; the last ends the file.
+def windows(num_frames: int, *, longest: int, context: int, multiple: int = 1) -> Iterator[Window]:
+    """The fewest windows of at most `longest` frames that cover `num_frames`, all of one length.
 
-    All are of the same length, but for the one window of a file that is shorter.
+    Args:
+        num_frames: a multiple of `multiple`, as is all else.
+        longest: more than twice `context`.
+        context: frames between each window's inner end and the frames of it that are believed.
+        multiple: of frames, that windows start and end at.
     """
-    stride = length - 2 * context
-    last_start = max(num_frames - length, 0)
+    count = max(-(-(num_frames - 2 * context) // (longest - 2 * context)), 1)
+    steps = -(-(num_frames + 2 * context * (count - 1)) // (count * multiple))
+    length = min(steps * multiple, num_frames)
     done = 0
-    for start in range(0, last_start + stride, stride):
-        start = min(start, last_start)
-        stop = min(start + length, num_frames)
-        keep_stop = stop if start == last_start else stop - context
+    for index in range(count):
+        start = min(index * (length - 2 * context), num_frames - length)
+        stop = start + length
+        keep_stop = stop if index == count - 1 else stop - context
         yield Window(start, stop, done, keep_stop)
         done = keep_stop
 
 
 def reflected(waveform: Waveform, start: int, stop: int) -> Waveform:
     """Samples `start` to `stop`, the waveform mirrored at both its ends (without repeating the end sample)."""
-    if 0 <= start and stop <= len(waveform):
+    if start >= 0 and stop <= len(waveform):
         return waveform[start:stop]
     last = len(waveform) - 1
     if last <= 0:
         return np.repeat(waveform[:1], stop - start)
-    return waveform[last - np.abs(last - np.arange(start, stop) % (2 * last))]
+    mirrored: Waveform = waveform[last - np.abs(last - np.arange(start, stop) % (2 * last))]
+    return mirrored
 
 
 def silenced(waveform: Waveform, start: int, stop: int) -> Waveform:
     """Samples `start` to `stop`, with silence where there are none."""
     inside = waveform[max(start, 0) : max(stop, 0)]
-    return np.pad(inside, (max(-start, 0), stop - max(start, 0) - len(inside)))
+    before = min(max(-start, 0), stop - start)
+    return np.pad(inside, (before, stop - start - before - len(inside)))
 
 
 def num_frames(waveform: Waveform) -> int:
