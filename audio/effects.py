@@ -13,6 +13,7 @@ from audio.sound import Waveform
 
 END_FADE_S: Final = 0.01
 """At the very end of the result, so that reverb which does not fit dies away without a click."""
+_BLOCK_FRAMES: Final = 1 << 16
 _LEAST_FRAMES: Final = 64  # pedalboard takes the shorter side of a block for the channels
 _LARGEST_FADE: Final = 0.1  # of the whole
 
@@ -59,7 +60,7 @@ def processed(
     """
     plugins, position = chain.plugins(), 0
     fade = min(round(END_FADE_S * sample_rate), int(_LARGEST_FADE * num_samples))
-    for block in _long_enough(fitted(vocal, channels=channels, num_samples=num_samples)):
+    for block in _even(fitted(vocal, channels=channels, num_samples=num_samples)):
         count = block.shape[1]
         made = np.pad(block, ((0, 0), (0, max(_LEAST_FRAMES - count, 0))))
         for plugin in plugins:
@@ -68,15 +69,18 @@ def processed(
         position += count
 
 
-def _long_enough(parts: Iterable[Waveform]) -> Iterator[Waveform]:
-    """The same samples in blocks of which only the last may be very short."""
-    held: list[Waveform] = []
+def _even(parts: Iterable[Waveform]) -> Iterator[Waveform]:
+    """The same samples in blocks of one size, but the last: a plugin forgets its state where a larger one comes."""
+    held, count = list[Waveform](), 0
     for part in parts:
         held.append(part)
-        if sum(block.shape[1] for block in held) >= _LEAST_FRAMES:
-            yield held[0] if len(held) == 1 else np.concatenate(held, axis=1)
-            held = []
-    if held:
+        count += part.shape[1]
+        if count >= _BLOCK_FRAMES:
+            joined = np.concatenate(held, axis=1)
+            whole = count - count % _BLOCK_FRAMES
+            yield from (joined[:, start : start + _BLOCK_FRAMES] for start in range(0, whole, _BLOCK_FRAMES))
+            held, count = [joined[:, whole:]], count - whole
+    if count:
         yield np.concatenate(held, axis=1)
 
 

@@ -14,32 +14,36 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.recording import Sound
+from audio.recording import Sound, blocks
 from audio.sound import Waveform
 
 Progress = Callable[[float], None]
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
-CHUNK_S: Final = 30.0
-"""Rendered at once; sets the memory that is needed."""
+CHUNK_S: Final = 20.0
 _OVERLAP_S: Final = 0.5  # of neighbouring chunks, in which the best place to pass from one to the other is looked for
 _FADE_S: Final = 0.05
+_REACH_S: Final = 0.004
 _CONTEXT_S: Final = 0.5  # heard by the engine before and after what is used
 _LEAST_DOWN: Final = 0.1  # semitones
 _CANDIDATES: Final = 19
+_MOVE_COST: Final = 0.1  # of likeness, for the farthest
 _MOST_THREADS: Final = 4
 _CLICK_EVERY_S: Final = 0.2
 _CLICKS: Final = 32
 _QUIET: Final = 1e-12
 
 
-def shifted_blocks(sound: Sound, semitones: float, progress: Progress) -> Iterator[Waveform]:
+def shifted_blocks(
+    sound: Sound, semitones: float, progress: Progress, *, chunk_s: float = CHUNK_S
+) -> Iterator[Waveform]:
     """The sound in another key, as consecutive `[C, n]` blocks, in total exactly as long as it was.
 
     Formants move along with the pitch. Chunks lie on a fixed grid, are rendered side by side, and are joined where they
@@ -48,21 +52,32 @@ def shifted_blocks(sound: Sound, semitones: float, progress: Progress) -> Iterat
     Args:
         semitones: up or down, at most 24.
         progress: called with the fraction done, 0..1, at every chunk; what it raises ends the work.
+        chunk_s: rendered at once, in seconds, more than 1; sets the memory that is needed.
     """
-    chunk, overlap, length = _frames(CHUNK_S, sound), _frames(_OVERLAP_S, sound), sound.num_samples
+    if not semitones:
+        yield from blocks(sound)
+        return
+    overlap, length = _frames(_OVERLAP_S, sound), sound.num_samples
     shift = _Shift(sound.sample_rate, float(semitones))
-    spans = [(max(start - overlap, 0), min(start + chunk + overlap, length)) for start in range(0, length, chunk)]
+    borders = _borders(length, _frames(chunk_s, sound))
+    spans = [(max(start - overlap, 0), min(stop + overlap, length)) for start, stop in pairwise(borders)]
     held = np.zeros((sound.channels, 0), np.float32)  # what the last chunk says of the time around its border
     done = 0
-    for made in _side_by_side(lambda span: _rendered(sound, shift, *span), spans):
+    made = _side_by_side(lambda span: _rendered(sound, shift, *span), spans)
+    for border, chunk in zip(borders[1:], made, strict=True):
         progress(done / length)
-        joined = _joined(held, made, _frames(_FADE_S, sound)) if held.size else made
-        border = (done + overlap) // chunk * chunk + chunk
-        settled = joined.shape[1] if border >= length else border - overlap - done
+        joined = _joined(held, chunk, sound.sample_rate) if held.size else chunk
+        settled = joined.shape[1] if border == length else border - overlap - done
         yield joined[:, :settled]
         held = joined[:, settled:]
         done += settled
     progress(1.0)
+
+
+def _borders(length: int, chunk: int) -> list[int]:
+    """Of the chunks, on a fixed grid; the last is at least half as long as the others, and up to half longer."""
+    inner = [border for border in range(chunk, length, chunk) if length - border >= chunk // 2]
+    return [0, *inner, length]
 
 
 def _side_by_side(work: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
@@ -143,27 +158,47 @@ def _rendered(sound: Sound, shift: _Shift, first: int, stop: int) -> Waveform:
     return np.pad(made, ((0, 0), (0, stop - first - made.shape[1])))
 
 
-def _joined(before: Waveform, after: Waveform, fade: int) -> Waveform:
-    """Two renderings whose first `before` samples are the same time, joined by a fade where they are most alike.
+def _joined(before: Waveform, after: Waveform, sample_rate: int) -> Waveform:
+    """Two renderings of the same time, of which the first ends within the second, joined where they are most alike.
 
-    The fade keeps the power at its middle whatever the two have in common.
+    The second is moved by up to 4 ms there, as a tone's phase may be any in it, and runs less than a cent faster or
+    slower until it is in its place again. The fade keeps the power whatever the two have in common.
     """
+    fade, reach = round(_FADE_S * sample_rate), round(_REACH_S * sample_rate)
     length = before.shape[1]
-    fade = min(fade, length)
-    starts = np.linspace(0, length - fade, _CANDIDATES if length > fade else 1).astype(int)
-    likeness = [_likeness(before[:, start : start + fade], after[:, start : start + fade]) for start in starts]
-    best = int(np.argmax(likeness))
-    start, alike = int(starts[best]), max(likeness[best], 0.0)
+    starts = np.linspace(reach, length - fade - reach, _CANDIDATES).astype(int)
+    likeness = np.array([_likeness(before, after, start, fade, reach) for start in starts])
+    least = _MOVE_COST * np.abs(np.arange(-reach, reach + 1)) / reach
+    best, lag = np.unravel_index(int(np.argmax(likeness - least)), likeness.shape)
+    start, alike = int(starts[best]), max(float(likeness[best, lag]), 0.0)
+    there = (start + fade / 2) / after.shape[1]
+    after = _moved(after, round((int(lag) - reach) / (1 - there)))
     ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
     power = np.sqrt(ramp**2 + (1 - ramp) ** 2 + 2 * alike * ramp * (1 - ramp))
     mixed = (before[:, start : start + fade] * (1 - ramp) + after[:, start : start + fade] * ramp) / power
     return np.concatenate([before[:, :start], mixed.astype(np.float32), after[:, start + fade :]], axis=1)
 
 
-def _likeness(before: Waveform, after: Waveform) -> float:
-    """Correlation, -1..1; 1 where both are silent."""
-    energy = float(np.sqrt(np.vdot(before, before) * np.vdot(after, after)))
-    return float(np.vdot(before, after)) / energy if energy > _QUIET else 1.0
+def _likeness(before: Waveform, after: Waveform, start: int, fade: int, reach: int) -> NDArray[np.float64]:
+    """Correlation of the `fade` samples from `start` on, for each lag of -`reach`..`reach`; 1 where all is silent."""
+    here = before[:, start : start + fade].astype(np.float64)
+    there = after[:, start - reach : start + fade + reach].astype(np.float64)
+    products = sum(np.correlate(other, own, "valid") for own, other in zip(here, there, strict=True))
+    sums = np.cumsum(np.pad(np.square(there).sum(axis=0), (1, 0)))
+    energy = np.sqrt(np.square(here).sum() * np.maximum(sums[fade:] - sums[:-fade], 0.0))
+    return np.where(energy > _QUIET, products / np.maximum(energy, _QUIET), 1.0)
+
+
+def _moved(waveform: Waveform, lag: int) -> Waveform:
+    """The sound `lag` samples earlier at its beginning, and less and less so until its end, which stays in place."""
+    if not lag:
+        return waveform
+    import soxr
+
+    length = waveform.shape[1]
+    source = waveform[:, lag:] if lag > 0 else np.pad(waveform, ((0, 0), (-lag, 0)))
+    moved = soxr.resample(np.ascontiguousarray(source.T), source.shape[1], length, quality="VHQ").T[:, :length]
+    return np.pad(moved, ((0, 0), (0, length - moved.shape[1])))
 
 
 def _frames(seconds: float, sound: Sound) -> int:

@@ -13,6 +13,8 @@ from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.musicgen.weights import HuggingFaceHub, Weights
 from models.rvc import RvcFamily, Voices
+from models.rvc.hubert_family import HubertFamily
+from models.rvc.pitch import PitchFamily
 from models.suno import SunoConfig, SunoFamily
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +58,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
         MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
         RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
+        HubertFamily(weights),
+        PitchFamily(weights),
     ]
     by_name = {family.name: family for family in families}
     return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)

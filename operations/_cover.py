@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio.effects import VocalChain, processed
-from audio.gate import gated, openness
 from audio.long import at_rate
 from audio.mix import Silence, fitted, mixed, placed
 from audio.pitch_shift import shifted_blocks
@@ -23,6 +22,9 @@ from models.cache import Family
 from models.demucs import DemucsFamily
 from models.demucs.segments import Passes
 from models.demucs.stems import plan_two_stems, separate
+from models.rvc import RvcFamily
+from models.rvc.conversion_settings import Conversion
+from models.rvc.pitch.keys import parse_key
 from worker.job import Job
 
 if TYPE_CHECKING:
@@ -89,6 +91,15 @@ class Sung:
     backup: Sound | None = None
 
 
+def is_key(text: str | None) -> bool:
+    """Whether autotune knows that key."""
+    try:
+        parse_key(text)
+    except InvalidRequestError:
+        return False
+    return True
+
+
 def status(models: Models) -> str:
     """`ready`, or the first thing that is missing."""
     for name in ("rvc", "hubert", "f0"):
@@ -100,8 +111,7 @@ def status(models: Models) -> str:
 
 def planned(params: Params, models: Models) -> Plan:
     """Resolves every name of the request; loads nothing."""
-    voices: Any = _family("rvc", models)
-    voice = voices.voices.find(params.voice_model)
+    voice = cast(RvcFamily, _family("rvc", models)).voices.find(params.voice_model)
     return Plan(
         voice=voice.name,
         tracker=_family("f0", models).resolve(params.f0_method) if voice.f0 else None,
@@ -188,8 +198,7 @@ def sung(parts: Parts, params: Params, plan: Plan, *, job: Job, models: Models) 
 def _converted(  # noqa: PLR0913
     vocal: Sound, span: tuple[float, float], params: Params, plan: Plan, job: Job, models: Models
 ) -> Sound:
-    """A vocal in the new voice: mono, at the voice's rate, silent where the vocal is."""
-    from models.rvc.conversion_settings import Conversion
+    """A vocal in the new voice: mono, at the voice's rate, dry, silent where the vocal is."""
     from models.rvc.heard import hear
 
     start, end = span
@@ -211,8 +220,8 @@ def _converted(  # noqa: PLR0913
     def sing(encoder: Any, singer: Any) -> Sound:
         length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
         coming = singer.convert(heard, f0, encoder, settings, job.progress)
-        coming = gated(fitted(coming, channels=1, num_samples=length), openness(vocal), singer.sample_rate)
-        return _kept(coming, Silence(singer.sample_rate, 1, length), job)
+        shape = Silence(singer.sample_rate, 1, length)
+        return _kept(fitted(coming, channels=1, num_samples=length), shape, job)
 
     with job.stage("convert", (middle, end)):
         return models.run(
@@ -240,24 +249,7 @@ def _f0(waveform: Any, params: Params, plan: Plan, job: Job, models: Models) -> 
 
     f0 = models.run("f0", cast(str, plan.tracker), track, check=job.check)
     f0 = transpose(fill_gaps(f0) if params.f0_fill_gaps else f0, params.pitch_adjust + params.pitch_change_all)
-    return autotune(f0, strength=params.autotune, key=key_called(params.autotune_key)) if params.autotune else f0
-
-
-def key_called(text: str | None) -> str | None:
-    """`f# min` as `F# minor`, flats as sharps; None and `chromatic` stay."""
-    if text is None or text.strip().lower() == "chromatic":
-        return text and "chromatic"
-    plain = text.strip().replace("\u266f", "#").replace("\u266d", "b")
-    note, rest = plain[0].upper(), plain[1:]
-    if rest[:1] in ("#", "b"):
-        note, rest = note + rest[0], rest[1:]
-    minor = rest.strip().lower() in ("minor", "min", "m")
-    return f"{_SHARPS.get(note, note)} {'minor' if minor else 'major'}"
-
-
-_SHARPS: Final = {
-    "Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#", "Cb": "B", "Fb": "E", "E#": "F", "B#": "C",
-}  # fmt: skip
+    return autotune(f0, strength=params.autotune, key=params.autotune_key) if params.autotune else f0
 
 
 def mixed_stems(parts: Parts, sung: Sung, params: Params, job: Job) -> dict[str, Sound]:

@@ -22,7 +22,6 @@ OPTIONAL = True
 
 AUTO_ORDER = ("mp3:320", "mp3:192", "mp3:128")
 MAX_SEED = 2**53 - 1
-KEY = r"^(?i:\s*([a-g](#|b|\u266f|\u266d)?\s*(major|minor|maj|min|m)?|chromatic)\s*)$"
 
 F0Method = Literal["rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -63,8 +62,8 @@ class Params(AudioOutParams):
     crepe_hop_length: Int = Field(128, ge=16, le=1024, description="`mangio-crepe`: samples at 16 kHz")
     f0_fill_gaps: bool = Field(False, description="draw the pitch through unvoiced sounds, as newer RVC does")
     autotune: float = Field(0.0, ge=0, le=1, description="how far each note is pulled to the scale, after transposing")
-    autotune_key: Annotated[str, StringConstraints(pattern=KEY)] | None = Field(
-        None, description="of the cover: `C major`, `F# minor`, `chromatic`; absent: chromatic"
+    autotune_key: Name | None = Field(
+        None, description="of the cover: `C major`, `F# minor`, `Am`, `chromatic`; absent: chromatic"
     )
     formant_shift: float = Field(0.0, ge=-12, le=12, description="semitones by which the timbre sounds smaller")
     seed: Int = Field(0, ge=0, le=MAX_SEED, description="of the voice's noise; the same request gives the same bytes")
@@ -88,6 +87,8 @@ class Params(AudioOutParams):
             yield "audio", "is needed, or 'voice_audio' and 'instrument_audio' are"
         elif self.audio is None and missing:
             yield missing[0], f"is needed beside '{parts[0]}'; or give the whole song as 'audio'"
+        if not _cover.is_key(self.autotune_key):
+            yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
 
     def audio_out(self) -> AudioOut:
         return replace(super().audio_out(), auto_order=AUTO_ORDER)

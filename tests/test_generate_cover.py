@@ -23,7 +23,6 @@ from models import Models
 from models.demucs import DemucsFamily
 from models.musicgen.weights import Weights
 from operations import get
-from operations._cover import key_called
 from operations._dispatch import answer
 from operations.generate_cover import OPTIONAL, Params, status
 from tests import demucs_checkpoints as tiny
@@ -222,19 +221,6 @@ def test_silence_gives_silence(voices: tuple[Models, Calls]) -> None:
     assert np.abs(sound(from_parts(voices[0], **silent, **FLOAT))[0]).max() == 0
 
 
-def test_silence_in_the_vocal_stays_silent_though_the_voice_makes_noise_of_it() -> None:
-    class Noisy(Voices):
-        noise = 1e-3
-
-    vocal = voice_like(3 * RATE)
-    vocal[:, RATE : 2 * RATE] = 0
-    models, _ = fake_models(voices=Noisy)
-    reply = from_parts(models, voice_audio=encoded(vocal), return_stems=True, **FLOAT, **DRY)
-    lead = sound(reply["stems"]["vocals"])[0]
-    assert np.abs(lead[:, RATE + RATE // 8 : 2 * RATE - RATE // 8]).max() < 1e-6
-    assert np.abs(lead[:, : RATE // 2]).max() > 0.01
-
-
 def test_the_lead_is_stereo_through_its_reverb_and_the_tail_goes_on_after_the_vocal(
     voices: tuple[Models, Calls],
 ) -> None:
@@ -393,18 +379,6 @@ def test_the_names_that_other_products_use_are_taken() -> None:
     assert (params.audio, params.voice_model, params.f0_method, params.reverb_rm_size) == ("x", "my_voice", "fcpe", 0.3)
     assert (params.reverb_wet, params.reverb_dry) == (0.4, 0.5)
     assert (params.main_gain, params.backup_gain, params.inst_gain) == (1, 2, 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "called"),
-    [
-        ("C major", "C major"), ("f# min", "F# minor"), ("Bb", "A# major"), ("am", "A minor"),
-        ("Chromatic", "chromatic"), (None, None), ("b minor", "B minor"), ("bb minor", "A# minor"),
-        ("e\u266d minor", "D# minor"),
-    ],
-)  # fmt: skip
-def test_keys_are_understood_as_people_write_them(text: str | None, called: str | None) -> None:
-    assert key_called(text) == called
 
 
 def test_an_unknown_voice_is_refused_before_anything_is_loaded(voices: tuple[Models, Calls]) -> None:
