@@ -22,7 +22,7 @@ from typing import Any
 import soundfile
 import torch
 
-from benchmarks.cover_sides import VOICE, Case, Side, reference_side
+from benchmarks.cover_sides import VOICE, Case, Side, our_side, reference_side
 from benchmarks.machine import choose_clock, describe_machine
 from tests.tiny_rvc import hubert_file, index_vectors, list_count, rmvpe_file, sung, voice_folder, write_index
 
@@ -44,6 +44,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=240.0 if on_gpu else 60.0, help="of the vocal")
     parser.add_argument("--runs", type=int, default=5 if on_gpu else 2, help="of each side, after one to warm up")
     parser.add_argument("--index-rows", type=int, default=100_000, help="vectors in the voice's index")
+    parser.add_argument("--retrieval", choices=("exact", "ivf"), default="exact", help="ours")
     parser.add_argument("--sides", choices=("both", "ours", "reference"), default="both")
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -71,12 +72,12 @@ def write_case(folder: Path, options: argparse.Namespace) -> Case:
         write_index(voices / VOICE / name, index_vectors(options.index_rows, width=768), iterations=2)
     vocal = folder / "vocal.wav"
     soundfile.write(vocal, sung(options.seconds, sample_rate=SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
-    return Case(models, voices, vocal, options.device)
+    return Case(models, voices, vocal, options.device, options.retrieval)
 
 
 def _measured(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     clock = choose_clock(options.clock)
-    makers = {"reference": reference_side}
+    makers = {"ours": our_side, "reference": reference_side}
     sides = {name: make(case, clock) for name, make in makers.items() if options.sides in ("both", name)}
     medians = _medians(sides, options.runs)
     _print_table(medians, options.seconds)

@@ -126,16 +126,13 @@ def curve(reference: RvcPython) -> FloatArray:
 
 VARIANTS = {
     "as by default": {},
-    "no index": {"index_rate": 0.0},
-    "nothing but the index": {"index_rate": 1.0, "protect": 0.0},
-    "no protection": {"protect": 0.5},
-    "the source's loudness": {"rms_mix_rate": 0.0},
-    "its own loudness": {"rms_mix_rate": 1.0},
-    "a fifth up": {"semitones": 7.0},
+    "without the index, at the source's loudness": {"index_rate": 0.0, "rms_mix_rate": 0.0},
+    "the index alone, consonants kept, at its own loudness": {"index_rate": 1.0, "protect": 0.0, "rms_mix_rate": 1.0},
+    "unprotected, a fifth up": {"protect": 0.5, "semitones": 7.0},
 }
 CASES = [
     *((version, 40_000, f0, "as by default") for version in ("v1", "v2") for f0 in (True, False)),
-    *((version, rate, True, "as by default") for version in ("v1", "v2") for rate in (32_000, 48_000)),
+    *((version, rate, True, "as by default") for version, rate in (("v1", 32_000), ("v1", 48_000), ("v2", 48_000))),
     *(("v2", 40_000, True, variant) for variant in list(VARIANTS)[1:]),
 ]
 
@@ -173,7 +170,6 @@ def test_pitch_without_padding_is_the_references_with_it(
     wanted = reference.f0(np.pad(heard, 16_000, mode="reflect"), method)[1][PADDING : PADDING + len(found)]
     both = (found > 0) & (wanted > 0)
     alike = np.where(both, np.abs(found - wanted) < 0.001 * wanted, (found > 0) == (wanted > 0))
-    print(method, alike[20:-20].mean())
     assert alike[20:-20].mean() > 0.95
 
 
@@ -194,20 +190,19 @@ def test_the_reference_loses_its_end_and_ours_does_not(
 def test_a_later_chunk_of_the_reference_comes_early_and_ours_does_not(
     folder: Path, voice: Callable[..., Path], encoder: ContentEncoder
 ) -> None:
-    """With chunks of two seconds in place of 38, and windows of one in place of 30."""
-    chosen, waveform = voice(f0=False), sung(7.68)
+    """With chunks of about two seconds in place of 38, and windows of one in place of 30."""
+    chosen, waveform = voice(f0=False), sung(7.04, seed=1)
+    settings = replace(SETTINGS, index_rate=0.0, rms_mix_rate=1.0)
     with rvc_python(folder / "hubert_base.pt") as reference:
-        reference.config.x_query, reference.config.x_center, reference.config.x_max = 1, 2, 3
-        settings = replace(SETTINGS, index_rate=0.0, rms_mix_rate=1.0)
         singer = singer_of(chosen, longest_core=100)
-        chunked = theirs(reference, chosen, waveform, settings=settings, noise=torch.randn_like)
-        reference.config.x_max = 41
         whole = theirs(reference, chosen, waveform, settings=settings, noise=noise_of(singer), mended=True)
+        reference.config.x_query, reference.config.x_center, reference.config.x_max = 1, 2, 3
+        chunked = theirs(reference, chosen, waveform, settings=settings)
     found = ours(singer, waveform, None, encoder, settings)
-    assert len(found) == len(whole) == 7.68 * 40_000
-    last = slice(-60_000, -20_000)
-    print(lag(found[last], whole[last]), lag(chunked[-60_000:-20_000], whole[last]), len(whole) - len(chunked))
-    assert abs(lag(found[last], whole[last])) <= 1
+    late = slice(240_000, 275_000)
+    assert len(found) == len(whole)
+    assert lag(found[late], whole[late]) == 0
+    assert -1_000 <= lag(chunked[late], whole[late]) <= -600
 
 
 def lag(sound: FloatArray, of: FloatArray) -> int:
