@@ -306,7 +306,8 @@ def _coarse(f0: FloatArray) -> NDArray[np.int32]:
     """RVC's 255 steps of the mel scale between 50 and 1100 Hz; unvoiced is 1."""
     lowest, highest = (1127 * np.log1p(f / 700) for f in (50, 1100))
     steps = 1 + (1127 * np.log1p(f0 / 700) - lowest) * 254 / (highest - lowest)
-    return np.rint(np.clip(steps, 1, 255)).astype(np.int32)
+    coarse: NDArray[np.int32] = np.rint(np.clip(steps, 1, 255)).astype(np.int32)
+    return coarse
 
 
 class _NumpyWithLongerPadding:

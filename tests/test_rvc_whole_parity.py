@@ -86,7 +86,8 @@ def singer_of(folder: Path, **how: Any) -> Singer:
 def ours(singer: Singer, waveform: FloatArray, f0: FloatArray | None, encoder: Any, settings: Conversion) -> FloatArray:
     heard = hear(Audio(waveform[None], 16_000), lambda fraction: None)
     blocks = singer.convert(heard, f0 if singer.uses_f0 else None, encoder, settings, lambda fraction: None)
-    return np.concatenate(list(blocks), axis=1)[0]
+    whole: FloatArray = np.concatenate(list(blocks), axis=1)[0]
+    return whole
 
 
 def noise_of(singer: Singer) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -124,7 +125,7 @@ def curve(reference: RvcPython) -> FloatArray:
     return f0
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "as by default": {},
     "without the index, at the source's loudness": {"index_rate": 0.0, "rms_mix_rate": 0.0},
     "the index alone, consonants kept, at its own loudness": {"index_rate": 1.0, "protect": 0.0, "rms_mix_rate": 1.0},
