@@ -91,7 +91,7 @@ def measure_one(minutes: float) -> dict[str, Any]:
             max_input_bytes=1 << 32,
             max_input_seconds=4 * 3600,
         )
-        models = build(device="cpu", models_dir=settings.models_dir, rvc_models_dir=settings.rvc_models_dir)
+        models = build(device="cpu", models_dir=settings.models_dir, voices_dir=settings.rvc_models_dir)
         models.preload([f"rvc/{VOICE}", "f0/rmvpe", "hubert"])
         loaded, watch = resident_mb(), Watch(temporary)
         params = {

@@ -6,10 +6,16 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import soundfile
+
+from audio import Audio
 from benchmarks.machine import Clock
 from benchmarks.stopwatch import Stopwatch
+from models.registry import build
+from models.rvc.conversion_settings import Conversion
+from models.rvc.heard import hear
 from tests.rvc_oracle import rvc_python
 
 VOICE = "bench"
@@ -26,12 +32,14 @@ class Case:
         voices: folder with the voice `VOICE` and its index.
         vocal: wav file.
         device: `cpu` or `cuda`.
+        retrieval: ours, `exact` or `ivf`; rvc-python's is always the latter.
     """
 
     models: Path
     voices: Path
     vocal: Path
     device: str
+    retrieval: Literal["exact", "ivf"] = "exact"
 
 
 def reference_side(case: Case, clock: Clock) -> Side:
@@ -58,6 +66,46 @@ def reference_side(case: Case, clock: Clock) -> Side:
     return run
 
 
+def our_side(case: Case, clock: Clock) -> Side:
+    """Ours warm: the engines as the worker loads them, asked directly."""
+    models = build(device=case.device, models_dir=case.models, voices_dir=case.voices)
+    families: Mapping[str, Any] = models.families
+    encoder = families["hubert"].load(families["hubert"].resolve(None), device=case.device)
+    tracker = families["f0"].load("rmvpe", device=case.device)
+    singer = families["rvc"].load(VOICE, device=case.device)
+    watch = Stopwatch(clock, case.device)
+    watch_singer(singer, encoder, watch)
+    heard_by = watch.watched("hear", hear)
+    track = watch.watched("f0", tracker.track)
+    settings = Conversion(**SETTINGS, retrieval=case.retrieval)
+
+    def run() -> dict[str, float]:
+        watch.reset()
+        started = watch.now()
+        samples, sample_rate = soundfile.read(case.vocal, dtype="float32")
+        heard = heard_by(Audio(samples[None], sample_rate), _ignore)
+        f0 = track(heard.waveform, hop_length=160, filter_radius=3, progress=_ignore)
+        for _ in singer.convert(heard, f0, encoder, settings, _ignore):
+            pass
+        return _ordered(watch.seconds, watch.now() - started)
+
+    return run
+
+
+def watch_singer(singer: Any, encoder: Any, watch: Stopwatch) -> None:
+    """Lets every network of a loaded voice, and its index, be timed."""
+    encoder.features = watch.watched("hubert", encoder.features)
+    network, retrieval = singer._network, singer._retrieval
+    for step in ("latent", "excitation", "decode"):
+        setattr(network, step, watch.watched("synth", getattr(network, step)))
+    if retrieval is not None:
+        retrieval.nearest_blend = watch.watched("retrieval", retrieval.nearest_blend)
+
+
+def _ignore(fraction: float) -> None:
+    """Progress that nobody looks at."""
+
+
 class _Index:
     """A faiss index whose every use is timed."""
 
@@ -72,10 +120,14 @@ class _Index:
 
 
 def _stages(seconds: Mapping[str, float], total: float) -> dict[str, float]:
-    """In order; what rvc-python's `vc` does beside its two networks is retrieval, and the rest goes on either side."""
+    """What rvc-python's `vc` does beside its two networks is retrieval."""
     named = dict(seconds)
     chunks = named.pop("chunks")
     named["retrieval"] = chunks - named["hubert"] - named["synth"] + named.pop("read index", 0.0)
+    return _ordered(named, total)
+
+
+def _ordered(named: Mapping[str, float], total: float) -> dict[str, float]:
     order = ("hear", "f0", "hubert", "retrieval", "synth", "rms")
     ordered = {stage: named[stage] for stage in order if stage in named}
     return ordered | {"rest": total - sum(ordered.values()), "total": total}

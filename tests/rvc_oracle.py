@@ -72,7 +72,10 @@ class RvcPython:
         self._rmvpe = _rmvpe(modules["rmvpe"], rmvpe, self.config) if rmvpe else None
         self._names = itertools.count()
         self._draw: Draw = torch.randn_like
+        self._f0: FloatArray | None = None
+        self._mended = False
         modules["models"].torch = _TorchWithNoise(self)
+        modules["pipeline"].np = _NumpyWithLongerPadding(self)
         self.folder = Path()
         self.vc: Any = None
         self.times = [0.0, 0.0, 0.0]
@@ -87,8 +90,19 @@ class RvcPython:
             vc.get_vc(str(path), version)
         vc.hubert_model = self.hubert
         vc.pipeline.model_rmvpe = self._rmvpe
+        vc.pipeline.get_f0 = self._f0_or(vc.pipeline.get_f0)
         self.folder, self.vc = folder, vc
         return vc
+
+    def _f0_or(self, usual: Any) -> Any:
+        """Its pitch tracking, or the curve that was given."""
+
+        def get_f0(name: str, waveform: Any, frames: int, semitones: float, *more: Any) -> Any:
+            if self._f0 is not None:
+                return _coarse(self._f0), self._f0
+            return usual(name, waveform, frames, semitones, *more)
+
+        return get_f0
 
     def convert(  # noqa: PLR0913  (the reference's own parameters)
         self,
@@ -102,6 +116,8 @@ class RvcPython:
         rms_mix_rate: float = 0.25,
         protect: float = 0.33,
         noise: Draw | None = None,
+        f0: FloatArray | None = None,
+        mended: bool = False,
     ) -> NDArray[np.int16]:
         """What `VC.vc_single` does after decoding; fractions of a semitone go through, which it would cut off.
 
@@ -109,13 +125,15 @@ class RvcPython:
             folder: of the voice; None: the one loaded.
             waveform: `[T]` at 16 kHz.
             noise: what both random draws of the networks become; None: torch's generator.
+            f0: in Hz, transposed, of the vocal with its second of padding on both sides, in place of `f0_method`.
+            mended: its padding is 80 samples longer at the end, so that HuBERT gives all frames of the last chunk.
 
         Returns:
-            `[T']` at the voice's sample rate, some 20 ms shorter than the input per chunk.
+            `[T']` at the voice's sample rate, 20 to 40 ms shorter than the input unless mended.
         """
         vc = self.load(folder) if folder is not None else self.vc
         indexes = sorted(self.folder.glob("*.index"))
-        self._draw = noise or torch.randn_like
+        self._draw, self._f0, self._mended = noise or torch.randn_like, f0, mended
         peak = np.abs(waveform).max() / 0.95
         self.times = [0.0, 0.0, 0.0]
         out: NDArray[np.int16] = vc.pipeline.pipeline(
@@ -282,6 +300,29 @@ def _rmvpe(module: Any, path: Path, config: types.SimpleNamespace) -> Any:
         return module.RMVPE(path, config.is_half, config.device)
     finally:
         module.E2E = network_class
+
+
+def _coarse(f0: FloatArray) -> NDArray[np.int32]:
+    """RVC's 255 steps of the mel scale between 50 and 1100 Hz; unvoiced is 1."""
+    lowest, highest = (1127 * np.log1p(f / 700) for f in (50, 1100))
+    steps = 1 + (1127 * np.log1p(f0 / 700) - lowest) * 254 / (highest - lowest)
+    coarse: NDArray[np.int32] = np.rint(np.clip(steps, 1, 255)).astype(np.int32)
+    return coarse
+
+
+class _NumpyWithLongerPadding:
+    """numpy as the reference's pipeline sees it: all of it, but for the padding of a vocal that is to be mended."""
+
+    def __init__(self, owner: RvcPython) -> None:
+        self._owner = owner
+
+    def pad(self, values: Any, widths: Any, **how: Any) -> Any:
+        padding = self._owner.config.x_pad * 16_000
+        is_the_vocals = self._owner._mended and tuple(widths) == (padding, padding)
+        return np.pad(values, (padding, padding + 80) if is_the_vocals else widths, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
 
 
 class _TorchWithNoise:
