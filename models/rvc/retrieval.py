@@ -95,8 +95,8 @@ class Retrieval:
     def _search_lists(self, frames: torch.Tensor) -> torch.Tensor:
         """Rows of the nearest vectors in the nearest clusters, `[B, 8]`, -1 where those hold fewer.
 
-        Vectors lie by cluster, so pairs of a frame and a cluster, sorted, need one stretch of them after the other. A few
-        products with more than is needed are faster than thousands of exact ones.
+        Vectors lie by cluster, so pairs of a frame and a cluster, sorted, need one stretch of them after the other. A
+        few products with more than is needed are faster than thousands of exact ones.
         """
         probes = self._probes(frames)
         wanted, order = probes.flatten().sort()
