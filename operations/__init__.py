@@ -1,7 +1,8 @@
 """The operations, one module each: `Params`, `run(params, job, models) -> Reply`.
 
 A module may have `ALIASES` (other names of the operation), `status(models) -> str` (`ready`, or why it cannot work;
-without torch) and `OPTIONAL = True` (the worker is healthy without it).
+without torch), `admit(params, models)` (raises what can be known before a sound or file of the request is fetched) and
+`OPTIONAL = True` (the worker is healthy without it).
 A module whose name starts with an underscore serves the others. No tensor maths and no I/O of their own here.
 """
 

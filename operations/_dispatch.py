@@ -48,6 +48,7 @@ def answer(  # noqa: PLR0913  (all by keyword)
         audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
         if isinstance(params, AudioOutParams):
             delivery.check(audio_out, job=job, settings=settings)
+        getattr(operation, "admit", _admit)(params, models)
         with job.stage("intake"):
             _take_in(params, job, settings)
         reply = operation.run(params, job, models)
@@ -73,6 +74,13 @@ def _take_in(params: Params, job: Job, settings: Settings) -> None:
             job.long_audio[field] = intake.load_long(source, field=field, job=job, settings=settings)
         else:
             job.audio[field] = intake.load(source, field=field, job=job, settings=settings)
+    for field in params.file_fields():
+        if (source := getattr(params, field)) is not None:
+            job.files[field] = intake.load_file(source, field=field, job=job, settings=settings)
+
+
+def _admit(params: Params, models: Models) -> None:
+    """Of an operation that refuses nothing before it has the request's sounds."""
 
 
 def _job(raw_job: object, cancel: threading.Event | None, report: Report | None, settings: Settings) -> Job:

@@ -26,6 +26,11 @@ class AudioSource:
     long: bool = False
 
 
+@dataclass(frozen=True)
+class FileSource:
+    """Marks a string field as a file: base64, data URI, URL or volume path. Intake opens it as `job.files[field]`."""
+
+
 def _whole(value: Any) -> Any:
     """JSON has one number type: 3.0 is a whole number too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -34,6 +39,7 @@ def _whole(value: Any) -> Any:
 Int = Annotated[int, BeforeValidator(_whole)]
 AudioField = Annotated[str, AudioSource()]
 LongAudioField = Annotated[str, AudioSource(long=True)]
+FileField = Annotated[str, FileSource()]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -70,17 +76,26 @@ class Params(BaseModel):
     @classmethod
     def audio_fields(cls) -> tuple[str, ...]:
         """Names of the fields that carry sound."""
-        return tuple(name for name, field in cls.model_fields.items() if _source(field.annotation, field.metadata))
+        return tuple(name for name, source in cls._sources().items() if isinstance(source, AudioSource))
+
+    @classmethod
+    def file_fields(cls) -> tuple[str, ...]:
+        """Names of the fields that carry files."""
+        return tuple(name for name, source in cls._sources().items() if isinstance(source, FileSource))
 
     @classmethod
     def long_audio_fields(cls) -> tuple[str, ...]:
         """Names of those that are read by blocks."""
-        sources = {name: _source(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
-        return tuple(name for name, source in sources.items() if source is not None and source.long)
+        sources = cls._sources()
+        return tuple(name for name, source in sources.items() if isinstance(source, AudioSource) and source.long)
+
+    @classmethod
+    def _sources(cls) -> dict[str, AudioSource | FileSource | None]:
+        return {name: _source(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
 
     def used(self) -> dict[str, Any]:
-        """Every parameter as it stands, audio fields left out: the reply's `parameters`."""
-        return self.model_dump(mode="json", exclude=set(self.audio_fields()))
+        """Every parameter as it stands, audio and files left out: the reply's `parameters`."""
+        return self.model_dump(mode="json", exclude={*self.audio_fields(), *self.file_fields()})
 
 
 class AudioOutParams(Params):
@@ -120,8 +135,8 @@ def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[d
     return given, faults
 
 
-def _source(annotation: Any, metadata: Iterable[Any]) -> AudioSource | None:
-    found = [mark for mark in metadata if isinstance(mark, AudioSource)]
+def _source(annotation: Any, metadata: Iterable[Any]) -> AudioSource | FileSource | None:
+    found = [mark for mark in metadata if isinstance(mark, AudioSource | FileSource)]
     for arg in get_args(annotation) if not found else ():
         if not isinstance(arg, str) and (source := _source(arg, getattr(arg, "__metadata__", ()))) is not None:
             found.append(source)

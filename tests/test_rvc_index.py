@@ -80,10 +80,10 @@ def test_a_map_of_ids_is_passed_over(tmp_path: Path, kind: int) -> None:
 @pytest.mark.parametrize("nprobe", [1, 2, 7, 20])
 def test_ivf_blends_as_rvc_does_with_faiss(tmp_path: Path, nprobe: int) -> None:
     path = tmp_path / "a.index"
-    theirs = rvc_files.save_index(path, count=3000, clusters=20, nprobe=nprobe)
+    theirs = rvc_files.save_index(path, count=1000, clusters=20, nprobe=nprobe)
     index = read_index(path, width=768)
     assert index.nprobe == nprobe
-    frames = queries(index.vectors, 500)
+    frames = queries(index.vectors, 200)
     ours = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(frames), mode="ivf")
     np.testing.assert_allclose(ours.numpy(), reference_blend(theirs, index.vectors, frames), atol=1e-5)
 
@@ -97,14 +97,6 @@ def test_exact_blends_as_a_flat_index_would(count: int) -> None:
     frames = queries(vectors, 300)
     ours = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(frames), mode="exact")
     np.testing.assert_allclose(ours.numpy(), reference_blend(flat, vectors, frames), atol=1e-5)
-
-
-def test_the_search_for_the_gpu_finds_what_the_one_for_the_cpu_finds() -> None:
-    vectors = rvc_files.vectors(1000, 256)
-    index = Index(vectors, rvc_files.vectors(30, 256, seed=5), np.arange(1000) % 30, 3)
-    retrieval, frames = Retrieval(index, "cpu"), torch.from_numpy(queries(vectors, 100))
-    lists, masked = (search(frames).sort(1).values for search in (retrieval._search_lists, retrieval._search_masked))
-    assert torch.equal(lists, masked)
 
 
 @pytest.mark.gpu
@@ -146,8 +138,8 @@ def test_fewer_vectors_than_neighbours_are_all_that_count(mode: Any, count: int)
 
 
 def test_the_blend_of_a_long_recording_is_that_of_its_parts_and_keeps_the_dtype() -> None:
-    vectors = rvc_files.vectors(40_000, 32)
-    retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(40_000) % 50, 1), "cpu")
+    vectors = rvc_files.vectors(24_000, 32)
+    retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(24_000) % 50, 1), "cpu")
     frames = torch.from_numpy(queries(vectors, 1700))
     for mode in ("exact", "ivf"):
         whole = retrieval.nearest_blend(frames.half(), mode=mode)
@@ -294,7 +286,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     return path, path.read_bytes()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_index_with_bytes_changed_is_read_or_refused(valid: tuple[Path, bytes], data: st.DataObject) -> None:
     path, plain = valid

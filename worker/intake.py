@@ -1,4 +1,6 @@
-"""Turns one string of a request (base64, data URI, URL, volume path) into `Audio`. Knows no operation and no model.
+"""Turns one string of a request (base64, data URI, URL, volume path) into `Audio`, or into an open file as it is.
+
+Knows no operation and no model.
 
 What a string is, is decided by its start alone: a scheme and a colon (base64 has no colon), then a path below a mounted
 volume; all else is base64, also where it starts with '/' as mp3 does.
@@ -7,9 +9,11 @@ volume; all else is base64, also where it starts with '/' as mp3 does.
 from __future__ import annotations
 
 import binascii
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from audio import Audio
@@ -33,6 +37,32 @@ BLANKS = " \t\r\n\v\f"
 STANDARD = bytes.maketrans(b"-_", b"+/")
 # Percent signs in a data URI stand for what a URL cannot carry as it is.
 ESCAPES = {"%2B": "+", "%2F": "/", "%3D": "=", "%0A": "", "%0D": "", "%20": ""}
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a field is, for whom, and whether it has to be sound."""
+
+    field: str
+    job: Job
+    settings: Settings
+    audio: bool = True
+
+    def invalid(self, reason: str, code: str = "invalid_base64") -> RequestError:
+        if self.audio:
+            return AudioError(f"{INVALID} in '{self.field}': {reason}. {CHOICES}", code=code)
+        return SourceError(f"Invalid base64 data in '{self.field}': {reason}. {CHOICES}", code=code)
+
+    def too_large(self) -> RequestError:
+        limit = self.settings.max_input_bytes
+        kind, code = (AudioError, "audio_too_large") if self.audio else (SourceError, "file_too_large")
+        return kind(
+            f"The base64 holds more than the {limit} bytes that are taken in.", code=code, details={"max_bytes": limit}
+        )
+
+    def empty(self) -> RequestError:
+        kind, code = (AudioError, "empty_audio") if self.audio else (SourceError, "empty_file")
+        return kind(f"The string is empty. {CHOICES}", code=code)
 
 
 def load(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
@@ -63,6 +93,23 @@ def load_long(source: str, *, field: str, job: Job, settings: Settings) -> Sound
     return sound
 
 
+def load_file(source: str, *, field: str, job: Job, settings: Settings) -> BinaryIO:
+    """Opens `source`, anything that `load` takes, as the bytes that it is; they are gone when the job ends.
+
+    Raises:
+        SourceError: it cannot be read, or has more than `settings.max_input_bytes`.
+    """
+    wanted = _Wanted(field, job, settings, audio=False)
+    try:
+        file = job.closing.enter_context(_opened(source.strip(), wanted))
+    except SourceError as error:
+        raise _named(error, field) from error
+    if file.seek(0, os.SEEK_END) > settings.max_input_bytes:
+        raise _named(wanted.too_large(), field)
+    file.seek(0)
+    return file
+
+
 def _loaded(source: str, *, field: str, job: Job, settings: Settings, memory_bytes: int | None) -> Audio | Recording:
     from audio.decode import DecodeLimits, decode_sound
 
@@ -73,7 +120,7 @@ def _loaded(source: str, *, field: str, job: Job, settings: Settings, memory_byt
         max_channels=settings.max_input_channels,
     )
     try:
-        with _opened(source.strip(), field=field, job=job, settings=settings) as file:
+        with _opened(source.strip(), _Wanted(field, job, settings)) as file:
             decoded = decode_sound(file, limits=limits, memory_bytes=memory_bytes)
     except (AudioError, SourceError) as error:
         raise _named(error, field) from error
@@ -83,67 +130,64 @@ def _loaded(source: str, *, field: str, job: Job, settings: Settings, memory_byt
     return decoded.sound
 
 
-def _named(error: AudioError | SourceError, field: str) -> RequestError:
-    message = error.message if error.message.startswith(INVALID) else f"{field}: {error.message}"
+def _named(error: RequestError, field: str) -> RequestError:
+    message = error.message if f" in '{field}': " in error.message else f"{field}: {error.message}"
     return type(error)(message, code=error.error_code, details={"field": field} | error.details)
 
 
-def _opened(source: str, *, field: str, job: Job, settings: Settings) -> BinaryIO:
+def _opened(source: str, wanted: _Wanted) -> BinaryIO:
     if not source:
-        raise AudioError(f"The string is empty. {CHOICES}", code="empty_audio")
+        raise wanted.empty()
     if scheme := SCHEME.match(source):
-        return _open_uri(source, scheme=scheme[1].lower(), field=field, job=job, settings=settings)
-    if (file := volume.open_file(source, settings.volume_dirs)) is not None:
+        return _open_uri(source, scheme[1].lower(), wanted)
+    if (file := volume.open_file(source, wanted.settings.volume_dirs)) is not None:
         return file
     if PATH.match(source) and len(source) <= volume.MAX_PATH_CHARS:
         raise SourceError(f"Only paths below a mounted volume are read. {CHOICES}", code="path_not_allowed")
-    return _open_base64(source, 0, field=field, job=job, settings=settings)
+    return _open_base64(source, 0, wanted)
 
 
-def _open_uri(source: str, *, scheme: str, field: str, job: Job, settings: Settings) -> BinaryIO:
+def _open_uri(source: str, scheme: str, wanted: _Wanted) -> BinaryIO:
     if scheme == "data":
-        return _open_data_uri(source, field=field, job=job, settings=settings)
+        return _open_data_uri(source, wanted)
     if scheme in ("http", "https"):
         from worker.fetch import FetchLimits, fetch
 
+        settings = wanted.settings
         limits = FetchLimits(settings.max_input_bytes, settings.download_timeout_s, settings.allow_private_urls)
-        return fetch(source, limits=limits, check=job.check)
+        return fetch(source, limits=limits, check=wanted.job.check)
     raise SourceError(f"'{scheme}:' links are not read. {CHOICES}", code="unsupported_url")
 
 
-def _open_data_uri(source: str, *, field: str, job: Job, settings: Settings) -> BinaryIO:
+def _open_data_uri(source: str, wanted: _Wanted) -> BinaryIO:
     comma = source.find(",", 0, DATA_HEADER_CHARS)
     if comma < 0 or not source[:comma].lower().rstrip().endswith(";base64"):
-        raise _invalid(field, "the data: URI has no ';base64,' after its media type")
+        raise wanted.invalid("the data: URI has no ';base64,' after its media type")
     if source.find("%", comma) >= 0:
         for escape, plain in ESCAPES.items():
             source = source.replace(escape, plain).replace(escape.lower(), plain)
-    return _open_base64(source, comma + 1, field=field, job=job, settings=settings)
+    return _open_base64(source, comma + 1, wanted)
 
 
-def _open_base64(source: str, start: int, *, field: str, job: Job, settings: Settings) -> BinaryIO:
+def _open_base64(source: str, start: int, wanted: _Wanted) -> BinaryIO:
     """Decodes `source[start:]` slice by slice into a temporary file: beside the request's own string, no copy of it."""
     significant = len(source) - start - sum(source.count(blank, start) for blank in BLANKS)
-    if (significant - 2) * 3 // 4 > settings.max_input_bytes:
-        raise AudioError(
-            f"The base64 holds more than the {settings.max_input_bytes} bytes that are taken in.",
-            code="audio_too_large",
-            details={"max_bytes": settings.max_input_bytes},
-        )
+    if (significant - 2) * 3 // 4 > wanted.settings.max_input_bytes:
+        raise wanted.too_large()
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed by the caller)
     try:
-        for piece in decoded_base64(source, start, job.check):
+        for piece in decoded_base64(source, start, wanted.job.check):
             file.write(piece)
     except (binascii.Error, UnicodeEncodeError) as error:
         file.close()
-        raise _invalid(field, "it holds characters that base64 has not, or is cut short") from error
+        raise wanted.invalid("it holds characters that base64 has not, or is cut short") from error
     except BaseException:
         file.close()
         raise
     file.seek(0)
-    if (head := file.read(SNIFF_BYTES)) and sniff(head) is None:
+    if wanted.audio and (head := file.read(SNIFF_BYTES)) and sniff(head) is None:
         file.close()
-        raise _invalid(field, "it decodes, but to no audio file of a known kind", code="unsupported_audio_format")
+        raise wanted.invalid("it decodes, but to no audio file of a known kind", code="unsupported_audio_format")
     file.seek(0)
     return cast(BinaryIO, file)
 
@@ -165,7 +209,3 @@ def decoded_base64(
     if len(rest) - len(unpadded) > 2:
         raise binascii.Error("too much padding")
     yield binascii.a2b_base64(unpadded + b"=" * (-len(unpadded) % 4), strict_mode=True)
-
-
-def _invalid(field: str, reason: str, code: str = "invalid_base64") -> AudioError:
-    return AudioError(f"{INVALID} in '{field}': {reason}. {CHOICES}", code=code)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from audio import Audio
 from audio.recording import Sound
@@ -34,6 +34,7 @@ class Job:
             update and in the details of every later error.
         audio: the request's sounds by field.
         long_audio: those of fields that are read by blocks, which may lie on disk.
+        files: the request's files by field, as they came.
         closing: ends with the job; what lies on disk until then is entered here.
     """
 
@@ -44,6 +45,7 @@ class Job:
     report: Report = field(default=lambda update: None)
     audio: dict[str, Audio] = field(default_factory=dict)
     long_audio: dict[str, Sound] = field(default_factory=dict)
+    files: dict[str, BinaryIO] = field(default_factory=dict)
     closing: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
