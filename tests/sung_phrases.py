@@ -29,6 +29,11 @@ class Phrase:
     sings: NDArray[np.bool_]
     rests: NDArray[np.bool_]
 
+    def cut(self, frames: slice) -> Phrase:
+        """These frames of it."""
+        waveform = self.waveform[frames.start * HOP : frames.stop * HOP]
+        return Phrase(waveform, self.f0[frames], self.sings[frames], self.rests[frames])
+
 
 def phrase(seconds: float = 6.0, *, seed: int = 0, noise: float = 1e-4, low: float = 110, high: float = 440) -> Phrase:
     """A glide from `low` to `high` Hz with vibrato (5.5 Hz, 30 cents), ten harmonics, two notes between three rests."""
@@ -44,7 +49,7 @@ def phrase(seconds: float = 6.0, *, seed: int = 0, noise: float = 1e-4, low: flo
     waveform = 0.2 * voice * np.convolve(sounds, ramp, "same") + breath
     frames = slice(0, count // HOP * HOP, HOP)
     around = sliding_window_view(np.pad(sounds[frames], MARGIN, mode="edge"), 2 * MARGIN + 1)
-    return Phrase(waveform.astype(np.float32), hz[frames], around.all(axis=1), ~around.any(axis=1))
+    return Phrase(waveform.astype(np.float32), hz[frames], np.all(around, axis=1), ~np.any(around, axis=1))
 
 
 def cents_off(f0: NDArray[np.float32], truth: NDArray[np.float64]) -> NDArray[np.float64]:
