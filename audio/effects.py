@@ -53,18 +53,20 @@ def processed(
     """The vocal through the chain as `[C, n]` blocks; silence stays exactly silent where no reverb is left.
 
     Args:
-        vocal: consecutive blocks, mono or `channels` wide.
+        vocal: consecutive blocks, at least one, mono or `channels` wide.
         channels: of the result: mono is made stereo before the reverb.
         num_samples: of the result, which goes on after the vocal with the reverb's tail. Where that would be longer, or
             the vocal itself is the longest, the last 10 ms fade out.
     """
-    plugins, position = chain.plugins(), 0
+    (*dynamics, reverb), position = chain.plugins(), 0
     fade = min(round(END_FADE_S * sample_rate), int(_LARGEST_FADE * num_samples))
-    for block in _even(fitted(vocal, channels=channels, num_samples=num_samples)):
+    for block in _even(fitted(vocal, num_samples=num_samples)):
         count = block.shape[1]
         made = np.pad(block, ((0, 0), (0, max(_LEAST_FRAMES - count, 0))))
-        for plugin in plugins:
+        for plugin in dynamics:
             made = plugin.process(made, sample_rate, reset=False)
+        made = np.ascontiguousarray(np.broadcast_to(made, (channels, made.shape[1])))
+        made = reverb.process(made, sample_rate, reset=False)
         yield _faded(made[:, :count], num_samples - position, fade)
         position += count
 

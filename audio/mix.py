@@ -84,14 +84,14 @@ def mixed(sounds: Sequence[Sound]) -> Sound:
     return Sum(sounds)
 
 
-def fitted(blocks: Iterable[Waveform], *, channels: int, num_samples: int) -> Iterator[Waveform]:
-    """The blocks, cut or filled up with silence to `num_samples`, mono made as wide as asked for."""
-    left = num_samples
+def fitted(blocks: Iterable[Waveform], *, num_samples: int) -> Iterator[Waveform]:
+    """The blocks, at least one, cut or filled up with silence to `num_samples`."""
+    left, channels = num_samples, 1
     for block in blocks:
-        part = block[:, :left]
+        part, channels = block[:, :left], block.shape[0]
         left -= part.shape[1]
         if part.shape[1]:
-            yield np.broadcast_to(part, (channels, part.shape[1]))
+            yield part
     silence = Silence(1, channels, left)
     for start in range(0, left, _SILENCE_FRAMES):
         yield silence.read(start, _SILENCE_FRAMES)

@@ -7,7 +7,6 @@ from typing import cast
 
 from pydantic import Field
 
-from errors import ModelError
 from models import Models
 from models.rvc import RvcFamily
 from operations._params import FileField
@@ -44,8 +43,7 @@ def status(models: Models) -> str:
 
 def admit(params: Params, models: Models) -> None:
     """Refuses before anything is downloaded: where uploads are off, by the name, where the voice is there already."""
-    if (word := status(models)) != "ready":
-        raise ModelError(f"Voices cannot be added to this worker: {word}.", code="voice_upload_off")
+    _family(models).demand_uploads()
     _family(models).check_new_name(params.name, replace=params.replace)
 
 

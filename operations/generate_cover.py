@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from models import Models
-from operations import _cover
+from operations import _cover_plan
+from operations._cover import PART_FIELDS, Cover
 from operations._params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
 from worker.reply import AudioOut, Output, Reply
@@ -79,15 +80,15 @@ class Params(AudioOutParams):
     return_stems: bool = Field(False, description="also the lead, backing vocals and instrumental, as they are mixed")
 
     def faults(self) -> Iterable[tuple[str, str]]:
-        parts = [name for name in _cover.STEM_FIELDS if getattr(self, name) is not None]
-        missing = [name for name in _cover.STEM_FIELDS[:2] if name not in parts]
+        parts = [name for name in PART_FIELDS if getattr(self, name) is not None]
+        missing = [name for name in PART_FIELDS[:2] if name not in parts]
         if self.audio is not None and parts:
             yield "audio", f"cannot be given together with {' and '.join(parts)}; give the song or its parts"
         elif self.audio is None and len(missing) == 2:
             yield "audio", "is needed, or 'voice_audio' and 'instrument_audio' are"
         elif self.audio is None and missing:
             yield missing[0], f"is needed beside '{parts[0]}'; or give the whole song as 'audio'"
-        if not _cover.is_key(self.autotune_key):
+        if not _cover_plan.is_key(self.autotune_key):
             yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
 
     def audio_out(self) -> AudioOut:
@@ -96,19 +97,19 @@ class Params(AudioOutParams):
 
 def status(models: Models) -> str:
     """`ready`, or why nothing can be sung."""
-    return _cover.status(models)
+    return _cover_plan.status(models)
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
-    """Looks up everything the request names before anything is loaded; then separates, converts and mixes."""
-    plan = _cover.planned(params, models)
-    _cover.warn_of_what_is_idle(params, plan, job)
-    parts = _cover.taken_apart(plan, job, models) if plan.separator else _cover.given(job)
-    sung = _cover.sung(parts, params, plan, job=job, models=models)
-    stems = _cover.mixed_stems(parts, sung, params, job)
+    """Looks up everything that the request names before anything is loaded; then separates, converts and mixes."""
+    plan = _cover_plan.planned(params, models)
+    _cover_plan.warn_of_what_is_idle(params, plan, job)
+    cover = Cover(params, plan, job, models)
+    parts = cover.parts()
+    stems = cover.stems(parts, cover.sung(parts))
     return Reply(
         fields={"model_used": plan.voice},
-        outputs=[Output(_cover.summed(stems, job), f"cover_{plan.voice}")],
+        outputs=[Output(cover.mix(stems), f"cover_{plan.voice}")],
         stems={name: Output(stem, name) for name, stem in stems.items()} if params.return_stems else {},
-        parameters=plan.parameters(params),
+        parameters=plan.parameters(),
     )

@@ -49,7 +49,7 @@ def phrase(seconds: float = 6.0, *, seed: int = 0, noise: float = 1e-4, low: flo
     waveform = 0.2 * voice * np.convolve(sounds, ramp, "same") + breath
     frames = slice(0, count // HOP * HOP, HOP)
     around = sliding_window_view(np.pad(sounds[frames], MARGIN, mode="edge"), 2 * MARGIN + 1)
-    return Phrase(waveform.astype(np.float32), hz[frames], around.all(axis=1), ~around.any(axis=1))
+    return Phrase(waveform.astype(np.float32), hz[frames], np.all(around, axis=1), ~np.any(around, axis=1))
 
 
 def cents_off(f0: NDArray[np.float32], truth: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -68,9 +68,9 @@ def test_nothing_is_clipped() -> None:
     length=st.integers(1, 200),
 )
 def test_blocks_are_cut_or_filled_up_to_a_length(parts: list[Waveform], length: int) -> None:
-    made = np.concatenate(list(fitted(parts, channels=2, num_samples=length)), axis=1)
+    made = np.concatenate(list(fitted(parts, num_samples=length)), axis=1)
     count = min(sum(part.shape[1] for part in parts), length)
-    assert made.shape == (2, length)
+    assert made.shape == (1, length)
     assert (made[:, :count] == 1).all() and (made[:, count:] == 0).all()
 
 

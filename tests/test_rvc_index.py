@@ -99,14 +99,6 @@ def test_exact_blends_as_a_flat_index_would(count: int) -> None:
     np.testing.assert_allclose(ours.numpy(), reference_blend(flat, vectors, frames), atol=1e-5)
 
 
-def test_the_search_for_the_gpu_finds_what_the_one_for_the_cpu_finds() -> None:
-    vectors = rvc_files.vectors(1000, 256)
-    index = Index(vectors, rvc_files.vectors(30, 256, seed=5), np.arange(1000) % 30, 3)
-    retrieval, frames = Retrieval(index, "cpu"), torch.from_numpy(queries(vectors, 100))
-    lists, masked = (search(frames).sort(1).values for search in (retrieval._search_lists, retrieval._search_masked))
-    assert torch.equal(lists, masked)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["exact", "ivf"])

@@ -78,28 +78,17 @@ def test_with_the_same_noise_a_voice_sounds_as_in_rvc_python(
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-def test_decoding_in_tiles_gives_what_decoding_at_once_gives(tiny: Checkpoint) -> None:
+@pytest.mark.parametrize("tile_bytes", [20_000, 100_000])
+def test_decoding_in_tiles_gives_what_decoding_at_once_gives(tile_bytes: int, tiny: Checkpoint) -> None:
     voice = Synthesizer(tiny, precision="float32")
-    frames = 1000
-    latent = torch.randn(1, voice.inter_channels, frames, generator=torch.Generator().manual_seed(3))
-    source = 0.1 * torch.randn(1, frames * voice.hop_length, generator=torch.Generator().manual_seed(4))
+    latent = torch.randn(1, voice.inter_channels, 40, generator=torch.Generator().manual_seed(3))
+    source = 0.1 * torch.randn(1, 40 * voice.hop_length, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
+        voice.decoder.tile_bytes = 1 << 40
+        at_once = voice.decode(latent, source)
+        voice.decoder.tile_bytes = tile_bytes
         tiled = voice.decode(latent, source)
-        at_once = voice.decoder._tile(latent, voice._speaker(1), source)
     torch.testing.assert_close(tiled, at_once, atol=1e-6, rtol=0)
-
-
-def test_what_lies_beyond_the_halo_is_not_heard(tiny: Checkpoint) -> None:
-    voice = Synthesizer(tiny, precision="float32")
-    halo, hop = voice.decoder.halo, voice.hop_length
-    latent = torch.randn(1, voice.inter_channels, 2 * halo + 1, generator=torch.Generator().manual_seed(5))
-    source = torch.zeros(1, latent.shape[2] * hop)
-    changed = latent.clone()
-    changed[..., -1] += 3.0
-    with torch.inference_mode():
-        before, after = voice.decode(latent, source), voice.decode(changed, source)
-    near = (before != after).nonzero()[:, 1].min().item() / hop
-    assert halo < near < 2 * halo  # heard before it comes, so the halo is needed, and no earlier than the halo says
 
 
 @pytest.mark.parametrize("steps", [3, 11, 700])

@@ -249,7 +249,8 @@ class FakeHub:
     """Has one folder for whatever is asked."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, [("", ("",))][:0]
+        self.folder = folder
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
         self.asked.append((hub_id, tuple(patterns)))

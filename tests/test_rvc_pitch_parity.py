@@ -18,7 +18,7 @@ from models.rvc.pitch.fcpe import load as load_fcpe
 from models.rvc.pitch.harvest import Harvest
 from models.rvc.pitch.mel import LogMel, filterbank
 from models.rvc.pitch.praat import Praat
-from models.rvc.pitch.rmvpe import THRESHOLD, Rmvpe, decode
+from models.rvc.pitch.rmvpe import THRESHOLD, Rmvpe, choose_dtype, decode
 from models.rvc.pitch.rmvpe_network import Network
 from models.rvc.pitch.tracker import Curve, Tracker, Waveform, ignore_progress
 from models.rvc.pitch.viterbi import best_path
@@ -162,6 +162,25 @@ def test_crepe_in_bfloat16_stays_within_a_cent() -> None:
     both = song.sings & (exact > 0) & (rounded > 0)
     assert np.mean(both[song.sings]) > 0.99
     assert cents_off(rounded[both], exact[both].astype(np.float64)).max() < 1
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_networks_say_on_a_gpu_what_they_say_on_a_cpu(rmvpe_state: dict[str, torch.Tensor]) -> None:
+    song, cuda = phrase(4.0), torch.device("cuda")
+    pairs: list[tuple[Tracker, Tracker]] = [
+        (rmvpe(rmvpe_state), Rmvpe(Network(rmvpe_state, device=cuda, dtype=choose_dtype(cuda)))),
+        (Crepe(load_network("tiny", "cpu", torch.float32)), Crepe(load_network("tiny", "cuda"))),
+        (load_fcpe("cpu"), load_fcpe("cuda")),
+    ]
+    for on_cpu, on_gpu in pairs:
+        slow, fast = track(on_cpu, song.waveform), track(on_gpu, song.waveform)
+        both = song.sings & (slow > 0) & (fast > 0)
+        assert np.mean((slow > 0) == (fast > 0)) > 0.97
+        assert np.median(cents_off(fast[both], slow[both].astype(np.float64))) < 2
 
 
 # Harvest, Praat, FCPE

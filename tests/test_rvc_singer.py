@@ -1,4 +1,4 @@
-"""A whole conversion: equal to rvc-python's but for its timing defect, exact in time, reproducible, silent in silence."""
+"""A whole conversion: rvc-python's but for its timing, exact in time, reproducible, silent in silence."""
 
 from __future__ import annotations
 
@@ -59,12 +59,15 @@ class Repeater:
     sample_rate: int = RATE
     hop_length: int = HOP
     inter_channels: int = 1
-    memory_bytes: int = 0
     device: torch.device = torch.device("cpu")
 
     @property
     def uses_f0(self) -> bool:
         return self.sings_source
+
+    @property
+    def memory_bytes(self) -> int:
+        return 0
 
     def latent(self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
         return features[..., :1].transpose(1, 2)
@@ -76,8 +79,8 @@ class Repeater:
         return latent[:, 0].repeat_interleave(self.hop_length, dim=1) if source is None else source
 
 
-def stub(network: Any = None, **options: Any) -> Singer:
-    return Singer(network or Repeater(), version="v2", **options)
+def stub(network: Repeater | None = None, *, longest_core: int = 3000, at_once: int = 1) -> Singer:
+    return Singer(network or Repeater(), version="v2", longest_core=longest_core, at_once=at_once)
 
 
 def heard_as(waveform: FloatArray) -> Heard:
@@ -89,7 +92,8 @@ def converted(
 ) -> FloatArray:
     parts = list(singer.convert(heard, f0, encoder, chosen, unheard))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
-    return np.concatenate(parts, axis=1)[0] if parts else np.zeros(0, np.float32)
+    whole: FloatArray = np.concatenate(parts, axis=1)[0]
+    return whole
 
 
 def vocal(seconds: float, seed: int = 0) -> FloatArray:

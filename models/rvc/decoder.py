@@ -18,7 +18,7 @@ from errors import ModelError
 
 _SLOPE: Final = 0.1
 _LAST_SLOPE: Final = 0.01
-_CPU_TILE_FRAMES: Final = 400
+_TILE_BYTES: Final = 2 << 20  # of a stage's result: what two cores hold in their own caches
 
 
 class Decoder(nn.Module):
@@ -32,17 +32,20 @@ class Decoder(nn.Module):
     def __init__(self, reference: Any, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
+        self.tile_bytes = _TILE_BYTES
         self.condition = reference.cond if hasattr(reference, "cond") else None
         self.first = _Convolution(reference.conv_pre, dtype)
         self.stages = nn.ModuleList(
             _Stage(reference, stage, dtype, first=stage == 0) for stage in range(reference.num_upsamples)
         )
         self.last = _Convolution(reference.conv_post, dtype, scale=1 / reference.num_kernels)
-        self.hop_length = math.prod(stage.up.rate for stage in self._stages())
-        self.halo = _halo(reference)
+        rates = [int(up.stride[0]) for up in reference.ups]
+        self._hops = [math.prod(rates[stage:]) for stage in range(len(rates))]
+        self._reaches = _reaches(reference)
+        self.hop_length = self._hops[0]
 
     def forward(self, latent: Tensor, speaker: Tensor, source: Tensor | None) -> Tensor:
-        """The waveform of a whole window, made in tiles that fit a processor's caches.
+        """The waveform of a whole window.
 
         Args:
             latent: `[B, inter, T]`, one column a frame.
@@ -52,31 +55,33 @@ class Decoder(nn.Module):
         Returns:
             `[B, T * hop_length]` float32, within -1 to 1.
         """
-        frames = latent.shape[-1]
-        tile = _CPU_TILE_FRAMES if latent.device.type == "cpu" else frames
-        if frames <= tile + self.halo:
-            return self._tile(latent, speaker, source)
-        hop, out = self.hop_length, latent.new_empty(latent.shape[0], frames * self.hop_length, dtype=torch.float32)
-        for start in range(0, frames, tile):
-            end = min(start + tile, frames)
-            left, right = max(start - self.halo, 0), min(end + self.halo, frames)
-            part = None if source is None else source[:, left * hop : right * hop]
-            made = self._tile(latent[..., left:right], speaker, part)
-            out[:, start * hop : end * hop] = made[:, (start - left) * hop : (end - left) * hop]
-        return out
-
-    def _tile(self, latent: Tensor, speaker: Tensor, source: Tensor | None) -> Tensor:
         x = latent.to(self.dtype)[:, :, None].contiguous(memory_format=torch.channels_last)
         x = self.first(x)
         if self.condition is not None:
             x = x + self.condition(speaker)[:, :, None].to(self.dtype)
-        for stage in self._stages():
-            x = stage(x, source)
-        x = self.last(functional.leaky_relu_(x, _LAST_SLOPE))
-        return torch.tanh(x[:, 0, 0].float())
+        return self._from_stage(0, x, source)
 
-    def _stages(self) -> list[Any]:
-        return list(self.stages)
+    def _from_stage(self, number: int, x: Tensor, source: Tensor | None) -> Tensor:
+        """The waveform `[B, n]` of what goes into a stage, `[B, C, 1, T]`, in tiles that fit a processor's caches.
+
+        A tile takes as much of its neighbours as its sound depends on, so that tiles make no difference but in speed.
+        """
+        if number == len(self.stages):
+            x = self.last(functional.leaky_relu_(x, _LAST_SLOPE))
+            return torch.tanh(x[:, 0, 0].float())
+        stage: Any = self.stages[number]
+        steps, hop, reach = x.shape[-1], self._hops[number], self._reaches[number]
+        tile = stage.steps_within(self.tile_bytes) if x.device.type == "cpu" else steps
+        if steps <= tile + 2 * reach:
+            return self._from_stage(number + 1, stage(x, source), source)
+        out = x.new_empty(x.shape[0], steps * hop, dtype=torch.float32)
+        for start in range(0, steps, tile):
+            end = min(start + tile, steps)
+            left, right = max(start - reach, 0), min(end + reach, steps)
+            part = None if source is None else source[:, left * hop : right * hop]
+            made = self._from_stage(number, x[..., left:right], part)
+            out[:, start * hop : end * hop] = made[:, (start - left) * hop : (end - left) * hop]
+        return out
 
 
 class _Convolution(nn.Module):
@@ -168,9 +173,14 @@ class _Stage(nn.Module):
         self.excitation = _Excitation(reference.noise_convs[stage]) if has_source else None
         blocks = reference.resblocks[stage * count : (stage + 1) * count]
         self.blocks = nn.ModuleList(_Block(block, dtype) for block in blocks)
+        self._bytes_per_step = self.up.rate * self.up.channels * dtype.itemsize
+
+    def steps_within(self, size: int) -> int:
+        """How many steps go in for a result of `size` bytes."""
+        return max(size // self._bytes_per_step, 1)
 
     def forward(self, x: Tensor, source: Tensor | None) -> Tensor:
-        x = self.up(functional.leaky_relu_(x, _SLOPE))
+        x = self.up(functional.leaky_relu(x, _SLOPE))
         if self.excitation is not None:
             assert source is not None, "a voice with f0 has an excitation"
             x = x.add_(self.excitation(source).to(x.dtype))
@@ -201,15 +211,15 @@ class _Block(nn.Module):
         return x
 
 
-def _halo(reference: Any) -> int:
-    """Frames on each side that a frame's sound depends on."""
-    reach, steps_per_frame = float(_reach(reference.conv_pre)), 1
-    for stage, up in enumerate(reference.ups):
-        reach += math.ceil(up.kernel_size[0] / up.stride[0]) / steps_per_frame
-        steps_per_frame *= up.stride[0]
+def _reaches(reference: Any) -> list[int]:
+    """Steps on each side of a step that go into a stage, of which the sound of that step depends."""
+    reaches, later = [], float(_reach(reference.conv_post))  # in steps of what comes out of the stage
+    for stage, up in reversed(list(enumerate(reference.ups))):
         blocks = reference.resblocks[stage * reference.num_kernels : (stage + 1) * reference.num_kernels]
-        reach += max(sum(map(_reach, _convolutions(block))) for block in blocks) / steps_per_frame
-    return math.ceil(reach + _reach(reference.conv_post) / steps_per_frame) + 1
+        within = later + max(sum(map(_reach, _convolutions(block))) for block in blocks)
+        later = (within + up.kernel_size[0]) / up.stride[0]
+        reaches.append(math.ceil(later) + 1)
+    return reaches[::-1]
 
 
 def _convolutions(block: nn.Module) -> list[nn.Conv1d]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -84,27 +84,41 @@ class RvcFamily:
             return "off: set ALLOW_VOICE_UPLOAD=1"
         return "ready" if self.voices.home is not None else "no folder for voices: make one and set RVC_MODELS_DIR"
 
-    def install(
-        self, name: str, *, checkpoint: BinaryIO, index: BinaryIO | None = None, replace: bool = False
+    def check_new_name(self, name: str, *, replace: bool) -> None:
+        """Raises `InvalidRequestError` for a name that a new voice cannot have."""
+        from models.rvc.install import check_new_name
+
+        check_new_name(self.voices, name, replace=replace)
+
+    def install(  # noqa: PLR0913  (all but one by keyword)
+        self,
+        name: str,
+        *,
+        checkpoint: BinaryIO,
+        index: BinaryIO | None = None,
+        replace: bool = False,
+        check: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Adds a voice from its files; returns its row.
 
         Raises:
             InvalidRequestError: `invalid_voice_name`, `voice_exists`.
-            ModelError: a file is not what it should be, or the folder cannot be written to.
+            ModelError: `voice_upload_off`; a file is not what it should be, or the folder cannot be written to.
         """
         from models.rvc.install import install
 
         self.demand_uploads()
-        install(self.voices, name, checkpoint=checkpoint, index=index, replace=replace)
+        install(self.voices, name, checkpoint=checkpoint, index=index, replace=replace, check=check)
         return self.voices.row(name)
 
-    def install_archive(self, name: str, archive: BinaryIO, *, replace: bool = False) -> dict[str, Any]:
+    def install_archive(
+        self, name: str, archive: BinaryIO, *, replace: bool = False, check: Callable[[], None] = lambda: None
+    ) -> dict[str, Any]:
         """As `install`, from a zip of the files."""
         from models.rvc.install import install_archive
 
         self.demand_uploads()
-        install_archive(self.voices, name, archive, replace=replace)
+        install_archive(self.voices, name, archive, replace=replace, check=check)
         return self.voices.row(name)
 
     def demand_uploads(self) -> None:

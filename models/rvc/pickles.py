@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-MAX_DIMENSIONS: Final = 8
-MAX_LENGTH: Final = 1 << 40
+from errors import shown
+
+_MAX_DIMENSIONS: Final = 8
+_MAX_LENGTH: Final = 1 << 40
 _MAX_NAME_BYTES: Final = 256
 _MAX_MARKS: Final = 64
 _MAX_INT_BYTES: Final = 8
@@ -178,7 +180,7 @@ class _Machine:
 
     def long(self) -> None:
         size = self._number("<B")
-        if size > _MAX_INT_BYTES:
+        if size > _MAX_INT_BYTES and not self._foreign:
             raise PickleError("its index holds an absurdly large number")
         self._stack.append(int.from_bytes(self._take(size), "little", signed=True))
 
@@ -221,13 +223,15 @@ class _Machine:
         module, name = self._line(), self._line()
         known = _GLOBALS.get((module, name))
         if known is None and not self._foreign:
-            asked = f"{module}.{name}"[:100]
+            asked = shown(f"{module}.{name}")
             raise PickleError(f"it asks for '{asked}', which may be code, and a voice has none")
         self._stack.append(known or Foreign(f"{module}.{name}"))
 
     def persistent(self) -> None:
         match self._pop():
-            case ("storage", _Global(name), str(key), str(), int(count)) if name in DTYPES and 0 <= count <= MAX_LENGTH:
+            case ("storage", _Global(name), str(key), str(), int(count)) if (
+                name in DTYPES and 0 <= count <= _MAX_LENGTH
+            ):
                 self._stack.append(StorageRef(DTYPES[name], key, count))
             case _:
                 raise PickleError("its index is damaged")
@@ -268,8 +272,8 @@ def _tensor(arguments: tuple[Any, ...]) -> TensorRef:
             pass
         case _:
             raise PickleError("a tensor in its index is damaged")
-    lengths = all(type(length) is int and 0 <= length <= MAX_LENGTH for length in (offset, *shape, *strides))
-    if not lengths or len(shape) > MAX_DIMENSIONS or len(shape) != len(strides):
+    lengths = all(type(length) is int and 0 <= length <= _MAX_LENGTH for length in (offset, *shape, *strides))
+    if not lengths or len(shape) > _MAX_DIMENSIONS or len(shape) != len(strides):
         raise PickleError("a tensor in its index is damaged")
     tensor = TensorRef(storage, offset, shape, _is_dense(shape, strides))
     if tensor.dense and offset + tensor.count > storage.count:
@@ -312,6 +316,8 @@ _STEPS: Final[Mapping[int, Callable[[_Machine], None]]] = MappingProxyType(
             "\x85": lambda machine: machine.tuple_of(1),
             "\x86": lambda machine: machine.tuple_of(2),
             "\x87": lambda machine: machine.tuple_of(3),
+            "0": lambda machine: machine._pop(),
+            "1": lambda machine: machine._since_mark(),
             "a": lambda machine: machine.append([machine._pop()]),
             "e": lambda machine: machine.append(machine._since_mark()),
             "s": lambda machine: machine.set_items([machine._pop(), machine._pop()][::-1]),

@@ -15,7 +15,9 @@ from models.rvc.index import Index
 NEIGHBOURS: Final = 8
 _GROUP: Final = 64
 _BLOCK_ITEMS: Final = 1 << 25  # of a block of distances; 128 MiB
-_BLOCK_FRAMES: Final = 4096
+_BLOCK_FRAMES: Final = 8192
+_BLEND_FRAMES: Final = 512
+_PAIRS: Final = 128
 _TINY: Final = 1e-30
 
 Mode = Literal["exact", "ivf"]
@@ -64,17 +66,18 @@ class Retrieval:
         Returns:
             `[T, D]` in the features' dtype.
         """
+        if not len(features):
+            return features
         frames = features.float()
-        step = max(1, min(_BLOCK_FRAMES, _BLOCK_ITEMS // len(self._vectors)))
-        search = self._search_everywhere
-        if mode == "ivf" and self._nprobe < len(self._centroids):
-            on_cpu = frames.device.type == "cpu"
-            step, search = (_BLOCK_FRAMES, self._search_lists) if on_cpu else (step, self._search_masked)
-        blends = [self._blend(block, search(block)) for block in torch.split(frames, step)]
-        return torch.cat(blends).to(features.dtype) if blends else features
+        lists = mode == "ivf" and self._nprobe < len(self._centroids)
+        search = self._search_lists if lists else self._search_everywhere
+        step = _BLOCK_FRAMES if lists else max(1, min(_BLOCK_FRAMES, _BLOCK_ITEMS // len(self._vectors)))
+        found = [search(block) for block in torch.split(frames, step)]
+        blends = map(self._blend, torch.split(frames, _BLEND_FRAMES), torch.split(torch.cat(found), _BLEND_FRAMES))
+        return torch.cat(list(blends)).to(features.dtype)
 
     def _blend(self, frames: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        """The weighted mean of the vectors `found` `[B, 8]` (-1: none).
+        """The weighted mean of the vectors `found` `[B, 8]` (-1: none) for each frame.
 
         Distances are taken anew by subtraction: the search's own come from a difference of large numbers.
         """
@@ -89,30 +92,28 @@ class Retrieval:
         """Rows of the nearest vectors, `[B, 8]`."""
         return _smallest(_distances(frames, self._vectors, self._norms))
 
-    def _search_masked(self, frames: torch.Tensor) -> torch.Tensor:
-        """As `_search_lists`: on a GPU one large product is faster than thousands of small ones."""
-        distances = _distances(frames, self._vectors, self._norms)
-        probed = torch.zeros(len(frames), len(self._centroids), dtype=torch.bool, device=frames.device)
-        probed.scatter_(1, self._probes(frames), True)  # noqa: FBT003
-        distances.masked_fill_(~probed[:, self._clusters], torch.inf)
-        return _smallest(distances)
-
     def _search_lists(self, frames: torch.Tensor) -> torch.Tensor:
-        """Rows of the nearest vectors in the nearest clusters, `[B, 8]`, -1 where those hold fewer."""
+        """Rows of the nearest vectors in the nearest clusters, `[B, 8]`, -1 where those hold fewer.
+
+        Vectors lie by cluster, so pairs of a frame and a cluster, sorted, need one stretch of them after the other. A
+        few products with more than is needed are faster than thousands of exact ones.
+        """
         probes = self._probes(frames)
-        nearest = torch.full((*probes.shape, NEIGHBOURS), torch.inf)
-        rows = torch.full(nearest.shape, -1)
-        order = torch.argsort(probes.flatten(), stable=True)
-        clusters, counts = torch.unique_consecutive(probes.flatten()[order], return_counts=True)
-        for cluster, pairs in zip(clusters.tolist(), torch.split(order, counts.tolist()), strict=True):
-            start, end = self._ends[cluster - 1] if cluster else 0, self._ends[cluster]
-            frame, probe = pairs // self._nprobe, pairs % self._nprobe
-            distances = _distances(frames[frame], self._vectors[start:end], self._norms[start:end])
+        wanted, order = probes.flatten().sort()
+        nearest = torch.full((len(wanted), NEIGHBOURS), torch.inf, device=frames.device)
+        rows = torch.full_like(nearest, -1, dtype=torch.int64)
+        firsts, lasts = wanted[::_PAIRS].tolist(), [*wanted[_PAIRS - 1 :: _PAIRS].tolist(), int(wanted[-1])]
+        for part, clusters, first, last in zip(
+            torch.split(order, _PAIRS), torch.split(wanted, _PAIRS), firsts, lasts, strict=False
+        ):
+            start, end = self._ends[first - 1] if first else 0, self._ends[last]
+            distances = _distances(frames[part // self._nprobe], self._vectors[start:end], self._norms[start:end])
+            distances.masked_fill_(self._clusters[start:end] != clusters[:, None], torch.inf)
             values, places = distances.topk(min(NEIGHBOURS, end - start), largest=False)
-            nearest[frame, probe, : values.shape[1]] = values
-            rows[frame, probe, : values.shape[1]] = places + start
-        best = nearest.flatten(1).topk(NEIGHBOURS, largest=False).indices
-        return rows.flatten(1).gather(1, best)
+            nearest[part, : values.shape[1]] = values
+            rows[part, : values.shape[1]] = (places + start).masked_fill_(values == torch.inf, -1)
+        best = nearest.view(len(frames), -1).topk(NEIGHBOURS, largest=False).indices
+        return rows.view(len(frames), -1).gather(1, best)
 
     def _probes(self, frames: torch.Tensor) -> torch.Tensor:
         """The nearest clusters that hold anything, `[B, nprobe]`."""

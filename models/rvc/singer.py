@@ -47,6 +47,29 @@ class Encoder(Protocol):
         """`[B, T]` at 16 kHz -> `[B, (T - 400) // 320 + 1, D]`."""
 
 
+class Network(Protocol):
+    """What the singer needs of a `Synthesizer`."""
+
+    sample_rate: int
+    hop_length: int
+    inter_channels: int
+
+    @property
+    def uses_f0(self) -> bool: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    def latent(self, features: Tensor, pitch: Tensor | None, noise: Tensor) -> Tensor: ...
+
+    def excitation(self, sine: Tensor) -> Tensor: ...
+
+    def decode(self, latent: Tensor, source: Tensor | None) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Song:
     """One conversion under way: what all windows take from.
@@ -73,7 +96,7 @@ class Singer:
     """A loaded voice.
 
     Args:
-        synthesizer: the voice's network.
+        network: the voice's `Synthesizer`.
         version: `v1` or `v2`: which features it takes.
         retrieval: its index, or None.
         longest_core: frames that a window stands for at most.
@@ -82,20 +105,20 @@ class Singer:
 
     def __init__(
         self,
-        synthesizer: Synthesizer,
+        network: Network,
         *,
         version: str,
         retrieval: Retrieval | None = None,
         longest_core: int = _LONGEST_CORE,
         at_once: int | None = None,
     ) -> None:
-        self.sample_rate = synthesizer.sample_rate
-        self.uses_f0 = synthesizer.uses_f0
-        self._network = synthesizer
+        self.sample_rate = network.sample_rate
+        self.uses_f0 = network.uses_f0
+        self._network = network
         self._version = version
         self._retrieval = retrieval
         self._longest_core = longest_core
-        self._at_once = at_once or _WINDOWS_AT_ONCE.get(synthesizer.device.type, 1)
+        self._at_once = at_once or _WINDOWS_AT_ONCE.get(network.device.type, 1)
 
     @property
     def memory_bytes(self) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from errors import shown
 from models.rvc.archive import STORED, ArchiveError, Entry, read_directory, stored_range
 from models.rvc.pickles import PickleError, StorageRef, TensorRef, load
 
@@ -173,7 +174,7 @@ def _storages(tensors: Mapping[str, TensorRef]) -> dict[StorageRef, str]:
     found: dict[StorageRef, str] = {}
     for name, tensor in tensors.items():
         if not tensor.dense:
-            raise TorchFileError(f"'{name[:100]}' does not lie in one piece; save it with .contiguous()")
+            raise TorchFileError(f"'{shown(name)}' does not lie in one piece; save it with .contiguous()")
         found.setdefault(tensor.storage, name)
     if len({storage.key for storage in found}) != len(found):
         raise TorchFileError("tensors of different kinds share one piece of its data")
@@ -187,7 +188,7 @@ def _demand_finite(block: bytes, dtype: str, name: str) -> None:
     bits: NDArray[Any] = np.frombuffer(block, kind)
     mask = kind(exponent)
     if ((bits & mask) == mask).any():
-        raise TorchFileError(f"'{name[:100]}' holds values that are not finite, so it would make no sound")
+        raise TorchFileError(f"'{shown(name)}' holds values that are not finite, so it would make no sound")
 
 
 @contextmanager

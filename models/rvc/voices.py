@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from errors import ModelError, UnknownNameError, nearest_name, shown
-from models.rvc.checkpoint import Header, read_header
+from models.rvc.checkpoint import read_header
 
 MAX_NAME_CHARS: Final = 128
 _NAMES_SHOWN: Final = 50
@@ -47,6 +47,13 @@ class _Files:
     indexes: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    version: str
+    sample_rate: int
+    f0: bool
+
+
 class Voices:
     """The voices below the first of `folders` that exists.
 
@@ -59,7 +66,7 @@ class Voices:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
-        self._headers: dict[Stamp, Header] = {}
+        self._known: dict[Stamp, _Facts] = {}
 
     @property
     def folder(self) -> Path | None:
@@ -74,7 +81,7 @@ class Voices:
 
     def names(self) -> list[str]:
         """Of every voice, sound or not, sorted."""
-        return sorted(self._scan())
+        return sorted(self._places())
 
     def find(self, name: str) -> Voice:
         """The voice called `name`.
@@ -83,51 +90,47 @@ class Voices:
             UnknownNameError: `voice_not_found`.
             ModelError: `no_model_file`, `ambiguous_voice`, or as `read_header`.
         """
-        found = self._scan()
-        if name not in found:
-            raise self._not_found(name, sorted(found))
-        return self._voice(name, found[name])
+        places = self._places()
+        if name not in places:
+            raise _not_found(name, sorted(places))
+        return self._voice(name, self._files(places[name]))
 
     def stamp(self, name: str) -> tuple[Stamp, ...]:
         """Changes whenever one of the voice's files does."""
-        files = self._scan().get(name, _Files((), ()))
+        place = self._places().get(name)
+        files = self._files(place) if place else _Files((), ())
         return tuple(stamp for path in (*files.checkpoints, *files.indexes) if (stamp := _stamp(path)) is not None)
 
     def row(self, name: str) -> dict[str, Any]:
-        """The voice's row of `list_models`; of one that cannot be used, `available` says why."""
-        try:
-            voice = self.find(name)
-        except (ModelError, UnknownNameError) as error:
-            return {"name": name, "available": error.message}
-        return {
-            "name": voice.name,
-            "version": voice.version,
-            "sample_rate": voice.sample_rate,
-            "f0": voice.f0,
-            "has_index": voice.index is not None,
-            "size": voice.size,
-            "available": "local",
-        }
+        """The row of the voice called `name`; raises as `find` where there is none."""
+        return _row(self.find(name))
 
     def rows(self) -> list[dict[str, Any]]:
-        """All of them."""
-        return [self.row(name) for name in self.names()]
+        """The rows of `list_models`; where a voice cannot be used, `available` says why."""
+        return [self._row_or_why(name, place) for name, place in sorted(self._places().items())]
 
-    def _scan(self) -> dict[str, _Files]:
-        """Where each voice's files are; a folder comes before a loose file of the same name."""
+    def _row_or_why(self, name: str, place: Path) -> dict[str, Any]:
+        try:
+            return _row(self._voice(name, self._files(place)))
+        except ModelError as error:
+            return {"name": name, "available": error.message}
+
+    def _places(self) -> dict[str, Path]:
+        """Each voice's folder or loose checkpoint, a folder before a file of the same name."""
         if (root := self.folder) is None:
             return {}
-        real, found = root.resolve(), {}
-        entries = _below(root, real)
-        for path in entries:
-            if path.suffix.lower() == ".pth" and path.is_file():
-                indexes = tuple(other for other in entries if other.name.lower() == f"{path.stem}.index".lower())
-                found[path.stem] = _Files((path,), indexes)
-        for path in entries:
-            if path.is_dir():
-                files = [file for file in _below(path, real) if file.is_file()]
-                found[path.name] = _Files(_ending(files, ".pth"), indexes_in(_ending(files, ".index")))
-        return found
+        entries = _below(root, root.resolve())
+        loose = {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
+        return loose | {path.name: path for path in entries if path.is_dir()}
+
+    def _files(self, place: Path) -> _Files:
+        root = self.folder
+        beside = place if place.is_dir() else place.parent
+        files = [path for path in _below(beside, (root or beside).resolve()) if path.is_file()]
+        if beside == place:
+            return _Files(_ending(files, ".pth"), indexes_in(_ending(files, ".index")))
+        indexes = [path for path in _ending(files, ".index") if path.stem == place.stem]
+        return _Files((place,), tuple(indexes))
 
     def _voice(self, name: str, files: _Files) -> Voice:
         for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
@@ -145,32 +148,43 @@ class Voices:
                 details={"voice": shown(name)},
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
-        header = self._header(checkpoint)
+        facts = self._facts(checkpoint)
         size = sum(stamp[2] for path in (checkpoint, index) if path and (stamp := _stamp(path)))
-        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size)
+        return Voice(name, checkpoint, index, facts.version, facts.sample_rate, facts.f0, size)
 
-    def _header(self, path: Path) -> Header:
-        """The checkpoint's header, read again only where the file has changed."""
+    def _facts(self, path: Path) -> _Facts:
+        """What the checkpoint says of itself, read again only where the file has changed."""
         stamp = _stamp(path)
         if stamp is None:
             raise ModelError(f"No model file exists any more at '{shown(path.name)}'.", code="no_model_file")
-        if stamp not in self._headers:
+        if stamp not in self._known:
             header = read_header(path)
-            self._headers = {key: kept for key, kept in self._headers.items() if key[0] != stamp[0]} | {stamp: header}
-        return self._headers[stamp]
+            facts = _Facts(header.version, header.sample_rate, header.f0)
+            self._known = {key: kept for key, kept in self._known.items() if key[0] != stamp[0]} | {stamp: facts}
+        return self._known[stamp]
 
-    def _not_found(self, name: str, names: Sequence[str]) -> UnknownNameError:
-        listed = ", ".join(names[:_NAMES_SHOWN]) + f" and {len(names) - _NAMES_SHOWN} more" * (
-            len(names) > _NAMES_SHOWN
-        )
-        there = (
-            f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
-        )
-        return UnknownNameError(
-            f"Voice model not found: '{shown(name)}'.{nearest_name(name, names)} {there}",
-            code="voice_not_found",
-            details={"voice": shown(name), "valid": list(names[:_NAMES_SHOWN])},
-        )
+
+def _row(voice: Voice) -> dict[str, Any]:
+    return {
+        "name": voice.name,
+        "version": voice.version,
+        "sample_rate": voice.sample_rate,
+        "f0": voice.f0,
+        "has_index": voice.index is not None,
+        "size": voice.size,
+        "available": "local",
+    }
+
+
+def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
+    more = len(names) - _NAMES_SHOWN
+    listed = ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
+    return UnknownNameError(
+        f"Voice model not found: '{shown(name)}'.{nearest_name(name, names)} {there}",
+        code="voice_not_found",
+        details={"voice": shown(name), "valid": list(names[:_NAMES_SHOWN])},
+    )
 
 
 def indexes_in(paths: Sequence[Path]) -> tuple[Path, ...]:

@@ -68,8 +68,8 @@ class PitchFamily:
         return method.name
 
     def memory_bytes(self, name: str) -> int:
-        """The weights and some room for activations, of which the windows bound the size."""
-        return CATALOG[name].size and CATALOG[name].size + 300_000_000
+        """The weights, in float32."""
+        return CATALOG[name].size
 
     def load(self, name: str, *, device: str) -> Tracker:
         """The tracker, on `device` (harvest and pm always work on the CPU)."""

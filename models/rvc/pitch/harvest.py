@@ -1,6 +1,9 @@
-"""f0 by WORLD's Harvest, refined by StoneMask, in overlapping windows. On the CPU."""
+"""f0 by WORLD's Harvest, refined by StoneMask, in overlapping windows, several at once. On the CPU."""
 
 from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyworld
@@ -10,6 +13,7 @@ from models.rvc.pitch.tracker import Curve, Progress, Waveform, num_frames, wind
 
 WINDOW = 3000  # frames
 CONTEXT = 200
+_MAX_THREADS = 8
 _FRAME_PERIOD_MS = 1000 * HOP_LENGTH / SAMPLE_RATE
 _SMOOTHING_FROM = 3  # RVC's filter_radius: from here on a median of three, whatever the number
 
@@ -32,10 +36,15 @@ class Harvest:
         f0 = np.zeros(count, np.float32)
         if count == 0:
             return f0
-        for window in windows(count, longest=self._window, context=CONTEXT):
-            samples = waveform[window.start * HOP_LENGTH : window.stop * HOP_LENGTH]
-            f0[window.kept] = _harvest(samples)[window.inside]
-            progress(window.keep_stop / count)
+        plan = list(windows(count, longest=self._window, context=CONTEXT))
+        pool = ThreadPoolExecutor(min(len(plan), os.cpu_count() or 1, _MAX_THREADS))  # WORLD works without the GIL
+        try:
+            pieces = (waveform[window.start * HOP_LENGTH : window.stop * HOP_LENGTH] for window in plan)
+            for window, found in zip(plan, pool.map(_harvest, pieces), strict=True):
+                f0[window.kept] = found[window.inside]
+                progress(window.keep_stop / count)
+        finally:
+            pool.shutdown(cancel_futures=True)
         return median_of_three(f0) if filter_radius >= _SMOOTHING_FROM else f0
 
 

@@ -24,8 +24,8 @@ CENTS_PER_BIN = 20
 REACH = 4  # bins on either side of the highest that take part in the mean
 
 WINDOW = 8192  # frames: what a file of up to 82 s is computed in at once
-# Frames at a window's ends that its neighbours decide on. The U-Net sees about 1600 to either side and the GRU all; on
-# random weights with a slow GRU, f0 then is that of the whole file within 1e-4 Hz (with 768 within 6 Hz).
+# Frames at a window's ends that its neighbours decide on. The U-Net sees about 1600 to either side, the GRU the whole
+# file. On random weights with a slow GRU, f0 then is that of the whole file within 1e-4 Hz (with 768 within 6 Hz).
 CONTEXT = 1024
 BATCH = {"cpu": 1, "cuda": 4}
 

@@ -1,0 +1,245 @@
+"""Adds a voice to the folder of voices: written beside it, checked by our readers, then put in place in one step.
+
+Whatever goes wrong, nothing is left behind. Files come from whoever may send requests, so nothing in them is trusted.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final
+
+from errors import InvalidRequestError, ModelError, shown
+from models.rvc.archive import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpacked
+from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
+from models.rvc.config import PHONE_WIDTHS
+from models.rvc.index import check_index
+from models.rvc.voices import Voices, indexes_in
+
+MAX_ENTRIES: Final = 1000
+MAX_INDEX_BYTES: Final = 2 << 30
+MAX_RATIO: Final = 100  # weights hardly compress at all
+_NAME: Final = re.compile(r"[\w .()-]{1,64}")
+_MAX_NAME_BYTES: Final = 200
+_ARCHIVES: Final = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+_STAGING: Final = ".adding-"
+_ABANDONED_S: Final = 24 * 3600.0
+_CHUNK_BYTES: Final = 1 << 20
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+Check = Callable[[], None]
+Pieces = Iterable[bytes]
+
+
+def check_new_name(voices: Voices, name: str, *, replace: bool) -> None:
+    """Refuses a name that no voice may have, or that one has already.
+
+    Raises:
+        InvalidRequestError: `invalid_voice_name`, `voice_exists`.
+    """
+    plain = _NAME.fullmatch(name) and not name.startswith(".") and name == name.strip() and name.lower() != "__macosx"
+    if not plain or len(name.encode()) > _MAX_NAME_BYTES:
+        raise InvalidRequestError(
+            f"'{shown(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', '(', ')', "
+            "with no dot in front and no blank at either end.",
+            code="invalid_voice_name",
+        )
+    if not replace and name in voices.names():
+        raise _exists(name)
+
+
+def install(  # noqa: PLR0913  (all but two by keyword)
+    voices: Voices,
+    name: str,
+    *,
+    checkpoint: BinaryIO,
+    index: BinaryIO | None = None,
+    replace: bool = False,
+    check: Check = lambda: None,
+) -> None:
+    """Adds the voice `name`.
+
+    Args:
+        checkpoint: the `.pth`; `index`: the `.index` that belongs to it.
+        replace: take the place of a voice of that name.
+        check: called at every piece; what it raises ends the work.
+
+    Raises:
+        InvalidRequestError: as `check_new_name`.
+        ModelError: a file is not what it should be, or the folder cannot be written to.
+    """
+    parts = {".pth": _chunks(checkpoint, VOICE_LIMITS.max_bytes)}
+    if index is not None:
+        parts[".index"] = _chunks(index, MAX_INDEX_BYTES)
+    _install(voices, name, parts, replace=replace, check=check)
+
+
+def install_archive(
+    voices: Voices, name: str, archive: BinaryIO, *, replace: bool = False, check: Check = lambda: None
+) -> None:
+    """As `install`, from a zip with one `.pth` and at most one `.index`, in whatever folder of it.
+
+    Raises:
+        ModelError: also `invalid_archive`.
+    """
+    try:
+        entries = _chosen(read_directory(archive, max_entries=MAX_ENTRIES))
+        parts = {suffix: unpacked(archive, entry) for suffix, entry in entries.items()}
+        _install(voices, name, parts, replace=replace, check=check)
+    except ArchiveError as error:
+        raise ModelError(
+            f"The archive cannot be used: {error}. Send a plain zip with one .pth and at most one .index.",
+            code="invalid_archive",
+        ) from error
+
+
+def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, replace: bool, check: Check) -> None:
+    check_new_name(voices, name, replace=replace)
+    if (home := voices.home) is None:
+        raise ModelError("There is no folder for voices. Make one and set RVC_MODELS_DIR.", code="no_voice_folder")
+    try:
+        with _staging(home) as staging:
+            new = staging / "new"
+            new.mkdir()
+            for suffix, pieces in parts.items():
+                _write(new / f"{name}{suffix}", pieces, check)
+            _demand_sound(new, name)
+            check()
+            _put(new, home / name, name=name, replace=replace)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise ModelError(
+            f"The voice could not be written: {'the disk is full' if full else 'its folder cannot be written to'}.",
+            code="disk_full" if full else "voice_folder_read_only",
+        ) from error
+
+
+def _demand_sound(folder: Path, name: str) -> None:
+    header = check_checkpoint(folder / f"{name}.pth")
+    if (index := folder / f"{name}.index").exists():
+        check_index(index, width=PHONE_WIDTHS[header.version])
+
+
+def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
+    total = 0
+    while chunk := file.read(_CHUNK_BYTES):
+        total += len(chunk)
+        if total > most:
+            raise ModelError(f"A voice's file may have at most {most >> 20} MB.", code="voice_too_large")
+        yield chunk
+
+
+def _chosen(entries: list[Entry]) -> dict[str, Entry]:
+    """The checkpoint and the index in an archive; `ArchiveError` where it holds what no voice's archive should."""
+    files = {PurePosixPath(entry.name.replace("\\", "/")): entry for entry in entries}
+    for path, entry in files.items():
+        _demand_harmless(path, entry)
+    shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _left_over(path)]
+    if nested := [path for path in shown_files if path.suffix.lower() in _ARCHIVES]:
+        raise ArchiveError(f"it holds another archive, '{shown(nested[0].name)}'")
+    checkpoints = [path for path in shown_files if path.suffix.lower() == ".pth"]
+    indexes = indexes_in([Path(path) for path in shown_files if path.suffix.lower() == ".index"])
+    if len(checkpoints) != 1 or len(indexes) > 1:
+        raise ArchiveError(f"it holds {len(checkpoints)} .pth and {len(indexes)} .index files")
+    chosen = {".pth": files[checkpoints[0]]}
+    if indexes:
+        chosen[".index"] = files[PurePosixPath(indexes[0])]
+    for suffix, most in ((".pth", VOICE_LIMITS.max_bytes), (".index", MAX_INDEX_BYTES)):
+        if suffix in chosen:
+            _demand_plausible(chosen[suffix], most)
+    return chosen
+
+
+def _demand_harmless(path: PurePosixPath, entry: Entry) -> None:
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise ArchiveError("it holds a file whose name leads out of it")
+    kind = stat.S_IFMT(entry.mode)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise ArchiveError("it holds a link or a device")
+    if entry.encrypted:
+        raise ArchiveError("it is encrypted")
+
+
+def _demand_plausible(entry: Entry, most: int) -> None:
+    if entry.method not in (STORED, DEFLATED):
+        raise ArchiveError("it is compressed in a way that is not read")
+    if entry.size > most or entry.size > MAX_RATIO * entry.packed_size:
+        raise ArchiveError("it would unpack to more than a voice can have")
+
+
+def _left_over(path: PurePosixPath) -> bool:
+    """What desktop systems add to archives."""
+    return "__macosx" in (part.lower() for part in path.parts) or path.name.startswith(".")
+
+
+@contextmanager
+def _staging(home: Path) -> Iterator[Path]:
+    """A folder beside the voices, hidden from the search for them, which is gone afterwards with all that is in it."""
+    home.mkdir(exist_ok=True)
+    for old in home.glob(f"{_STAGING}*"):
+        if time.time() - old.lstat().st_mtime > _ABANDONED_S:  # a worker was killed at it
+            shutil.rmtree(old, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=home))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(path: Path, pieces: Pieces, check: Check) -> None:
+    with path.open("xb") as file:
+        for piece in pieces:
+            check()
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put(new: Path, target: Path, *, name: str, replace: bool) -> None:
+    """Renames `new` to `target`; the voice that is there changes places with it, or is an error."""
+    try:
+        os.rename(new, target)  # an empty folder gives way, a voice does not
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if not replace:
+            raise _exists(name) from error
+        if not _exchange(new, target):
+            _exchange_in_steps(new, target)
+
+
+def _exchange(new: Path, target: Path) -> bool:
+    """In one step, by Linux's renameat2; False where the system or the file system has not got it."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return int(rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)) == 0
+
+
+def _exchange_in_steps(new: Path, target: Path) -> None:
+    """In two; between them, for a moment, there is no voice. Undone where the second fails."""
+    old = new.with_name("old")
+    os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+
+
+def _exists(name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"There is a voice called '{shown(name)}' already. Choose another name, or set 'replace' to true.",
+        code="voice_exists",
+    )
