@@ -17,10 +17,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 
 from errors import CancelledError, InvalidRequestError, ModelError, RequestError, SourceError
 from models import Models, registry
 from models.rvc import Voices, install
+from models.rvc.archive import ArchiveError, Entry
 from operations._dispatch import answer
 from operations._models import models_for
 from tests import rvc_files
@@ -113,6 +117,7 @@ def test_a_voice_comes_from_a_zip(
         "__MACOSX/Alice/._Alice_e200.pth": b"left over",
         "Alice/.DS_Store": b"left over",
         "Alice/empty/": b"",
+        "./": b"",
     }
     if index:
         files |= {"Alice/added_IVF.index": made["v2.index"], "Alice/trained_IVF.index": b"not searched"}
@@ -243,6 +248,7 @@ def bad_archives(made: Mapping[str, bytes]) -> dict[str, tuple[bytes, str]]:
         "no checkpoint": (zipped({"a.index": made["v2.index"]}), "0 .pth and 1 .index"),
         "two checkpoints": (zipped({"a.pth": voice, "b.pth": voice}), "2 .pth"),
         "two indexes": (zipped({"a.pth": voice, "a.index": b"", "b.index": b""}), "2 .index"),
+        "the same twice": (zipped({"a.pth": voice, "./a.pth": voice}), "same name"),
         "slip": (zipped({"../../model.pth": voice}), "leads out"),
         "slip with backslashes": (zipped({"..\\model.pth": voice}), "leads out"),
         "slip of another file": (zipped({"a.pth": voice, "x/../../y.txt": b""}), "leads out"),
@@ -272,6 +278,22 @@ def test_an_archive_that_is_no_voice_or_a_trap_is_refused(
     error = refusal(models, name="alice", archive=text(data))
     assert told in error.message and error.error_code == "invalid_archive"
     assert list(folder.iterdir()) == []
+
+
+PARTS = ["a", "..", ".", "", "__MACOSX", "C:", "x.pth", "y.index", "z.zip"]
+NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4)
+
+
+@effort(max_examples=200, deadline=None)
+@given(st.lists(NAMES.map("/".join) | NAMES.map("\\".join) | st.text(min_size=1, max_size=9), max_size=4, unique=True))
+def test_any_names_in_an_archive_are_taken_or_refused(names: list[str]) -> None:
+    entries = [Entry(name, 0, 10, 10, 0, 0, 0, 0, encrypted=False) for name in names]
+    try:
+        chosen = install._chosen(entries)
+    except ArchiveError as error:
+        assert str(error)
+    else:
+        assert ".pth" in chosen[".pth"].name
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from errors import ModelError
 from models.rvc.archive import ArchiveError, read_directory
-from models.rvc.checkpoint import check_checkpoint, read_checkpoint, read_header
+from models.rvc.checkpoint import check_checkpoint, read_checkpoint, read_header, read_tensors
 from models.rvc.pickles import PickleError, StorageRef, TensorRef, load
 from tests import rvc_files
 from tests.processes import environment
@@ -368,6 +368,23 @@ def test_a_valid_file_with_bytes_changed_is_read_or_refused(mutant: Path, data: 
         read_checkpoint(mutant)
     except ModelError as error:
         assert error.message and str(mutant.parent) not in error.message
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=3))
+def test_a_file_of_other_weights_with_bytes_changed_is_read_or_refused(
+    mutant: Path, places: list[tuple[int, int]]
+) -> None:
+    file = io.BytesIO()
+    torch.save({"model": {"a": torch.zeros(3), "b": torch.ones(2, 2).half()}, "cfg": [Shell]}, file)
+    changed = bytearray(file.getvalue())
+    for at, value in places:
+        changed[at % len(changed)] = value
+    mutant.write_bytes(bytes(changed))
+    try:
+        assert read_tensors(mutant)
+    except ModelError as error:
+        assert error.message
 
 
 @settings(max_examples=200, deadline=None)

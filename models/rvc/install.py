@@ -142,6 +142,8 @@ def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
 def _chosen(entries: list[Entry]) -> dict[str, Entry]:
     """The checkpoint and the index in an archive; `ArchiveError` where it holds what no voice's archive should."""
     files = {PurePosixPath(entry.name.replace("\\", "/")): entry for entry in entries}
+    if len(files) != len(entries):
+        raise ArchiveError("it holds two files of the same name")
     for path, entry in files.items():
         _demand_harmless(path, entry)
     shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _left_over(path)]
@@ -161,7 +163,7 @@ def _chosen(entries: list[Entry]) -> dict[str, Entry]:
 
 
 def _demand_harmless(path: PurePosixPath, entry: Entry) -> None:
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
         raise ArchiveError("it holds a file whose name leads out of it")
     kind = stat.S_IFMT(entry.mode)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
