@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 from pydantic import Field
 
+from errors import ModelError
 from models import Models
 from models.rvc import RvcFamily
 from operations._params import FileField
@@ -15,6 +15,7 @@ from worker.job import Job
 from worker.reply import Reply
 
 FAMILY = "rvc"
+NOT_BUILT_IN = "it knows no voices"
 OPTIONAL = True
 
 
@@ -38,7 +39,8 @@ class Params(BaseParams):
 
 def status(models: Models) -> str:
     """`ready`, or how to allow it."""
-    return _family(models).upload_status() if FAMILY in models.families else "not built in"
+    family = models.families.get(FAMILY)
+    return family.upload_status() if isinstance(family, RvcFamily) else NOT_BUILT_IN
 
 
 def admit(params: Params, models: Models) -> None:
@@ -65,4 +67,7 @@ def run(params: Params, job: Job, models: Models) -> Reply:
 
 
 def _family(models: Models) -> RvcFamily:
-    return cast(RvcFamily, models.families[FAMILY])
+    family = models.families.get(FAMILY)
+    if not isinstance(family, RvcFamily):
+        raise ModelError(f"Voices cannot be added to this worker: {NOT_BUILT_IN}.", code="voice_upload_off")
+    return family
