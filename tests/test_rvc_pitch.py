@@ -85,7 +85,7 @@ def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
     assert not np.array_equal(curves[0], curves[1])
 
 
-@pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm"])
+@pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"])
 def test_silence_has_no_pitch(load: Callable[[str], Tracker], method: str) -> None:
     assert not track(load(method), np.zeros(16_000, np.float32)).any()
 
@@ -239,7 +239,7 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
     with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
         family.resolve(None)
     assert caught.value.error_code == "f0_method_unavailable"
-    assert "rmvpe.pt" in family.status()
+    assert family.status() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
     rows = {row["name"]: row["available"] for row in family.rows()}
     assert rows["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
     assert {rows[method] for method in METHODS if method != "rmvpe"} == {"local"}
