@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from errors import CancelledError, ModelError, UnknownNameError
 from models.musicgen.weights import Weights
@@ -114,6 +115,25 @@ def test_there_is_a_frame_every_160_samples_however_short_the_sound(
     assert f0.dtype == np.float32
     assert np.all(np.isfinite(f0))
     assert np.all(f0 >= 0)
+
+
+@given(st.integers(0, 1400), st.integers(1, 512))
+@example(500, 512)
+@settings(max_examples=40, deadline=None)
+def test_mangio_crepe_takes_a_hop_longer_than_the_sound(samples: int, hop_length: int) -> None:
+    tracker = MangioCrepe(SilentNetwork())
+    assert tracker.track(
+        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=ignore_progress
+    ).shape == (samples // 160,)
+
+
+class SilentNetwork:
+    """Says the same of every frame."""
+
+    memory_bytes = 0
+
+    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+        return np.full((len(frames), 360), 0.5, np.float32)
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
