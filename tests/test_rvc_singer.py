@@ -92,8 +92,8 @@ def converted(
 ) -> FloatArray:
     parts = list(singer.convert(heard, f0, encoder, chosen, unheard))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
-    whole: FloatArray = np.concatenate(parts, axis=1)[0]
-    return whole
+    whole = np.concatenate(parts, axis=1, dtype=np.float32)
+    return whole.reshape(-1)
 
 
 def vocal(seconds: float, seed: int = 0) -> FloatArray:

@@ -18,7 +18,7 @@ from errors import ModelError
 
 _SLOPE: Final = 0.1
 _LAST_SLOPE: Final = 0.01
-_TILE_BYTES: Final = 2 << 20  # of a stage's result: what two cores hold in their own caches
+_TILE_BYTES: Final = 5 << 20  # of a stage's result: about what a processor's caches hold of it and of two more
 
 
 class Decoder(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from errors import ModelError
 from models.device import cpu_multiplies_bfloat16
+from models.rvc.hubert_parts import FrontEnd, run_layer
 
 SAMPLE_RATE: Final = 16_000
 STRIDE: Final = 320
@@ -60,10 +61,10 @@ class ContentEncoder:
         self.dtype = precision or _fastest(self.device)
         self._projection = _final_projection(state)
         self._model = _build(state)
+        self._model.feature_extractor = FrontEnd(self._model.feature_extractor, self.dtype)
         for module in (self._model, self._projection):
             if module is not None:
                 module.eval().requires_grad_(False).to(self.device)
-        self._model.feature_extractor.conv_layers[1:].to(self.dtype)
         self._model.encoder.to(self.dtype)
 
     @property
@@ -100,13 +101,10 @@ class ContentEncoder:
 
     def _hidden(self, batch: Tensor, layers: int) -> Tensor:
         model = self._model
-        hidden: Tensor = model.feature_extractor.conv_layers[0](batch[:, None]).to(self.dtype)
-        for conv in model.feature_extractor.conv_layers[1:]:
-            hidden = conv(hidden)
-        hidden = model.feature_projection(hidden.transpose(1, 2).float()).to(self.dtype)
+        hidden: Tensor = model.feature_projection(model.feature_extractor(batch).float()).to(self.dtype)
         hidden = model.encoder.layer_norm(hidden + model.encoder.pos_conv_embed(hidden))
         for layer in model.encoder.layers[:layers]:
-            hidden = layer(hidden, attention_mask=None)
+            hidden = run_layer(layer, hidden)
         return hidden.float()
 
 
