@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from errors import CancelledError, ModelError, UnknownNameError
 from models.musicgen.weights import Weights
@@ -85,7 +86,7 @@ def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
     assert not np.array_equal(curves[0], curves[1])
 
 
-@pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm"])
+@pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"])
 def test_silence_has_no_pitch(load: Callable[[str], Tracker], method: str) -> None:
     assert not track(load(method), np.zeros(16_000, np.float32)).any()
 
@@ -114,6 +115,25 @@ def test_there_is_a_frame_every_160_samples_however_short_the_sound(
     assert f0.dtype == np.float32
     assert np.all(np.isfinite(f0))
     assert np.all(f0 >= 0)
+
+
+@given(st.integers(0, 1400), st.integers(1, 512))
+@example(500, 512)
+@settings(max_examples=40, deadline=None)
+def test_mangio_crepe_takes_a_hop_longer_than_the_sound(samples: int, hop_length: int) -> None:
+    tracker = MangioCrepe(SilentNetwork())
+    assert tracker.track(
+        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=ignore_progress
+    ).shape == (samples // 160,)
+
+
+class SilentNetwork:
+    """Says the same of every frame."""
+
+    memory_bytes = 0
+
+    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+        return np.full((len(frames), 360), 0.5, np.float32)
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
@@ -239,7 +259,7 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
     with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
         family.resolve(None)
     assert caught.value.error_code == "f0_method_unavailable"
-    assert "rmvpe.pt" in family.status()
+    assert family.status() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
     rows = {row["name"]: row["available"] for row in family.rows()}
     assert rows["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
     assert {rows[method] for method in METHODS if method != "rmvpe"} == {"local"}

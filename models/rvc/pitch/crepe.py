@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,16 @@ REACH = 4  # bins on either side of the path that take part in the mean
 _LOWEST = int((1200 * np.log2(F0_MIN / 10) - CENTS_OF_BIN_0) / CENTS_PER_BIN)
 _BEYOND = int(np.ceil((1200 * np.log2(F0_MAX / 10) - CENTS_OF_BIN_0) / CENTS_PER_BIN))
 _FRAMES_AT_ONCE = {"cpu": 64, "cuda": 512}  # of the full network one frame takes a megabyte in the first layer
+
+
+class PitchNetwork(Protocol):
+    """What the trackers ask of a network."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+    def probabilities(self, frames: Tensor) -> NDArray[np.float32]:
+        """Of 360 bins, `[B, 360]`, for frames `[B, 1024]`."""
 
 
 class CrepeNetwork:
@@ -113,7 +123,7 @@ class Estimate:
 class Crepe:
     """CREPE as RVC uses it: blocks of 512 frames, periodicity through a median of 3, f0 through a mean of 3."""
 
-    def __init__(self, network: CrepeNetwork) -> None:
+    def __init__(self, network: PitchNetwork) -> None:
         self._network = network
         self.memory_bytes = network.memory_bytes
 
@@ -136,7 +146,7 @@ class MangioCrepe:
     normalisation undoes, and stretches its curve by up to one hop over the file, which we do not.
     """
 
-    def __init__(self, network: CrepeNetwork) -> None:
+    def __init__(self, network: PitchNetwork) -> None:
         self._network = network
         self.memory_bytes = network.memory_bytes
 
@@ -149,10 +159,11 @@ class MangioCrepe:
         found = estimate(self._network, waveform, hop_length=hop_length, block=2 * hop_length, progress=progress)
         times = np.arange(count) * HOP_LENGTH / hop_length
         f0 = np.interp(times, np.arange(len(found.f0)), found.f0)
-        return np.where(found.sounding[np.rint(times).astype(int)], f0, 0).astype(np.float32)
+        nearest = np.minimum(np.rint(times).astype(int), len(found.f0) - 1)
+        return np.where(found.sounding[nearest], f0, 0).astype(np.float32)
 
 
-def estimate(network: CrepeNetwork, waveform: Waveform, *, hop_length: int, block: int, progress: Progress) -> Estimate:
+def estimate(network: PitchNetwork, waveform: Waveform, *, hop_length: int, block: int, progress: Progress) -> Estimate:
     """CREPE's answer at every `hop_length` samples from sample 0 on, `1 + T // hop_length` frames.
 
     Each bin of the smoothed path is refined to the mean of the bins around it, weighted by their probabilities.
@@ -174,7 +185,7 @@ def _frames(waveform: Waveform, start: int, stop: int, hop_length: int) -> Tenso
     return torch.from_numpy(np.ascontiguousarray(samples)).unfold(0, FRAME_LENGTH, hop_length)
 
 
-def _block(network: CrepeNetwork, frames: Tensor) -> Iterator[NDArray[np.float32]]:
+def _block(network: PitchNetwork, frames: Tensor) -> Iterator[NDArray[np.float32]]:
     """f0, periodicity and whether there is sound, of frames that are smoothed together."""
     probabilities = network.probabilities(frames)
     path = _LOWEST + best_path(probabilities[:, _LOWEST:_BEYOND])

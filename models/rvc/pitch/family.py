@@ -46,8 +46,9 @@ class PitchFamily:
         ]
 
     def status(self) -> str:
-        """`ready`, or what the default method lacks."""
-        return self._lack(CATALOG[DEFAULT_METHOD]) or "ready"
+        """`ready`, and what the default method lacks, if anything."""
+        lack = self._lack(CATALOG[DEFAULT_METHOD])
+        return f"ready but for {DEFAULT_METHOD}: {lack}" if lack else "ready"
 
     def search_paths(self) -> list[str]:
         """The folders that are looked at, in order."""

@@ -58,18 +58,18 @@ class Fcpe:
     def _normalizer(self, waveform: Waveform, count: int, progress: Progress) -> Callable[[Tensor], Tensor]:
         """The group norm after the first convolution, with the statistics of the whole file."""
         convolution, norm = self.network.input_stack[0], self.network.input_stack[1]
-        total = torch.zeros(2, norm.num_groups, dtype=torch.float64, device=self.device)
+        total = torch.zeros(2, norm.num_groups, dtype=torch.float64)
         for window in windows(count, longest=self._window, context=1):
             mel = self._mel.frames(waveform, window.start, window.stop)[None]
-            groups = convolution(mel)[0, :, window.inside].reshape(norm.num_groups, -1).double()
-            total += torch.stack((groups.sum(1), groups.square().sum(1)))
+            groups = convolution(mel)[0, :, window.inside].reshape(norm.num_groups, -1)
+            total += torch.stack((groups.sum(1), groups.square().sum(1))).cpu()
             progress(window.keep_stop / count)
-        mean, power = total / (count * norm.num_channels // norm.num_groups)
-        factor = (power - mean.square() + norm.eps).rsqrt()
         each = norm.num_channels // norm.num_groups
-        scale = (norm.weight * factor.float().repeat_interleave(each))[:, None]
-        shift = (norm.bias - norm.weight * (mean * factor).float().repeat_interleave(each))[:, None]
-        return lambda x: x * scale + shift
+        mean, power = total / (count * each)
+        factor = (power - mean.square() + norm.eps).rsqrt()
+        factors, means = torch.stack((factor, mean * factor)).float().to(self.device).repeat_interleave(each, dim=1)
+        scale, shift = norm.weight * factors, norm.bias - norm.weight * means
+        return lambda x: x * scale[:, None] + shift[:, None]
 
     def _f0(self, mel: Tensor, normalize: Callable[[Tensor], Tensor]) -> Curve:
         """`[T]` Hz for a window's log-mel `[1, 128, T]`."""
