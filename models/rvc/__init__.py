@@ -1,8 +1,6 @@
 """RVC: a voice in the place of another. Light: torch comes when a voice is loaded."""
 
 from models.rvc.family import RvcFamily
-from models.rvc.hubert_family import HubertFamily
-from models.rvc.pitch import METHODS, PitchFamily
 from models.rvc.voices import Voices
 
-__all__ = ["METHODS", "HubertFamily", "PitchFamily", "RvcFamily", "Voices"]
+__all__ = ["RvcFamily", "Voices"]
