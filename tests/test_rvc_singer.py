@@ -92,8 +92,7 @@ def converted(
 ) -> FloatArray:
     parts = list(singer.convert(heard, f0, encoder, chosen, unheard))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
-    whole = np.concatenate(parts, axis=1, dtype=np.float32)
-    return whole.reshape(-1)
+    return np.concatenate(parts, axis=None)
 
 
 def vocal(seconds: float, seed: int = 0) -> FloatArray:
@@ -326,6 +325,22 @@ def test_what_progress_raises_ends_the_work() -> None:
 
     with pytest.raises(TimeoutError):
         list(stub().convert(heard_as(vocal(1)), None, Echo(), PLAIN, stop))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_sings_in_half_precision_what_a_processor_sings_and_repeats_itself(loaded: Loaded) -> None:
+    checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
+    encoder = ContentEncoder(read_fairseq(loaded.hubert), device="cuda")
+    singer = load_singer(checkpoint, None, device="cuda")
+    heard, f0 = hear(Audio(vocal(3)[None], 16_000), unheard), melody(300)
+    first, second = (converted(singer, heard, encoder, PLAIN, f0) for _ in range(2))
+    assert first.tobytes() == second.tobytes() and len(first) == 3 * RATE
+    exact, half = load_singer(checkpoint, None, device="cpu", precision="float32")._network, singer._network
+    latent, source = torch.randn(1, loaded.inter_channels, 80), 0.1 * torch.randn(1, 80 * HOP)
+    with torch.inference_mode():
+        wanted, got = exact.decode(latent, source), half.decode(latent.cuda(), source.cuda()).cpu()
+    assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 30
 
 
 # Pitch and formants.
