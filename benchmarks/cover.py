@@ -143,12 +143,12 @@ def _whole(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     for number in range(options.runs + 1):
         started = clock()
         timings = run()
-        stages.append(timings | {"total": clock() - started})
-        print(f"run {number or 'to warm up'} {stages[-1]['total']:9.3f} s", flush=True)
+        stages.append(timings | {options.clock: clock() - started})
+        print(f"run {number or 'to warm up'} {stages[-1][options.clock]:9.3f} s", flush=True)
     medians = {stage: statistics.median(run[stage] for run in stages[1:]) for stage in stages[0]}
     _print_table({"ours": medians}, options.seconds)
     on_target = options.device == "cuda" and options.seconds == GPU_SECONDS
-    total = medians["total"]
+    total = medians[options.clock]
     return {
         "name": "cover from stems",
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {options.threads} threads",
@@ -163,7 +163,7 @@ def _whole(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _worker(case: Case, options: argparse.Namespace) -> Callable[[], dict[str, float]]:
-    """Runs a job; returns the reply's timings, which are wall-clock."""
+    """Runs a job; returns the reply's timings, which are seconds of wall-clock whatever `--clock` says."""
     instrumental = case.vocal.with_name("instrumental.flac")
     write_song(instrumental, options.seconds)
     settings = Settings(models_dir=case.models, rvc_models_dir=case.voices, inline_budget_bytes=1 << 30)
@@ -179,7 +179,7 @@ def _worker(case: Case, options: argparse.Namespace) -> Callable[[], dict[str, f
 
     def run() -> dict[str, float]:
         timings = answer(job, settings=settings, models=models)["timings"]
-        return {stage.removesuffix("_s"): seconds for stage, seconds in timings.items() if stage != "total_s"}
+        return {stage.removesuffix("_s"): seconds for stage, seconds in timings.items()}
 
     return run
 
