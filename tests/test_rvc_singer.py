@@ -98,7 +98,8 @@ def converted(
 def vocal(seconds: float, seed: int = 0) -> FloatArray:
     t = np.arange(round(seconds * 16_000)) / 16_000
     tone = 0.4 * np.sin(2 * np.pi * (200 * t + 5 * np.sin(2 * t))) * (0.6 + 0.4 * np.sin(3 * t))
-    return (tone + 0.02 * np.random.default_rng(seed).standard_normal(len(t))).astype(np.float32)
+    breath = 0.02 * np.random.default_rng(seed).standard_normal(len(t))
+    return np.asarray(tone + breath, np.float32)
 
 
 def melody(frames: int) -> FloatArray:
