@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ CHECKPOINT = BUILD / "codec.pt"
 CODES = BUILD / "codes.npy"
 CLIP = SAMPLE_RATE
 WARM_UP = 250
+RISE_WEIGHT = 4.0
 FFT_SIZES = (2048, 512, 128)
 
 # The keys and meanings of audiocraft's own encodec solver config; only the sizes are small.
@@ -128,6 +130,31 @@ class SpectralLoss(nn.Module):
         return loss / len(FFT_SIZES)
 
 
+class RiseLoss(nn.Module):
+    """L1 between the rises of log mel bands from frame to frame: a held tone is to be steady, a beat sharp.
+
+    The bands and frames are those of onset detection by spectral flux, quiet bands included: what ripples there counts
+    as flutter, and is below what `SpectralLoss` looks at.
+    """
+
+    SIZE, HOP, BANDS, QUIETEST = 2048, 256, 128, 1e-5
+
+    def __init__(self) -> None:
+        super().__init__()
+        import librosa
+
+        mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=self.SIZE, n_mels=self.BANDS)
+        self.mel = nn.Parameter(torch.from_numpy(mel), requires_grad=False)
+        self.window = nn.Parameter(torch.hann_window(self.SIZE), requires_grad=False)
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Waveforms [B, 1, T] to a scalar, in nepers a frame."""
+        both = torch.cat([output, target]).squeeze(1)
+        spectrum = torch.stft(both, self.SIZE, self.HOP, window=self.window, return_complex=True)
+        power = self.mel @ (spectrum.real**2 + spectrum.imag**2)
+        return _halves((0.5 * torch.log(power + self.QUIETEST)).diff(dim=-1).relu())
+
+
 def _halves(both: torch.Tensor) -> torch.Tensor:
     output, target = both.chunk(2)
     return (output - target).abs().mean()
@@ -197,21 +224,24 @@ def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0)
     torch.save(model.state_dict(), CHECKPOINT)
 
 
-def finish_decoder(steps: int, rows: range, guesses: NDArray[np.uint16], *, seed: int, peak_lr: float = 5e-4) -> None:
+def finish_decoder(
+    steps: int, rows: Sequence[int], guesses: NDArray[np.uint16], *, seed: int, peak_lr: float = 5e-4
+) -> None:
     """Train the decoder alone, half on real codes and half on `guesses`, drawn by the language model for pieces `rows`.
 
     The codes stay what they are, so the language model stays valid; the decoder learns to smooth what it draws badly.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model, spectral = load().train(), SpectralLoss()
+    model, spectral, rise = load().train(), SpectralLoss(), RiseLoss()
     codes, audio = np.load(CODES), load_audio()
+    guessed_audio = np.stack([audio[row] for row in rows])
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
     assert len(rows) == len(guesses)
     start = time.monotonic()
     for step in range(steps):
         _set_lr(optimizer, step, steps)
-        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, audio[rows.start : rows.stop], 4, rng)
+        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, guessed_audio, 4, rng)
         clips = torch.cat([real[1], drawn[1]])
         with torch.no_grad():
             latent = model.quantizer.decode(torch.cat([real[0], drawn[0]]))
@@ -221,11 +251,12 @@ def finish_decoder(steps: int, rows: range, guesses: NDArray[np.uint16], *, seed
         mel = spectral(output, clips)
         optimizer.zero_grad()
         # A drawn code has no phase in common with the recording: only real ones are compared as waveforms.
-        (mel + 2 * (output - clips)[:4].abs().mean()).backward()
+        rises = rise(output, clips)
+        (mel + RISE_WEIGHT * rises + 2 * (output - clips)[:4].abs().mean()).backward()
         nn.utils.clip_grad_norm_(model.decoder.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            print(f"{step} {time.monotonic() - start:.0f}s spectral {mel:.4f}", flush=True)
+            print(f"{step} {time.monotonic() - start:.0f}s spectral {mel:.4f} rises {rises:.4f}", flush=True)
     torch.save(model.state_dict(), CHECKPOINT)
 
 

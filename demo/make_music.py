@@ -10,7 +10,7 @@ from demo import checkpoint, clock, codec, evaluate, lm, render
 from demo.captions import captions
 from demo.compose import compose, midi_bytes
 
-STEP_COUNTS = {"codec": 2400, "lm": 2000, "clock": 1900, "more": 1250, "finish": 1000}
+STEP_COUNTS = {"codec": 2400, "lm": 2000, "clock": 1900, "more": 1250, "bare": 200, "finish": 3000}
 PICTURE = Path(__file__).parent / "spectrograms.png"
 
 
@@ -34,16 +34,24 @@ def _codec(args: argparse.Namespace) -> None:
     codec.train(args.codec_steps)
 
 
-def _lm(args: argparse.Namespace) -> None:
+def _encode(_: argparse.Namespace) -> None:
     lm.encode_all()
+
+
+def _lm(args: argparse.Namespace) -> None:
     lm.train(args.lm_steps)
     clock.graft(lm.T5_START, lm.T5_CLOCK)
     lm.train(args.clock_steps, lm.T5_CLOCK, peak_lr=1e-3, seed=1)
     lm.train(args.more_steps, lm.T5_CLOCK, peak_lr=8e-4, seed=2)
+    _bare(args)
+
+
+def _bare(args: argparse.Namespace) -> None:
+    lm.train_on_bare(args.bare_steps)
 
 
 def _finish(args: argparse.Namespace) -> None:
-    rows = range(160)
+    rows = lm.bare_and_others(each=80)
     codec.finish_decoder(args.finish_steps, rows, lm.guessed(lm.T5_CLOCK, rows), seed=1)
 
 
@@ -58,13 +66,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _all(args: argparse.Namespace) -> None:
-    for step in (_render, _codec, _lm, _finish, _export, _evaluate):
+    for step in (_render, _codec, _encode, _lm, _finish, _export, _evaluate):
         step(args)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compose": _compose, "captions": _captions, "render": _render, "codec": _codec, "lm": _lm,
-    "finish": _finish, "export": _export,
+    "encode": _encode, "bare": _bare, "finish": _finish, "export": _export,
     "evaluate": _evaluate, "all": _all,
 }  # fmt: skip
 
