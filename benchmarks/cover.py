@@ -198,7 +198,8 @@ def _medians(sides: Mapping[str, Side], runs: int) -> dict[str, dict[str, float]
 
 
 def _print_table(medians: Mapping[str, Mapping[str, float]], seconds: float) -> None:
-    stages = list(dict.fromkeys(stage for side in medians.values() for stage in side))
+    named = dict.fromkeys(stage for side in medians.values() for stage in side)
+    stages = sorted(named, key=lambda stage: ("rest", "total").index(stage) if stage in ("rest", "total") else -1)
     print(f"{'stage':12}" + "".join(f"{name:>12} {'x real time':>12}" for name in medians))
     for stage in stages:
         cells = (side.get(stage, 0.0) for side in medians.values())
