@@ -60,7 +60,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=GPU_SECONDS if on_gpu else 60.0, help="of the vocal")
     parser.add_argument("--runs", type=int, default=5 if on_gpu else 2, help="of each side, after one to warm up")
     parser.add_argument("--index-rows", type=int, default=INDEX_ROWS, help="vectors in the voice's index")
-    parser.add_argument("--retrieval", choices=("exact", "ivf"), default="exact", help="ours")
+    parser.add_argument("--retrieval", choices=("exact", "ivf"), default="ivf", help="ours")
     parser.add_argument("--sides", choices=("both", "ours", "reference"), default="both")
     parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

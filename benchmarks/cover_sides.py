@@ -39,7 +39,7 @@ class Case:
     voices: Path
     vocal: Path
     device: str
-    retrieval: Literal["exact", "ivf"] = "exact"
+    retrieval: Literal["exact", "ivf"] = "ivf"
 
 
 def reference_side(case: Case, clock: Clock) -> Side:

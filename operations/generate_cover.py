@@ -55,7 +55,9 @@ class Params(AudioOutParams):
     pitch_adjust: float = Field(0.0, ge=-12, le=12, description="semitones, the vocal alone; 12 is an octave up")
     pitch_change_all: float = Field(0.0, ge=-12, le=12, description="semitones, everything: another key")
     index_rate: float = Field(0.5, ge=0, le=1, description="how far the voice's index pulls the timbre towards it")
-    retrieval: Literal["exact", "ivf"] = Field("exact", description="how the index is searched; `ivf` as RVC does")
+    retrieval: Literal["exact", "ivf"] = Field(
+        "ivf", description="how the index is searched: `ivf` as RVC does, `exact` finds the nearest of all, slower"
+    )
     filter_radius: Int = Field(3, ge=0, le=7, description="`harvest`: median filter of the pitch from 3 on")
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="0: loudness follows the vocal, 1: the voice's own")
     protect: float = Field(0.33, ge=0, le=0.5, description="of consonants and breath from the index; 0.5: none")

@@ -28,4 +28,4 @@ class Conversion:
     filter_radius: int = 3
     formant_shift: float = 0.0
     seed: int = 0
-    retrieval: Literal["exact", "ivf"] = "exact"
+    retrieval: Literal["exact", "ivf"] = "ivf"
