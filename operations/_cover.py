@@ -144,6 +144,7 @@ class Cover:
             protect=params.protect,
             rms_mix_rate=params.rms_mix_rate,
             filter_radius=params.filter_radius,
+            fill_gaps=params.f0_fill_gaps,
             formant_shift=params.formant_shift,
             seed=params.seed,
             retrieval=params.retrieval,
@@ -151,7 +152,7 @@ class Cover:
 
     def _f0(self, waveform: Curve) -> Curve:
         """The pitch to sing, in Hz at 100 frames a second."""
-        from models.rvc.pitch.curve import autotune, fill_gaps, transpose
+        from models.rvc.pitch.curve import autotune, transpose
 
         params, progress = self.params, _share(self.job.progress, _HEARING, 1.0)
         hop_length, filter_radius = params.crepe_hop_length, params.filter_radius
@@ -161,7 +162,7 @@ class Cover:
             return cast(Curve, found)
 
         f0 = self.models.run("f0", cast(str, self.plan.tracker), track, check=self.job.check)
-        f0 = transpose(fill_gaps(f0) if params.f0_fill_gaps else f0, params.pitch_adjust + params.pitch_change_all)
+        f0 = transpose(f0, params.pitch_adjust + params.pitch_change_all)
         return autotune(f0, strength=params.autotune, key=params.autotune_key) if params.autotune else f0
 
     def _choir(self, parts: Parts, sung: Sung, rate: int) -> Sound | None:

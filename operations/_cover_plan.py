@@ -117,7 +117,6 @@ def _of_the_voice(params: Params, plan: Plan) -> Iterable[tuple[str, bool, str]]
     yield "index_rate", plan.has_index or not params.index_rate, f"because the voice '{plan.voice}' has no index"
     yield "retrieval", drawn, "without an index to search"
     yield "protect", drawn, "without an index, from which it protects"
-    yield "protect", not params.f0_fill_gaps, "with 'f0_fill_gaps', which leaves no unvoiced sounds to protect"
 
 
 def _of_the_mix(params: Params, plan: Plan) -> Iterable[tuple[str, bool, str]]:

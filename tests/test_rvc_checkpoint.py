@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import types
 import warnings
 from collections import OrderedDict
@@ -18,6 +16,7 @@ from errors import ModelError
 from models.rvc.checkpoint import check_checkpoint, expected_shapes, read_checkpoint, read_header, read_tensors
 from models.rvc.config import ConfigError, SynthesizerConfig, parse_config
 from tests import rvc_files
+from tests.tiny_rvc import network_modules
 
 # Published sizes: version, rate, spectrum, upsampling rates and kernels.
 SIZES = {
@@ -52,16 +51,9 @@ def published(size: str, **changes: Any) -> SynthesizerConfig:
 @pytest.fixture(scope="module")
 def networks() -> Iterator[types.ModuleType]:
     """rvc-python's networks, past its package's own import of fairseq."""
-    found = importlib.util.find_spec("rvc_python")
-    assert found is not None
-    before = {name for name in sys.modules if name.startswith("rvc_python")}
-    if not before:
-        package = types.ModuleType("rvc_python")
-        package.__path__ = list(found.submodule_search_locations or ())
-        sys.modules["rvc_python"] = package
-    with warnings.catch_warnings():
+    with network_modules() as modules, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield importlib.import_module("rvc_python.lib.infer_pack.models")
+        yield modules
 
 
 @pytest.mark.parametrize("f0", [True, False])

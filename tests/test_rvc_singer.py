@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -430,3 +430,17 @@ def test_seams_of_one_sound_leave_no_trace() -> None:
     parts = [sound[start : start + 220] for start in (0, 200, 400, 600, 780)][:4]
     made = np.concatenate(list(joined(iter(parts), 20)))
     np.testing.assert_allclose(made, sound[10:820], atol=1e-6)
+
+
+def test_a_pitch_drawn_through_gaps_sounds_there_and_leaves_consonants_protected(loaded: Loaded) -> None:
+    heard, f0 = heard_as(vocal(2.0)), melody(200)
+    assert (f0 == 0).any()
+
+    def sung(**changes: Any) -> FloatArray:
+        return converted(loaded.singer, heard, loaded.encoder, Conversion(index_rate=1.0, **changes), f0)
+
+    assert not np.array_equal(sung(fill_gaps=True, protect=0.0), sung(fill_gaps=True, protect=0.5))
+    tone = converted(stub(Repeater(sings_source=True)), heard, Echo(), replace(PLAIN, fill_gaps=True), f0)
+    rests = converted(stub(Repeater(sings_source=True)), heard, Echo(), PLAIN, f0)
+    gap = slice(100 * HOP, 129 * HOP)
+    assert np.std(tone[gap]) > 1.5 * np.std(rests[gap])

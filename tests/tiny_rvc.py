@@ -108,6 +108,7 @@ def bare_package(name: str) -> types.ModuleType:
     assert spec is not None and spec.submodule_search_locations, f"{name} is not installed"
     package = types.ModuleType(name)
     package.__path__ = list(spec.submodule_search_locations)
+    package.__spec__ = spec  # a family that asks whether it is installed meets it
     return package
 
 

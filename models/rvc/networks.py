@@ -148,7 +148,10 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.ModuleDict:
-    """rvc-python's modules for `config`, weight norm removed, without weights (on the meta device)."""
+    """rvc-python's modules for `config`, weight norm removed, with weights that mean nothing yet.
+
+    Not on the meta device: weight norm there imports a compiler, which takes longer than drawing the weights.
+    """
     models = import_network_module("lib.infer_pack.models")
     encoder = models.TextEncoder256 if width == CONTENT_WIDTH["v1"] else models.TextEncoder768
     generator = [
@@ -170,19 +173,18 @@ def build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.Mo
         0.0,
     ]
     gin = config.gin_channels
-    with torch.device("meta"):
-        decoder = (
-            models.GeneratorNSF(*generator, gin_channels=gin, sr=config.sample_rate, is_half=False)
-            if f0
-            else models.Generator(*generator, gin_channels=gin)
-        )
-        flow = models.ResidualCouplingBlock(config.inter_channels, config.hidden_channels, 5, 1, 3, gin_channels=gin)
-        parts = {
-            "enc_p": encoder(*text, f0=f0),
-            "flow": flow,
-            "dec": decoder,
-            "emb_g": nn.Embedding(config.n_speakers, gin),
-        }
+    decoder = (
+        models.GeneratorNSF(*generator, gin_channels=gin, sr=config.sample_rate, is_half=False)
+        if f0
+        else models.Generator(*generator, gin_channels=gin)
+    )
+    flow = models.ResidualCouplingBlock(config.inter_channels, config.hidden_channels, 5, 1, 3, gin_channels=gin)
+    parts = {
+        "enc_p": encoder(*text, f0=f0),
+        "flow": flow,
+        "dec": decoder,
+        "emb_g": nn.Embedding(config.n_speakers, gin),
+    }
     network = nn.ModuleDict(parts)
     for module in network.modules():
         if hasattr(module, "weight_g"):

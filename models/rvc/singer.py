@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, gcd
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from models.rvc.heard import Heard
 from models.rvc.levels import LoudnessMatch, gated, open_frames, source_curve
 from models.rvc.networks import Precision, Synthesizer
 from models.rvc.noise import NoiseGrid
-from models.rvc.pitch.curve import coarse, transpose
+from models.rvc.pitch.curve import coarse, fill_gaps, transpose
 from models.rvc.source import phases, sine
 from models.rvc.windows import CONTEXT, ENCODER_TAIL, FADE, FRAME, Windows, cut, joined, mirrored
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float], None]
 Curve = NDArray[np.float32]
+Number = TypeVar("Number", np.float32, np.bool_)
 
 _LONGEST_CORE: Final = 3000  # frames
 _WINDOWS_AT_ONCE: Final = {"cuda": 8}
@@ -76,6 +77,7 @@ class _Song:
 
     Args:
         f0: `[frames from the first window's start on]`, transposed; None for a voice without.
+        voiced: as long, where the vocal has a pitch, whatever was drawn through its gaps.
         phase: as long, of the sine at each frame's beginning.
         stretched_hop: samples a frame while formants are moved, else the voice's hop length.
     """
@@ -85,6 +87,7 @@ class _Song:
     encoder: Encoder
     settings: Conversion
     f0: Curve | None
+    voiced: NDArray[np.bool_] | None
     phase: Curve | None
     is_open: NDArray[np.bool_]
     latent_noise: NoiseGrid
@@ -160,6 +163,8 @@ class Singer:
         hop, device = self._network.hop_length, self._network.device
         windows = cut(ceil(num_samples / hop), self._longest_core)
         curve = self._pitch(f0, windows, settings.semitones)
+        voiced = None if curve is None else curve > 0
+        curve = fill_gaps(curve) if curve is not None and settings.fill_gaps else curve
         stretched = round(hop * 2 ** (settings.formant_shift / 12))
         return _Song(
             heard=heard,
@@ -167,6 +172,7 @@ class Singer:
             encoder=encoder,
             settings=settings,
             f0=curve,
+            voiced=voiced,
             phase=None if curve is None else phases(curve, self.sample_rate / hop),
             is_open=open_frames(heard.waveform),
             latent_noise=NoiseGrid(settings.seed, _LATENT_STREAM, self._network.inter_channels, device),
@@ -228,9 +234,9 @@ class Singer:
             blend = self._retrieval.nearest_blend(own.flatten(0, 1), mode=song.settings.retrieval)
             near = blend.view_as(own) * rate + own * (1 - rate)
         own, near = own.repeat_interleave(2, dim=1), near.repeat_interleave(2, dim=1)
-        if song.f0 is None or song.settings.protect >= 0.5 or near is own:
+        if song.voiced is None or song.settings.protect >= 0.5 or rate == 0:
             return near
-        voiced = self._tensor(np.stack([_window(song.f0, song, window) > 0 for window in windows]))
+        voiced = self._tensor(np.stack([_window(song.voiced, song, window) for window in windows]))
         return torch.where(voiced[..., None], near, near * song.settings.protect + own * (1 - song.settings.protect))
 
     def _source(self, song: _Song, windows: Sequence[int]) -> Tensor | None:
@@ -271,7 +277,7 @@ def _has_sound(song: _Song, window: int) -> bool:
     return bool(song.is_open[start : (window + 1) * song.windows.core + FADE].any())
 
 
-def _window(curve: Curve, song: _Song, window: int) -> Curve:
+def _window(curve: NDArray[Number], song: _Song, window: int) -> NDArray[Number]:
     """A window's part of a curve that begins with the first window."""
     start = window * song.windows.core
     return curve[start : start + song.windows.length]
