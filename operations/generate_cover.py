@@ -102,6 +102,11 @@ def status(models: Models) -> str:
     return _cover_plan.status(models)
 
 
+def admit(params: Params, models: Models) -> None:
+    """Refuses what cannot be sung here before any sound is fetched."""
+    _cover_plan.planned(params, models)
+
+
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Looks up everything that the request names before anything is loaded; then separates, converts and mixes."""
     plan = _cover_plan.planned(params, models)

@@ -114,6 +114,12 @@ def status(models: Models) -> str:
     return models.families[FAMILY].status()
 
 
+def admit(params: Params, models: Models) -> None:
+    """Refuses a model that is not here or cannot do what is asked for, before any sound is fetched."""
+    if not _suno_song.is_meant(params.model):
+        _Model.chosen(cast(MusicGenFamily, models.families[FAMILY]), params)
+
+
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Checks the request against the model before anything is loaded, then generates."""
     if _suno_song.is_meant(params.model):

@@ -57,14 +57,20 @@ def status(models: Models) -> str:
     return models.families[FAMILY].status() if FAMILY in models.families else "not built in"
 
 
-def run(params: Params, job: Job, models: Models) -> Reply:
-    """Checks the request against the model before it is loaded, then separates."""
+def admit(params: Params, models: Models) -> str:
+    """Holds the request against the model, before the song is fetched; returns the model's name."""
     family = cast(DemucsFamily, models.families[FAMILY])
     name = family.resolve(params.model)
     can = family.abilities(name)
     _check_segment(params, can.max_segment)
     if can.stems is not None:
         _plan(params, can.stems, name)
+    return name
+
+
+def run(params: Params, job: Job, models: Models) -> Reply:
+    """Separates, once the model is known to do what is asked for."""
+    name = admit(params, models)
     sound = job.long_audio["audio"]
 
     def separated(engine: Any) -> tuple[Plan, dict[str, Sound]]:
