@@ -31,7 +31,7 @@ from models.musicgen.generate import Engine
 from models.musicgen.load import load_engine
 from models.musicgen.order import Order, Sampling
 from models.musicgen.step import prefill
-from models.musicgen.weights import Weights
+from models.weights import Weights
 
 TEXT = "slow techno with piano and drums"
 PREFIX_FRAMES = 40  # of random codes, after which logits are compared

@@ -37,8 +37,8 @@ from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
 from models.demucs.folders import Folders
-from models.musicgen.weights import Weights
 from models.registry import build
+from models.weights import Weights
 from operations._dispatch import answer
 from tests.demucs_checkpoints import save_bag
 from worker.settings import Settings

@@ -11,7 +11,6 @@ from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, resolve_device
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
-from models.musicgen.weights import HuggingFaceHub, Weights
 from models.rvc import RvcFamily, Voices
 from models.rvc.hubert_family import DEFAULT as CONTENT_ENCODER
 from models.rvc.hubert_family import LICENCE as CONTENT_ENCODER_LICENCE
@@ -19,6 +18,7 @@ from models.rvc.hubert_family import HubertFamily
 from models.rvc.pitch import PitchFamily
 from models.rvc.pitch.catalog import CATALOG as PITCH
 from models.suno import SunoConfig, SunoFamily
+from models.weights import HuggingFaceHub, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in

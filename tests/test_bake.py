@@ -14,8 +14,8 @@ from errors import UnknownNameError, unknown_name
 from models.bake import bake
 from models.cache import Models
 from models.demucs import DemucsFamily
-from models.musicgen.weights import Weights
 from models.registry import BAKED, find_weights
+from models.weights import Weights
 from tests.repository import ROOT
 
 

@@ -22,7 +22,7 @@ from models.demucs.family import DemucsFamily
 from models.demucs.folders import Folders
 from models.demucs.header import read_blueprint
 from models.demucs.load import load_network
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from tests import demucs_checkpoints as tiny
 from tests.repository import ROOT
 
@@ -340,7 +340,7 @@ def test_listing_and_resolving_import_no_torch(tmp_path: Path) -> None:
     tiny.save_bag(tmp_path / "own", {"s": tiny.htdemucs()})
     code = (
         "import sys; from pathlib import Path; from models.demucs import DemucsFamily; "
-        "from models.musicgen.weights import Weights; "
+        "from models.weights import Weights; "
         f"family = DemucsFamily(Weights(Path({str(tmp_path)!r}))); "
         "assert any(row['available'] == 'local' for row in family.rows()); family.resolve('own'); family.status(); "
         "family.abilities('own'); family.memory_bytes('own'); import operations.separate; "

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from errors import CancelledError, InvalidRequestError, ModelError, UnknownNameError
 from models import Models
 from models.demucs import DemucsFamily
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from operations import get
 from operations._dispatch import answer
 from operations.generate_cover import OPTIONAL, Params, status

@@ -17,7 +17,7 @@ from errors import AudioError, CancelledError, DeadlineError, InvalidRequestErro
 from models import Models
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DIFFUSION_FILE
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from operations import generate_music
 from operations._dispatch import answer
 from operations.generate_music import Params

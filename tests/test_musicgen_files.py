@@ -26,7 +26,7 @@ from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
 from models.musicgen.describe import describe
 from models.musicgen.order import Order
 from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
-from models.musicgen.weights import CODEC_FILE, LM_FILE, HuggingFaceHub, Weights
+from models.weights import CODEC_FILE, LM_FILE, HuggingFaceHub, Weights
 from tests.repository import ROOT
 from tests.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
 

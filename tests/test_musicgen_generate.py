@@ -18,7 +18,7 @@ from models.musicgen.describe import describe
 from models.musicgen.generate import Engine
 from models.musicgen.load import load_engine, read_package
 from models.musicgen.order import Order, Sampling
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from tests.audiocraft_oracle import audiocraft_musicgen
 from tests.tiny_musicgen import Shape, write_checkpoint
 

@@ -14,7 +14,7 @@ from models.musicgen.describe import describe
 from models.musicgen.graphs import Captured
 from models.musicgen.load import load_engine
 from models.musicgen.order import Sampling
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from tests.test_musicgen_parity import TEXTS, conditions_of, window_of
 from tests.tiny_musicgen import Shape, write_checkpoint
 

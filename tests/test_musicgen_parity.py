@@ -22,7 +22,7 @@ from models.musicgen.load import load_engine
 from models.musicgen.order import Order, Sampling
 from models.musicgen.pattern import UNKNOWN, DelayPattern
 from models.musicgen.sampling import Rule, draw_uniforms, pick
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from tests.audiocraft_oracle import audiocraft_lm
 from tests.tiny_musicgen import Shape, write_checkpoint
 

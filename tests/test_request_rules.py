@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from errors import InvalidRequestError, RequestError, UnknownNameError
 from models import Models
 from models.musicgen import MusicGenFamily
-from models.musicgen.weights import Weights
+from models.weights import Weights
 from operations import catalog
 from operations._dispatch import answer
 from tests.repository import ROOT

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from errors import ModelError, UnknownNameError
-from models.musicgen.weights import Weights
 from models.rvc.hubert import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.rvc.hubert_family import HubertFamily
+from models.weights import Weights
 from tests.rvc_oracle import fairseq_model
 from tests.tiny_rvc import hubert_file, hubert_folder
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from errors import CancelledError, ModelError, UnknownNameError
-from models.musicgen.weights import Weights
 from models.rvc.pitch import METHODS, PitchFamily, Tracker
 from models.rvc.pitch.crepe import MangioCrepe, load_network
 from models.rvc.pitch.fcpe import Fcpe
 from models.rvc.pitch.tracker import Curve, Waveform, ignore_progress, reflected, silenced, windows
+from models.weights import Weights
 from tests.repository import ROOT
 from tests.sung_phrases import Phrase, cents_off, phrase
 from tests.tiny_rvc import rmvpe_file, sung
@@ -313,7 +313,7 @@ def test_the_engines_say_what_they_hold(load: Callable[[str], Tracker], weights:
 
 def test_the_family_answers_without_torch() -> None:
     code = (
-        "import sys; from models.rvc.pitch import METHODS, PitchFamily; from models.musicgen.weights import Weights;"
+        "import sys; from models.rvc.pitch import METHODS, PitchFamily; from models.weights import Weights;"
         "from models.rvc.pitch.keys import parse_key;"
         "family = PitchFamily(Weights()); family.rows(); family.status(); family.resolve('pm'); parse_key('Am');"
         "print([m for m in ('torch', 'torchcrepe', 'torchfcpe', 'librosa', 'parselmouth') if m in sys.modules])"

@@ -12,7 +12,7 @@ from models.demucs.bag import broken
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.folders import Files, Folders
 from models.demucs.header import read_blueprint
-from models.musicgen.weights import Weights
+from models.weights import Weights
 
 if TYPE_CHECKING:
     from models.demucs.engine import Runtime, Separator

@@ -12,7 +12,7 @@ from errors import ModelError
 from models.demucs.bag import Bag, broken, read_bag
 from models.demucs.catalog import CATALOG
 from models.demucs.header import is_demucs_file
-from models.musicgen.weights import Weights
+from models.weights import Weights
 
 SHARED_FOLDER: Final = "demucs"
 FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")

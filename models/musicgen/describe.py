@@ -12,7 +12,7 @@ from typing import Any
 from errors import ModelError
 from models.musicgen.catalog import CODEC_HUB_ID
 from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
-from models.musicgen.weights import CODEC_FILE, LM_FILE, Weights
+from models.weights import CODEC_FILE, LM_FILE, Weights
 
 TRANSFORMER_FILES = ("config.json", "model.safetensors|pytorch_model.bin")
 T5_FILES = (*TRANSFORMER_FILES, "tokenizer.json|spiece.model")

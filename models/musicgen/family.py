@@ -22,7 +22,7 @@ from models.musicgen.catalog import (
 )
 from models.musicgen.describe import T5_FILES, TRANSFORMER_FILES, Description, describe
 from models.musicgen.peek import peek
-from models.musicgen.weights import CODEC_FILE, LM_FILE, Weights
+from models.weights import CODEC_FILE, LM_FILE, Weights
 
 DIFFUSION = "mbd"
 _ALTERNATIVES = tuple(name for need in (*TRANSFORMER_FILES, *T5_FILES) for name in need.split("|"))

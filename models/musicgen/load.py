@@ -25,7 +25,7 @@ from models.musicgen.lm import LanguageModel, Shape, load_language_model
 from models.musicgen.melody import MelodyEncoder
 from models.musicgen.peek import SETTINGS_CLASSES
 from models.musicgen.text import Projection, T5Encoder, TextEncoder, WordTable
-from models.musicgen.weights import CODEC_FILE, LM_FILE
+from models.weights import CODEC_FILE, LM_FILE
 
 
 def load_engine(description: Description, *, device: str, dtype: torch.dtype | None = None) -> Engine:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from errors import ModelError, unknown_name
-from models.musicgen.weights import Weights
+from models.weights import Weights
 
 if TYPE_CHECKING:
     from models.rvc.hubert import ContentEncoder

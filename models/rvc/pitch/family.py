@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from errors import ModelError, unknown_name
-from models.musicgen.weights import Weights
 from models.rvc.pitch.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, Method
 from models.rvc.pitch.tracker import Tracker
+from models.weights import Weights
 
 _FOLDERS: Final = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
 
