@@ -53,7 +53,7 @@ def _hubert(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str, floa
 def _f0(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str, float]:
     """A random network's salience has second peaks nearly as high as the first: some frames flip in half precision."""
     wanted = reference.f0(vocal, "rmvpe")[1]
-    state = torch.load(case.models / "rmvpe.pt", map_location="cpu")
+    state = torch.load(case.models / "rmvpe.pt", map_location="cpu", weights_only=True)
     exact = Rmvpe(Network(state, device=torch.device(case.device), dtype=torch.float32))
     usual = load(case.models / "rmvpe.pt", case.device)
     how: dict[str, Any] = {"hop_length": 160, "filter_radius": 3, "progress": lambda fraction: None}

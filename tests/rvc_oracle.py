@@ -10,6 +10,7 @@ keyed by file name, gets a new name each time.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import io
@@ -84,7 +85,7 @@ class RvcPython:
         """Its `VC` with the voice in `folder`, whose network is `.net_g`."""
         vc = self.modules["modules"].VC("", self.config)
         path = next(folder.glob("*.pth"))
-        version = torch.load(path, map_location="cpu", mmap=True).get("version", "v1")
+        version = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("version", "v1")
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             vc.get_vc(str(path), version)
@@ -218,8 +219,8 @@ def _fairseq(hubert: Path) -> types.ModuleType:
 
 def fairseq_model(path: Path) -> Any:
     """torchaudio's HuBERT with the weights of a fairseq file, and fairseq's way of being asked for features."""
-    with fairseq_classes():
-        state = torch.load(path, map_location="cpu", weights_only=False)["model"]  # of a file that a test wrote
+    with fairseq_classes() as dictionary, torch.serialization.safe_globals([dictionary, argparse.Namespace]):
+        state = torch.load(path, map_location="cpu", weights_only=True)["model"]
 
     class Hubert(torch.nn.Module):
         def __init__(self) -> None:
@@ -289,7 +290,7 @@ def _torchaudio_name(key: str) -> str:
 
 def _rmvpe(module: Any, path: Path, config: types.SimpleNamespace) -> Any:
     """Its `RMVPE`, around a network of the size that the file has."""
-    state = torch.load(path, map_location="cpu")
+    state = torch.load(path, map_location="cpu", weights_only=True)
     blocks = len({key.split(".")[5] for key in state if key.startswith("unet.encoder.layers.0.conv.")})
     inner = len({key.split(".")[3] for key in state if key.startswith("unet.intermediate.layers.")})
     width = state["cnn.weight"].shape[1]
