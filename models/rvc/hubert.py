@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from errors import ModelError
-from models.device import cpu_multiplies_bfloat16
 from models.rvc.hubert_parts import FrontEnd, run_layer
 
 SAMPLE_RATE: Final = 16_000
@@ -51,14 +50,14 @@ class ContentEncoder:
     Args:
         state: weights by transformers' names, `final_proj.*` among them where the file has it.
         device: as torch names it.
-        precision: None: bfloat16 where the device multiplies in it, else float32.
+        precision: None: float16 on CUDA, as RVC has always run it there, else float32.
     """
 
     def __init__(
         self, state: Mapping[str, Tensor], *, device: str = "cpu", precision: torch.dtype | None = None
     ) -> None:
         self.device = torch.device(device)
-        self.dtype = precision or _fastest(self.device)
+        self.dtype = precision or _own_choice(self.device)
         self._projection = _final_projection(state)
         self._model = _build(state)
         self._model.feature_extractor = FrontEnd(self._model.feature_extractor, self.dtype)
@@ -213,7 +212,6 @@ def _final_projection(state: Mapping[str, Tensor]) -> nn.Linear | None:
     return layer
 
 
-def _fastest(device: torch.device) -> torch.dtype:
-    if device.type == "cuda":
-        return torch.float16
-    return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else torch.float32
+def _own_choice(device: torch.device) -> torch.dtype:
+    """Not bfloat16: its 2 % of error stand in the sound 42 dB below it, for a fifth of a conversion's time."""
+    return torch.float16 if device.type == "cuda" else torch.float32

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from models.device import cpu_multiplies_bfloat16, require
+from models.device import require
 from models.rvc.checkpoint import read_tensors
 from models.rvc.pitch.mel import LogMel
 from models.rvc.pitch.rmvpe_network import Network
@@ -84,17 +84,18 @@ def decode(salience: Tensor) -> Tensor:
 
 
 def load(path: Path, device: str) -> Rmvpe:
-    """RMVPE from the file rmvpe.pt; the U-Net in the half precision that the device is fast in, if any."""
+    """RMVPE from the file rmvpe.pt; on CUDA the U-Net is in half precision."""
     require(device)
     place = torch.device(device)
     return Rmvpe(Network(read_tensors(path), device=place, dtype=choose_dtype(place)))
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """float16 on CUDA, where RVC has always run this network in it; bfloat16 on a CPU that multiplies in it."""
-    if device.type == "cuda":
-        return torch.float16
-    return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else torch.float32
+    """float16 on CUDA, where RVC has always run this network in it; else float32.
+
+    bfloat16 would save a second a minute on a CPU, and frames where two octaves are nearly alike would flip.
+    """
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _batches(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:
