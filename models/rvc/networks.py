@@ -150,8 +150,18 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 def build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.ModuleDict:
     """rvc-python's modules for `config`, weight norm removed, with weights that mean nothing yet.
 
-    Not on the meta device: weight norm there imports a compiler, which takes longer than drawing the weights.
+    Not on the meta device: weight norm there imports a compiler, which takes longer than drawing the weights (from a
+    generator that is put back as it was).
     """
+    with torch.random.fork_rng(devices=[]):
+        network = _reference_parts(config, width=width, f0=f0)
+    for module in network.modules():
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+    return network
+
+
+def _reference_parts(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.ModuleDict:
     models = import_network_module("lib.infer_pack.models")
     encoder = models.TextEncoder256 if width == CONTENT_WIDTH["v1"] else models.TextEncoder768
     generator = [
@@ -185,11 +195,7 @@ def build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.Mo
         "dec": decoder,
         "emb_g": nn.Embedding(config.n_speakers, gin),
     }
-    network = nn.ModuleDict(parts)
-    for module in network.modules():
-        if hasattr(module, "weight_g"):
-            nn.utils.remove_weight_norm(module)
-    return network
+    return nn.ModuleDict(parts)
 
 
 def load_folded(network: nn.Module, weights: dict[str, Tensor]) -> None:
