@@ -9,7 +9,6 @@ sound, the pitch curve and the features, which are as large as with real ones; t
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks.memory import ROOT, SAMPLE_RATE, Watch, resident_mb, write_song
+from benchmarks.memory import ROOT, SAMPLE_RATE, Watch, memory_row, resident_mb, write_song
 
 VOICE = "tiny"
 INDEX_ROWS = 2_000
@@ -108,16 +107,7 @@ def measure_one(minutes: float) -> dict[str, Any]:
         watched = watch.stop()
         frames = soundfile.info(reply["output_path"]).frames
         assert frames == round(minutes * 60 * SAMPLE_RATE), "a cover is as long as its longest part"
-    return {
-        "minutes": minutes,
-        "loaded_mb": loaded,
-        "peak_mb": watched["resident_mb"],
-        "added_mb": watched["resident_mb"] - loaded,
-        "high_water_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "disk_mb": watched["disk_mb"],
-        "seconds": round(seconds, 2),
-        "timings": reply["timings"],
-    }
+    return {"minutes": minutes, **memory_row(loaded, watched, seconds), "timings": reply["timings"]}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from models.rvc.heard import hear
 from tests.rvc_oracle import rvc_python
 
 VOICE = "bench"
-SETTINGS: Mapping[str, Any] = {"index_rate": 0.5, "rms_mix_rate": 0.25, "protect": 0.33, "filter_radius": 3}
+SETTINGS: Mapping[str, Any] = {"index_rate": 0.5, "rms_mix_rate": 0.25, "protect": 0.33}
 Side = Callable[[], dict[str, float]]
 
 

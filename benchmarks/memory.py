@@ -101,12 +101,15 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         _check(reply, minutes)
         watched = disk.stop()
+    return {"minutes": minutes, "network": network, **memory_row(loaded, watched, seconds)}
+
+
+def memory_row(loaded_mb: float, watched: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """What a job took, from the memory before it and what `Watch.stop` says."""
     return {
-        "minutes": minutes,
-        "network": network,
-        "loaded_mb": loaded,
+        "loaded_mb": loaded_mb,
         "peak_mb": watched["resident_mb"],
-        "added_mb": watched["resident_mb"] - loaded,
+        "added_mb": watched["resident_mb"] - loaded_mb,
         "high_water_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "disk_mb": watched["disk_mb"],
         "seconds": round(seconds, 2),

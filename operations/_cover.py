@@ -143,7 +143,6 @@ class Cover:
             index_rate=params.index_rate if self.plan.has_index else 0.0,
             protect=params.protect,
             rms_mix_rate=params.rms_mix_rate,
-            filter_radius=params.filter_radius,
             fill_gaps=params.f0_fill_gaps,
             formant_shift=params.formant_shift,
             seed=params.seed,

@@ -6,13 +6,11 @@ import hashlib
 import io
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 import requests
-from moto.server import ThreadedMotoServer
 
 from errors import CancelledError, DeliveryError
 from tests.loopback import Request, Write, serve, whole
@@ -22,15 +20,6 @@ from worker.settings import Settings
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
 KEY, SECRET = "AKIAEXAMPLEEXAMPLE", "geheim/geheim/geheim"
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

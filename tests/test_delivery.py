@@ -26,7 +26,6 @@ import soundfile
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from audio import Audio
 from audio.encode import Encoding
@@ -554,15 +553,6 @@ def test_an_output_folder_that_leads_out_of_the_volume_is_not_used(mounted: Sett
 
 
 # The bucket
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

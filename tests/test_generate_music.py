@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from audio import Audio
 from audio.recording import in_memory
@@ -27,16 +25,9 @@ from worker.job import Job, deadline_of
 from worker.reply import Reply
 from worker.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RATE = 16_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads, and much slower where others compute beside the tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from tests.audiocraft_oracle import audiocraft_musicgen
 from tests.tiny_musicgen import Shape, write_checkpoint
 
 Reference = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = Sampling(temperature=0.0)
 SHAPES = {
     "text": Shape(sample_rate=32_000),
@@ -30,15 +32,6 @@ SHAPES = {
     "melody": Shape(sample_rate=32_000, melody=True),
     "audiogen": Shape(),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads, and much slower where others compute beside the tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

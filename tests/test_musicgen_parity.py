@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from models.weights import Weights
 from tests.audiocraft_oracle import audiocraft_lm
 from tests.tiny_musicgen import Shape, write_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPES = {"text": Shape(), "stereo": Shape(stereo=True), "melody": Shape(melody=True)}
 TEXTS = ["slow piano", "fast techno with drums and bass 120 bpm", ""]
 DRAWS = 20_000
@@ -38,14 +39,6 @@ class Pair:
 
     engine: Engine
     oracle: Any
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

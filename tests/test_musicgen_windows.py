@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +21,9 @@ from models.musicgen.windows import loudness_db, sights, steadied
 from tests.audiocraft_oracle import audiocraft_codec
 from tests.tiny_musicgen import Shape, codec_settings, write_checkpoint, write_hub_codec
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RATE = 8_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads, and much slower where others compute beside the tests."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @settings(deadline=None)

@@ -15,7 +15,6 @@ class Conversion:
         index_rate: how much of the features comes from the voice's index, 0 to 1.
         protect: how much of that unvoiced sounds (consonants, breath) take, 0 to 0.5; 0.5 stands for all of it.
         rms_mix_rate: 0 gives the result the loudness curve of the source, 1 leaves its own.
-        filter_radius: of f0 by harvest; done before, kept here to be shown.
         fill_gaps: f0 is drawn through unvoiced sounds, which stay unvoiced for `protect`.
         formant_shift: semitones by which the voice's resonances move, f0 staying where it is.
         seed: of the noise that the voice is made from.
@@ -26,7 +25,6 @@ class Conversion:
     index_rate: float = 0.5
     protect: float = 0.33
     rms_mix_rate: float = 0.25
-    filter_radius: int = 3
     fill_gaps: bool = False
     formant_shift: float = 0.0
     seed: int = 0

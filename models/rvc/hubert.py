@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import ModelError
-from models.rvc.hubert_parts import FrontEnd, run_layer
+from models.rvc.hubert_parts import FrontEnd
 
 SAMPLE_RATE: Final = 16_000
 STRIDE: Final = 320
@@ -103,7 +103,7 @@ class ContentEncoder:
         hidden: Tensor = model.feature_projection(model.feature_extractor(batch).float()).to(self.dtype)
         hidden = model.encoder.layer_norm(hidden + model.encoder.pos_conv_embed(hidden))
         for layer in model.encoder.layers[:layers]:
-            hidden = run_layer(layer, hidden)
+            hidden = layer(hidden, attention_mask=None)
         return hidden.float()
 
 

@@ -1,14 +1,12 @@
-"""The two parts of HuBERT that processors are slow at as they are published: the same weights, the same result."""
+"""The part of HuBERT that processors are slow at as it is published: the same weights, the same result."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-_ATTENTION_ROWS: Final = 400
 
 
 class FrontEnd(nn.Module):
@@ -58,28 +56,3 @@ class FrontEnd(nn.Module):
         scale = (self.norm.weight / torch.sqrt(variance + self.norm.eps)).float()
         bias = self.norm.bias - (centre @ kernel.T)[:, 0].float() * scale
         return self.kernel * scale[..., None], bias[:, None]
-
-
-def run_layer(layer: Any, hidden: Tensor) -> Tensor:
-    """transformers' `HubertEncoderLayer` on `[B, T, D]`; attention by plain products where those are faster."""
-    if hidden.device.type != "cpu" or hidden.dtype != torch.bfloat16:
-        return layer(hidden, attention_mask=None)  # type: ignore[no-any-return]
-    hidden = layer.layer_norm(hidden + _attention(layer.attention, hidden))
-    return layer.final_layer_norm(hidden + layer.feed_forward(hidden))  # type: ignore[no-any-return]
-
-
-def _attention(module: Any, hidden: Tensor) -> Tensor:
-    """As torch's fused attention, which takes twice as long on a CPU in bfloat16; for some queries at once."""
-    batch, steps, width = hidden.shape
-
-    def heads(projection: nn.Linear) -> Tensor:
-        projected: Tensor = projection(hidden)
-        return projected.view(batch, steps, module.num_heads, -1).transpose(1, 2).contiguous()
-
-    query, key, value = (heads(projection) for projection in (module.q_proj, module.k_proj, module.v_proj))
-    key = key.transpose(2, 3)
-    parts = [
-        torch.softmax(torch.matmul(rows * module.scaling, key), dim=-1) @ value
-        for rows in torch.split(query, _ATTENTION_ROWS, dim=2)
-    ]
-    return module.out_proj(torch.cat(parts, dim=2).transpose(1, 2).reshape(batch, steps, width))  # type: ignore[no-any-return]
