@@ -400,10 +400,36 @@ def test_readers_always_find_a_whole_voice_while_it_is_replaced(
 
     with ThreadPoolExecutor(1) as pool:
         reads = pool.submit(read)
-        for number in range(10):
-            ask(models, name="alice", checkpoint=text(made[f"v{number % 2 + 1}.pth"]), replace=True)
-        done.set()
+        try:
+            for number in range(10):
+                ask(models, name="alice", checkpoint=text(made[f"v{number % 2 + 1}.pth"]), replace=True)
+        finally:
+            done.set()
         assert reads.result() > 0
+
+
+def test_a_reader_never_sees_a_voice_half_deleted_however_often_it_is_replaced(folder: Path, tmp_path: Path) -> None:
+    """The folder that was listed may be the one that another just took the place of."""
+    rvc_files.save(folder / "alice" / "alice.pth", rvc_files.content())
+    done = threading.Event()
+
+    def replace() -> None:
+        try:
+            for number in range(400):
+                new = tmp_path / f"new-{number}"
+                shutil.copytree(folder / "alice", new)
+                install._exchange(new, folder / "alice")
+                shutil.rmtree(new)
+        finally:
+            done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        replaced = pool.submit(replace)
+        voices = Voices([folder])
+        while not done.is_set():
+            assert voices.find("alice").version == "v2"
+            assert [row["available"] for row in voices.rows()] == ["local"]
+        replaced.result()
 
 
 def test_of_two_that_add_the_same_voice_at_once_one_succeeds(

@@ -14,6 +14,7 @@ from models.rvc.checkpoint import read_header
 MAX_NAME_CHARS: Final = 128
 _NAMES_SHOWN: Final = 50
 _NO_VOICES: Final = ("__macosx",)
+_MOST_READS: Final = 20  # of a voice that is replaced again and again
 _UNUSED_INDEX: Final = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
 
 Stamp = tuple[str, int, int]
@@ -93,7 +94,7 @@ class Voices:
         places = self._places()
         if name not in places:
             raise _not_found(name, sorted(places))
-        return self._voice(name, self._files(places[name]))
+        return self._whole(name, places[name])
 
     def stamp(self, name: str) -> tuple[Stamp, ...]:
         """Changes whenever one of the voice's files does."""
@@ -111,7 +112,7 @@ class Voices:
 
     def _row_or_why(self, name: str, place: Path) -> dict[str, Any]:
         try:
-            return _row(self._voice(name, self._files(place)))
+            return _row(self._whole(name, place))
         except ModelError as error:
             return {"name": name, "available": error.message}
 
@@ -122,6 +123,23 @@ class Voices:
         entries = _below(root, root.resolve())
         loose = {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
         return loose | {path.name: path for path in entries if path.is_dir()}
+
+    def _whole(self, name: str, place: Path) -> Voice:
+        """The voice at `place`, read anew where another took its place meanwhile.
+
+        A folder that was opened before it was replaced is listed while it is being deleted: it seems to lack files.
+        """
+        for _ in range(_MOST_READS):
+            before = _identity(place)
+            try:
+                voice = self._voice(name, self._files(place))
+            except ModelError:
+                if _identity(place) == before:
+                    raise
+            else:
+                if _identity(place) == before:
+                    return voice
+        return self._voice(name, self._files(place))
 
     def _files(self, place: Path) -> _Files:
         root = self.folder
@@ -214,6 +232,15 @@ def _leads_below(path: Path, root: Path) -> bool:
 
 def _ending(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.suffix.lower() == suffix)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Which folder or file it is that goes by this path now; the time, since a number is given anew once it is free."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _stamp(path: Path) -> Stamp | None:
