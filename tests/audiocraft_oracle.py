@@ -90,3 +90,24 @@ def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float
     names = ("sample_rate", "n_chroma", "radix2_exp", "nfft", "winlen", "winhop", "argmax", "norm")
     extractor = {name: settings[name] for name in names if settings.get(name) is not None}
     return Melody()
+
+
+def audiocraft_conditions(oracle: Any, texts: list[str]) -> Any:
+    from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout, ConditioningAttributes, WavCondition
+
+    silence = WavCondition(torch.zeros(1, 1, 1), torch.tensor([0]), [16_000], [None], [0.0])
+    attributes = [ConditioningAttributes(text={"description": text}) for text in texts]
+    for attribute in attributes:
+        attribute.wav |= {name: silence for name in oracle.condition_provider.wav_conditions}
+    attributes += ClassifierFreeGuidanceDropout(p=1.0)(attributes)
+    return oracle.condition_provider(oracle.condition_provider.tokenize(attributes))
+
+
+@torch.no_grad()
+def audiocraft_logits(oracle: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
+    """`[steps, rows, K, card]`: one pass over the whole sequence instead of step by step."""
+    pattern = oracle.pattern_provider.get_pattern(codes.shape[-1])
+    sequence, _, _ = pattern.build_pattern_sequence(codes, oracle.special_token_id)
+    rows = torch.cat([sequence, sequence])[..., :-1]
+    logits: torch.Tensor = oracle(rows, conditions=[], condition_tensors=conditions)
+    return logits.permute(2, 0, 1, 3)

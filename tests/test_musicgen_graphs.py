@@ -15,7 +15,8 @@ from models.musicgen.graphs import Captured
 from models.musicgen.load import load_engine
 from models.musicgen.order import Sampling
 from models.weights import Weights
-from tests.test_musicgen_parity import TEXTS, conditions_of, window_of
+from tests.musicgen_steps import conditions_of, window_of
+from tests.test_musicgen_parity import TEXTS
 from tests.tiny_musicgen import Shape, write_checkpoint
 
 pytestmark = [

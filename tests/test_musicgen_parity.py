@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,14 @@ import torch
 
 from errors import CancelledError, DeadlineError
 from models.musicgen.conditions import Conditions
-from models.musicgen.decode import StepByStep, Window, decode_window
-from models.musicgen.describe import describe
+from models.musicgen.decode import StepByStep, decode_window
 from models.musicgen.generate import Engine
 from models.musicgen.linear import PackedLinear, PlainLinear, linear
-from models.musicgen.listen import Listener
-from models.musicgen.lm import LanguageModel
-from models.musicgen.load import load_engine
-from models.musicgen.order import Order, Sampling
+from models.musicgen.order import Sampling
 from models.musicgen.pattern import UNKNOWN, DelayPattern
 from models.musicgen.sampling import Rule, draw_uniforms, pick
-from models.weights import Weights
-from tests.audiocraft_oracle import audiocraft_lm
+from tests.audiocraft_oracle import audiocraft_conditions, audiocraft_lm, audiocraft_logits
+from tests.musicgen_steps import GREEDY, conditions_of, engine_of, forced_logits, logits_of, window_of
 from tests.tiny_musicgen import Shape, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +26,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = {"text": Shape(), "stereo": Shape(stereo=True), "melody": Shape(melody=True)}
 TEXTS = ["slow piano", "fast techno with drums and bass 120 bpm", ""]
 DRAWS = 20_000
-GREEDY = Sampling(temperature=0.0)
 
 
 @dataclass(frozen=True)
@@ -53,67 +48,6 @@ def pair(request: pytest.FixtureRequest, pairs: dict[str, Pair]) -> Pair:
     return pairs[request.param]
 
 
-def engine_of(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
-    return load_engine(describe(folder, Weights()), device="cpu", dtype=dtype)
-
-
-def conditions_of(listener: Listener, texts: list[str], sampling: Sampling = GREEDY) -> Conditions:
-    order = Order(texts=texts, seeds=[0] * len(texts), duration=1.0, stride=1.0, sampling=sampling)
-    return listener.to(order, None).conditions(range(len(texts)), 0.0)
-
-
-def window_of(lm: LanguageModel, conditions: Conditions, **fields: Any) -> Window:
-    batch = fields.pop("batch", 1)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(batch)]
-    prompt = torch.zeros(batch, lm.shape.codebooks, 0, dtype=torch.long)
-    plain: dict[str, Any] = {"prompt": prompt, "length": 40, "conditions": conditions, "sampling": GREEDY}
-    return Window(**(plain | {"generators": generators, "on_step": lambda done, of: None} | fields))
-
-
-class Heard:
-    """A head that keeps the logits it gives."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner, self.nbytes = inner, inner.nbytes
-        self.logits: list[torch.Tensor] = []
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self.logits.append(self._inner(x))
-        return self.logits[-1]
-
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return residual + self(x)
-
-
-def logits_of(lm: LanguageModel, window: Window, *, exact: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes, and `[steps, rows, K, card]` logits of every step."""
-    head = Heard(lm.head)
-    heard = replace(lm, head=head)
-    codes = decode_window(heard, StepByStep(heard, exact=exact), window)
-    return codes, torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.logits])
-
-
-def audiocraft_conditions(oracle: Any, texts: list[str]) -> Any:
-    from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout, ConditioningAttributes, WavCondition
-
-    silence = WavCondition(torch.zeros(1, 1, 1), torch.tensor([0]), [16_000], [None], [0.0])
-    attributes = [ConditioningAttributes(text={"description": text}) for text in texts]
-    for attribute in attributes:
-        attribute.wav |= {name: silence for name in oracle.condition_provider.wav_conditions}
-    attributes += ClassifierFreeGuidanceDropout(p=1.0)(attributes)
-    return oracle.condition_provider(oracle.condition_provider.tokenize(attributes))
-
-
-@torch.no_grad()
-def audiocraft_logits(oracle: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
-    """`[steps, rows, K, card]`: one pass over the whole sequence instead of step by step."""
-    pattern = oracle.pattern_provider.get_pattern(codes.shape[-1])
-    sequence, _, _ = pattern.build_pattern_sequence(codes, oracle.special_token_id)
-    rows = torch.cat([sequence, sequence])[..., :-1]
-    logits: torch.Tensor = oracle(rows, conditions=[], condition_tensors=conditions)
-    return logits.permute(2, 0, 1, 3)
-
-
 @pytest.mark.parametrize("text", TEXTS[:2])
 def test_logits_of_every_step_are_audiocrafts_to_1e_4(pair: Pair, text: str) -> None:
     lm = pair.engine.lm
@@ -130,6 +64,15 @@ def test_logits_after_a_prompt_are_audiocrafts_to_1e_4(pair: Pair) -> None:
     assert torch.equal(codes[..., :17], prompt)
     theirs = audiocraft_logits(pair.oracle, codes, audiocraft_conditions(pair.oracle, TEXTS[:1]))
     torch.testing.assert_close(ours, theirs[17:], atol=1e-4, rtol=0)
+
+
+def test_logits_of_steps_over_given_codes_are_audiocrafts_to_1e_4(pair: Pair) -> None:
+    lm = pair.engine.lm
+    codes = torch.randint(lm.shape.card, (1, lm.shape.codebooks, 30), generator=torch.Generator().manual_seed(4))
+    ours = forced_logits(lm, conditions_of(pair.engine.listener, TEXTS[:1]), codes)
+    theirs = audiocraft_logits(pair.oracle, codes, audiocraft_conditions(pair.oracle, TEXTS[:1]))
+    assert len(ours) == 30
+    torch.testing.assert_close(ours, theirs[:30], atol=1e-4, rtol=0)
 
 
 def test_in_a_batch_of_texts_of_three_lengths_each_has_audiocrafts_logits_of_it_alone(pair: Pair) -> None:
@@ -257,11 +200,8 @@ def test_draws_are_the_same_whoever_shares_the_batch_and_however_long_the_piece(
 def test_bfloat16_logits_are_within_two_percent(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "text")
     exact, rounded = (engine_of(folder, dtype) for dtype in (torch.float32, torch.bfloat16))
-    prompt = torch.randint(32, (1, 4, 20), generator=torch.Generator().manual_seed(1))
-    wanted, found = (
-        logits_of(e.lm, window_of(e.lm, conditions_of(e.listener, TEXTS[:1]), prompt=prompt))[1][0]
-        for e in (exact, rounded)
-    )
+    codes = torch.randint(32, (1, 4, 20), generator=torch.Generator().manual_seed(1))
+    wanted, found = (forced_logits(e.lm, conditions_of(e.listener, TEXTS[:1]), codes) for e in (exact, rounded))
     assert (found.float() - wanted).norm() / wanted.norm() < 2e-2
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from errors import DeadlineError
+from models.musicgen.attention import CacheSize, caches
 from models.musicgen.conditions import Conditions
 from models.musicgen.lm import LanguageModel
 from models.musicgen.order import Sampling
@@ -98,7 +99,8 @@ class StepByStep:
     """Runs each step as it is: on the CPU, and on any device that cannot capture.
 
     Args:
-        exact: attention reads the filled columns alone; False masks the rest of a bucket, as captured steps do.
+        exact: attention reads the filled columns alone; False is what is captured on a GPU, run as it is: keys and
+            values are kept in its form, and all columns are read, those to come masked.
     """
 
     def __init__(self, lm: LanguageModel, *, exact: bool = True) -> None:
@@ -106,7 +108,7 @@ class StepByStep:
 
     def begin(self, window: Window) -> State:
         columns = window.prefix + self._lm.shape.pattern.columns(window.length)
-        state = allocate(self._lm, Room.of(window, columns))
+        state = allocate(self._lm, Room.of(window, columns), plain=not self._exact)
         fill(self._lm, state, window)
         return state
 
@@ -137,10 +139,10 @@ class Room:
         )
 
 
-def allocate(lm: LanguageModel, room: Room) -> State:
-    """A state with nothing in it yet."""
+def allocate(lm: LanguageModel, room: Room, *, plain: bool = False) -> State:
+    """A state with nothing in it yet; `plain`: as on a GPU, wherever it is."""
     shape, device = lm.shape, lm.device
-    heads = (shape.heads, room.columns, shape.head_dim)
+    size = CacheSize(room.rows, shape.heads, room.columns, shape.head_dim)
     text = (2, room.attending, shape.heads, room.text, shape.head_dim)
 
     # What is drawn is computed in float64, which Apple's GPUs do not have.
@@ -150,7 +152,7 @@ def allocate(lm: LanguageModel, room: Room) -> State:
         return torch.zeros((), dtype=dtype, device=device)
 
     return State(
-        cache=tuple(torch.zeros(2, room.rows, *heads, dtype=lm.dtype, device=device) for _ in lm.layers),
+        cache=caches(len(lm.layers), size, dtype=lm.cache_dtype, device=device, plain=plain),
         text=tuple(torch.zeros(text, dtype=lm.dtype, device=device) for _ in lm.layers) if room.attending else (),
         text_bias=torch.zeros(room.attending, 1, 1, room.text, dtype=lm.dtype, device=device)
         if room.attending

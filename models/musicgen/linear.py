@@ -89,6 +89,11 @@ def stream_type(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.float16
 
 
+def cache_type(device: str, weights: torch.dtype) -> torch.dtype:
+    """What keys and values are kept in. float16 holds what products in bfloat16 give, but for what is next to zero."""
+    return torch.float32 if device == "cpu" and weights == torch.float32 else torch.float16
+
+
 @functools.cache
 def _can_pack() -> bool:
     """Whether this torch has oneDNN's packed product, which is no public interface, with its signature of 2.11."""

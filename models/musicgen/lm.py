@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from models.musicgen.linear import Activation, Linear, linear, stream_type
+from models.musicgen.linear import Activation, Linear, cache_type, linear, stream_type
 from models.musicgen.pattern import DelayPattern, delays_of
 
 NORM_EPSILON = 1e-5
@@ -127,6 +127,7 @@ class LanguageModel:
         embedding: `[K * (card + 1), dim]`, the codebooks' tables one after the other.
         first_rows: `[K, 1]`, where each codebook's table starts.
         head: one product for all codebooks, `[K * card]` out.
+        cache_dtype: of the keys and values that are kept.
         nbytes: of all weights.
     """
 
@@ -136,6 +137,7 @@ class LanguageModel:
     layers: tuple[Layer, ...]
     norm: Norm
     head: Linear
+    cache_dtype: torch.dtype
     nbytes: int
 
     @property
@@ -144,7 +146,7 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of activations, keys and values."""
+        """Of activations."""
         return self.embedding.dtype
 
     def embed(self, codes: torch.Tensor) -> torch.Tensor:
@@ -182,7 +184,7 @@ def load_language_model(
     head = taker.merged([f"linears.{k}" for k in range(shape.codebooks)])
     norm = taker.norm("out_norm")
     taker.nbytes += embedding.nbytes
-    return LanguageModel(shape, embedding, first_rows, layers, norm, head, taker.nbytes)
+    return LanguageModel(shape, embedding, first_rows, layers, norm, head, cache_type(device, dtype), taker.nbytes)
 
 
 class _Taker:

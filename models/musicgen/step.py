@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from models.musicgen.attention import KeyValueCache, attend
 from models.musicgen.lm import CrossAttention, LanguageModel, Layer
 from models.musicgen.pattern import UNKNOWN
 from models.musicgen.sampling import Rule, pick
@@ -21,7 +22,7 @@ class State:
     """All that a decoding step reads and writes. B items; R rows: B, or 2B with the null conditions after them.
 
     Args:
-        cache: for each layer `[2, R, H, N, D]`, keys and values of N columns.
+        cache: for each layer keys and values of N columns.
         text: for each layer keys and values `[2, A, H, L, D]` of the text; its A rows are the first A of R. The others
             would attend to zeros, which adds exactly zero.
         text_bias: `[A, 1, 1, L]`, -inf where a text is shorter than L; None where none is.
@@ -34,7 +35,7 @@ class State:
         guidance, temperature, top_p: one number each.
     """
 
-    cache: tuple[torch.Tensor, ...]
+    cache: tuple[KeyValueCache, ...]
     text: tuple[torch.Tensor, ...]
     text_bias: torch.Tensor | None
     sequence: torch.Tensor
@@ -105,7 +106,7 @@ def _prefill_layer(  # noqa: PLR0913 - as `_advance_layer`
     rows, count, dim = x.shape
     flat = x.flatten(0, 1)
     qkv = _heads(lm, layer.qkv(layer.norm(flat)).to(lm.dtype).view(rows, count, 3, dim))
-    state.cache[index][:, :, :, :count] = qkv[1:]
+    state.cache[index].write_first(qkv[1:])
     query, key, value = qkv
     seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=1.0)
     flat = layer.out.plus(flat, seen.transpose(1, 2).reshape(rows * count, dim))
@@ -132,8 +133,8 @@ def _advance_layer(  # noqa: PLR0913 - the loop's one callee, called 24 to 48 ti
     heads, head_dim = lm.shape.heads, lm.shape.head_dim
     qkv = layer.qkv(layer.norm(x)).to(lm.dtype).view(-1, 3, heads, 1, head_dim).transpose(0, 1)
     cache = state.cache[index]
-    cache.index_copy_(3, state.slot, qkv[1:])
-    x = layer.out.plus(x, _attend(qkv[0], cache[0, :, :, :length], cache[1, :, :, :length], bias))
+    cache.write(state.slot, qkv[1:])
+    x = layer.out.plus(x, cache.attend(qkv[0], length, bias))
     if layer.cross is not None and state.text:
         x = _attend_to_text(lm, layer.cross, x, state.text[index], state.text_bias)
     return layer.down.plus(x, layer.up(layer.norm_up(x)))
@@ -145,20 +146,8 @@ def _attend_to_text(
     attending = text.shape[1]
     part = x[:attending]
     query = cross.query(cross.norm(part)).to(lm.dtype).view(attending, lm.shape.heads, 1, lm.shape.head_dim)
-    part = cross.out.plus(part, _attend(query, text[0], text[1], bias))
+    part = cross.out.plus(part, attend(query, text[0], text[1], bias))
     return part if attending == x.shape[0] else torch.cat([part, x[attending:]])
-
-
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """One query `[rows, H, 1, D]` over `[rows, H, n, D]`: `[rows, H * D]`."""
-    if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0).flatten(1)
-    # On the CPU torch's fused attention reads the cache at a third of the memory's speed when there is one query: with
-    # 750 columns of MusicGen small it took 19 ms a step, this takes 12.
-    rows, heads, _, head_dim = query.shape
-    scores = torch.bmm(key.flatten(0, 1), query.reshape(rows * heads, head_dim, 1)).view(rows, heads, 1, -1)
-    scores = scores if bias is None else scores + bias
-    return torch.bmm(scores.softmax(-1).flatten(0, 1), value.flatten(0, 1)).view(rows, heads * head_dim)
 
 
 def _visible(state: State, length: int, *, exact: bool) -> torch.Tensor | None:
