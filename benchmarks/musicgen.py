@@ -9,8 +9,8 @@ thread's CPU seconds with one thread, which other processes do not change.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -18,24 +18,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.checkpoints import SIZES, write_checkpoint
-from models.musicgen.decode import StepByStep, Window
+from benchmarks.machine import describe_machine
+from benchmarks.musicgen_parity import TEXT, Heard, hear, parity
 from models.musicgen.describe import describe
 from models.musicgen.generate import Engine
 from models.musicgen.load import load_engine
-from models.musicgen.order import Order, Sampling
-from models.musicgen.step import prefill
+from models.musicgen.order import Order
 from models.weights import Weights
 
-TEXT = "slow techno with piano and drums"
-PREFIX_FRAMES = 40  # of random codes, after which logits are compared
+WARM = 5.0  # s of music of the first request after loading, and of the next
 TABLE = (10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of decoding, the first step left out."""
+
+    steps_per_s: float
+    median_ms: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,65 +70,96 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--table", action="store_true", help="cost over durations from 10 s to 300 s")
     parser.add_argument("--no-imports", action="store_true", help="leave out the import times")
+    parser.add_argument("--no-parity", action="store_true", help="leave out the comparison of logits and codes")
     parser.add_argument("--folder", help="keeps the checkpoint here, for the next run")
     return parser.parse_args(arguments)
 
 
 def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     clock = time.perf_counter if options.clock == "wall" else time.thread_time
-    dtype = getattr(torch, options.dtype) if options.dtype else None
-    _say(f"{platform.machine()}, {options.device}, {options.threads} threads, torch {torch.__version__}")
+    _say(describe_machine(options.device, options.threads))
     imports = {} if options.no_imports else _import_times()
-    engine, load = _loaded(folder, options.device, dtype, clock)
-    order = Order([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
-    first = _timed(lambda: engine.generate(replace(order, duration=min(5.0, options.seconds))), clock)
-    ours = _ours(engine, order, clock)
-    codec = _codec(engine, clock)
-    memory = _peak_memory(options.device)
-    table = _table(engine, clock) if options.table else {}
-    error = _logits_errors(engine, folder) if options.size != "large" or options.device != "cpu" else {}
+    ours, figures, heard = _ours(folder, options, clock)
+    gc.collect()  # the largest engines do not fit into the memory together
+    error = {} if options.no_parity else parity(folder, heard)
     reference_seconds = options.seconds if options.reference_seconds is None else options.reference_seconds
-    reference = _audiocraft(folder, options, reference_seconds, clock) if reference_seconds else {}
-    _say(f"ours      {ours['steps_per_s']:8.1f} steps/s, median {ours['median_ms']:.2f} ms a step")
-    if reference:
-        _say(f"audiocraft{reference['steps_per_s']:8.1f} steps/s, median {reference['median_ms']:.2f} ms a step")
+    reference = _audiocraft(folder, options, reference_seconds, clock) if reference_seconds else None
     return {
         "name": f"musicgen {options.size}{' stereo' if options.stereo else ''} batch {options.batch}",
         "device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {options.threads} threads",
         "clock": options.clock,
-        "dtype": str(dtype or "engine's choice"),
+        "dtype": options.dtype or "engine's choice",
         "seconds_of_music": options.seconds,
-        "ours": ours["median_ms"] / 1000,
-        "reference": reference["median_ms"] / 1000 if reference else None,
-        "ratio": round(reference["median_ms"] / ours["median_ms"], 2) if reference else None,
-        "steps_per_s": round(ours["steps_per_s"], 1),
-        "reference_steps_per_s": round(reference["steps_per_s"], 1) if reference else None,
-        "aggregate_steps_per_s": round(ours["steps_per_s"] * options.batch, 1),
-        "first_request_s": round(first, 3),
-        "request_s": round(ours["total_s"], 3),
-        "peak_memory_gb": memory,
-        **{"codec_30_s": codec} | load | imports | error | table,
+        "reference_seconds_of_music": reference_seconds,
+        **(_compared(ours, reference) | figures | imports | error),
     }
 
 
-def _ours(engine: Engine, order: Order, clock: Callable[[], float]) -> dict[str, float]:
+def _compared(ours: Rates, reference: Rates | None) -> dict[str, float]:
+    """Both sides' steps, and how many times as many of them we take."""
+    figures = {"steps_per_s": round(ours.steps_per_s, 1), "ms_a_step": round(ours.median_ms, 2)}
+    _say(f"ours      {ours.steps_per_s:8.1f} steps/s, median {ours.median_ms:.2f} ms a step")
+    if reference is None:
+        return figures
+    _say(f"audiocraft{reference.steps_per_s:8.1f} steps/s, median {reference.median_ms:.2f} ms a step")
+    ratio, by_median = ours.steps_per_s / reference.steps_per_s, reference.median_ms / ours.median_ms
+    _say(f"ratio     {ratio:8.2f} by steps per second, {by_median:.2f} by the median step")
+    return figures | {
+        "reference_steps_per_s": round(reference.steps_per_s, 1),
+        "reference_ms_a_step": round(reference.median_ms, 2),
+        "ratio": round(ratio, 2),
+        "ratio_by_median": round(by_median, 2),
+    }
+
+
+def _ours(folder: Path, options: argparse.Namespace, clock: Callable[[], float]) -> tuple[Rates, dict[str, Any], Heard]:
+    """Our steps, all other figures, and the logits; the engine is gone afterwards."""
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    engine, load = _loaded(folder, options.device, dtype, clock)
+    order = Order([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
+    short = replace(order, duration=min(WARM, options.seconds))
+    first, warm = (_timed(lambda: engine.generate(short), clock) for _ in range(2))
+    _say(f"{short.duration:g} s of music: first request {first:.2f} s, the next {warm:.2f} s")
+    rates, total = _generated(engine, order, clock)
+    figures = {
+        "first_request_s": round(first, 3),
+        "warm_request_s": round(warm, 3),
+        "request_s": round(total, 3),
+        "aggregate_steps_per_s": round(rates.steps_per_s * options.batch, 1),
+        "codec_30_s": _codec(engine, clock),
+        "peak_memory_gb": _peak_memory(options.device),
+    }
+    if options.batch > 1:
+        figures |= _gain_of_batch(engine, order, rates, clock)
+    table = _table(engine, clock) if options.table else {}
+    return rates, figures | load | table, hear(engine)
+
+
+def _gain_of_batch(engine: Engine, order: Order, rates: Rates, clock: Callable[[], float]) -> dict[str, float]:
+    """How many times the steps of one clip all clips together make, by the same engine."""
+    one, _ = _generated(engine, replace(order, texts=order.texts[:1], seeds=order.seeds[:1]), clock)
+    gain = rates.steps_per_s * len(order.texts) / one.steps_per_s
+    _say(f"{len(order.texts)} clips at once: {gain:.2f} times the steps of one, which makes {one.steps_per_s:.1f}")
+    return {"batch_gain": round(gain, 2), "single_steps_per_s": round(one.steps_per_s, 1)}
+
+
+def _generated(engine: Engine, order: Order, clock: Callable[[], float]) -> tuple[Rates, float]:
+    """The steps, and the seconds of the whole."""
     ticks: list[float] = []
     started = clock()
     generation = engine.generate(order, progress=lambda fraction: ticks.append(clock()))
     total = clock() - started
-    return _rates(ticks[: generation.steps], captured=engine.lm.device.type == "cuda") | {"total_s": total}
+    return _rates(ticks[: generation.steps], captured=engine.lm.device.type == "cuda"), total
 
 
-def _rates(ticks: list[float], *, captured: bool) -> dict[str, float]:
+def _rates(ticks: list[float], *, captured: bool) -> Rates:
     """Steps per second over all steps after the first, and the median step; captured steps come several at a time."""
     mean = (ticks[-1] - ticks[1]) / (len(ticks) - 2)
     steps = [after - before for before, after in zip(ticks[1:], ticks[2:], strict=False)]
-    return {"steps_per_s": 1 / mean, "median_ms": 1000 * (mean if captured else statistics.median(steps))}
+    return Rates(steps_per_s=1 / mean, median_ms=1000 * (mean if captured else statistics.median(steps)))
 
 
-def _audiocraft(
-    folder: Path, options: argparse.Namespace, seconds: float, clock: Callable[[], float]
-) -> dict[str, float]:
+def _audiocraft(folder: Path, options: argparse.Namespace, seconds: float, clock: Callable[[], float]) -> Rates:
     from tests.audiocraft_oracle import audiocraft_musicgen
 
     model = audiocraft_musicgen(folder, device=options.device)
@@ -174,50 +212,6 @@ def _table(engine: Engine, clock: Callable[[], float]) -> dict[str, dict[str, fl
         rows[f"{seconds:g}"] = round(cost, 2)
         _say(f"{seconds:5.0f} s of music: {cost:8.2f} s, {cost / seconds:.3f} s a second")
     return {"cost_s_by_duration": rows}
-
-
-def _logits_errors(engine: Engine, folder: Path) -> dict[str, float]:
-    """Relative error of the plain and of the guided logits against the engine in float32 on the CPU, which is itself
-    within 1e-4 of audiocraft's (tests/test_musicgen_parity.py)."""
-    exact = load_engine(describe(folder, Weights()), device="cpu", dtype=torch.float32)
-    wanted, found = _logits(exact), _logits(engine)
-    plain, guided = ((a - b).norm() / b.norm() for a, b in zip(found, wanted, strict=True))
-    _say(f"relative error of logits against float32: {plain:.2e} plain, {guided:.2e} guided")
-    return {"logits_error": round(float(plain), 6), "guided_logits_error": round(float(guided), 6)}
-
-
-def _logits(engine: Engine) -> tuple[torch.Tensor, torch.Tensor]:
-    """Conditional, and guided, logits after `PREFIX_FRAMES` random frames."""
-    lm = engine.lm
-    generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(lm.shape.card, (1, lm.shape.codebooks, PREFIX_FRAMES), generator=generator)
-    order = Order([TEXT], [0], 1.0, 18.0, Sampling())
-    seen: list[torch.Tensor] = []
-    with torch.inference_mode():
-        conditions = engine.listener.to(order, None).conditions([0], 0.0)
-        window = Window(
-            codes.to(lm.device), PREFIX_FRAMES + 1, conditions, order.sampling, [generator], lambda *_: None
-        )
-        runner = StepByStep(lm)
-        state = runner.begin(window)
-        hook = replace(lm, head=_Kept(lm.head, seen))
-        prefill(hook, state, window.rule, prefix=conditions.prefix, known=window.known)
-    conditional, null = seen[0].float().cpu()
-    return conditional, null + 3.0 * (conditional - null)
-
-
-class _Kept:
-    """A linear layer that keeps what it gave."""
-
-    def __init__(self, inner: Any, seen: list[torch.Tensor]) -> None:
-        self._inner, self._seen, self.nbytes = inner, seen, inner.nbytes
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self._seen.append(self._inner(x))
-        return self._seen[-1]
-
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return residual + self(x)
 
 
 def _import_times() -> dict[str, float]:

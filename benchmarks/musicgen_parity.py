@@ -1,0 +1,90 @@
+"""How far our language model is from audiocraft's on the same full-size weights: in float32, and as it runs."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.musicgen.generate import Engine
+from tests.audiocraft_oracle import audiocraft_conditions, audiocraft_lm, audiocraft_logits
+from tests.musicgen_steps import conditions_of, engine_of, forced_logits, logits_of, window_of
+
+TEXT = "slow techno with piano and drums"
+FRAMES = 40  # of random codes, each column's logits compared
+GREEDY_FRAMES = 16
+GUIDANCE = 3.0
+LIMITS = {"float32_logits_max_error": 1e-4, "logits_error": 2e-2, "guided_logits_error": 2e-2}
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What one side gave: `[frames, 2, K, card]` logits of the given codes; `[1, K, frames]` codes found greedily."""
+
+    logits: torch.Tensor
+    greedy: torch.Tensor | None = None
+
+
+def hear(engine: Engine) -> Heard:
+    """The logits of an engine in whatever precision it runs in."""
+    conditions = conditions_of(engine.listener, [TEXT])
+    return Heard(forced_logits(engine.lm, conditions, _codes(engine).to(engine.lm.device)).float().cpu())
+
+
+def parity(folder: Path, heard: Heard) -> dict[str, float | bool]:
+    """Holds `heard`, and our engine in float32 on the CPU, against audiocraft's float32 there; one after the other,
+    since both at once would not fit into the memory with the largest model."""
+    exact = engine_of(folder)
+    codes, ours = _codes(exact), _float32(exact)
+    del exact
+    gc.collect()
+    theirs = _audiocrafts(folder, codes)
+    assert ours.greedy is not None and theirs.greedy is not None
+    figures: dict[str, float | bool] = {
+        "float32_logits_max_error": _rounded((ours.logits - theirs.logits).abs().max()),
+        "logits_error": _relative(heard.logits, theirs.logits),
+        "guided_logits_error": _relative(_guided(heard.logits), _guided(theirs.logits)),
+        "float32_greedy_codes_identical": torch.equal(ours.greedy, theirs.greedy),
+    }
+    for name, figure in figures.items():
+        limit = f"  (at most {LIMITS[name]:g})" if name in LIMITS else ""
+        print(f"{name:32} {figure!s:>10}{limit}", flush=True)
+    return figures
+
+
+def _codes(engine: Engine) -> torch.Tensor:
+    shape = engine.lm.shape
+    return torch.randint(shape.card, (1, shape.codebooks, FRAMES), generator=torch.Generator().manual_seed(0))
+
+
+def _float32(engine: Engine) -> Heard:
+    conditions = conditions_of(engine.listener, [TEXT])
+    logits = forced_logits(engine.lm, conditions, _codes(engine))
+    greedy, _ = logits_of(engine.lm, window_of(engine.lm, conditions, length=GREEDY_FRAMES))
+    return Heard(logits, greedy)
+
+
+@torch.no_grad()
+def _audiocrafts(folder: Path, codes: torch.Tensor) -> Heard:
+    from audiocraft.modules.conditioners import ConditioningAttributes
+
+    lm = audiocraft_lm(folder)
+    logits = audiocraft_logits(lm, codes, audiocraft_conditions(lm, [TEXT]))[:FRAMES]
+    attributes = [ConditioningAttributes(text={"description": TEXT})]
+    greedy = lm.generate(None, attributes, max_gen_len=GREEDY_FRAMES, use_sampling=False, cfg_coef=GUIDANCE)
+    return Heard(logits, greedy)
+
+
+def _guided(logits: torch.Tensor) -> torch.Tensor:
+    conditional, null = logits.unbind(1)
+    return null + GUIDANCE * (conditional - null)
+
+
+def _relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return _rounded((found - wanted).norm() / wanted.norm())
+
+
+def _rounded(error: torch.Tensor) -> float:
+    return float(f"{float(error):.2e}")
