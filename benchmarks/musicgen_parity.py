@@ -68,9 +68,10 @@ def _float32(engine: Engine) -> Heard:
 
 @torch.no_grad()
 def _audiocrafts(folder: Path, codes: torch.Tensor) -> Heard:
+    lm = audiocraft_lm(folder)  # makes audiocraft importable
+
     from audiocraft.modules.conditioners import ConditioningAttributes
 
-    lm = audiocraft_lm(folder)
     logits = audiocraft_logits(lm, codes, audiocraft_conditions(lm, [TEXT]))[:FRAMES]
     attributes = [ConditioningAttributes(text={"description": TEXT})]
     greedy = lm.generate(None, attributes, max_gen_len=GREEDY_FRAMES, use_sampling=False, cfg_coef=GUIDANCE)
