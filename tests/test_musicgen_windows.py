@@ -117,7 +117,7 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format(final: str | None) -
         {"decoder": {"final_activation": "Tanh", "final_activation_params": {"inplace": True}}},
     ],
 )
-def test_a_codec_that_transformers_has_not_is_refused(change: dict[str, object]) -> None:
+def test_a_codec_of_another_kind_is_refused(change: dict[str, object]) -> None:
     config = codec_settings(16_000)
     config["seanet"] |= change
     with pytest.raises(ValueError, match="codec with"):

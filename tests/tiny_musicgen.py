@@ -281,26 +281,30 @@ def write_codec_pointer(folder: Path, hub_id: str = "facebook/encodec_32khz") ->
     torch.save(package, folder / "compression_state_dict.bin")
 
 
-def write_hub_codec(folder: Path, *, cardinality: int = CARD) -> Path:
-    """A tiny EnCodec as transformers stores it, 50 frames a second at 16 kHz, with `CODEBOOKS` codebooks."""
+def write_hub_codec(folder: Path, *, cardinality: int = CARD, **changes: Any) -> Path:
+    """A tiny EnCodec as transformers stores it, 50 frames a second at 16 kHz, with `CODEBOOKS` codebooks.
+
+    `changes` are settings of transformers' `EncodecConfig`.
+    """
     from transformers import EncodecConfig
     from transformers import EncodecModel as HubEncodec
 
     bits = cardinality.bit_length() - 1
-    config = EncodecConfig(
-        target_bandwidths=[50 * bits * CODEBOOKS / 1000],
-        sampling_rate=16_000,
-        audio_channels=1,
-        normalize=False,
-        hidden_size=16,
-        num_filters=2,
-        num_residual_layers=1,
-        upsampling_ratios=[8, 5, 4, 2],
-        codebook_size=cardinality,
-        codebook_dim=16,
-        use_causal_conv=False,
-        norm_type="weight_norm",
-    )
+    settings: dict[str, Any] = {
+        "target_bandwidths": [50 * bits * CODEBOOKS / 1000],
+        "sampling_rate": 16_000,
+        "audio_channels": 1,
+        "normalize": False,
+        "hidden_size": 16,
+        "num_filters": 2,
+        "num_residual_layers": 1,
+        "upsampling_ratios": [8, 5, 4, 2],
+        "codebook_size": cardinality,
+        "codebook_dim": 16,
+        "use_causal_conv": False,
+        "norm_type": "weight_norm",
+    }
+    config = EncodecConfig(**(settings | changes))
     model = HubEncodec(config)
     for name, buffer in model.quantizer.named_buffers():
         if name.endswith("embed"):

@@ -1,43 +1,83 @@
 """EnCodec as a value: sound to codes and back, mono or as two interleaved sides. Knows no language model.
 
-Both formats, transformers' and audiocraft's own, run as transformers' `EncodecModel`; weight norm is folded in.
+Both formats, transformers' and audiocraft's own, become the same network; all in float32.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils import parametrize
+
+from models.musicgen.parts import Taker, read_settings, read_tensors
+from models.musicgen.seanet import Layer, Plan, decoder, encoder
 
 CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
 MARGIN = 16  # frames beside a chunk; what a sample hears of the layers after the LSTM is less than 4
 
+FINAL_ACTIVATIONS: Mapping[str, Layer] = {"Tanh": torch.tanh}
+HUB_DEFAULTS = {  # what transformers' `config.json` may leave out
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "num_filters": 32,
+    "hidden_size": 128,
+    "upsampling_ratios": [8, 5, 4, 2],
+    "num_residual_layers": 1,
+    "kernel_size": 7,
+    "last_kernel_size": 7,
+    "residual_kernel_size": 3,
+    "dilation_growth_rate": 2,
+    "compress": 2,
+    "num_lstm_layers": 2,
+    "use_causal_conv": True,
+    "pad_mode": "reflect",
+    "trim_right_ratio": 1.0,
+    "use_conv_shortcut": True,
+    "normalize": False,
+    "norm_type": "weight_norm",
+}
 
-# What audiocraft can put behind the decoder and transformers has not.
-FINAL_ACTIVATIONS: Mapping[str, type[torch.nn.Module]] = {"Tanh": torch.nn.Tanh}
+
+@dataclass(frozen=True, eq=False)
+class EnCodec:
+    """A loaded network for one side.
+
+    Args:
+        sample_rate: Hz.
+        books: `[card, D]` each.
+        encoder: sound `[B, C, samples]` to `[B, D, frames]`.
+        decoder: `[B, D, frames]` to sound: the layers at the frames' rate, and those after them.
+        nbytes: of all weights.
+    """
+
+    plan: Plan
+    sample_rate: int
+    books: tuple[torch.Tensor, ...]
+    encoder: list[Layer]
+    decoder: tuple[list[Layer], list[Layer]]
+    nbytes: int
 
 
 class Codec:
-    """A loaded EnCodec.
+    """A codec as a language model uses it.
 
     Args:
-        model: transformers' `EncodecModel`, on its device, in float32.
-        codebooks: how many of its codebooks are in use, for one side.
+        codebooks: how many of the network's are in use, for one side.
         stereo: two mono sides with their codebooks interleaved, as MusicGen's stereo models have it.
     """
 
-    def __init__(self, model: Any, *, codebooks: int, stereo: bool = False) -> None:
-        self._model, self._stereo, self._side_codebooks = model, stereo, codebooks
-        config = model.config
-        self.sample_rate = int(config.sampling_rate)
-        self.hop_length = int(config.hop_length)
-        self.channels = 2 if stereo else int(config.audio_channels)
+    def __init__(self, network: EnCodec, *, codebooks: int, stereo: bool = False) -> None:
+        self._network, self._stereo = network, stereo
+        self.sample_rate = network.sample_rate
+        self.hop_length = network.plan.hop_length
+        self.channels = 2 if stereo else network.plan.channels
         self.codebooks = codebooks * (2 if stereo else 1)
-        assert len(model.quantizer.layers) >= codebooks, "describe() has seen to that"
+        assert len(network.books) >= codebooks, "describe() has seen to that"
+        self._books = network.books[:codebooks]
 
     @property
     def frame_rate(self) -> float:
@@ -45,12 +85,7 @@ class Codec:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (*self._model.parameters(), *self._model.buffers()))
-
-    @property
-    def _books(self) -> list[torch.Tensor]:
-        """The codebooks in use, `[card, D]` each."""
-        return [layer.codebook.embed for layer in self._model.quantizer.layers[: self._side_codebooks]]
+        return self._network.nbytes
 
     def sides(self, codes: torch.Tensor) -> torch.Tensor:
         """`[B, K, F]` to `[sides, B, K / sides, F]`."""
@@ -63,7 +98,7 @@ class Codec:
         batch, channels, _ = waveform.shape
         assert channels == self.channels
         mono = waveform.reshape(batch * channels, 1, -1) if self._stereo else waveform
-        residual = self._model.encoder(mono).transpose(1, 2)
+        residual = _through(self._network.encoder, mono).transpose(1, 2)
         codes = []
         for book in self._books:
             nearest = torch.addmm(book.square().sum(1), residual.flatten(0, 1), book.T, alpha=-2).argmin(-1)
@@ -84,132 +119,107 @@ class Codec:
         """
         sides = self.sides(codes)
         hidden = self.latent(sides.flatten(0, 1))
-        layers = self._model.decoder.layers
-        head = _layers_at_frame_rate(layers)
-        for layer in layers[:head]:
-            hidden = layer(hidden)
+        at_frames, after = self._network.decoder
+        hidden = _through(at_frames, hidden)
         chunk, frames = int(CHUNK_S * self.frame_rate), hidden.shape[-1]
         pieces = []
         for start in range(0, frames, chunk):
             on_chunk(start / frames)
             end, left = min(start + chunk, frames), max(start - MARGIN, 0)
-            piece = hidden[..., left : end + MARGIN]
-            for layer in layers[head:]:
-                piece = layer(piece)
+            piece = _through(after, hidden[..., left : end + MARGIN])
             pieces.append(piece[..., (start - left) * self.hop_length : (end - left) * self.hop_length])
         return torch.cat(torch.cat(pieces, dim=-1).chunk(len(sides)), dim=1)
 
 
-def _layers_at_frame_rate(layers: Any) -> int:
-    """How many of the decoder's first layers neither upsample nor come after one that does."""
-    return next(index for index, layer in enumerate(layers) if isinstance(layer, torch.nn.ELU))
+def _through(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
-def from_folder(folder: Path, device: str) -> Any:
-    """An `EncodecModel` from transformers' format."""
-    from transformers import EncodecModel
-
-    return _ready(EncodecModel.from_pretrained(folder), device)
-
-
-def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, Any], device: str) -> Any:
-    """An `EncodecModel` from audiocraft's own format.
+def from_folder(folder: Path, device: str) -> EnCodec:
+    """From transformers' format.
 
     Raises:
-        ValueError: the settings ask for something that transformers' EnCodec has not.
-        RuntimeError: tensors are missing or of another shape.
+        KeyError, ValueError: tensors are missing or of another shape, or a setting asks for something else.
     """
-    from transformers import EncodecConfig, EncodecModel
-
-    model = EncodecModel(EncodecConfig(**_config(settings)))
-    if not settings["seanet"].get("lstm"):
-        _drop_lstm(model)
-    _fold_weight_norm(model)
-    model.load_state_dict(_renamed(state))
-    if final := (settings["seanet"].get("decoder") or {}).get("final_activation"):
-        model.decoder.layers.append(FINAL_ACTIVATIONS[final]())
-    return _ready(model, device)
-
-
-def _config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    encodec, seanet, rvq = settings["encodec"], settings["seanet"], settings["rvq"]
-    decoder = seanet.get("decoder") or {}
-    expected = {
-        "autoencoder": (encodec.get("autoencoder"), "seanet"),
-        "quantizer": (encodec.get("quantizer"), "rvq"),
-        "renormalize": (bool(encodec.get("renormalize")), False),
-        "activation": (seanet.get("activation", "ELU"), "ELU"),
-        "alpha": ((seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0),
-        "channels": (seanet["channels"], encodec["channels"]),
-        "encoder": (bool(seanet.get("encoder")), False),
-    }
-    for name, (found, wanted) in expected.items():
-        if found != wanted:
-            raise ValueError(f"codec with {name} = {found}")
-    if decoder.get("final_activation") not in (None, *FINAL_ACTIVATIONS) or decoder.get("final_activation_params"):
-        raise ValueError(f"codec with final_activation = {decoder.get('final_activation')}")
-    if seanet.get("norm", "none") not in ("weight_norm", "none"):
-        raise ValueError(f"codec with norm = {seanet.get('norm')}")
-    hop = 1
-    for ratio in seanet["ratios"]:
-        hop *= ratio
-    bits = (int(rvq["bins"]) - 1).bit_length()
-    frame_rate = -(-int(encodec["sample_rate"]) // hop)
-    return {
-        "target_bandwidths": [frame_rate * bits * int(rvq["n_q"]) / 1000],
-        "sampling_rate": int(encodec["sample_rate"]),
-        "audio_channels": int(encodec["channels"]),
-        "normalize": False,
-        "hidden_size": int(seanet["dimension"]),
-        "num_filters": int(seanet["n_filters"]),
-        "num_residual_layers": int(seanet["n_residual_layers"]),
-        "upsampling_ratios": list(seanet["ratios"]),
-        "norm_type": "weight_norm",  # folded before the weights come
-        "kernel_size": int(seanet.get("kernel_size", 7)),
-        "last_kernel_size": int(seanet.get("last_kernel_size", 7)),
-        "residual_kernel_size": int(seanet.get("residual_kernel_size", 3)),
-        "dilation_growth_rate": int(seanet.get("dilation_base", 2)),
-        "use_causal_conv": bool(seanet.get("causal")),
-        "pad_mode": seanet.get("pad_mode", "reflect"),
-        "compress": int(seanet.get("compress", 2)),
-        "num_lstm_layers": int(seanet.get("lstm") or 1),
-        "trim_right_ratio": float(decoder.get("trim_right_ratio", 1.0)),
-        "codebook_size": int(rvq["bins"]),
-        "codebook_dim": int(seanet["dimension"]),
-        "use_conv_shortcut": not seanet.get("true_skip", True),
-    }
+    settings = {**HUB_DEFAULTS, **read_settings(folder)}
+    _demand("normalize", settings["normalize"], False)
+    _demand("norm_type", settings["norm_type"], "weight_norm")
+    plan = Plan(
+        channels=int(settings["audio_channels"]),
+        filters=int(settings["num_filters"]),
+        dimension=int(settings["hidden_size"]),
+        ratios=tuple(settings["upsampling_ratios"]),
+        residual_layers=int(settings["num_residual_layers"]),
+        kernel=int(settings["kernel_size"]),
+        last_kernel=int(settings["last_kernel_size"]),
+        residual_kernel=int(settings["residual_kernel_size"]),
+        dilation=int(settings["dilation_growth_rate"]),
+        compress=int(settings["compress"]),
+        lstm=int(settings["num_lstm_layers"]),
+        causal=bool(settings["use_causal_conv"]),
+        pad_mode=str(settings["pad_mode"]),
+        trim_right=float(settings["trim_right_ratio"]),
+        shortcut=bool(settings["use_conv_shortcut"]),
+    )
+    return _built(plan, int(settings["sampling_rate"]), read_tensors(folder), device)
 
 
-def _drop_lstm(model: Any) -> None:
-    """Takes the LSTMs out, which transformers always builds; then layers are numbered as audiocraft's are."""
-    for part in (model.encoder, model.decoder):
-        part.layers = torch.nn.ModuleList(layer for layer in part.layers if not hasattr(layer, "lstm"))
+def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, Any], device: str) -> EnCodec:
+    """From audiocraft's own format; raises as `from_folder`."""
+    encodec, seanet = settings["encodec"], settings["seanet"]
+    ways = seanet.get("decoder") or {}
+    _demand("autoencoder", encodec.get("autoencoder"), "seanet")
+    _demand("quantizer", encodec.get("quantizer"), "rvq")
+    _demand("renormalize", bool(encodec.get("renormalize")), False)
+    _demand("activation", seanet.get("activation", "ELU"), "ELU")
+    _demand("alpha", (seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0)
+    _demand("channels", seanet["channels"], encodec["channels"])
+    _demand("encoder", bool(seanet.get("encoder")), False)
+    _demand("norm", seanet.get("norm", "none"), "weight_norm", "none")
+    _demand("final_activation", ways.get("final_activation"), None, *FINAL_ACTIVATIONS)
+    _demand("final_activation_params", bool(ways.get("final_activation_params")), False)
+    plan = Plan(
+        channels=int(encodec["channels"]),
+        filters=int(seanet["n_filters"]),
+        dimension=int(seanet["dimension"]),
+        ratios=tuple(seanet["ratios"]),
+        residual_layers=int(seanet["n_residual_layers"]),
+        kernel=int(seanet.get("kernel_size", 7)),
+        last_kernel=int(seanet.get("last_kernel_size", 7)),
+        residual_kernel=int(seanet.get("residual_kernel_size", 3)),
+        dilation=int(seanet.get("dilation_base", 2)),
+        compress=int(seanet.get("compress", 2)),
+        lstm=int(seanet.get("lstm") or 0),
+        causal=bool(seanet.get("causal")),
+        pad_mode=str(seanet.get("pad_mode", "reflect")),
+        trim_right=float(ways.get("trim_right_ratio", 1.0)),
+        shortcut=not seanet.get("true_skip", True),
+        final=FINAL_ACTIVATIONS.get(ways.get("final_activation") or ""),
+    )
+    return _built(plan, int(encodec["sample_rate"]), state, device)
 
 
-def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """audiocraft's tensor names as transformers', weight norm folded."""
-    folded: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        if name.endswith(".weight_g"):
-            direction = state[f"{name[:-1]}v"].float()
-            folded[f"{name[:-2]}"] = torch._weight_norm(direction, tensor.float(), 0)
-        elif not name.endswith(".weight_v"):
-            folded[name] = tensor.float()
-    return {_new_name(name): tensor for name, tensor in folded.items()}
+def _demand(name: str, found: object, *wanted: object) -> None:
+    if found not in wanted:
+        raise ValueError(f"codec with {name} = {found}")
+
+
+def _built(plan: Plan, sample_rate: int, state: Mapping[str, torch.Tensor], device: str) -> EnCodec:
+    """The network with these tensors, whosever names they have."""
+    named = {_new_name(name): tensor for name, tensor in state.items()}
+    parts = [Taker(named, device, prefix) for prefix in ("encoder.", "decoder.", "quantizer.layers.")]
+    count = 1 + max(int(name.split(".")[2]) for name in named if name.startswith("quantizer.layers."))
+    made = encoder(plan, parts[0]), decoder(plan, parts[1])
+    books = tuple(parts[2](f"{index}.codebook.embed", -1, plan.dimension) for index in range(count))
+    return EnCodec(plan, sample_rate, books, *made, nbytes=sum(part.nbytes for part in parts))
 
 
 def _new_name(name: str) -> str:
+    """audiocraft's name of a tensor, or an older one of transformers, as transformers' own."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv\.conv|convtr\.convtr)\.", ".conv.", name)
+    name = name.replace(".parametrizations.weight.original0", ".weight_g")
+    name = name.replace(".parametrizations.weight.original1", ".weight_v")
     return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace("._codebook.", ".codebook.")
-
-
-def _fold_weight_norm(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight")
-
-
-def _ready(model: Any, device: str) -> Any:
-    _fold_weight_norm(model)
-    return model.to(device).eval().requires_grad_(False)

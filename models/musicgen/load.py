@@ -40,13 +40,13 @@ def load_engine(description: Description, *, device: str, dtype: torch.dtype | N
     assert not description.to_fetch, description.to_fetch
     require(device)
     dtype = dtype or weight_type(device)
-    with _without_progress_bars(), translated(description.folder, LM_FILE):
+    with translated(description.folder, LM_FILE):
         package = read_package(description.folder / LM_FILE)
         settings, state = plain_settings(package["xp.cfg"]), package["best_state"]
         shape = Shape.of(settings)
         lm = load_language_model(state, shape, device=device, dtype=dtype)
         listener = _listener(description, settings, state, shape, device)
-    with _without_progress_bars(), translated(description.folder, CODEC_FILE):
+    with translated(description.folder, CODEC_FILE):
         codec = _codec(description, settings, device)
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
     return Engine(lm, _runner(lm), listener, codec, description.window, max_batch)
@@ -127,20 +127,6 @@ def _codec(description: Description, settings: Mapping[str, Any], device: str) -
         package = read_package(description.folder / CODEC_FILE)
         model = from_audiocraft(package["best_state"], plain_settings(package["xp.cfg"]), device)
     return Codec(model, codebooks=description.codebooks // (2 if stereo else 1), stereo=stereo)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws one on stderr for every part that it reads, which a log of lines has no use for."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

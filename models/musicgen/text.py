@@ -1,14 +1,16 @@
-"""Text to what the language model attends to: T5 through transformers, or a table of words. Knows no language model."""
+"""Text to what the language model attends to: by T5, or by a table of words. Knows no language model."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F  # noqa: N812
+
+from models.musicgen.t5 import T5, read_tokenizer
 
 
 class TextEncoder(Protocol):
@@ -43,38 +45,24 @@ class Projection:
 
 
 class T5Encoder:
-    """A T5 encoder from a folder in transformers' format, in float32.
+    """A T5 from a folder in transformers' format, in float32, each text by itself: none changes another.
 
     Args:
         tuned: the weights that training gave it (a checkpoint with `finetune`), or empty.
     """
 
     def __init__(self, folder: Path, projection: Projection, *, tuned: Mapping[str, torch.Tensor]) -> None:
-        from transformers import T5EncoderModel, T5Tokenizer
-
-        self._tokenizer: Any = T5Tokenizer.from_pretrained(folder)
-        model: Any = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
-        if tuned:
-            model.load_state_dict({name: tensor.float() for name, tensor in tuned.items()})
-        self._device = projection.weight.device
-        self._model = model.to(self._device).eval().requires_grad_(False)
+        self._tokens = read_tokenizer(folder)
+        self._t5 = T5.read(folder, str(projection.weight.device), tuned)
         self._projection = projection
 
     @property
     def nbytes(self) -> int:
-        return sum(int(p.nbytes) for p in self._model.parameters()) + self._projection.nbytes
+        return self._t5.nbytes + self._projection.nbytes
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """See `TextEncoder`; texts of one call are padded and masked, which changes none of them."""
-        made = [self._projection.nothing for _ in texts]
-        filled = [index for index, text in enumerate(texts) if text]
-        if filled:
-            inputs = self._tokenizer([texts[index] for index in filled], return_tensors="pt", padding=True)
-            inputs = inputs.to(self._device)
-            hidden = self._projection(self._model(**inputs).last_hidden_state)
-            for row, index in enumerate(filled):
-                made[index] = hidden[row, : int(inputs["attention_mask"][row].sum())]
-        return made
+        """See `TextEncoder`."""
+        return [self._projection(self._t5(self._tokens(text))) if text else self._projection.nothing for text in texts]
 
 
 class WordTable:

@@ -1,0 +1,181 @@
+"""The encoder of T5 (arXiv 1910.10683) from a folder in transformers' format, in float32.
+
+transformers' own would do, but importing it costs 2 s of every cold start, more than torch itself (tests hold ours to
+it). Settings: T5's `config.json`; flan-T5's gated layers too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from models.musicgen.parts import Taker, read_settings, read_tensors
+
+TOKENIZER_FILE = "tokenizer.json"
+DEFAULTS = {  # what `config.json` may leave out
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_heads": 8,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6,
+    "feed_forward_proj": "relu",
+}
+
+
+class Tokenizer(Protocol):
+    """Text to token ids, the end of text included."""
+
+    def __call__(self, text: str) -> list[int]: ...
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """From `tokenizer.json`, or, where there is only sentencepiece's own file, by transformers, which converts it."""
+    if not (folder / TOKENIZER_FILE).is_file():
+        from transformers import T5Tokenizer
+
+        convert: Any = T5Tokenizer.from_pretrained(folder)
+        return lambda text: list(convert(text)["input_ids"])
+    import tokenizers
+
+    fast = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    fast.no_truncation()
+    fast.no_padding()
+    return lambda text: list(fast.encode(text).ids)
+
+
+@dataclass(frozen=True, eq=False)
+class _Norm:
+    """By the root mean square alone."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon))
+
+
+@dataclass(frozen=True, eq=False)
+class _Attention:
+    """T5 does not scale its queries."""
+
+    norm: _Norm
+    qkv: torch.Tensor
+    out: torch.Tensor
+    heads: int
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        product = F.linear(self.norm(x), self.qkv)
+        query, key, value = product.view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
+        shares = torch.softmax(query @ key.transpose(1, 2) + bias, dim=-1)
+        return x + F.linear((shares @ value).transpose(0, 1).flatten(1), self.out)
+
+
+@dataclass(frozen=True, eq=False)
+class _FeedForward:
+    """`gate` None: ReLU; else GELU (by tanh) of the gate, times the rest."""
+
+    norm: _Norm
+    up: torch.Tensor
+    gate: torch.Tensor | None
+    down: torch.Tensor
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        normed = self.norm(x)
+        inner = F.linear(normed, self.up)
+        gated = None if self.gate is None else F.gelu(F.linear(normed, self.gate), approximate="tanh")
+        return x + F.linear(F.relu(inner) if gated is None else gated * inner, self.down)
+
+
+class T5:
+    """A loaded encoder.
+
+    Args:
+        settings: of `config.json`.
+        state: tensors by transformers' names.
+
+    Raises:
+        KeyError, ValueError: a tensor is missing, of another shape or left over, or a setting asks for something else.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], device: str) -> None:
+        self._take = take = Taker(state, device)
+        settings = {**DEFAULTS, **settings}
+        self._width, self._hidden, self._heads = (int(settings[name]) for name in ("d_model", "d_ff", "num_heads"))
+        self._inner = self._heads * int(settings["d_kv"])
+        self._epsilon = float(settings["layer_norm_epsilon"])
+        self._gated = _is_gated(settings)
+        self._buckets = int(settings["relative_attention_num_buckets"])
+        self._far = int(settings["relative_attention_max_distance"])
+        words = "shared.weight" if "shared.weight" in take else "encoder.embed_tokens.weight"
+        self._words = take(words, -1, self._width)
+        first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        self._distances = take(first, self._buckets, self._heads)
+        count = int(settings["num_layers"])
+        self._blocks = [self._block(take, f"encoder.block.{index}.layer") for index in range(count)]
+        self._last = self._norm(take, "encoder.final_layer_norm")
+        if left := [name for name in take.left() if name.startswith("encoder.block.")]:
+            raise ValueError(f"{len(left)} tensors are left over, the first is '{left[0]}'")
+
+    @classmethod
+    def read(cls, folder: Path, device: str, tuned: Mapping[str, torch.Tensor] | None = None) -> T5:
+        """From a folder; `tuned`: the tensors that training put in the place of its own."""
+        return cls(read_settings(folder), tuned or read_tensors(folder), device)
+
+    @property
+    def nbytes(self) -> int:
+        """What its weights take."""
+        return self._take.nbytes
+
+    def __call__(self, tokens: list[int]) -> torch.Tensor:
+        """`[n, width]` of one text."""
+        x = F.embedding(torch.tensor(tokens, device=self._words.device), self._words)
+        bias = self._bias(len(tokens))
+        for attention, feed_forward in self._blocks:
+            x = feed_forward(attention(x, bias))
+        return self._last(x)
+
+    def _bias(self, count: int) -> torch.Tensor:
+        """`[heads, n, n]`, by how far a key is behind or ahead of the query: exact when near, in classes when far."""
+        position = torch.arange(count, device=self._words.device)
+        apart = position[None, :] - position[:, None]
+        half = self._buckets // 2
+        exact = half // 2
+        far = torch.log(apart.abs().clamp_min(1).float() / exact) / math.log(self._far / exact) * (half - exact)
+        classes = (exact + far.long()).clamp_max(half - 1)
+        bucket = torch.where(apart.abs() < exact, apart.abs(), classes) + half * (apart > 0)
+        return F.embedding(bucket, self._distances).permute(2, 0, 1)
+
+    def _block(self, take: Taker, name: str) -> tuple[_Attention, _FeedForward]:
+        width, inner, hidden = self._width, self._inner, self._hidden
+        own = f"{name}.0.SelfAttention"
+        qkv = torch.cat([take(f"{own}.{part}.weight", inner, width) for part in "qkv"])
+        attention = _Attention(
+            self._norm(take, f"{name}.0.layer_norm"), qkv, take(f"{own}.o.weight", width, inner), self._heads
+        )
+        dense = f"{name}.1.DenseReluDense"
+        feed_forward = _FeedForward(
+            self._norm(take, f"{name}.1.layer_norm"),
+            up=take(f"{dense}.wi_1.weight" if self._gated else f"{dense}.wi.weight", hidden, width),
+            gate=take(f"{dense}.wi_0.weight", hidden, width) if self._gated else None,
+            down=take(f"{dense}.wo.weight", width, hidden),
+        )
+        return attention, feed_forward
+
+    def _norm(self, take: Taker, name: str) -> _Norm:
+        return _Norm(take(f"{name}.weight", self._width), self._epsilon)
+
+
+def _is_gated(settings: Mapping[str, Any]) -> bool:
+    kind = settings["feed_forward_proj"]
+    if kind not in ("relu", "gated-gelu"):
+        raise ValueError(f"T5 with feed_forward_proj = {kind}")
+    return bool(kind == "gated-gelu")
