@@ -40,15 +40,15 @@ def window_of(lm: LanguageModel, conditions: Conditions, **fields: Any) -> Windo
 
 
 class Heard:
-    """A head that keeps the logits it gives."""
+    """A linear layer that keeps what it gives."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.nbytes = inner, inner.nbytes
-        self.logits: list[torch.Tensor] = []
+        self.given: list[torch.Tensor] = []
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self.logits.append(self._inner(x))
-        return self.logits[-1]
+        self.given.append(self._inner(x))
+        return self.given[-1]
 
     def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return residual + self(x)
@@ -59,7 +59,7 @@ def logits_of(lm: LanguageModel, window: Window, *, exact: bool = True) -> tuple
     head = Heard(lm.head)
     heard = replace(lm, head=head)
     codes = decode_window(heard, StepByStep(heard, exact=exact), window)
-    return codes, torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.logits])
+    return codes, torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.given])
 
 
 @torch.inference_mode()
@@ -76,4 +76,4 @@ def forced_logits(lm: LanguageModel, conditions: Conditions, codes: torch.Tensor
     prefill(heard, state, window.rule, prefix=conditions.prefix, known=window.prefix + 1)
     for _ in runner.run(state, window, window.prefix + 1, window.known - 1):
         pass
-    return torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.logits])
+    return torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.given])

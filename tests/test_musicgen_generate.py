@@ -14,12 +14,14 @@ import torch
 from audio import Audio
 from errors import CancelledError
 from models.musicgen.catalog import BY_NAME
+from models.musicgen.decode import StepByStep
 from models.musicgen.describe import describe
 from models.musicgen.generate import Engine
 from models.musicgen.load import load_engine, read_package
 from models.musicgen.order import Order, Sampling
 from models.weights import Weights
 from tests.audiocraft_oracle import audiocraft_musicgen
+from tests.musicgen_steps import Heard
 from tests.tiny_musicgen import Shape, write_checkpoint
 
 Reference = Callable[..., Any]
@@ -108,6 +110,18 @@ def test_guidance_changes_the_music(text_engine: Engine) -> None:
 def test_a_sliding_window_equals_audiocrafts(engine: Engine, reference: Reference) -> None:
     ours = engine.generate(order(duration=5.0, sampling=GREEDY))
     same(ours.items[0], reference(engine, duration=5.0).generate(["slow piano"])[0])
+
+
+def test_the_texts_keys_and_values_are_computed_once_for_all_windows(text_engine: Engine) -> None:
+    first, *others = text_engine.lm.layers
+    assert first.cross is not None
+    heard = Heard(first.cross.key_value)
+    counted = replace(first, cross=replace(first.cross, key_value=heard))
+    lm = replace(text_engine.lm, layers=(counted, *others))
+    engine = replace(text_engine, lm=lm, runner=StepByStep(lm))
+    wanted = text_engine.generate(order(duration=5.0)).items[0]
+    np.testing.assert_array_equal(engine.generate(order(duration=5.0)).items[0].waveform, wanted.waveform)
+    assert len(heard.given) == 1
 
 
 @pytest.mark.parametrize("duration", [0.6, 3.4])

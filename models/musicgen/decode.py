@@ -25,6 +25,7 @@ class Window:
         prompt: `[B, K, P]` codes that are given.
         length: frames, prompt included; > P.
         generators: B of them, on the CPU.
+        text: the layers' keys and values of the conditions' context, where another window has made them; else None.
         on_step: called with (done, of) before each step; what it raises ends the decoding, and leaves no state behind.
         partial: where that is a `DeadlineError`, what is done is returned instead.
     """
@@ -36,6 +37,7 @@ class Window:
     generators: Sequence[torch.Generator]
     on_step: Callable[[int, int], None]
     partial: bool = False
+    text: Sequence[torch.Tensor] | None = None
 
     @property
     def prefix(self) -> int:
@@ -179,7 +181,7 @@ def fill(lm: LanguageModel, state: State, window: Window) -> None:
     state.uniforms[:, window.known : end] = draw_uniforms(window.generators, end - window.known, lm.shape.codebooks).to(
         lm.device
     )
-    _fill_text(lm, state, conditions)
+    _fill_text(lm, state, conditions, window.text)
     if conditions.pads is not None and state.pad_bias is not None:
         state.pads.copy_(conditions.pads)
         column = torch.arange(state.pad_bias.shape[-1], device=lm.device)
@@ -189,13 +191,13 @@ def fill(lm: LanguageModel, state: State, window: Window) -> None:
     state.top_p.fill_(window.sampling.top_p)
 
 
-def _fill_text(lm: LanguageModel, state: State, conditions: Conditions) -> None:
-    """The text's keys and values, once for the whole window; what is beyond its length is masked."""
+def _fill_text(lm: LanguageModel, state: State, conditions: Conditions, made: Sequence[torch.Tensor] | None) -> None:
+    """The text's keys and values, once for all windows; what is beyond its length is masked."""
     if conditions.context is None or state.text_bias is None:
         return
     length = conditions.context.shape[1]
-    for place, made in zip(state.text, text_keys_values(lm, conditions.context.to(lm.dtype)), strict=True):
-        place[:, :, :, :length] = made
+    for place, both in zip(state.text, made or text_keys_values(lm, conditions.context), strict=True):
+        place[:, :, :, :length] = both
     state.text_bias.fill_(float("-inf"))
     state.text_bias[..., :length] = 0.0
     if conditions.context_mask is not None:

@@ -15,10 +15,12 @@ import torch
 from audio import Audio
 from errors import DeadlineError
 from models.musicgen.codec import Codec
+from models.musicgen.conditions import Conditions
 from models.musicgen.decode import Runner, Window, decode_window
 from models.musicgen.listen import Hearing, Listener
 from models.musicgen.lm import LanguageModel
 from models.musicgen.order import Generation, Order, Progress, silent, span
+from models.musicgen.step import text_keys_values
 from models.musicgen.windows import Sight, sights, steadied
 
 GPU_BATCH = 8
@@ -188,6 +190,7 @@ class _Work:
         generators = [torch.Generator().manual_seed(self.order.seeds[index]) for index in batch]
         codes = self.prompt.expand(len(batch), -1, -1)
         first, last = self.sights[0].known, self.sights[-1].end
+        text = _Text(self.engine.lm)
         for sight in self.sights:
             with self.tally.stage("condition_s"):
                 conditions = self.hearing.conditions(batch, sight.start / self.engine.codec.frame_rate)
@@ -200,6 +203,7 @@ class _Work:
                 generators=generators,
                 on_step=_Counter(part, self.tally),
                 partial=self.order.partial,
+                text=text.of(conditions),
             )
             try:
                 with self.tally.stage("decode_s"):
@@ -212,6 +216,21 @@ class _Work:
             if made.shape[-1] < window.length:
                 return codes, False
         return codes, True
+
+
+@dataclass(eq=False)
+class _Text:
+    """Keys and values of the text that a batch's windows attend to, made anew only where that is another."""
+
+    lm: LanguageModel
+    context: torch.Tensor | None = None
+    made: Sequence[torch.Tensor] | None = None
+
+    def of(self, conditions: Conditions) -> Sequence[torch.Tensor] | None:
+        if conditions.context is not self.context:
+            self.context = conditions.context
+            self.made = None if self.context is None else text_keys_values(self.lm, self.context)
+        return self.made
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,7 @@ class Hearing:
     slides: bool
     encoded: Mapping[str, torch.Tensor]
     _melodies: dict[float | None, torch.Tensor] = field(default_factory=dict)
+    _contexts: dict[tuple[int, ...], tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
 
     def conditions(self, indices: Sequence[int], start: float) -> Conditions:
         """Of the order's items `indices`, in the window that starts at `start` s."""
@@ -65,7 +66,7 @@ class Hearing:
         rows = [self._row(self.encoded.get(text), start) for text in texts]
         if guided:
             rows += [self._null(text) for text in texts]
-        context, mask = self._context(rows, len(texts), guided=guided)
+        context, mask = self._kept_context(indices, rows, guided=guided)
         prefix, pads = _left_padded([self._fused(row, self.listener.shape.prepend, reverse=True) for row in rows])
         return Conditions(guided=guided, context=context, context_mask=mask, prefix=prefix, pads=pads)
 
@@ -105,6 +106,16 @@ class Hearing:
         first = int(start * rate)
         positions = torch.arange(first, first + int(self.listener.window * rate))
         return self.melody[positions % len(self.melody)]
+
+    def _kept_context(
+        self, indices: Sequence[int], rows: Sequence[Mapping[str, torch.Tensor]], *, guided: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Of `_context`: the same tensors for every window, but where a melody is attended to."""
+        if MELODY in self.listener.shape.cross:
+            return self._context(rows, len(indices), guided=guided)
+        if (key := tuple(indices)) not in self._contexts:
+            self._contexts[key] = self._context(rows, len(indices), guided=guided)
+        return self._contexts[key]
 
     def _context(
         self, rows: Sequence[Mapping[str, torch.Tensor]], batch: int, *, guided: bool

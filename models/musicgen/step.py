@@ -86,6 +86,7 @@ def advance(lm: LanguageModel, state: State, rule: Rule, *, length: int, exact: 
 
 def text_keys_values(lm: LanguageModel, context: torch.Tensor) -> list[torch.Tensor]:
     """Keys and values `[2, A, H, L, D]` of each layer for a text `[A, L, dim]`."""
+    context = context.to(lm.dtype)
     made = []
     for layer in lm.layers:
         assert layer.cross is not None
