@@ -308,6 +308,17 @@ def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoi
     assert row(family, "small")["available"] == "local"
 
 
+def test_a_checkpoint_that_is_replaced_is_described_anew(checkpoint: Path, tmp_path: Path) -> None:
+    """What was seen of a file is kept only while it stays as it is."""
+    assert describe(checkpoint, Weights()).channels == 1
+    other = write_checkpoint(tmp_path / "other", Shape(stereo=True))
+    (other / LM_FILE).replace(checkpoint / LM_FILE)
+    assert describe(checkpoint, Weights()).channels == 2
+    (checkpoint / LM_FILE).write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match="truncated"):
+        describe(checkpoint, Weights())
+
+
 def test_a_part_that_cannot_be_fetched_is_named_before_loading(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint / "t5")
     with pytest.raises(ModelError, match="t5-base") as refused:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import ModelError
 from models.musicgen.catalog import CODEC_HUB_ID
-from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
+from models.musicgen.contents import broken, get, need, read_contents, settings_of
+from models.musicgen.peek import TensorShape
 from models.weights import CODEC_FILE, LM_FILE, Weights
 
 TRANSFORMER_FILES = ("config.json", "model.safetensors|pytorch_model.bin")
@@ -90,108 +90,47 @@ def describe(folder: Path, weights: Weights) -> Description:
     Raises:
         ModelError: a part is missing, broken, carries code, or does not fit the others; the message names it.
     """
-    package = _read(folder, LM_FILE)
-    settings = _settings(package, folder, LM_FILE)
-    state = package.get("best_state")
+    contents = read_contents(folder, LM_FILE)
+    settings = settings_of(contents, folder, LM_FILE)
+    state = contents.package.get("best_state")
     if not isinstance(state, Mapping):
-        raise _broken(folder, LM_FILE, "it has no 'best_state'")
-    stereo = bool(_get(settings, "interleave_stereo_codebooks.use"))
+        raise broken(folder, LM_FILE, "it has no 'best_state'")
+    stereo = bool(get(settings, "interleave_stereo_codebooks.use"))
     codec = _codec(folder, weights)
-    conditioners = _get(settings, "conditioners") or {}
+    conditioners = get(settings, "conditioners") or {}
     description = Description(
         folder=folder,
         channels=2 if stereo else codec.channels,
-        window=float(_need(settings, "dataset.segment_duration", folder)),
+        window=float(need(settings, "dataset.segment_duration", folder)),
         conditioning=_conditioning(conditioners, folder),
-        codebooks=int(_need(settings, "transformer_lm.n_q", folder)),
-        cardinality=int(_need(settings, "transformer_lm.card", folder)),
+        codebooks=int(need(settings, "transformer_lm.n_q", folder)),
+        cardinality=int(need(settings, "transformer_lm.card", folder)),
         elements=sum(math.prod(tensor.shape) for tensor in state.values() if isinstance(tensor, TensorShape)),
         text_encoders=_text_encoders(conditioners, folder, weights),
         codec=codec,
     )
     _match_lm(description, settings, state)
-    _match_codec(description, active=_get(settings, "compression_model_n_q"), stereo=stereo)
+    _match_codec(description, active=get(settings, "compression_model_n_q"), stereo=stereo)
     _match_text(description, state)
     return description
 
 
-def _read(folder: Path, file: str) -> Mapping[str, Any]:
-    if not (folder / file).is_file():
-        raise _broken(folder, file, "it is missing")
-    try:
-        return peek(folder / file)
-    except UnsafeCheckpointError as error:
-        raise ModelError(
-            f"The checkpoint '{_label(folder)}' is refused: its {file} carries code ({error}), and only tensors and "
-            "settings are loaded. Export it again with audiocraft.utils.export.",
-            code="unsafe_checkpoint",
-        ) from error
-    except UnreadableCheckpointError as error:
-        raise _broken(folder, file, str(error)) from error
-
-
-def _settings(package: Mapping[str, Any], folder: Path, file: str) -> Mapping[str, Any]:
-    """`xp.cfg` as plain values, from YAML (as exported) or omegaconf (as older exports have it)."""
-    config = package.get("xp.cfg")
-    try:
-        return _plain(config)
-    except (ValueError, TypeError) as error:
-        raise _broken(folder, file, "its settings ('xp.cfg') cannot be read") from error
-
-
-def _plain(config: Any) -> Mapping[str, Any]:
-    import yaml  # type: ignore[import-untyped]
-
-    if isinstance(config, str) and "${" not in config:
-        try:
-            config = yaml.safe_load(config)
-        except yaml.YAMLError as error:
-            raise ValueError("no YAML") from error
-    elif config is not None:
-        from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-
-        try:
-            config = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            raise ValueError("no settings") from error
-    if not isinstance(config, Mapping):
-        raise ValueError("no mapping")
-    return config
-
-
-def _get(settings: Mapping[str, Any], path: str) -> Any:
-    value: Any = settings
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
-def _need(settings: Mapping[str, Any], path: str, folder: Path, file: str = LM_FILE) -> Any:
-    value = _get(settings, path)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise _broken(folder, file, f"its settings lack '{path}'")
-    return value
-
-
 def _conditioning(conditioners: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    kinds = {str(name): _get(conditioners, f"{name}.model") for name in conditioners if name != "args"}
+    kinds = {str(name): get(conditioners, f"{name}.model") for name in conditioners if name != "args"}
     known = {"t5": "text", "lut": "text", "chroma_stem": "melody"}
     for name, kind in kinds.items():
         if kind not in known:
-            raise _broken(
-                folder, LM_FILE, f"its conditioner '{name}' is of a kind that audiocraft 1.3 cannot load here"
-            )
+            raise broken(folder, LM_FILE, f"its conditioner '{name}' is of a kind that audiocraft 1.3 cannot load here")
         if kind == "chroma_stem" and name != "self_wav":
-            raise _broken(folder, LM_FILE, f"its melody conditioner is called '{name}', not 'self_wav'")
+            raise broken(folder, LM_FILE, f"its melody conditioner is called '{name}', not 'self_wav'")
     return tuple(dict.fromkeys(known[kind] for kind in kinds.values()))
 
 
 def _text_encoders(conditioners: Mapping[str, Any], folder: Path, weights: Weights) -> tuple[TextEncoder, ...]:
     found = []
     for conditioner in conditioners:
-        hub_id = _get(conditioners, f"{conditioner}.t5.name")
-        if isinstance(hub_id, str) and _get(conditioners, f"{conditioner}.model") == "t5":
+        hub_id = get(conditioners, f"{conditioner}.t5.name")
+        if isinstance(hub_id, str) and get(conditioners, f"{conditioner}.model") == "t5":
             name = hub_id.rpartition("/")[2]
             beside = Weights(folders=(folder,)).find(("t5", name), (), T5_FILES)
             place = beside or weights.find((name,), (hub_id, f"google-t5/{hub_id}"), T5_FILES)
@@ -200,19 +139,19 @@ def _text_encoders(conditioners: Mapping[str, Any], folder: Path, weights: Weigh
 
 
 def _codec(folder: Path, weights: Weights) -> Codec:
-    package = _read(folder, CODEC_FILE)
-    if "pretrained" in package:
-        return _hub_codec(str(package["pretrained"]), folder, weights)
-    settings = _settings(package, folder, CODEC_FILE)
-    state = package.get("best_state")
+    contents = read_contents(folder, CODEC_FILE)
+    if "pretrained" in contents.package:
+        return _hub_codec(str(contents.package["pretrained"]), folder, weights)
+    settings = settings_of(contents, folder, CODEC_FILE)
+    state = contents.package.get("best_state")
     if not isinstance(state, Mapping):
-        raise _broken(folder, CODEC_FILE, "it has no 'best_state'")
+        raise broken(folder, CODEC_FILE, "it has no 'best_state'")
     return Codec(
-        sample_rate=int(_need(settings, "encodec.sample_rate", folder, CODEC_FILE)),
-        channels=int(_need(settings, "encodec.channels", folder, CODEC_FILE)),
-        codebooks=int(_need(settings, "rvq.n_q", folder, CODEC_FILE)),
-        cardinality=int(_need(settings, "rvq.bins", folder, CODEC_FILE)),
-        dimension=int(_need(settings, "seanet.dimension", folder, CODEC_FILE)),
+        sample_rate=int(need(settings, "encodec.sample_rate", folder, CODEC_FILE)),
+        channels=int(need(settings, "encodec.channels", folder, CODEC_FILE)),
+        codebooks=int(need(settings, "rvq.n_q", folder, CODEC_FILE)),
+        cardinality=int(need(settings, "rvq.bins", folder, CODEC_FILE)),
+        dimension=int(need(settings, "seanet.dimension", folder, CODEC_FILE)),
         nbytes=sum(tensor.nbytes for tensor in state.values() if isinstance(tensor, TensorShape)),
     )
 
@@ -220,21 +159,21 @@ def _codec(folder: Path, weights: Weights) -> Codec:
 def _hub_codec(hub_id: str, folder: Path, weights: Weights) -> Codec:
     """The codec that a pointer names, as transformers stores it: beside the checkpoint, or among the weights."""
     if hub_id != CODEC_HUB_ID:
-        raise _broken(folder, CODEC_FILE, f"it points at a codec other than {CODEC_HUB_ID}, which is not loaded here")
+        raise broken(folder, CODEC_FILE, f"it points at a codec other than {CODEC_HUB_ID}, which is not loaded here")
     name = hub_id.rpartition("/")[2]
     place = Weights(folders=(folder, folder.parent)).find((name,), (), TRANSFORMER_FILES)
     place = place or weights.find((name,), (hub_id,), TRANSFORMER_FILES)
     if place is None:  # as published
         return Codec(32_000, 1, 4, 2048, 128, 236_000_000, hub_id=hub_id)
     config = _json(place / "config.json", folder, name)
-    frame_rate = _need(config, "sampling_rate", folder, name) / math.prod(config.get("upsampling_ratios") or [1])
-    bits = math.log2(_need(config, "codebook_size", folder, name))
+    frame_rate = need(config, "sampling_rate", folder, name) / math.prod(config.get("upsampling_ratios") or [1])
+    bits = math.log2(need(config, "codebook_size", folder, name))
     return Codec(
         sample_rate=int(config["sampling_rate"]),
-        channels=int(_need(config, "audio_channels", folder, name)),
+        channels=int(need(config, "audio_channels", folder, name)),
         codebooks=int(1000 * max(config.get("target_bandwidths") or [0]) / (frame_rate * bits)),
         cardinality=int(config["codebook_size"]),
-        dimension=int(_need(config, "hidden_size", folder, name)),
+        dimension=int(need(config, "hidden_size", folder, name)),
         nbytes=_weights_size(place),
         hub_id=hub_id,
         folder=place,
@@ -242,18 +181,18 @@ def _hub_codec(hub_id: str, folder: Path, weights: Weights) -> Codec:
 
 
 def _match_lm(description: Description, settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    folder, dim = description.folder, int(_need(settings, "transformer_lm.dim", description.folder))
+    folder, dim = description.folder, int(need(settings, "transformer_lm.dim", description.folder))
     expected = {f"emb.{k}.weight": (description.cardinality + 1, dim) for k in range(description.codebooks)}
     expected |= {f"linears.{k}.weight": (description.cardinality, dim) for k in range(description.codebooks)}
     for name, shape in expected.items():
         found = getattr(state.get(name), "shape", None)
         if found != shape:
-            raise _broken(
+            raise broken(
                 folder, LM_FILE, f"'{name}' should be {list(shape)} by its settings, and is {found or 'absent'}"
             )
-    last = int(_need(settings, "transformer_lm.num_layers", folder)) - 1
+    last = int(need(settings, "transformer_lm.num_layers", folder)) - 1
     if f"transformer.layers.{last}.norm1.weight" not in state or f"emb.{description.codebooks}.weight" in state:
-        raise _broken(folder, LM_FILE, "its tensors are of another shape of model than its settings")
+        raise broken(folder, LM_FILE, "its tensors are of another shape of model than its settings")
 
 
 def _match_codec(description: Description, *, active: Any, stereo: bool) -> None:
@@ -264,7 +203,7 @@ def _match_codec(description: Description, *, active: Any, stereo: bool) -> None
         or codec.cardinality != description.cardinality
         or (stereo and codec.channels != 1)
     ):
-        raise _broken(
+        raise broken(
             description.folder,
             CODEC_FILE,
             f"it makes {streams} streams of {codec.cardinality} codes, and {LM_FILE} wants {description.codebooks} of "
@@ -280,7 +219,7 @@ def _match_text(description: Description, state: Mapping[str, Any]) -> None:
         projection = state.get(f"condition_provider.conditioners.{encoder.conditioner}.output_proj.weight")
         wanted = projection.shape[1] if isinstance(projection, TensorShape) else None
         if config.get("d_model") != wanted:
-            raise _broken(
+            raise broken(
                 description.folder,
                 "t5",
                 f"it is {config.get('d_model')} wide, and {LM_FILE} wants {wanted} ({encoder.hub_id})",
@@ -297,25 +236,12 @@ def _json(path: Path, folder: Path, part: str) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise _broken(folder, part, "its config.json cannot be read") from error
+        raise broken(folder, part, "its config.json cannot be read") from error
     if not isinstance(content, Mapping):
-        raise _broken(folder, part, "its config.json holds no settings")
+        raise broken(folder, part, "its config.json holds no settings")
     return content
 
 
 def _weights_size(folder: Path) -> int:
     sizes = [(folder / name).stat().st_size for name in TRANSFORMER_FILES[1].split("|") if (folder / name).is_file()]
     return sizes[0] if sizes else 0
-
-
-def _broken(folder: Path, part: str, why: str) -> ModelError:
-    return ModelError(
-        f"The checkpoint '{_label(folder)}' cannot be used. Part {part}: {why}.",
-        code="broken_checkpoint",
-        details={"part": part},
-    )
-
-
-def _label(folder: Path) -> str:
-    """The folder's name; the repository's for a snapshot in a hub cache."""
-    return folder.parent.parent.name if folder.parent.name == "snapshots" else folder.name
