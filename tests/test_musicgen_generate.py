@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from audio import Audio
-from errors import CancelledError
+from errors import CancelledError, DeadlineError
 from models.musicgen.catalog import BY_NAME
 from models.musicgen.decode import StepByStep
 from models.musicgen.describe import describe
@@ -179,6 +180,30 @@ def test_an_item_of_a_batch_is_what_it_is_alone(engine: Engine, duration: float,
     for text, seed, item in zip(texts, seeds, batch, strict=True):
         alone = engine.generate(order(texts=[text], seeds=[seed], duration=duration)).items[0]
         np.testing.assert_array_equal(item.waveform, alone.waveform)
+
+
+@pytest.mark.parametrize("partial_after", [None, 90])
+def test_a_codec_that_decodes_several_items_at_once_makes_the_same_sounds(
+    engine: Engine, partial_after: int | None
+) -> None:
+    """As on a GPU; at a deadline the items that it is given may differ in length."""
+    several = order(texts=["slow piano", "fast drums", ""], seeds=[1, 2, 3], partial=partial_after is not None)
+
+    def made(codec_batch: int) -> tuple[Audio, ...]:
+        steps = itertools.count()
+
+        def late(fraction: float) -> None:
+            if next(steps) == partial_after:
+                raise DeadlineError("late")
+
+        return replace(engine, codec_batch=codec_batch).generate(several, progress=late).items
+
+    alone = made(1)
+    for codec_batch in (2, 8):
+        for one, other in zip(alone, made(codec_batch), strict=True):
+            np.testing.assert_allclose(other.waveform, one.waveform, atol=1e-5)
+    assert len(alone) == (2 if partial_after else 3)
+    assert partial_after is None or alone[0].num_samples > alone[1].num_samples > 0
 
 
 def test_items_are_decoded_in_batches_of_the_limit(text_engine: Engine) -> None:

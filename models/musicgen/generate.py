@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,8 @@ class Engine:
     Args:
         runner: moves the language model on by the device's fastest way.
         window: s.
+        codec_batch: items that the codec decodes together: as many as fit on a GPU, where one does not fill it; 1 on a
+            CPU, which it gains nothing, and where an item's sound shall be what it is alone.
         max_batch: items decoded together. 1 in float32 on a CPU, where an item shall be what it is alone: the products
             round differently for other numbers of rows, enough to part from that once in some hundred pieces.
     """
@@ -69,6 +72,7 @@ class Engine:
     codec: Codec
     window: float
     max_batch: int = 1
+    codec_batch: int = 1
 
     @property
     def memory_bytes(self) -> int:
@@ -96,7 +100,7 @@ class Engine:
         codes, complete = work.all_codes(span(progress, 0.0, 1 - CODEC_SHARE))
         with tally.stage("codec_s"):
             after = span(progress, 1 - CODEC_SHARE, 1.0) if complete else silent
-            pieces = [work.sound(index, item, decoder, after) for index, item in enumerate(codes)]
+            pieces = [work.piece(waveform) for waveform in work.waveforms(codes, decoder, after)]
         levels = tuple(tuple(levels) for _, levels in pieces)
         items = tuple(piece for piece, _ in pieces)
         return Generation(items, tally.seconds, tally.steps, complete=complete, window_levels_db=levels)
@@ -155,17 +159,29 @@ class _Work:
                 return made, False
         return made, True
 
-    def sound(
-        self, index: int, codes: torch.Tensor, decoder: Decoder | None, progress: Progress
-    ) -> tuple[Audio, list[float]]:
-        """An item's sound, cut to the order, and its windows' loudness; one at a time, so none changes another."""
-        count = len(self.order.texts)
-        part = span(progress, index / count, (index + 1) / count)
+    def waveforms(
+        self, codes: Sequence[torch.Tensor], decoder: Decoder | None, progress: Progress
+    ) -> Iterator[torch.Tensor]:
+        """`[C, samples]` of each item, prompt included."""
+        codec, count, done = self.engine.codec, len(codes), 0
+        for batch in self._codec_batches(codes, 1 if decoder else self.engine.codec_batch):
+            part = span(progress, done / count, (done + len(batch)) / count)
+            if decoder is None:
+                yield from codec.decode(torch.cat(batch), on_chunk=part)
+            else:
+                yield self._by_decoder(batch[0], decoder, self.order.seeds[done], part)
+            done += len(batch)
+
+    @staticmethod
+    def _codec_batches(codes: Sequence[torch.Tensor], size: int) -> Iterator[list[torch.Tensor]]:
+        """At most `size` items that follow each other; at a deadline the last ones may be shorter than the others."""
+        for _, same in itertools.groupby(codes, key=lambda item: item.shape[-1]):
+            items = list(same)
+            yield from (items[first : first + size] for first in range(0, len(items), size))
+
+    def piece(self, waveform: torch.Tensor) -> tuple[Audio, list[float]]:
+        """An item's sound, cut to the order, and its windows' loudness."""
         codec = self.engine.codec
-        if decoder is None:
-            waveform = codec.decode(codes, on_chunk=part)[0]
-        else:
-            waveform = self._by_decoder(codes, decoder, self.order.seeds[index], part)
         begin, rate = self.prompt.shape[-1] * codec.hop_length, self.engine.sample_rate
         end = begin + round(self.order.duration * rate)
         first = 0 if self.order.include_prompt else begin

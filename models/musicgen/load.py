@@ -49,7 +49,8 @@ def load_engine(description: Description, *, device: str, dtype: torch.dtype | N
     with translated(description.folder, CODEC_FILE):
         codec = _codec(description, settings, device)
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
-    return Engine(lm, _runner(lm), listener, codec, description.window, max_batch)
+    codec_batch = 1 if device == "cpu" else GPU_BATCH
+    return Engine(lm, _runner(lm), listener, codec, description.window, max_batch, codec_batch)
 
 
 def read_package(path: Path) -> Mapping[Any, Any]:
