@@ -126,6 +126,27 @@ def test_a_tokenizer_that_was_saved_with_limits_forgets_them(tmp_path: Path) -> 
     assert read_tokenizer(tmp_path)("slow piano with drums") == wanted
 
 
+def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) -> None:
+    import sentencepiece
+
+    texts = ["slow piano with drums", "fast techno, 128 bpm", "ambient in c major", "bass and synth"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 20),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    ours = read_tokenizer(tmp_path)
+    for text in [*texts, "piano  drums", "xylophone"]:
+        assert ours(text) == [*theirs.encode(text), theirs.eos_id()]
+
+
 def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path) -> None:
     write_encoder(tmp_path)
     safe = T5.read(tmp_path, "cpu")([5, 6])
