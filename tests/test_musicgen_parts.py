@@ -14,10 +14,14 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from errors import ModelError
 from models.musicgen.codec import Codec, from_folder
+from models.musicgen.describe import describe
+from models.musicgen.load import load_engine
 from models.musicgen.parts import PICKLE_FILE, SAFE_FILE, read_tensors
 from models.musicgen.t5 import T5, read_tokenizer
-from tests.tiny_musicgen import write_hub_codec, write_t5
+from models.weights import Weights
+from tests.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,6 +128,14 @@ def test_a_tokenizer_that_was_saved_with_limits_forgets_them(tmp_path: Path) -> 
     limited.enable_padding(length=40)
     limited.save(str(tmp_path / "tokenizer.json"))
     assert read_tokenizer(tmp_path)("slow piano with drums") == wanted
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_fault_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    (folder / "t5" / "tokenizer.json").write_text('{"version": "9"}')
+    with pytest.raises(ModelError, match="does not build") as refused:
+        load_engine(describe(folder, Weights()), device="cpu")
+    assert refused.value.error_code == "broken_checkpoint"
 
 
 def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) -> None:

@@ -60,10 +60,10 @@ class Engine:
     Args:
         runner: moves the language model on by the device's fastest way.
         window: s.
-        codec_batch: items that the codec decodes together: as many as fit on a GPU, where one does not fill it; 1 on a
-            CPU, which it gains nothing, and where an item's sound shall be what it is alone.
         max_batch: items decoded together. 1 in float32 on a CPU, where an item shall be what it is alone: the products
             round differently for other numbers of rows, enough to part from that once in some hundred pieces.
+        codec_batch: items whose codes become sound together. 1 on a CPU, which gains nothing by more; one does not
+            fill a GPU.
     """
 
     lm: LanguageModel
@@ -210,6 +210,7 @@ class _Work:
         for sight in self.sights:
             with self.tally.stage("condition_s"):
                 conditions = self.hearing.conditions(batch, sight.start / self.engine.codec.frame_rate)
+                keys_values = text.of(conditions)
             part = span(progress, *((frame - first) / (last - first) for frame in (sight.known, sight.end)))
             window = Window(
                 prompt=codes[..., sight.start :],
@@ -219,7 +220,7 @@ class _Work:
                 generators=generators,
                 on_step=_Counter(part, self.tally),
                 partial=self.order.partial,
-                text=text.of(conditions),
+                text=keys_values,
             )
             try:
                 with self.tally.stage("decode_s"):

@@ -38,7 +38,11 @@ class Tokenizer(Protocol):
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """From `tokenizer.json`, or, where there is only sentencepiece's own file, by transformers, which converts it."""
+    """From `tokenizer.json`, or, where there is only sentencepiece's own file, by transformers, which converts it.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
     if not (folder / TOKENIZER_FILE).is_file():
         from transformers import T5Tokenizer
 
@@ -46,7 +50,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         return lambda text: list(convert(text)["input_ids"])
     import tokenizers
 
-    fast = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    try:
+        fast = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+    except Exception as error:  # the library raises no narrower one
+        raise ValueError(f"{TOKENIZER_FILE} cannot be read") from error
     fast.no_truncation()
     fast.no_padding()
     return lambda text: list(fast.encode(text).ids)
