@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,78 +28,122 @@ COLUMN_BUCKETS = (256, 512, 768, 1024, 1280, 1536, 1792, 2048, 3072)
 KEPT_STATES = 3
 
 
+class Recorder(Protocol):
+    """Makes work on a device repeatable, and tells when it is done."""
+
+    def record(self, work: Callable[[], None], times: int) -> Callable[[], None]:
+        """Does `work` once; what it returns does it so many `times`, without waiting for it."""
+
+    def mark(self) -> Callable[[], None]:
+        """What it returns waits until all that was given to the device so far is done."""
+
+
+class CudaGraphs:
+    """Records by CUDA graphs, which share their memory: one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def record(self, work: Callable[[], None], times: int) -> Callable[[], None]:
+        """See `Recorder`; the first time, which chooses kernels and workspaces, must not be captured."""
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            work()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            for _ in itertools.repeat(None, times):
+                work()
+        self._pool = self._pool or graph.pool()
+        return graph.replay
+
+    def mark(self) -> Callable[[], None]:
+        """See `Recorder`."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        return event.synchronize
+
+
 @dataclass(eq=False)
 class _Kept:
-    """A state and the graphs that are bound to it, by rule and length of context."""
+    """A state, its room, and what was recorded on it, by rule and length of context."""
 
+    room: Room
     state: State
-    graphs: dict[tuple[Rule, int], Any] = field(default_factory=dict)
+    recorded: dict[tuple[Rule, int], Callable[[], None]] = field(default_factory=dict)
 
 
 class Captured:
-    """Graphs of one language model on one CUDA device. One window at a time."""
+    """Recorded steps of one language model on one device. One window at a time.
 
-    def __init__(self, lm: LanguageModel) -> None:
+    Args:
+        recorder: `CudaGraphs`, but in tests without a GPU.
+    """
+
+    def __init__(self, lm: LanguageModel, recorder: Recorder | None = None) -> None:
         self._lm = lm
+        self._recorder = recorder or CudaGraphs(lm.device)
         self._kept: OrderedDict[Room, _Kept] = OrderedDict()
-        self._pool: Any = None
 
     def begin(self, window: Window) -> State:
         columns = window.prefix + self._lm.shape.pattern.columns(window.length) + STEPS
         exact = Room.of(window, columns)
-        room = replace(exact, columns=bucket(columns), text=-(-exact.text // TEXT_BUCKET) * TEXT_BUCKET)
-        kept = self._kept.pop(room, None)
-        if kept is None:
-            while len(self._kept) >= KEPT_STATES:
-                self._kept.popitem(last=False)
-            kept = _Kept(allocate(self._lm, room))
-        self._kept[room] = kept
+        kept = self._with_room(
+            replace(exact, columns=bucket(columns), text=-(-exact.text // TEXT_BUCKET) * TEXT_BUCKET)
+        )
         fill(self._lm, kept.state, window)
         return kept.state
 
+    def _with_room(self, room: Room) -> _Kept:
+        """The state of this kind, as large as was ever asked for: a larger one serves a smaller window as well."""
+        kind = replace(room, columns=0, text=0)
+        kept = self._kept.pop(kind, None)
+        if kept is None or kept.room.columns < room.columns or kept.room.text < room.text:
+            if kept is not None:
+                room = replace(room, columns=max(room.columns, kept.room.columns), text=max(room.text, kept.room.text))
+            kept = None  # given up before another is made
+            while len(self._kept) >= KEPT_STATES:
+                self._kept.popitem(last=False)
+            kept = _Kept(room, allocate(self._lm, room, plain=True))
+        self._kept[kind] = kept
+        return kept
+
     def run(self, state: State, window: Window, first: int, last: int) -> Iterator[int]:
         kept = next(kept for kept in self._kept.values() if kept.state is state)
-        marks: list[tuple[int, Any]] = []
+        marks: list[tuple[int, Callable[[], None]]] = []
         for start in range(first, last, STEPS):
-            self._graph(kept, window.rule, bucket(start + STEPS)).replay()
-            mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            mark.record()
-            marks.append((min(start + STEPS, last), mark))
+            self._steps(kept, window.rule, bucket(start + STEPS))()
+            marks.append((min(start + STEPS, last), self._recorder.mark()))
             if len(marks) >= IN_FLIGHT:
                 yield from self._finished(marks, start_of=first)
         while marks:
             yield from self._finished(marks, start_of=first)
 
-    def _finished(self, marks: list[tuple[int, Any]], *, start_of: int) -> Iterator[int]:
+    def _finished(self, marks: list[tuple[int, Callable[[], None]]], *, start_of: int) -> Iterator[int]:
         """Waits for the oldest replay; its columns, one after the other."""
-        end, mark = marks.pop(0)
-        mark.synchronize()
+        end, wait = marks.pop(0)
+        wait()
         begin = max(start_of, (end - 1 - start_of) // STEPS * STEPS + start_of)
         yield from range(begin + 1, end + 1)
 
-    def _graph(self, kept: _Kept, rule: Rule, length: int) -> Any:
-        length = min(length, kept.state.sequence.shape[-1])
-        if (rule, length) not in kept.graphs:
-            kept.graphs[rule, length] = self._capture(kept.state, rule, length)
-        return kept.graphs[rule, length]
+    def _steps(self, kept: _Kept, rule: Rule, length: int) -> Callable[[], None]:
+        length = min(length, kept.room.columns)
+        if (rule, length) not in kept.recorded:
+            kept.recorded[rule, length] = self._record(kept.state, rule, length)
+        return kept.recorded[rule, length]
 
-    def _capture(self, state: State, rule: Rule, length: int) -> Any:
-        """A graph of `STEPS` steps. The warm-up before it runs for real, so what it changes is put back."""
-        logger.debug("Capturing %d steps over %d columns", STEPS, length)
+    def _record(self, state: State, rule: Rule, length: int) -> Callable[[], None]:
+        """`STEPS` steps. Recording does one of them for real, so what that changes is put back."""
+        logger.debug("Recording %d steps over %d columns", STEPS, length)
         before = [place.clone() for place in (state.slot, state.sequence)]
-        stream = torch.cuda.Stream(self._lm.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._lm.device))
-        with torch.cuda.stream(stream):
-            advance(self._lm, state, rule, length=length, exact=False)
-        torch.cuda.current_stream(self._lm.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            for _ in itertools.repeat(None, STEPS):
-                advance(self._lm, state, rule, length=length, exact=False)
-        self._pool = self._pool or graph.pool()
+        recorded = self._recorder.record(
+            lambda: advance(self._lm, state, rule, length=length, exact=False), times=STEPS
+        )
         for place, value in zip((state.slot, state.sequence), before, strict=True):
             place.copy_(value)
-        return graph
+        return recorded
 
 
 def bucket(columns: int) -> int:
