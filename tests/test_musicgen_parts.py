@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,9 +19,10 @@ from errors import ModelError
 from models.musicgen.codec import Codec, from_folder
 from models.musicgen.describe import describe
 from models.musicgen.load import load_engine
+from models.musicgen.order import Order
 from models.musicgen.parts import PICKLE_FILE, SAFE_FILE, read_tensors
 from models.musicgen.t5 import T5, read_tokenizer
-from models.weights import Weights
+from models.weights import CODEC_FILE, LM_FILE, Weights
 from tests.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -203,6 +205,21 @@ def test_a_codec_in_transformers_format_is_transformers_encodec(
         odd = wanted[..., : wanted.shape[-1] - 3]  # not a whole number of frames
         found = theirs.quantizer.encode(theirs.encoder(odd), bandwidth=None).transpose(0, 1)[:, :4]
         assert torch.equal(ours.encode(odd), found)
+
+
+def test_a_loaded_engine_holds_nothing_of_its_files(tmp_path: Path) -> None:
+    """They are mapped to be read; what was written over them later must not be heard."""
+    folder = write_checkpoint(tmp_path / "model")
+    package = torch.load(folder / LM_FILE, weights_only=True)
+    package["best_state"] = {name: tensor.float() for name, tensor in package["best_state"].items()}
+    torch.save(package, folder / LM_FILE)
+    engine = load_engine(describe(folder, Weights()), device="cpu", dtype=torch.float32)
+    order = Order(["slow piano"], [1], 0.5, 1.2)
+    before = engine.generate(order).items[0]
+    for path in (folder / LM_FILE, folder / CODEC_FILE, folder / "t5" / SAFE_FILE):
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+    np.testing.assert_array_equal(engine.generate(order).items[0].waveform, before.waveform)
 
 
 def test_loading_what_a_request_needs_imports_no_modelling_code_of_transformers(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def _listener(
 def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: Projection) -> WordTable:
     if settings.get("tokenizer") != "noop":
         raise ValueError("a table of words with spaCy's tokenizer")
-    return WordTable(table.to(projection.weight.device, torch.float32), projection)
+    return WordTable(table.to(projection.weight.device, torch.float32, copy=True), projection)
 
 
 def _t5(

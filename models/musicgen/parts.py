@@ -65,7 +65,7 @@ class Taker:
         if not fits:
             raise ValueError(f"'{self._prefix}{name}' is {list(tensor.shape)} and should be {list(shape)}")
         self._taken.add(self._prefix + name)
-        made = tensor.to(self._device, torch.float32)
+        made = tensor.to(self._device, torch.float32, copy=True)  # never the file itself, which may change or go
         self.nbytes += made.nbytes
         return made
 

@@ -28,8 +28,8 @@ class Projection:
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str, device: str) -> None:
         prefix = f"condition_provider.conditioners.{name}.output_proj."
-        self.weight = state[f"{prefix}weight"].to(device, torch.float32)
-        self.bias = state[f"{prefix}bias"].to(device, torch.float32)
+        self.weight = state[f"{prefix}weight"].to(device, torch.float32, copy=True)
+        self.bias = state[f"{prefix}bias"].to(device, torch.float32, copy=True)
 
     @property
     def nbytes(self) -> int:
