@@ -94,6 +94,17 @@ def test_a_hugging_face_folder_gives_the_same_features(
         )
 
 
+def test_what_is_written_over_the_weights_later_is_not_heard(tmp_path: Path) -> None:
+    folder = hubert_folder(tmp_path / "contentvec")
+    path = folder / "model.safetensors"
+    save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), path)
+    encoder = load_encoder(folder, device="cpu")
+    before = encoder.features(sound(3000), version="v2")
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(encoder.features(sound(3000), version="v2"), before)
+
+
 def test_without_a_final_projection_only_v2_can_be_sung(state: dict[str, torch.Tensor]) -> None:
     encoder = ContentEncoder({name: value for name, value in state.items() if not name.startswith("final_proj")})
     assert encoder.features(sound(1000), version="v2").shape[1] == 768

@@ -138,7 +138,9 @@ def read_folder(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         try:
-            return _renamed(load_file(path / "model.safetensors"))
+            mapped = load_file(path / "model.safetensors")
+            # Copied: the file may change or go while the model is in use.
+            return _renamed({name: tensor.clone() for name, tensor in mapped.items()})
         except SafetensorError as error:
             raise not_hubert("its model.safetensors cannot be read") from error
     return _renamed(read_tensors(path / "pytorch_model.bin"))
