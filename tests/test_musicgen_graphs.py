@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -123,6 +123,38 @@ def test_a_cancelled_window_leaves_nothing_behind(engines: dict[str, Engine]) ->
     with pytest.raises(CancelledError):
         decode_window(engine.lm, captured, asked(engine, 40, SAMPLINGS[1], on_step=stop))
     assert torch.equal(decode_window(engine.lm, captured, asked(engine, 40, SAMPLINGS[1])), first)
+
+
+@dataclass
+class Failing(Direct):
+    """A recorder whose device refuses in the midst of it."""
+
+    error: Exception = field(default_factory=lambda: RuntimeError("operation not permitted when stream is capturing"))
+
+    def record(self, work: Callable[[], None], times: int) -> Callable[[], None]:
+        super().record(work, times)
+        raise self.error
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_where_steps_cannot_be_recorded_they_run_one_by_one(
+    engines: dict[str, Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = engines["text"]
+    wanted = decode_window(engine.lm, Captured(engine.lm, Direct()), asked(engine, 40, SAMPLINGS[1]))
+    captured = Captured(engine.lm, Failing())
+    for _ in range(2):
+        assert torch.equal(decode_window(engine.lm, captured, asked(engine, 40, SAMPLINGS[1])), wanted)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "one by one" in caplog.text and "capturing" not in caplog.text
+
+
+def test_a_lack_of_memory_while_recording_is_told_as_such(engines: dict[str, Engine]) -> None:
+    """The cache of models then makes room and tries again."""
+    engine = engines["text"]
+    captured = Captured(engine.lm, Failing(error=torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(torch.OutOfMemoryError):
+        decode_window(engine.lm, captured, asked(engine, 40, SAMPLINGS[1]))
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from models.cache import is_out_of_memory
 from models.musicgen.decode import Room, Window, allocate, fill
 from models.musicgen.lm import LanguageModel
 from models.musicgen.sampling import Rule
@@ -138,12 +139,28 @@ class Captured:
         """`STEPS` steps. Recording does one of them for real, so what that changes is put back."""
         logger.debug("Recording %d steps over %d columns", STEPS, length)
         before = [place.clone() for place in (state.slot, state.sequence)]
-        recorded = self._recorder.record(
-            lambda: advance(self._lm, state, rule, length=length, exact=False), times=STEPS
-        )
+
+        def step() -> None:
+            advance(self._lm, state, rule, length=length, exact=False)
+
+        try:
+            recorded = self._recorder.record(step, times=STEPS)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            logger.warning("Steps cannot be recorded here (%s): they run one by one, slower", type(error).__name__)
+            recorded = _repeated(step)
         for place, value in zip((state.slot, state.sequence), before, strict=True):
             place.copy_(value)
         return recorded
+
+
+def _repeated(step: Callable[[], None]) -> Callable[[], None]:
+    def steps() -> None:
+        for _ in range(STEPS):
+            step()
+
+    return steps
 
 
 def bucket(columns: int) -> int:
