@@ -161,10 +161,13 @@ def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) ->
         assert ours(text) == [*theirs.encode(text), theirs.eos_id()]
 
 
-def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path, zipped: bool) -> None:
+    """In the format of before 2020 too, in which the oldest of the hub's files are."""
     write_encoder(tmp_path)
     safe = T5.read(tmp_path, "cpu")([5, 6])
-    torch.save(load_file(tmp_path / SAFE_FILE), tmp_path / PICKLE_FILE)
+    state = load_file(tmp_path / SAFE_FILE)
+    torch.save(state, tmp_path / PICKLE_FILE, _use_new_zipfile_serialization=zipped)
     (tmp_path / SAFE_FILE).unlink()
     assert torch.equal(T5.read(tmp_path, "cpu")([5, 6]), safe)
 

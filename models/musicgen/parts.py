@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -22,7 +23,7 @@ def read_settings(folder: Path) -> Mapping[str, Any]:
 
 
 def read_tensors(folder: Path) -> Mapping[str, torch.Tensor]:
-    """By name, on the CPU, mapped from disk: `model.safetensors`, else `pytorch_model.bin`."""
+    """By name, on the CPU, mapped from disk where that can be: `model.safetensors`, else `pytorch_model.bin`."""
     if (folder / SAFE_FILE).is_file():
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -31,7 +32,8 @@ def read_tensors(folder: Path) -> Mapping[str, torch.Tensor]:
             return load_file(folder / SAFE_FILE)
         except SafetensorError as error:
             raise ValueError(f"{SAFE_FILE} cannot be read") from error
-    state = torch.load(folder / PICKLE_FILE, map_location="cpu", weights_only=True, mmap=True)
+    path = folder / PICKLE_FILE
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))  # torch's old format is none
     if not isinstance(state, Mapping):
         raise ValueError(f"{PICKLE_FILE} holds no tensors")
     return state
