@@ -17,7 +17,7 @@ _NO_VOICES: Final = ("__macosx",)
 _MOST_READS: Final = 20  # of a voice that is replaced again and again
 _UNUSED_INDEX: Final = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
 
-Stamp = tuple[str, int, int]
+Stamp = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +130,14 @@ class Voices:
         A folder that was opened before it was replaced is listed while it is being deleted: it seems to lack files.
         """
         for _ in range(_MOST_READS):
-            before = _identity(place)
+            before = _stamp(place)
             try:
                 voice = self._voice(name, self._files(place))
             except ModelError:
-                if _identity(place) == before:
+                if _stamp(place) == before:
                     raise
             else:
-                if _identity(place) == before:
+                if _stamp(place) == before:
                     return voice
         return self._voice(name, self._files(place))
 
@@ -167,7 +167,7 @@ class Voices:
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
         facts = self._facts(checkpoint)
-        size = sum(stamp[2] for path in (checkpoint, index) if path and (stamp := _stamp(path)))
+        size = sum(stamp[-1] for path in (checkpoint, index) if path and (stamp := _stamp(path)))
         return Voice(name, checkpoint, index, facts.version, facts.sample_rate, facts.f0, size)
 
     def _facts(self, path: Path) -> _Facts:
@@ -234,19 +234,10 @@ def _ending(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.suffix.lower() == suffix)
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Which folder or file it is that goes by this path now; the time, since a number is given anew once it is free."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_mtime_ns
-
-
 def _stamp(path: Path) -> Stamp | None:
-    """Path, time of change and size."""
+    """Path, inode (which is given anew once it is free), time of change and size."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return str(path), status.st_mtime_ns, status.st_size
+    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
