@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.cover_sides import VOICE, Case
+from benchmarks.figures import print_figures
 from models.rvc.checkpoint import read_checkpoint
 from models.rvc.hubert import ContentEncoder, read_fairseq
 from models.rvc.networks import Precision, Synthesizer
@@ -30,9 +31,7 @@ def parity(case: Case) -> dict[str, float]:
         pass
     vocal = sung(SECONDS)
     figures = _hubert(reference, vocal, case) | _f0(reference, vocal, case) | _synthesizer(reference, vocal, case)
-    for name, figure in figures.items():
-        limit = f"  (at most {LIMITS[name]:g})" if name in LIMITS else ""
-        print(f"{name:36} {figure:12.3g}{limit}")
+    print_figures(figures, LIMITS)
     return figures
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.figures import print_figures
 from models.musicgen.generate import Engine
 from tests.audiocraft_oracle import audiocraft_conditions, audiocraft_lm, audiocraft_logits
 from tests.musicgen_steps import conditions_of, engine_of, forced_logits, logits_of, window_of
@@ -48,9 +49,7 @@ def parity(folder: Path, heard: Heard) -> dict[str, float | bool]:
         "guided_logits_error": _relative(_guided(heard.logits), _guided(theirs.logits)),
         "float32_greedy_codes_identical": torch.equal(ours.greedy, theirs.greedy),
     }
-    for name, figure in figures.items():
-        limit = f"  (at most {LIMITS[name]:g})" if name in LIMITS else ""
-        print(f"{name:32} {figure!s:>10}{limit}", flush=True)
+    print_figures(figures, LIMITS)
     return figures
 
 

@@ -20,6 +20,11 @@ class CacheSize:
     columns: int
     width: int
 
+    @property
+    def chunks(self) -> int:
+        """Rows of keys that the columns take."""
+        return _chunks(self.columns)
+
 
 class KeyValueCache(Protocol):
     """One layer's keys and values, column by column; sizes as in `CacheSize`. Queries are scaled already."""
@@ -48,7 +53,7 @@ class PlainCache:
 
     def attend(self, query: torch.Tensor, length: int, bias: torch.Tensor | None) -> torch.Tensor:
         key, value = self._kept[:, :, :, :length].to(query.dtype)  # as it is, but for float16 on a CPU
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0).flatten(1)
+        return _fused(query, key, value, bias)
 
 
 class BagCache:
@@ -63,8 +68,7 @@ class BagCache:
     """
 
     def __init__(self, size: CacheSize, dtype: torch.dtype, bags: Bags) -> None:
-        chunks = -(-size.columns // KEY_CHUNK)
-        self._keys = torch.zeros(size.rows, size.heads, chunks, size.width, KEY_CHUNK, dtype=dtype)
+        self._keys = torch.zeros(size.rows, size.heads, size.chunks, size.width, KEY_CHUNK, dtype=dtype)
         self._values = torch.zeros(size.rows, size.heads, size.columns, size.width, dtype=dtype)
         self._bags = bags
 
@@ -94,15 +98,16 @@ class Bags:
     """Which rows of the kept keys and values each sum is over; the layers share it, and within a step its length."""
 
     def __init__(self, size: CacheSize) -> None:
-        series, chunks = size.rows * size.heads, -(-size.columns // KEY_CHUNK)
-        self._keys = torch.arange(series * chunks * size.width, dtype=torch.int32).view(series, chunks, size.width)
+        series = size.rows * size.heads
+        keys = torch.arange(series * size.chunks * size.width, dtype=torch.int32)
+        self._keys = keys.view(series, size.chunks, size.width)
         self._values = torch.arange(series * size.columns, dtype=torch.int32).view(series, size.columns)
-        self._length, self._over = 0, (self._keys, self._values)
+        self._length, self._over = size.columns, (self._keys.flatten(0, 1), self._values)
 
     def over(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """For the first `length` columns: `[R * H * chunks, D]` rows of keys, and `[R * H, length]` rows of values."""
         if length != self._length:
-            keys = self._keys[:, : -(-length // KEY_CHUNK)].flatten(0, 1)
+            keys = self._keys[:, : _chunks(length)].flatten(0, 1)
             self._length, self._over = length, (keys, self._values[:, :length].contiguous())
         return self._over
 
@@ -120,12 +125,20 @@ def caches(
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """One query `[rows, H, 1, D]` over `[rows, H, n, D]` that stay as they are, such as a text's: `[rows, H * D]`."""
     if query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0).flatten(1)
+        return _fused(query, key, value, bias)
     # With a single query, torch's fused attention on a CPU takes several times as long as the two products.
     rows, heads, _, head_dim = query.shape
     scores = torch.bmm(key.flatten(0, 1), query.reshape(rows * heads, head_dim, 1)).view(rows, heads, 1, -1)
     scores = scores if bias is None else scores + bias
     return torch.bmm(scores.softmax(-1).flatten(0, 1), value.flatten(0, 1)).view(rows, heads * head_dim)
+
+
+def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0).flatten(1)
+
+
+def _chunks(columns: int) -> int:
+    return -(-columns // KEY_CHUNK)
 
 
 def _sums(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

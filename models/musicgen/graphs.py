@@ -5,7 +5,6 @@ The captured function is `step.advance` as it is. States are kept and filled ane
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -55,7 +54,7 @@ class CudaGraphs:
         torch.cuda.current_stream(self._device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            for _ in itertools.repeat(None, times):
+            for _ in range(times):
                 work()
         self._pool = self._pool or graph.pool()
         return graph.replay
@@ -101,9 +100,9 @@ class Captured:
         """The state of this kind, as large as was ever asked for: a larger one serves a smaller window as well."""
         kind = replace(room, columns=0, text=0)
         kept = self._kept.pop(kind, None)
-        if kept is None or kept.room.columns < room.columns or kept.room.text < room.text:
-            if kept is not None:
-                room = replace(room, columns=max(room.columns, kept.room.columns), text=max(room.text, kept.room.text))
+        if kept is not None:
+            room = replace(room, columns=max(room.columns, kept.room.columns), text=max(room.text, kept.room.text))
+        if kept is None or kept.room != room:
             kept = None  # given up before another is made
             while len(self._kept) >= KEPT_STATES:
                 self._kept.popitem(last=False)
