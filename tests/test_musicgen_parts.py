@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from errors import ModelError
+from models.hub_folder import PICKLE_FILE, SAFE_FILE
 from models.musicgen.codec import Codec, from_folder
 from models.musicgen.describe import describe
 from models.musicgen.load import load_engine
 from models.musicgen.order import Order
-from models.musicgen.parts import PICKLE_FILE, SAFE_FILE, read_tensors
+from models.musicgen.parts import read_tensors
 from models.musicgen.t5 import T5, read_tokenizer
 from models.weights import CODEC_FILE, LM_FILE, Weights
 from tests.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5

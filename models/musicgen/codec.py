@@ -13,32 +13,31 @@ from typing import Any
 
 import torch
 
-from models.musicgen.parts import Taker, read_settings, read_tensors
+from models.hub_folder import read_settings
+from models.musicgen.parts import Taker, read_tensors
 from models.musicgen.seanet import Layer, Plan, decoder, encoder
 
 CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
 MARGIN = 16  # frames beside a chunk; what a sample hears of the layers after the LSTM is less than 4
 
 FINAL_ACTIVATIONS: Mapping[str, Layer] = {"Tanh": torch.tanh}
-HUB_DEFAULTS = {  # what transformers' `config.json` may leave out
-    "sampling_rate": 24_000,
-    "audio_channels": 1,
-    "num_filters": 32,
-    "hidden_size": 128,
-    "upsampling_ratios": [8, 5, 4, 2],
-    "num_residual_layers": 1,
-    "kernel_size": 7,
-    "last_kernel_size": 7,
-    "residual_kernel_size": 3,
-    "dilation_growth_rate": 2,
-    "compress": 2,
-    "num_lstm_layers": 2,
-    "use_causal_conv": True,
-    "pad_mode": "reflect",
-    "trim_right_ratio": 1.0,
-    "use_conv_shortcut": True,
-    "normalize": False,
-    "norm_type": "weight_norm",
+# Each size and way by its name in transformers' `config.json`, and what it is where that leaves it out.
+HUB_PLAN: Mapping[str, tuple[str, Any]] = {
+    "channels": ("audio_channels", 1),
+    "filters": ("num_filters", 32),
+    "dimension": ("hidden_size", 128),
+    "ratios": ("upsampling_ratios", (8, 5, 4, 2)),
+    "residual_layers": ("num_residual_layers", 1),
+    "kernel": ("kernel_size", 7),
+    "last_kernel": ("last_kernel_size", 7),
+    "residual_kernel": ("residual_kernel_size", 3),
+    "dilation": ("dilation_growth_rate", 2),
+    "compress": ("compress", 2),
+    "lstm": ("num_lstm_layers", 2),
+    "causal": ("use_causal_conv", True),
+    "pad_mode": ("pad_mode", "reflect"),
+    "trim_right": ("trim_right_ratio", 1.0),
+    "shortcut": ("use_conv_shortcut", True),
 }
 
 
@@ -143,27 +142,11 @@ def from_folder(folder: Path, device: str) -> EnCodec:
     Raises:
         KeyError, ValueError: tensors are missing or of another shape, or a setting asks for something else.
     """
-    settings = {**HUB_DEFAULTS, **read_settings(folder)}
-    _demand("normalize", settings["normalize"], False)
-    _demand("norm_type", settings["norm_type"], "weight_norm")
-    plan = Plan(
-        channels=int(settings["audio_channels"]),
-        filters=int(settings["num_filters"]),
-        dimension=int(settings["hidden_size"]),
-        ratios=tuple(settings["upsampling_ratios"]),
-        residual_layers=int(settings["num_residual_layers"]),
-        kernel=int(settings["kernel_size"]),
-        last_kernel=int(settings["last_kernel_size"]),
-        residual_kernel=int(settings["residual_kernel_size"]),
-        dilation=int(settings["dilation_growth_rate"]),
-        compress=int(settings["compress"]),
-        lstm=int(settings["num_lstm_layers"]),
-        causal=bool(settings["use_causal_conv"]),
-        pad_mode=str(settings["pad_mode"]),
-        trim_right=float(settings["trim_right_ratio"]),
-        shortcut=bool(settings["use_conv_shortcut"]),
-    )
-    return _built(plan, int(settings["sampling_rate"]), read_tensors(folder), device)
+    settings = read_settings(folder)
+    _demand("normalize", settings.get("normalize", False), False)
+    _demand("norm_type", settings.get("norm_type", "weight_norm"), "weight_norm")
+    plan = Plan(**{part: type(usual)(settings.get(name, usual)) for part, (name, usual) in HUB_PLAN.items()})
+    return _built(plan, int(settings.get("sampling_rate", 24_000)), read_tensors(folder), device)
 
 
 def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, Any], device: str) -> EnCodec:

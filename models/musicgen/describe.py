@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.hub_folder import NEEDS, PICKLE_FILE, SAFE_FILE, read_settings
 from models.musicgen.catalog import CODEC_HUB_ID
 from models.musicgen.contents import broken, get, need, read_contents, settings_of
 from models.musicgen.peek import TensorShape
 from models.weights import CODEC_FILE, LM_FILE, Weights
 
-TRANSFORMER_FILES = ("config.json", "model.safetensors|pytorch_model.bin")
-T5_FILES = (*TRANSFORMER_FILES, "tokenizer.json|spiece.model")
-FLOAT_BYTES = 4
+T5_FILES = (*NEEDS, "tokenizer.json|spiece.model")
 
 
 @dataclass(frozen=True)
@@ -161,11 +159,11 @@ def _hub_codec(hub_id: str, folder: Path, weights: Weights) -> Codec:
     if hub_id != CODEC_HUB_ID:
         raise broken(folder, CODEC_FILE, f"it points at a codec other than {CODEC_HUB_ID}, which is not loaded here")
     name = hub_id.rpartition("/")[2]
-    place = Weights(folders=(folder, folder.parent)).find((name,), (), TRANSFORMER_FILES)
-    place = place or weights.find((name,), (hub_id,), TRANSFORMER_FILES)
+    place = Weights(folders=(folder, folder.parent)).find((name,), (), NEEDS)
+    place = place or weights.find((name,), (hub_id,), NEEDS)
     if place is None:  # as published
         return Codec(32_000, 1, 4, 2048, 128, 236_000_000, hub_id=hub_id)
-    config = _json(place / "config.json", folder, name)
+    config = _json(place, folder, name)
     frame_rate = need(config, "sampling_rate", folder, name) / math.prod(config.get("upsampling_ratios") or [1])
     bits = math.log2(need(config, "codebook_size", folder, name))
     return Codec(
@@ -215,7 +213,7 @@ def _match_text(description: Description, state: Mapping[str, Any]) -> None:
     for encoder in description.text_encoders:
         if encoder.folder is None:
             continue
-        config = _json(encoder.folder / "config.json", description.folder, "t5")
+        config = _json(encoder.folder, description.folder, "t5")
         projection = state.get(f"condition_provider.conditioners.{encoder.conditioner}.output_proj.weight")
         wanted = projection.shape[1] if isinstance(projection, TensorShape) else None
         if config.get("d_model") != wanted:
@@ -226,22 +224,13 @@ def _match_text(description: Description, state: Mapping[str, Any]) -> None:
             )
 
 
-def text_width(encoder: TextEncoder) -> int:
-    """Width of the T5 in `encoder.folder`."""
-    assert encoder.folder is not None
-    return int(_json(encoder.folder / "config.json", encoder.folder, "t5")["d_model"])
-
-
-def _json(path: Path, folder: Path, part: str) -> Mapping[str, Any]:
+def _json(place: Path, folder: Path, part: str) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise broken(folder, part, "its config.json cannot be read") from error
-    if not isinstance(content, Mapping):
-        raise broken(folder, part, "its config.json holds no settings")
-    return content
+        return read_settings(place)
+    except ValueError as error:
+        raise broken(folder, part, str(error)) from error
 
 
 def _weights_size(folder: Path) -> int:
-    sizes = [(folder / name).stat().st_size for name in TRANSFORMER_FILES[1].split("|") if (folder / name).is_file()]
+    sizes = [(folder / name).stat().st_size for name in (SAFE_FILE, PICKLE_FILE) if (folder / name).is_file()]
     return sizes[0] if sizes else 0

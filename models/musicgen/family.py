@@ -20,12 +20,12 @@ from models.musicgen.catalog import (
     Entry,
     catalog_name,
 )
-from models.musicgen.describe import T5_FILES, TRANSFORMER_FILES, Description, describe
+from models.musicgen.describe import T5_FILES, Description, describe
 from models.musicgen.peek import peek
 from models.weights import CODEC_FILE, LM_FILE, Weights
 
 DIFFUSION = "mbd"
-_ALTERNATIVES = tuple(name for need in (*TRANSFORMER_FILES, *T5_FILES) for name in need.split("|"))
+_ALTERNATIVES = tuple(name for need in T5_FILES for name in need.split("|"))
 PART_FILES = tuple(dict.fromkeys((*_ALTERNATIVES, "tokenizer_config.json", "special_tokens_map.json")))
 PARTS_BYTES = 700_000_000  # a T5-base encoder and a codec, where they are still to be fetched
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from models.musicgen.linear import Activation, Linear, cache_type, linear, stream_type
+from models.musicgen.parts import owned
 from models.musicgen.pattern import DelayPattern, delays_of
 
 NORM_EPSILON = 1e-5
@@ -195,7 +196,7 @@ class _Taker:
         self.nbytes = 0
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return self._own(self._state[name], dtype or stream_type(self._device))
+        return owned(self._state[name], self._device, dtype or stream_type(self._device))
 
     def norm(self, name: str) -> Norm:
         return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
@@ -244,13 +245,9 @@ class _Taker:
         return self._counted(linear(weight, bias, activation))
 
     def _pair(self, prefix: str, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight = self._own(self._state[f"{prefix}weight"][rows], self._dtype)
+        weight = owned(self._state[f"{prefix}weight"][rows], self._device, self._dtype)
         bias = self._state.get(f"{prefix}bias")
-        return weight, None if bias is None else self._own(bias[rows], self._dtype)
-
-    def _own(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """A copy on the device: never the mapped file itself, which may change or go while the model is in use."""
-        return tensor.to(self._device, dtype, copy=True)
+        return weight, None if bias is None else owned(bias[rows], self._device, self._dtype)
 
     def _counted(self, made: Linear) -> Linear:
         self.nbytes += made.nbytes

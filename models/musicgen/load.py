@@ -23,6 +23,7 @@ from models.musicgen.linear import weight_type
 from models.musicgen.listen import Listener
 from models.musicgen.lm import LanguageModel, Shape, load_language_model
 from models.musicgen.melody import MelodyEncoder
+from models.musicgen.parts import owned
 from models.musicgen.peek import SETTINGS_CLASSES
 from models.musicgen.text import Projection, T5Encoder, TextEncoder, WordTable
 from models.weights import CODEC_FILE, LM_FILE
@@ -100,7 +101,7 @@ def _listener(
 def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: Projection) -> WordTable:
     if settings.get("tokenizer") != "noop":
         raise ValueError("a table of words with spaCy's tokenizer")
-    return WordTable(table.to(projection.weight.device, torch.float32, copy=True), projection)
+    return WordTable(owned(table, projection.weight.device), projection)
 
 
 def _t5(

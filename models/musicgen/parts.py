@@ -1,42 +1,30 @@
-"""Reads what lies in a folder as transformers stores it: settings and tensors, nothing that runs."""
+"""The tensors of a model's parts, handed out in float32 and checked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from zipfile import is_zipfile
 
 import torch
 
-SETTINGS_FILE = "config.json"
-SAFE_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
-
-
-def read_settings(folder: Path) -> Mapping[str, Any]:
-    """Of `config.json`; raises `ValueError` where it holds no settings."""
-    settings = json.loads((folder / SETTINGS_FILE).read_text())
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"{SETTINGS_FILE} holds no settings")
-    return settings
+from models.hub_folder import PICKLE_FILE, SAFE_FILE, read_safetensors
 
 
 def read_tensors(folder: Path) -> Mapping[str, torch.Tensor]:
     """By name, on the CPU, mapped from disk where that can be: `model.safetensors`, else `pytorch_model.bin`."""
     if (folder / SAFE_FILE).is_file():
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(folder / SAFE_FILE)
-        except SafetensorError as error:
-            raise ValueError(f"{SAFE_FILE} cannot be read") from error
+        return read_safetensors(folder)
     path = folder / PICKLE_FILE
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))  # torch's old format is none
     if not isinstance(state, Mapping):
         raise ValueError(f"{PICKLE_FILE} holds no tensors")
     return state
+
+
+def owned(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A copy on the device: never the mapped file itself, which may change or go while the model is in use."""
+    return tensor.to(device, dtype, copy=True)
 
 
 class Taker:
@@ -67,7 +55,7 @@ class Taker:
         if not fits:
             raise ValueError(f"'{self._prefix}{name}' is {list(tensor.shape)} and should be {list(shape)}")
         self._taken.add(self._prefix + name)
-        made = tensor.to(self._device, torch.float32, copy=True)  # never the file itself, which may change or go
+        made = owned(tensor, self._device)
         self.nbytes += made.nbytes
         return made
 

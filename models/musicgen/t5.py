@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from models.musicgen.parts import Taker, read_settings, read_tensors
+from models.hub_folder import read_settings
+from models.musicgen.parts import Taker, read_tensors
 
 TOKENIZER_FILE = "tokenizer.json"
 DEFAULTS = {  # what `config.json` may leave out

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from models.musicgen.parts import Taker
 from models.musicgen.t5 import T5, read_tokenizer
 
 
@@ -27,13 +28,9 @@ class Projection:
     """The linear layer after a conditioner, in float32."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str, device: str) -> None:
-        prefix = f"condition_provider.conditioners.{name}.output_proj."
-        self.weight = state[f"{prefix}weight"].to(device, torch.float32, copy=True)
-        self.bias = state[f"{prefix}bias"].to(device, torch.float32, copy=True)
-
-    @property
-    def nbytes(self) -> int:
-        return self.weight.nbytes + self.bias.nbytes
+        take = Taker(state, device, f"condition_provider.conditioners.{name}.output_proj.")
+        self.weight, self.bias = take("weight", -1, -1), take("bias", -1)
+        self.nbytes = take.nbytes
 
     @property
     def nothing(self) -> torch.Tensor:

@@ -5,7 +5,6 @@ The layers are transformers'; the loop over them is ours, because v1 voices want
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import ModelError
+from models.hub_folder import PICKLE_FILE, SAFE_FILE, read_safetensors, read_settings
 from models.rvc.hubert_parts import FrontEnd
 
 SAMPLE_RATE: Final = 16_000
@@ -128,22 +128,15 @@ def read_folder(path: Path) -> dict[str, Tensor]:
     from models.rvc.checkpoint import read_tensors
 
     try:
-        config = json.loads((path / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise not_hubert("its config.json cannot be read") from error
-    if config.get("do_stable_layer_norm") or config.get("feat_extract_norm", "group") != "group":
-        raise not_hubert("its config.json describes another architecture")
-    if (path / "model.safetensors").is_file():
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            mapped = load_file(path / "model.safetensors")
+        config = read_settings(path)
+        if config.get("do_stable_layer_norm") or config.get("feat_extract_norm", "group") != "group":
+            raise not_hubert("its config.json describes another architecture")
+        if (path / SAFE_FILE).is_file():
             # Copied: the file may change or go while the model is in use.
-            return _renamed({name: tensor.clone() for name, tensor in mapped.items()})
-        except SafetensorError as error:
-            raise not_hubert("its model.safetensors cannot be read") from error
-    return _renamed(read_tensors(path / "pytorch_model.bin"))
+            return _renamed({name: tensor.clone() for name, tensor in read_safetensors(path).items()})
+    except ValueError as error:
+        raise not_hubert(str(error)) from error
+    return _renamed(read_tensors(path / PICKLE_FILE))
 
 
 def not_hubert(reason: str) -> ModelError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from errors import ModelError, unknown_name
+from models.hub_folder import NEEDS, PICKLE_FILE, SAFE_FILE, SETTINGS_FILE
 from models.weights import Weights
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ LICENCE: Final = "MIT"
 _NEEDED: Final = ("torch", "transformers")
 _FILE_FOLDERS: Final = (".", "rvc", "hubert", "hubert_base", "contentvec")
 _FOLDERS: Final = ("contentvec", "content-vec-best", "rvc/contentvec", "hubert_base", "hubert")
-_FILES: Final = ("config.json", "model.safetensors|pytorch_model.bin")
-_PATTERNS: Final = ("config.json", "model.safetensors", "pytorch_model.bin")
 _BYTES: Final = 378_300_000
 
 
@@ -88,13 +87,13 @@ class HubertFamily:
             return found
         if self._weights.hub is None:
             raise self._missing()
-        return self._weights.hub.fetch(HUB_ID, _PATTERNS)
+        return self._weights.hub.fetch(HUB_ID, (SETTINGS_FILE, SAFE_FILE, PICKLE_FILE))
 
     def _find(self) -> Path | None:
         """RVC's own file, else a folder in Hugging Face's layout."""
         if folder := self._weights.find(_FILE_FOLDERS, (), (FAIRSEQ_FILE,)):
             return folder / FAIRSEQ_FILE
-        return self._weights.find(_FOLDERS, (HUB_ID,), _FILES)
+        return self._weights.find(_FOLDERS, (HUB_ID,), NEEDS)
 
     def _lack(self) -> str:
         return f"{FAIRSEQ_FILE} is not here, and downloads are off"
