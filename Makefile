@@ -18,4 +18,4 @@ requirements:
 	uv export --locked --no-dev --no-hashes --no-emit-project --no-header --output-file requirements.txt
 
 readme:
-	uv run python -m tests.readme_tables
+	uv run python -m tools.docs

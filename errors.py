@@ -94,9 +94,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError
     """The error for a name that is not among `valid`: lists them and suggests the nearest."""
     names = sorted(valid)
     return UnknownNameError(
-        f"Unknown {kind} '{shown(name)}'.{nearest_name(name, names)} Valid: {', '.join(names) or 'none'}.",
+        f"Unknown {kind} '{sanitize(name)}'.{nearest_name(name, names)} Valid: {', '.join(names) or 'none'}.",
         code=f"unknown_{kind.replace(' ', '_')}",
-        details={kind.replace(" ", "_"): shown(name), "valid": names},
+        details={kind.replace(" ", "_"): sanitize(name), "valid": names},
     )
 
 
@@ -106,7 +106,7 @@ def nearest_name(name: str, valid: Iterable[str]) -> str:
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
-def shown(name: str) -> str:
+def sanitize(name: str) -> str:
     """A caller's name, safe to quote: short, printable, encodable."""
     clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
     return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."

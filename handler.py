@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from worker import failure, logs
+from worker import logs
+from worker.output import error_reply as failure
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ settings_once = functools.cache(Settings.from_env)
 
 @functools.cache
 def models_once(settings: Settings) -> Models:
-    from operations._models import models_for
+    from operations.build_models import models_for
 
     return models_for(settings)
 
@@ -35,7 +36,7 @@ def serve(job: object, *, settings: Settings, **control: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {}  # what the caller is told even where the work fails
 
     def work() -> dict[str, Any]:
-        from operations._dispatch import answer
+        from operations.dispatch import answer
 
         return answer(job, settings=settings, models=models_once(settings), facts=facts, **control)
 
@@ -55,6 +56,6 @@ def _guarded(work: Callable[[], dict[str, Any] | None], facts: Mapping[str, Any]
 
 
 if __name__ == "__main__":
-    from worker import serverless
+    from worker.runpod import adapter as serverless
 
     sys.exit(serverless.start(serve, preload))

@@ -10,7 +10,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from models.musicgen.audiocraft_import import import_audiocraft
-from tests.tiny_musicgen import Shape, codec_settings, lm_settings, write_t5
+from testing.tiny_musicgen import Shape, codec_settings, lm_settings, write_t5
 
 CODEBOOKS = 4
 

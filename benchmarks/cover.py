@@ -31,8 +31,8 @@ from benchmarks.cover_sides import VOICE, Case, Side, our_side, reference_side
 from benchmarks.machine import choose_clock, describe_machine
 from benchmarks.memory import write_song
 from models.registry import build
-from operations._dispatch import answer
-from tests.tiny_rvc import hubert_file, index_vectors, list_count, rmvpe_file, sung, voice_folder, write_index
+from operations.dispatch import answer
+from testing.tiny_rvc import hubert_file, index_vectors, list_count, rmvpe_file, sung, voice_folder, write_index
 from worker.settings import Settings
 
 SAMPLE_RATE = 44_100

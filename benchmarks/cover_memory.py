@@ -50,7 +50,7 @@ def _in_own_process(minutes: float) -> dict[str, Any]:
 
 def write_vocal(path: Path, seconds: float) -> None:
     """A minute of singing, again and again: mono, 16-bit flac."""
-    from tests.tiny_rvc import sung
+    from testing.tiny_rvc import sung
 
     minute = np.asarray(sung(60.0, sample_rate=SAMPLE_RATE), np.float32)
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as file:
@@ -62,7 +62,7 @@ def write_vocal(path: Path, seconds: float) -> None:
 
 def write_tiny_models(folder: Path) -> None:
     """Base models below `folder / "models"`, a voice with an index below `folder / "voices"`."""
-    from tests.tiny_rvc import hubert_file, rmvpe_file, voice_folder
+    from testing.tiny_rvc import hubert_file, rmvpe_file, voice_folder
 
     hubert_file(folder / "models" / "hubert_base.pt")
     rmvpe_file(folder / "models" / "rmvpe.pt")
@@ -74,7 +74,7 @@ def measure_one(minutes: float) -> dict[str, Any]:
     import torch
 
     from models.registry import build
-    from operations._dispatch import answer
+    from operations.dispatch import answer
     from worker.settings import Settings
 
     torch.set_num_threads(2)

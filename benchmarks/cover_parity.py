@@ -11,15 +11,15 @@ import torch
 
 from benchmarks.cover_sides import VOICE, Case
 from benchmarks.figures import print_figures
+from models.f0.rmvpe import Rmvpe, load
+from models.f0.rmvpe_network import Network
+from models.f0.tracker import Curve, Waveform
+from models.hubert.encoder import ContentEncoder, read_fairseq
 from models.rvc.checkpoint import read_checkpoint
-from models.rvc.hubert import ContentEncoder, read_fairseq
+from models.rvc.excitation import phases, sine
 from models.rvc.networks import Precision, Synthesizer
-from models.rvc.pitch.rmvpe import Rmvpe, load
-from models.rvc.pitch.rmvpe_network import Network
-from models.rvc.pitch.tracker import Curve, Waveform
-from models.rvc.source import phases, sine
-from tests.rvc_oracle import Noise, RvcPython, rvc_python
-from tests.tiny_rvc import sung
+from testing.rvc_reference import Noise, RvcPython, rvc_python
+from testing.tiny_rvc import sung
 
 SECONDS = 4.0
 LIMITS = {"hubert_max_error": 1e-4, "f0_max_cents": 0.1, "synthesizer_max_error": 1e-3}

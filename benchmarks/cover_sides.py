@@ -15,8 +15,8 @@ from benchmarks.machine import Clock
 from benchmarks.stopwatch import Stopwatch
 from models.registry import build
 from models.rvc.conversion_settings import Conversion
-from models.rvc.heard import hear
-from tests.rvc_oracle import rvc_python
+from models.rvc.preprocess import preprocess
+from testing.rvc_reference import rvc_python
 
 VOICE = "bench"
 SETTINGS: Mapping[str, Any] = {"index_rate": 0.5, "rms_mix_rate": 0.25, "protect": 0.33}
@@ -75,7 +75,7 @@ def our_side(case: Case, clock: Clock) -> Side:
     singer = families["rvc"].load(VOICE, device=case.device)
     watch = Stopwatch(clock, case.device)
     watch_singer(singer, encoder, watch)
-    heard_by = watch.watched("hear", hear)
+    heard_by = watch.watched("hear", preprocess)
     track = watch.watched("f0", tracker.track)
     settings = Conversion(**SETTINGS, retrieval=case.retrieval)
 
@@ -128,6 +128,6 @@ def _stages(seconds: Mapping[str, float], total: float) -> dict[str, float]:
 
 
 def _ordered(named: Mapping[str, float], total: float) -> dict[str, float]:
-    order = ("hear", "f0", "hubert", "retrieval", "synth", "rms")
+    order = ("preprocess", "f0", "hubert", "retrieval", "synth", "rms")
     ordered = {stage: named[stage] for stage in order if stage in named}
     return ordered | {"rest": total - sum(ordered.values()), "total": total}

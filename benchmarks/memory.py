@@ -69,7 +69,7 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
 
     from models.demucs.engine import Model, Runtime, Separator
     from models.registry import build
-    from operations._dispatch import answer
+    from operations.dispatch import answer
     from worker.settings import Settings
 
     torch.set_num_threads(2)
@@ -152,7 +152,7 @@ def resident_mb() -> float:
 
 def _write_model(folder: Path) -> None:
     from benchmarks.separate import htdemucs
-    from tests.demucs_checkpoints import save_bag
+    from testing.tiny_demucs import save_bag
 
     save_bag(folder / "htdemucs", {"h": htdemucs(0)})
 

@@ -27,11 +27,11 @@ import torch
 from benchmarks.checkpoints import SIZES, write_checkpoint
 from benchmarks.machine import describe_machine
 from benchmarks.musicgen_parity import TEXT, Heard, hear, parity
+from models.checkpoints.locations import WeightLocations
 from models.musicgen.describe import describe
-from models.musicgen.generate import Engine
+from models.musicgen.engine import Engine
 from models.musicgen.load import load_engine
-from models.musicgen.order import Order
-from models.weights import Weights
+from models.musicgen.request import GenerationRequest
 
 ROOT = Path(__file__).parents[1]
 WARM = 5.0  # s of music of the first request after loading, and of the next
@@ -39,8 +39,8 @@ STAND_UP = """
 from pathlib import Path
 from models.musicgen.describe import describe
 from models.musicgen.load import load_engine
-from models.weights import Weights
-load_engine(describe(Path("demo/musicgen"), Weights()), device="cpu")
+from models.checkpoints.locations import WeightLocations
+load_engine(describe(Path("demo/weights/musicgen"), WeightLocations()), device="cpu")
 """
 TABLE = (10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -124,7 +124,7 @@ def _ours(folder: Path, options: argparse.Namespace, clock: Callable[[], float])
     """Our steps, all other figures, and the logits; the engine is gone afterwards."""
     dtype = getattr(torch, options.dtype) if options.dtype else None
     engine, load = _loaded(folder, options.device, dtype, clock)
-    order = Order([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
+    order = GenerationRequest([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
     short = replace(order, duration=min(WARM, options.seconds))
     # On a GPU the first request records every graph that the timed ones replay; on a CPU a short one warms as well.
     cold = order if options.device == "cuda" else short
@@ -146,7 +146,9 @@ def _ours(folder: Path, options: argparse.Namespace, clock: Callable[[], float])
     return rates, figures | load | table, hear(engine)
 
 
-def _gain_of_batch(engine: Engine, order: Order, rates: Rates, clock: Callable[[], float]) -> dict[str, float]:
+def _gain_of_batch(
+    engine: Engine, order: GenerationRequest, rates: Rates, clock: Callable[[], float]
+) -> dict[str, float]:
     """How many times the steps of one clip all clips together make, by the same engine."""
     single = replace(order, texts=order.texts[:1], seeds=order.seeds[:1])
     if engine.lm.device.type == "cuda":
@@ -157,7 +159,7 @@ def _gain_of_batch(engine: Engine, order: Order, rates: Rates, clock: Callable[[
     return {"batch_gain": round(gain, 2), "single_steps_per_s": round(one.steps_per_s, 1)}
 
 
-def _generated(engine: Engine, order: Order, clock: Callable[[], float]) -> tuple[Rates, float]:
+def _generated(engine: Engine, order: GenerationRequest, clock: Callable[[], float]) -> tuple[Rates, float]:
     """The steps, and the seconds of the whole."""
     ticks: list[float] = []
     started = clock()
@@ -174,7 +176,7 @@ def _rates(ticks: list[float], *, captured: bool) -> Rates:
 
 
 def _audiocraft(folder: Path, options: argparse.Namespace, seconds: float, clock: Callable[[], float]) -> Rates:
-    from tests.audiocraft_oracle import audiocraft_musicgen
+    from testing.audiocraft_reference import audiocraft_musicgen
 
     model = audiocraft_musicgen(folder, device=options.device)
     model.set_generation_params(duration=seconds)
@@ -194,7 +196,7 @@ def _loaded(
     size = sum(file.stat().st_size for file in files)
     reading = _timed(lambda: [_read(file) for file in files], time.perf_counter)
     started, wall = clock(), time.perf_counter()
-    engine = load_engine(describe(folder, Weights()), device=device, dtype=dtype)
+    engine = load_engine(describe(folder, WeightLocations()), device=device, dtype=dtype)
     seconds, wall = clock() - started, time.perf_counter() - wall
     _say(f"load {seconds:.2f} s; {size / 1e9:.2f} GB are read alone in {reading:.2f} s")
     return engine, {"load_s": round(seconds, 2), "load_share_of_read_bandwidth": round(reading / wall, 2)}
@@ -222,7 +224,7 @@ def _table(engine: Engine, clock: Callable[[], float]) -> dict[str, dict[str, fl
     """Seconds for durations; linear where the last column stays the same."""
     rows = {}
     for seconds in TABLE:
-        cost = _timed(lambda seconds=seconds: engine.generate(Order([TEXT], [0], seconds, 18.0)), clock)  # type: ignore[misc]
+        cost = _timed(lambda seconds=seconds: engine.generate(GenerationRequest([TEXT], [0], seconds, 18.0)), clock)  # type: ignore[misc]
         rows[f"{seconds:g}"] = round(cost, 2)
         _say(f"{seconds:5.0f} s of music: {cost:8.2f} s, {cost / seconds:.3f} s a second")
     return {"cost_s_by_duration": rows}

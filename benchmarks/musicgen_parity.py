@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.figures import print_figures
-from models.musicgen.generate import Engine
-from tests.audiocraft_oracle import audiocraft_conditions, audiocraft_lm, audiocraft_logits
-from tests.musicgen_steps import conditions_of, engine_of, forced_logits, logits_of, window_of
+from models.musicgen.engine import Engine
+from testing.audiocraft_reference import audiocraft_conditions, audiocraft_lm, audiocraft_logits
+from testing.musicgen_steps import conditions_of, engine_of, forced_logits, logits_of, window_of
 
 TEXT = "slow techno with piano and drums"
 FRAMES = 40  # of random codes, each column's logits compared

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from audio.sound import Waveform
+from audio.types import Waveform
 
 ROOT = Path(__file__).parent.parent
 SAMPLE_RATE = 44_100
@@ -63,11 +63,12 @@ def peak_bytes() -> int:
 
 def through_the_worker(form: str, source: str) -> dict[str, float]:
     """One song in by base64 and out in `form`, as an operation that changes nothing would answer."""
-    from worker import delivery, intake
+    from worker.input import load as intake
     from worker.job import Job
+    from worker.output import deliver as delivery
+    from worker.output.strict_json import dump_json
     from worker.reply import AudioOut, Output, Reply
     from worker.settings import Settings
-    from worker.wire import to_wire
 
     settings = replace(Settings(), inline_budget_bytes=1_000_000_000)
     started = time.perf_counter()
@@ -83,7 +84,7 @@ def through_the_worker(form: str, source: str) -> dict[str, float]:
         settings=settings,
         started=started,
     )
-    to_wire(reply)
+    dump_json(reply)
     return {"in_s": decoded - started, "out_s": time.perf_counter() - decoded, "peak": peak_bytes()}
 
 

@@ -29,18 +29,18 @@ import torch
 from torch import nn
 
 from audio import Audio
-from audio.recording import blocks
+from audio.types import iter_blocks
 from benchmarks.machine import Clock, choose_clock, describe_machine
 from benchmarks.memory import memory_table, write_song
+from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import read_bag
 from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
 from models.demucs.folders import Folders
 from models.registry import build
-from models.weights import Weights
-from operations._dispatch import answer
-from tests.demucs_checkpoints import save_bag
+from operations.dispatch import answer
+from testing.tiny_demucs import save_bag
 from worker.settings import Settings
 
 SAMPLE_RATE = 44_100
@@ -199,14 +199,14 @@ def _reference(case: Case, options: argparse.Namespace) -> Callable[[], dict[str
 
 
 def _separator(folder: Path, options: argparse.Namespace, **runtime: Any) -> Separator:
-    return load_separator(Folders(Weights(folder)), "htdemucs", Runtime(options.device, **runtime))
+    return load_separator(Folders(WeightLocations(folder)), "htdemucs", Runtime(options.device, **runtime))
 
 
 def _reduced_precision_db(folder: Path, options: argparse.Namespace) -> float | None:
     """Signal-to-error ratio of what runs by default against float32; None where that is float32 itself."""
     generator = np.random.default_rng(0)
     sound = Audio((0.2 * generator.standard_normal((2, 12 * SAMPLE_RATE))).astype(np.float32), SAMPLE_RATE)
-    task = Task(FOUR_STEMS, measure(blocks(sound)))
+    task = Task(FOUR_STEMS, measure(iter_blocks(sound)))
     exact, usual = (
         np.concatenate(list(_separator(folder, options, precision=precision).separate(sound, task, lambda f: None)), -1)
         for precision in ("float32", "auto")
@@ -223,7 +223,7 @@ def _device_times(folder: Path, song: Path, options: argparse.Namespace) -> dict
     """Milliseconds between two events on the device around a whole separation, transfers included; best of ten."""
     waveform, _ = soundfile.read(song, dtype="float32")
     sound = Audio(np.ascontiguousarray(waveform.T), SAMPLE_RATE)
-    task = Task(FOUR_STEMS, measure(blocks(sound)))
+    task = Task(FOUR_STEMS, measure(iter_blocks(sound)))
     separator = _separator(folder, options)
     spent = list(_device_runs(separator, sound, task, runs=10))
     best = min(spent[3:])

@@ -6,19 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from models.cache import Family, Models
+from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, resolve_device
+from models.f0 import PitchFamily
+from models.f0.catalog import CATALOG as PITCH
+from models.hubert.family import DEFAULT as CONTENT_ENCODER
+from models.hubert.family import LICENCE as CONTENT_ENCODER_LICENCE
+from models.hubert.family import HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.rvc import RvcFamily, Voices
-from models.rvc.hubert_family import DEFAULT as CONTENT_ENCODER
-from models.rvc.hubert_family import LICENCE as CONTENT_ENCODER_LICENCE
-from models.rvc.hubert_family import HubertFamily
-from models.rvc.pitch import PitchFamily
-from models.rvc.pitch.catalog import CATALOG as PITCH
 from models.suno import SunoConfig, SunoFamily
-from models.weights import HuggingFaceHub, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
@@ -58,7 +58,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
 
     families: list[Family] = [
         SunoFamily(suno or SunoConfig(token="")),
-        MusicGenFamily(weights, demo=ROOT / "demo" / "musicgen", on_gpu=on_gpu),
+        MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
         RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         HubertFamily(weights),
@@ -112,13 +112,15 @@ def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voic
     return Voices([voices_dir] if voices_dir else [*(volume / VOICES for volume in volume_dirs), Path(VOICES)])
 
 
-def find_weights(*, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None) -> Weights:
+def find_weights(
+    *, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None
+) -> WeightLocations:
     """The places for weights, in order: MODELS_DIR, hub cache, platform's cache, volumes, baked in."""
     from huggingface_hub import constants
 
     folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]
     caches = [Path(constants.HF_HUB_CACHE), *(volume / PLATFORM_CACHE for volume in volume_dirs), BAKED]
-    return Weights(
+    return WeightLocations(
         explicit=models_dir,
         hub_caches=tuple(caches),
         folders=tuple(folders[1:] if models_dir else folders),

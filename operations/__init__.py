@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Protocol, cast
 
 from errors import unknown_name
 from models import Models
-from operations._params import Params
+from operations.params import Params
 from worker.job import Job
 from worker.reply import Reply
+
+NOT_OPERATIONS = ("build_models", "dispatch", "params", "version")
 
 
 class Operation(Protocol):
@@ -33,7 +35,8 @@ class Operation(Protocol):
 @functools.cache
 def catalog() -> Mapping[str, Operation]:
     """Every operation by its name, found by file name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(name for name in modules if not name.startswith("_") and name not in NOT_OPERATIONS)
     return MappingProxyType({name: cast(Operation, importlib.import_module(f"{__name__}.{name}")) for name in names})
 
 

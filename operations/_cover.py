@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.effects import VocalChain, processed
-from audio.long import at_rate
-from audio.mix import Silence, fitted, mixed, placed
-from audio.pitch_shift import shifted_blocks
-from audio.recording import Sound, blocks, keep
-from audio.resample import resampled_blocks, resampled_length
-from audio.sound import Waveform
+from audio.disk import materialize
+from audio.dsp.effects import VocalChain, apply_vocal_chain
+from audio.dsp.long import at_rate
+from audio.dsp.mix import Silence, fit, mix, place
+from audio.dsp.pitch_shift import shift_pitch
+from audio.dsp.resample import resample_blocks, resampled_length
+from audio.types import AudioSource, Waveform, iter_blocks
 from models import Models
-from models.demucs.segments import Passes
+from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_two_stems, separate
 from models.rvc.conversion_settings import Conversion
 from operations._cover_plan import VOCALS, Plan
@@ -42,12 +42,12 @@ Span = tuple[float, float]
 class Parts:
     """The song's parts, each from the song's first sample on."""
 
-    vocal: Sound
-    instrumental: Sound
-    backup: Sound | None = None
+    vocal: AudioSource
+    instrumental: AudioSource
+    backup: AudioSource | None = None
 
     @property
-    def all(self) -> tuple[Sound, ...]:
+    def all(self) -> tuple[AudioSource, ...]:
         return (self.vocal, self.instrumental, *((self.backup,) if self.backup else ()))
 
 
@@ -55,8 +55,8 @@ class Parts:
 class Sung:
     """The vocals in the new voice, dry; `backup` None where it stays as it is."""
 
-    lead: Sound
-    backup: Sound | None = None
+    lead: AudioSource
+    backup: AudioSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +74,10 @@ class Cover:
             return Parts(*(self.job.long_audio.get(field) for field in PART_FIELDS))  # type: ignore[arg-type]
         song = self.job.long_audio["audio"]
 
-        def separated(engine: Any) -> Mapping[str, Sound]:
+        def separated(engine: Any) -> Mapping[str, AudioSource]:
             two = plan_two_stems(engine.stems, VOCALS, residual=True)
-            coming = separate(engine, song, two, Passes(), self.job.progress)
-            return keep(coming, two.outputs, like=song, memory_bytes=2 * MEMORY_BYTES, stack=self.job.closing)
+            coming = separate(engine, song, two, InferenceOptions(), self.job.progress)
+            return materialize(coming, two.outputs, like=song, memory_bytes=2 * MEMORY_BYTES, stack=self.job.closing)
 
         with self.job.stage("separate", (0.0, 0.3)):
             stems = self.models.run("demucs", self.plan.separator, separated, check=self.job.check)
@@ -90,7 +90,7 @@ class Cover:
             return Sung(self._converted(parts.vocal, (start, 0.8)))
         return Sung(self._converted(parts.vocal, (start, 0.4)), self._converted(parts.backup, (0.4, 0.8)))
 
-    def stems(self, parts: Parts, sung: Sung) -> dict[str, Sound]:
+    def stems(self, parts: Parts, sung: Sung) -> dict[str, AudioSource]:
         """Every part as it stands in the mix, by name: processed, at its level, all of one rate, width and length."""
         params, rate = self.params, max(parts.instrumental.sample_rate, LEAST_SAMPLE_RATE)
         with self.job.stage("key", (0.8, 0.85)):
@@ -104,27 +104,27 @@ class Cover:
         if choir is not None:
             levels["backup"] = (choir, BACKUP_DB + params.backup_gain)
         levels["instrumental"] = (band, INSTRUMENTAL_DB + params.inst_gain)
-        return dict(zip(levels, placed(list(levels.values())), strict=True))
+        return dict(zip(levels, place(list(levels.values())), strict=True))
 
-    def mix(self, stems: Mapping[str, Sound]) -> Sound:
+    def mix(self, stems: Mapping[str, AudioSource]) -> AudioSource:
         """The sum of the stems."""
-        whole = mixed(list(stems.values()))
+        whole = mix(list(stems.values()))
         with self.job.stage("mix", (0.95, 1.0)):
-            return self._kept(blocks(whole), whole)
+            return self._kept(iter_blocks(whole), whole)
 
-    def _converted(self, vocal: Sound, span: Span) -> Sound:
+    def _converted(self, vocal: AudioSource, span: Span) -> AudioSource:
         """A vocal in the new voice: mono, at the voice's rate, dry, silent where the vocal is."""
-        from models.rvc.heard import hear
+        from models.rvc.preprocess import preprocess
 
         job, middle = self.job, span[0] + 0.3 * (span[1] - span[0])
         with job.stage("pitch", (span[0], middle)):
-            heard = hear(vocal, _share(job.progress, 0.0, _HEARING))
+            heard = preprocess(vocal, _share(job.progress, 0.0, _HEARING))
             f0 = self._f0(heard.waveform) if self.plan.tracker else None
 
-        def sing(encoder: Any, singer: Any) -> Sound:
+        def sing(encoder: Any, singer: Any) -> AudioSource:
             length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
             coming = singer.convert(heard, f0, encoder, self._settings(), job.progress)
-            return self._kept(fitted(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
+            return self._kept(fit(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
 
         with job.stage("convert", (middle, span[1])):
             return self.models.run(
@@ -151,7 +151,7 @@ class Cover:
 
     def _f0(self, waveform: Curve) -> Curve:
         """The pitch to sing, in Hz at 100 frames a second."""
-        from models.rvc.pitch.curve import autotune, transpose
+        from models.f0.curve import autotune, transpose
 
         params, progress = self.params, _share(self.job.progress, _HEARING, 1.0)
         hop_length, filter_radius = params.crepe_hop_length, params.filter_radius
@@ -164,28 +164,30 @@ class Cover:
         f0 = transpose(f0, params.pitch_adjust + params.pitch_change_all)
         return autotune(f0, strength=params.autotune, key=params.autotune_key) if params.autotune else f0
 
-    def _choir(self, parts: Parts, sung: Sung, rate: int) -> Sound | None:
+    def _choir(self, parts: Parts, sung: Sung, rate: int) -> AudioSource | None:
         """The backing vocals in the cover's key, which they are in already where they were converted."""
         if sung.backup is not None:
             return at_rate(sung.backup, rate, self.job.closing)
         return None if parts.backup is None else self._in_key(at_rate(parts.backup, rate, self.job.closing))
 
-    def _in_key(self, sound: Sound) -> Sound:
+    def _in_key(self, sound: AudioSource) -> AudioSource:
         semitones = self.params.pitch_change_all
-        return self._kept(shifted_blocks(sound, semitones, self.job.progress), sound) if semitones else sound
+        return self._kept(shift_pitch(sound, semitones, self.job.progress), sound) if semitones else sound
 
-    def _lead(self, dry: Sound, shape: Sound) -> Sound:
+    def _lead(self, dry: AudioSource, shape: AudioSource) -> AudioSource:
         """The converted vocal through the chain, as wide and as long as the mix."""
         params, rate = self.params, shape.sample_rate
         length = resampled_length(dry.num_samples, dry.sample_rate, rate)
-        coming = resampled_blocks(blocks(dry), dry.sample_rate, rate, num_samples=dry.num_samples, length=length)
+        coming = resample_blocks(iter_blocks(dry), dry.sample_rate, rate, num_samples=dry.num_samples, length=length)
         chain = VocalChain(params.reverb_rm_size, params.reverb_damping, params.reverb_wet, params.reverb_dry)
-        made = processed(coming, chain, sample_rate=rate, channels=shape.channels, num_samples=shape.num_samples)
+        made = apply_vocal_chain(
+            coming, chain, sample_rate=rate, channels=shape.channels, num_samples=shape.num_samples
+        )
         return self._kept(made, shape)
 
-    def _kept(self, coming: Iterable[Waveform], like: Sound) -> Sound:
+    def _kept(self, coming: Iterable[Waveform], like: AudioSource) -> AudioSource:
         parts = ({"sound": block} for block in self._checked(coming))
-        return keep(parts, ("sound",), like=like, memory_bytes=MEMORY_BYTES, stack=self.job.closing)["sound"]
+        return materialize(parts, ("sound",), like=like, memory_bytes=MEMORY_BYTES, stack=self.job.closing)["sound"]
 
     def _checked(self, coming: Iterable[Waveform]) -> Iterable[Waveform]:
         for block in coming:

@@ -10,8 +10,8 @@ from errors import InvalidRequestError, ModelError
 from models import Models
 from models.cache import Family
 from models.demucs import DemucsFamily
+from models.f0.keys import parse_key
 from models.rvc import RvcFamily
-from models.rvc.pitch.keys import parse_key
 from worker.job import Job
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from audio import Audio
-from audio.recording import keep
+from audio.disk import materialize
 from models import Models
-from models.demucs.segments import Passes
+from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_stems, separate
 from worker.job import Job
 
@@ -26,8 +26,8 @@ def melody_of(recording: Audio, job: Job, models: Models) -> Audio:
 
     def separated(engine: object) -> Audio:
         plan = plan_stems(STEMS, stems=STEMS, residual=False)
-        parts = separate(engine, recording, plan, Passes(), job.progress)  # type: ignore[arg-type]
-        stems = keep(parts, STEMS, like=recording, memory_bytes=2 * recording.waveform.nbytes, stack=job.closing)
+        parts = separate(engine, recording, plan, InferenceOptions(), job.progress)  # type: ignore[arg-type]
+        stems = materialize(parts, STEMS, like=recording, memory_bytes=2 * recording.waveform.nbytes, stack=job.closing)
         vocals, other = (stems[name].read(0, recording.num_samples) for name in STEMS)
         return Audio(vocals + other, recording.sample_rate)
 

@@ -17,17 +17,17 @@ import operations
 from audio import Audio
 from errors import CancelledError, DeadlineError, ModelError, RequestError, UpstreamError
 from models import Models
-from models.suno.answers import Record, Take
 from models.suno.client import Source
 from models.suno.config import SunoConfig
+from models.suno.deadline import Check, Wait
+from models.suno.download import COLLECT_S, DownloadedClip, Load, Loaded, collect
 from models.suno.engine import Suno
 from models.suno.failures import NO_CREDITS
 from models.suno.family import SunoFamily
-from models.suno.ledger import fingerprint
-from models.suno.orders import Plan
-from models.suno.standing import CALLBACK_FAILED, Standing, ready
-from models.suno.takes import COLLECT_S, FetchedTake, Load, Loaded, collect
-from models.suno.waiting import Check, Wait
+from models.suno.idempotency import fingerprint
+from models.suno.payloads import Plan
+from models.suno.responses import Clip, Record
+from models.suno.status import CALLBACK_FAILED, TaskStatus, ready
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -117,7 +117,7 @@ class SunoJob:
             always_list=True,
         )
 
-    def _song(self, task_id: str, new: bool) -> tuple[Record, Sequence[FetchedTake]]:
+    def _song(self, task_id: str, new: bool) -> tuple[Record, Sequence[DownloadedClip]]:
         if self._course.mode == "submit":
             return Record("PENDING"), ()
         record, standing = self._standing(task_id, new)
@@ -136,12 +136,12 @@ class SunoJob:
         self._job.progress(0.01)
         return self._suno.upload(Source(data, "mp3", "audio/mpeg"), wait)
 
-    def _standing(self, task_id: str, new: bool) -> tuple[Record, Standing]:
+    def _standing(self, task_id: str, new: bool) -> tuple[Record, TaskStatus]:
         if self._course.mode == "poll" and not self._course.max_wait_s:
             return self._suno.glance(task_id, self._wait)
         return self._suno.follow(task_id, wait=self._wait, fresh=new, progress=self._job.progress)
 
-    def _at_the_deadline(self, record: Record, standing: Standing) -> Sequence[Take]:
+    def _at_the_deadline(self, record: Record, standing: TaskStatus) -> Sequence[Clip]:
         """What there is of a task that is not done: `poll` says so, `wait` takes what is ready or fails."""
         if self._course.mode == "poll":
             return ()
@@ -159,12 +159,12 @@ class SunoJob:
             details={"status": record.status, "waited_s": self._course.max_wait_s, **trouble},
         )
 
-    def _chosen(self, takes: Sequence[Take]) -> Sequence[Take]:
+    def _chosen(self, takes: Sequence[Clip]) -> Sequence[Clip]:
         if self._course.select == "all" or not takes:
             return takes
         return takes[:1] if self._course.select == "first" else [max(takes, key=lambda take: take.duration or 0.0)]
 
-    def _collected(self, takes: Sequence[Take]) -> Sequence[FetchedTake]:
+    def _collected(self, takes: Sequence[Clip]) -> Sequence[DownloadedClip]:
         if not takes:
             return ()
         sounds, warnings = collect(
@@ -183,7 +183,7 @@ class SunoJob:
         except UpstreamError:
             return None
 
-    def _stems(self, sounds: Sequence[FetchedTake]) -> dict[str, Output]:
+    def _stems(self, sounds: Sequence[DownloadedClip]) -> dict[str, Output]:
         """The asked stems of each take, by the operation `separate`, named `take<number>_<stem>`."""
         stems: dict[str, Output] = {}
         for done, sound in enumerate(sounds) if self._course.stems else ():
@@ -197,7 +197,7 @@ class SunoJob:
                 stems[label] = Output(output.audio, f"suno_{label}", {"index": sound.take.index, "stem": name})
         return stems
 
-    def _for_take(self, sound: FetchedTake, before: float, share: float) -> Job:
+    def _for_take(self, sound: DownloadedClip, before: float, share: float) -> Job:
         """This job as `separate` sees it, with the take for its audio and its progress in what is left of ours."""
 
         def report(update: Mapping[str, Any]) -> None:
@@ -247,7 +247,7 @@ def _refuse_empty_account(balance: float | None) -> None:
         raise UpstreamError(NO_CREDITS, code="insufficient_credits", details={"credits_left": balance})
 
 
-def _described(take: Take) -> dict[str, Any]:
+def _described(take: Clip) -> dict[str, Any]:
     return {
         "index": take.index,
         "audio_id": take.audio_id,
@@ -258,7 +258,7 @@ def _described(take: Take) -> dict[str, Any]:
     }
 
 
-def _output(sound: FetchedTake) -> Output:
+def _output(sound: DownloadedClip) -> Output:
     return Output(sound.audio, f"suno_{sound.take.index + 1}", _described(sound.take))
 
 
@@ -266,8 +266,8 @@ def _loader(config: SunoConfig) -> Load:
     """Downloads and decodes a take, with the same guard against private addresses as a caller's own URLs."""
 
     def load(url: str, check: Check, timeout_s: float) -> Loaded:
-        from audio.decode import DecodeLimits, decode
-        from worker.fetch import FetchLimits, fetch
+        from audio.files.decode import DecodeLimits, decode
+        from worker.input.fetch import FetchLimits, fetch
 
         most = min(config.max_take_bytes, MAX_TAKE_BYTES)
         limits = FetchLimits(most, min(timeout_s, config.download_timeout_s), config.allow_private_urls)
@@ -284,7 +284,7 @@ def _loader(config: SunoConfig) -> Load:
 
 def _mp3(source: Audio, cut_s: float | None) -> bytes:
     """The source up to `cut_s` as mp3."""
-    from audio.encode import Encoding, encode
+    from audio.files.encode import Encoding, encode
 
     waveform = source.waveform if cut_s is None else source.waveform[:, : round(cut_s * source.sample_rate)]
     file = io.BytesIO()

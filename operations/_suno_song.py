@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from audio import Audio
 from models import Models
-from models.suno import orders
+from models.suno import payloads as orders
 from models.suno.catalog import (
     DEFAULT_VERSION,
     MOST_PROMPT_CHARS,

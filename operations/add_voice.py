@@ -9,8 +9,8 @@ from pydantic import Field
 from errors import ModelError
 from models import Models
 from models.rvc import RvcFamily
-from operations._params import FileField
-from operations._params import Params as BaseParams
+from operations.params import FileField
+from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
 

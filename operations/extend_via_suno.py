@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from models import Models
-from models.suno import orders
+from models.suno import payloads as orders
 from models.suno.catalog import (
     DEFAULT_VERSION,
     MOST_PROMPT_CHARS,
@@ -18,8 +18,8 @@ from models.suno.catalog import (
     version_called,
 )
 from models.suno.config import TOKEN_ABSENT
-from operations._params import AudioField, AudioOutParams, Words
 from operations._suno import FAMILY, Course, Mode, Select, SunoJob
+from operations.params import AudioField, AudioOutParams, Words
 from worker.job import Job
 from worker.reply import Reply
 

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints
 from models import Models
 from operations import _cover_plan
 from operations._cover import PART_FIELDS, Cover
-from operations._params import AudioOutParams, Int, LongAudioField
+from operations.params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
 from worker.reply import AudioOut, Output, Reply
 

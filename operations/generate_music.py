@@ -12,16 +12,16 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import Field
 
 from audio import Audio
-from audio.edit import fade_in, fade_out, trim_silence
+from audio.dsp.edit import fade_in, fade_out, trim_silence
 from errors import AudioError, InvalidRequestError
 from models import Models
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import DIFFUSION
-from models.musicgen.order import STEADY_DB, Generation, Order, Sampling
+from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult, Sampling
 from operations import _suno_song
 from operations._melody import melody_of
-from operations._params import AudioField, AudioOutParams, Int, Text, Words
+from operations.params import AudioField, AudioOutParams, Int, Text, Words
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -184,9 +184,9 @@ class _Model:
         return cls(name, tuple(row["conditioning"]), float(row["window_s"]), row["licence"])
 
 
-def _order(params: Params, job: Job, models: Models, *, model: _Model) -> Order:
+def _order(params: Params, job: Job, models: Models, *, model: _Model) -> GenerationRequest:
     texts = [_caption(prompt, params) for prompt in params.prompts for _ in range(params.n_samples)]
-    return Order(
+    return GenerationRequest(
         texts=texts,
         seeds=_seeds(params, len(texts)),
         duration=params.duration,
@@ -275,7 +275,7 @@ def _warn(params: Params, job: Job, model: _Model) -> None:
         job.warn("A piece without a prompt is made without guidance, and sounds worse than one with a description.")
 
 
-def _warn_of(generation: Generation, order: Order, job: Job) -> None:
+def _warn_of(generation: GenerationResult, order: GenerationRequest, job: Job) -> None:
     """What of the result is not as it was asked for."""
     if not generation.complete:
         made = sum(item.duration for item in generation.items)
@@ -285,21 +285,21 @@ def _warn_of(generation: Generation, order: Order, job: Job) -> None:
             "Ask for less, or raise the execution timeout."
         )
     drifts = [max(abs(level - levels[0]) for level in levels) for levels in generation.window_levels_db if levels]
-    if max(drifts, default=0.0) > STEADY_DB:
+    if max(drifts, default=0.0) > MAX_DRIFT_DB:
         job.warn(
             f"The loudness drifted by {max(drifts):.1f} dB over the piece's windows, and was brought back to within "
-            f"{STEADY_DB:g} dB of its beginning."
+            f"{MAX_DRIFT_DB:g} dB of its beginning."
         )
 
 
-def _generated(order: Order, job: Job, models: Models, *, model: _Model, mbd: bool) -> Generation:
+def _generated(order: GenerationRequest, job: Job, models: Models, *, model: _Model, mbd: bool) -> GenerationResult:
     started = time.monotonic()
 
-    def generate(engine: Any, decoder: Any = None) -> Generation:
+    def generate(engine: Any, decoder: Any = None) -> GenerationResult:
         job.timings["load_s"] = time.monotonic() - started
-        return cast(Generation, engine.generate(order, progress=job.progress, decoder=decoder))
+        return cast(GenerationResult, engine.generate(order, progress=job.progress, decoder=decoder))
 
-    def with_diffusion(engine: Any) -> Generation:
+    def with_diffusion(engine: Any) -> GenerationResult:
         return models.run(FAMILY, DIFFUSION, lambda decoder: generate(engine, decoder), check=job.check)
 
     start = 0.0 if order.melody is None else 0.1  # a melody was freed of drums and bass before

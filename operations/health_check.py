@@ -8,9 +8,9 @@ from typing import Any
 from models import Models
 from models.device import GIBIBYTE, Gpu
 from operations import catalog
-from operations._params import Params as BaseParams
-from operations._version import version
 from operations.list_models import usable
+from operations.params import Params as BaseParams
+from operations.version import version
 from worker.job import Job
 from worker.reply import Reply
 

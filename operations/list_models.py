@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models import Models
 from operations import catalog
-from operations._params import Params as BaseParams
+from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
 

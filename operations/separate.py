@@ -7,13 +7,14 @@ from typing import Annotated, Any, cast
 
 from pydantic import Field
 
-from audio.recording import Sound, keep
-from errors import InvalidRequestError, nearest_name, shown
+from audio.disk import materialize
+from audio.types import AudioSource
+from errors import InvalidRequestError, nearest_name, sanitize
 from models import Models
 from models.demucs import DemucsFamily
-from models.demucs.segments import Passes, too_long
+from models.demucs.segments import InferenceOptions, too_long
 from models.demucs.stems import Plan, plan_stems, plan_two_stems, separate
-from operations._params import AudioOutParams, Int, LongAudioField
+from operations.params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -73,7 +74,7 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     name = admit(params, models)
     sound = job.long_audio["audio"]
 
-    def separated(engine: Any) -> tuple[Plan, dict[str, Sound]]:
+    def separated(engine: Any) -> tuple[Plan, dict[str, AudioSource]]:
         plan = _plan(params, engine.stems, name)
         return plan, _separated(engine, sound, plan, params, job)
 
@@ -100,17 +101,17 @@ def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
     for stem in asked:
         if stem not in model_stems:
             raise InvalidRequestError(
-                f"'{field}' names '{shown(stem)}', which '{model}' does not separate.{nearest_name(stem, model_stems)} "
-                f"Its stems: {', '.join(model_stems)}.",
+                f"'{field}' names '{sanitize(stem)}', which '{model}' does not separate."
+                f"{nearest_name(stem, model_stems)} Its stems: {', '.join(model_stems)}.",
                 code="unknown_stem",
-                details={"field": field, "stem": shown(stem), "valid": list(model_stems)},
+                details={"field": field, "stem": sanitize(stem), "valid": list(model_stems)},
             )
     if params.two_stems is not None:
         return plan_two_stems(model_stems, params.two_stems, residual=params.residual)
     return plan_stems(model_stems, stems=params.stems, residual=params.residual)
 
 
-def _separated(engine: Any, sound: Sound, plan: Plan, params: Params, job: Job) -> dict[str, Sound]:
-    passes = Passes(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
+def _separated(engine: Any, sound: AudioSource, plan: Plan, params: Params, job: Job) -> dict[str, AudioSource]:
+    passes = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
     parts = separate(engine, sound, plan, passes, job.progress)
-    return keep(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.closing)
+    return materialize(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.closing)

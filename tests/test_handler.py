@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import handler as door
 import operations
 from handler import handler
-from tests.processes import environment
-from tests.repository import ROOT
-from worker.wire import to_wire
+from testing.processes import environment
+from testing.repository import ROOT
+from worker.output.strict_json import dump_json
 
 HEAVY = ("torch", "runpod", "numpy", "pydantic", "transformers", "soundfile", "requests", "boto3")
 
@@ -52,7 +52,7 @@ def test_what_is_no_request_gets_a_clear_error(job: Any) -> None:
     reply = handler(job)
     assert isinstance(reply["error"], str) and reply["error"] and reply["error_code"] != "internal_error"
     assert isinstance(reply["details"], dict)
-    assert len(to_wire(reply)) < 10_000
+    assert len(dump_json(reply)) < 10_000
     assert job == before
 
 
@@ -74,7 +74,7 @@ def test_the_door_never_raises_and_never_changes_what_it_is_given(job: Any) -> N
     reply = handler(job)
     assert repr(job) == before
     assert reply.get("error_code") != "internal_error"
-    assert to_wire(reply)
+    assert dump_json(reply)
 
 
 def test_health_check_answers() -> None:
@@ -98,7 +98,7 @@ def test_a_fault_of_ours_has_an_id_that_the_log_knows_and_says_nothing_of_the_in
     reply = handler(Hostile(KeyError("/home/someone/secret")))
     assert reply["error_code"] == "internal_error" and reply["details"]["error_id"] in reply["error"]
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert message == f"Error {reply['details']['error_id']}: KeyError in operations._dispatch._job"
+    assert message == f"Error {reply['details']['error_id']}: KeyError in operations.dispatch._job"
     assert "secret" not in json.dumps(reply) + caplog.text and "Traceback" not in caplog.text
 
 

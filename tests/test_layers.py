@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repository import ROOT
+from testing.repository import ROOT
 
 MAY_IMPORT = {
     "errors": set(),
@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "operations": {"models", "worker", "audio", "errors"},
     "handler": {"operations", "models", "worker", "audio", "errors"},
 }
-ROOMS = {*MAY_IMPORT, "demo", "tests", "benchmarks"}
+ROOMS = {*MAY_IMPORT, "demo", "tests", "testing", "tools", "benchmarks"}
 
 
 def sources() -> list[Path]:

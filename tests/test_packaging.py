@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from tests.repository import ROOT
+from testing.repository import ROOT
 
 NAMED_PACKAGES = {
     "runpod", "torch", "torchaudio", "audiocraft", "demucs", "rvc-python", "pedalboard", "pydub", "requests"
@@ -65,7 +65,13 @@ def test_every_file_that_the_image_copies_is_let_through_by_dockerignore() -> No
 
 
 def test_the_image_holds_every_package_of_the_worker() -> None:
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks", "demo"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
+        "tests",
+        "testing",
+        "tools",
+        "benchmarks",
+        "demo",
+    }
     assert packages <= set(copied_sources())
 
 

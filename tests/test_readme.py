@@ -14,8 +14,8 @@ import pytest
 
 import handler
 import operations
-from tests.readme_tables import README, filled
-from tests.repository import ROOT
+from testing.repository import ROOT
+from tools.docs import README, filled
 
 
 def requests_in_readme() -> list[dict[str, Any]]:

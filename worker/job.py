@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from audio import Audio
-from audio.recording import Sound
+from audio.types import AudioSource
 from errors import CancelledError, DeadlineError
 
 Report = Callable[[Mapping[str, Any]], None]
@@ -44,7 +44,7 @@ class Job:
     cancel: threading.Event = field(default_factory=threading.Event)
     report: Report = field(default=lambda update: None)
     audio: dict[str, Audio] = field(default_factory=dict)
-    long_audio: dict[str, Sound] = field(default_factory=dict)
+    long_audio: dict[str, AudioSource] = field(default_factory=dict)
     files: dict[str, BinaryIO] = field(default_factory=dict)
     closing: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)

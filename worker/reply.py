@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from audio.recording import Sound
+from audio.types import AudioSource
 
 Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
 Delivery = Literal["auto", "inline", "bucket", "volume"]
@@ -33,7 +33,7 @@ class AudioOut:
 class Output:
     """One sound to deliver: `name` is the file name without its ending, `extra` stands beside the artefact's keys."""
 
-    audio: Sound
+    audio: AudioSource
     name: str
     extra: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from audio.sound import Waveform
+from audio.types import Waveform
 from models.demucs.bag import Bag, broken, needed_submodels
 from models.demucs.network import Network
 from models.demucs.precision import Precision
-from models.demucs.segments import Lane, Overlap, Passes, Segment, even_batches, shifted_starts, too_long
+from models.demucs.segments import InferenceOptions, Lane, Overlap, Segment, even_batches, shifted_starts, too_long
 
 Progress = Callable[[float], None]
 Stems = NDArray[np.float32]
@@ -56,7 +56,7 @@ class Task:
 
     stems: tuple[str, ...]
     level: Level
-    passes: Passes = Passes()
+    passes: InferenceOptions = InferenceOptions()
 
 
 @dataclass(frozen=True, slots=True)

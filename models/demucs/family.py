@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from errors import ModelError, unknown_name
+from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import broken
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.folders import Files, Folders
 from models.demucs.header import read_blueprint
-from models.weights import Weights
 
 if TYPE_CHECKING:
     from models.demucs.engine import Runtime, Separator
@@ -50,7 +50,7 @@ class DemucsFamily:
 
     name = "demucs"
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: WeightLocations) -> None:
         self._folders = Folders(weights)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from errors import ModelError
+from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import Bag, broken, read_bag
 from models.demucs.catalog import CATALOG
 from models.demucs.header import is_demucs_file
-from models.weights import Weights
 
 SHARED_FOLDER: Final = "demucs"
 FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -29,7 +29,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Looks for models in the order in which `Weights` says.
+    """Looks for models in the order in which `WeightLocations` says.
 
     A folder of weights holds a folder per model (`<name>/` or `demucs/<name>/`) with `<name>.yaml` and one
     `<signature>.safetensors` (or demucs 4.0's `.th`) per submodel; or its `demucs/` holds the files of all.
@@ -39,7 +39,7 @@ class Folders:
         weights: the places, and the hub.
     """
 
-    weights: Weights
+    weights: WeightLocations
 
     def names(self) -> list[str]:
         """Every model that can be asked for: the catalog's, then the local folders'."""

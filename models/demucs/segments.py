@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Passes:
+class InferenceOptions:
     """How a mix is gone through.
 
     Args:
@@ -113,7 +113,7 @@ def _triangle(length: int) -> NDArray[np.float64]:
     return np.asarray(ramp / ramp.max(), np.float64)
 
 
-def shifted_starts(submodels: int, passes: Passes, sample_rate: int) -> list[list[int]]:
+def shifted_starts(submodels: int, passes: InferenceOptions, sample_rate: int) -> list[list[int]]:
     """Where each submodel's passes start: 0, or at seeded random places up to half a second before the mix.
 
     All submodels draw, needed or not, so that leaving some out does not change the others.

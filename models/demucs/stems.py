@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from audio.recording import Sound, blocks
-from audio.resample import resampled_blocks, resampled_length
-from audio.sound import Waveform
-from models.demucs.segments import Passes
+from audio.dsp.resample import resample_blocks, resampled_length
+from audio.types import AudioSource, Waveform, iter_blocks
+from models.demucs.segments import InferenceOptions
 
 if TYPE_CHECKING:
     from models.demucs.engine import Progress, Separator
@@ -68,7 +67,7 @@ def plan_two_stems(model_stems: Sequence[str], stem: str, *, residual: bool) -> 
 
 
 def separate(
-    separator: Separator, sound: Sound, plan: Plan, passes: Passes, progress: Progress
+    separator: Separator, sound: AudioSource, plan: Plan, passes: InferenceOptions, progress: Progress
 ) -> Iterator[dict[str, Waveform]]:
     """Separates any mono or stereo sound, in memory or on disk.
 
@@ -83,9 +82,9 @@ def separate(
     assert sound.channels in (1, _MODEL_CHANNELS), "the decoder gives mono or stereo"
     rate = separator.sample_rate
     mix = _Mix(sound, rate)
-    task = Task(plan.computed, measure(blocks(sound)), passes)
+    task = Task(plan.computed, measure(iter_blocks(sound)), passes)
     flat = (_flattened(block, sound.channels) for block in separator.separate(mix, task, progress))
-    at_own_rate = resampled_blocks(flat, rate, sound.sample_rate, num_samples=mix.num_samples, length=sound.num_samples)
+    at_own_rate = resample_blocks(flat, rate, sound.sample_rate, num_samples=mix.num_samples, length=sound.num_samples)
     position = 0
     for block in at_own_rate:
         original = sound.read(position, block.shape[1])
@@ -96,14 +95,14 @@ def separate(
 class _Mix:
     """A sound as stereo at the model's rate; read from front to back, and no more of it held than that takes."""
 
-    def __init__(self, sound: Sound, sample_rate: int) -> None:
+    def __init__(self, sound: AudioSource, sample_rate: int) -> None:
         length = resampled_length(sound.num_samples, sound.sample_rate, sample_rate)
         self.num_samples = max(length, 1)
         self._sound = sound
         self._coming: Iterator[Waveform] | None = None
         if sound.sample_rate != sample_rate:
-            self._coming = resampled_blocks(
-                blocks(sound),
+            self._coming = resample_blocks(
+                iter_blocks(sound),
                 sound.sample_rate,
                 sample_rate,
                 num_samples=sound.num_samples,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from errors import ModelError
+from models.checkpoints.locations import LM_FILE
 from models.musicgen.peek import UnreadableCheckpointError, UnsafeCheckpointError, peek
-from models.weights import LM_FILE
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from errors import DeadlineError
 from models.musicgen.attention import CacheSize, caches
 from models.musicgen.conditions import Conditions
 from models.musicgen.lm import LanguageModel
-from models.musicgen.order import Sampling
+from models.musicgen.request import Sampling
 from models.musicgen.sampling import Rule, draw_uniforms
 from models.musicgen.step import State, advance, prefill, text_keys_values
 

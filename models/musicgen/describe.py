@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.hub_folder import NEEDS, PICKLE_FILE, SAFE_FILE, read_settings
+from models.checkpoints.hf_folder import NEEDS, PICKLE_FILE, SAFE_FILE, read_settings
+from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.musicgen.catalog import CODEC_HUB_ID
 from models.musicgen.contents import broken, get, need, read_contents, settings_of
 from models.musicgen.peek import TensorShape
-from models.weights import CODEC_FILE, LM_FILE, Weights
 
 T5_FILES = (*NEEDS, "tokenizer.json|spiece.model")
 
@@ -82,7 +82,7 @@ class Description:
         return self.elements * weight_bytes + self.codec.nbytes + encoders
 
 
-def describe(folder: Path, weights: Weights) -> Description:
+def describe(folder: Path, weights: WeightLocations) -> Description:
     """Reads what is in `folder`, finds the parts that lie elsewhere, and holds them against each other.
 
     Raises:
@@ -124,19 +124,19 @@ def _conditioning(conditioners: Mapping[str, Any], folder: Path) -> tuple[str, .
     return tuple(dict.fromkeys(known[kind] for kind in kinds.values()))
 
 
-def _text_encoders(conditioners: Mapping[str, Any], folder: Path, weights: Weights) -> tuple[TextEncoder, ...]:
+def _text_encoders(conditioners: Mapping[str, Any], folder: Path, weights: WeightLocations) -> tuple[TextEncoder, ...]:
     found = []
     for conditioner in conditioners:
         hub_id = get(conditioners, f"{conditioner}.t5.name")
         if isinstance(hub_id, str) and get(conditioners, f"{conditioner}.model") == "t5":
             name = hub_id.rpartition("/")[2]
-            beside = Weights(folders=(folder,)).find(("t5", name), (), T5_FILES)
+            beside = WeightLocations(folders=(folder,)).find(("t5", name), (), T5_FILES)
             place = beside or weights.find((name,), (hub_id, f"google-t5/{hub_id}"), T5_FILES)
             found.append(TextEncoder(conditioner=str(conditioner), hub_id=hub_id, folder=place))
     return tuple(found)
 
 
-def _codec(folder: Path, weights: Weights) -> Codec:
+def _codec(folder: Path, weights: WeightLocations) -> Codec:
     contents = read_contents(folder, CODEC_FILE)
     if "pretrained" in contents.package:
         return _hub_codec(str(contents.package["pretrained"]), folder, weights)
@@ -154,12 +154,12 @@ def _codec(folder: Path, weights: Weights) -> Codec:
     )
 
 
-def _hub_codec(hub_id: str, folder: Path, weights: Weights) -> Codec:
+def _hub_codec(hub_id: str, folder: Path, weights: WeightLocations) -> Codec:
     """The codec that a pointer names, as transformers stores it: beside the checkpoint, or among the weights."""
     if hub_id != CODEC_HUB_ID:
         raise broken(folder, CODEC_FILE, f"it points at a codec other than {CODEC_HUB_ID}, which is not loaded here")
     name = hub_id.rpartition("/")[2]
-    place = Weights(folders=(folder, folder.parent)).find((name,), (), NEEDS)
+    place = WeightLocations(folders=(folder, folder.parent)).find((name,), (), NEEDS)
     place = place or weights.find((name,), (hub_id,), NEEDS)
     if place is None:  # as published
         return Codec(32_000, 1, 4, 2048, 128, 236_000_000, hub_id=hub_id)

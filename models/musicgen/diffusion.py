@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.codec import Codec
 from models.musicgen.load import read_package, translated
-from models.musicgen.order import Progress, span
+from models.musicgen.request import Progress, span
 
 EQ_BANDS = 32
 STEPS = 20  # of audiocraft's default list

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import InvalidRequestError, ModelError, unknown_name
+from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.device import cpu_multiplies_bfloat16
 from models.musicgen.catalog import (
     BY_NAME,
@@ -22,7 +23,6 @@ from models.musicgen.catalog import (
 )
 from models.musicgen.describe import T5_FILES, Description, describe
 from models.musicgen.peek import peek
-from models.weights import CODEC_FILE, LM_FILE, Weights
 
 DIFFUSION = "mbd"
 _ALTERNATIVES = tuple(name for need in T5_FILES for name in need.split("|"))
@@ -41,7 +41,7 @@ class MusicGenFamily:
 
     name = "musicgen"
 
-    def __init__(self, weights: Weights, *, demo: Path, on_gpu: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, weights: WeightLocations, *, demo: Path, on_gpu: Callable[[], bool] = lambda: False) -> None:
         self._weights = weights
         self._demo = demo
         self._on_gpu = on_gpu

@@ -6,7 +6,7 @@ import functools
 from typing import Literal, Protocol
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from models.device import cpu_multiplies_bfloat16
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from models.musicgen.conditions import Conditions
 from models.musicgen.lm import Shape
 from models.musicgen.melody import MelodyEncoder
-from models.musicgen.order import Order
+from models.musicgen.request import GenerationRequest
 from models.musicgen.text import TextEncoder
 
 DESCRIPTION = "description"
@@ -35,7 +35,7 @@ class Listener:
     def nbytes(self) -> int:
         return sum(text.nbytes for text in self.texts.values()) + (self.melody.nbytes if self.melody else 0)
 
-    def to(self, order: Order, melody: torch.Tensor | None, *, slides: bool = False) -> Hearing:
+    def to(self, order: GenerationRequest, melody: torch.Tensor | None, *, slides: bool = False) -> Hearing:
         """What is heard of an order.
 
         Args:
@@ -52,7 +52,7 @@ class Hearing:
     """Makes the conditions of one order's batches; each text is encoded once, the melody once a window."""
 
     listener: Listener
-    order: Order
+    order: GenerationRequest
     melody: torch.Tensor | None
     slides: bool
     encoded: Mapping[str, torch.Tensor]

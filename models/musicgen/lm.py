@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
+from models.checkpoints.tensor_loader import copy_to
 from models.musicgen.linear import Activation, Linear, cache_type, linear, stream_type
-from models.musicgen.parts import owned
 from models.musicgen.pattern import DelayPattern, delays_of
 
 NORM_EPSILON = 1e-5
@@ -196,7 +196,7 @@ class _Taker:
         self.nbytes = 0
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return owned(self._state[name], self._device, dtype or stream_type(self._device))
+        return copy_to(self._state[name], self._device, dtype or stream_type(self._device))
 
     def norm(self, name: str) -> Norm:
         return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
@@ -245,9 +245,9 @@ class _Taker:
         return self._counted(linear(weight, bias, activation))
 
     def _pair(self, prefix: str, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight = owned(self._state[f"{prefix}weight"][rows], self._device, self._dtype)
+        weight = copy_to(self._state[f"{prefix}weight"][rows], self._device, self._dtype)
         bias = self._state.get(f"{prefix}bias")
-        return weight, None if bias is None else owned(bias[rows], self._device, self._dtype)
+        return weight, None if bias is None else copy_to(bias[rows], self._device, self._dtype)
 
     def _counted(self, made: Linear) -> Linear:
         self.nbytes += made.nbytes

@@ -13,20 +13,20 @@ import torch
 
 from errors import ModelError
 from models.cache import is_out_of_memory
+from models.checkpoints.locations import CODEC_FILE, LM_FILE
+from models.checkpoints.tensor_loader import copy_to
 from models.device import require
-from models.musicgen.codec import Codec, from_audiocraft, from_folder
+from models.encodec.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.decode import Runner, StepByStep
 from models.musicgen.describe import Description
-from models.musicgen.generate import GPU_BATCH, Engine
+from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.graphs import Captured
 from models.musicgen.linear import weight_type
 from models.musicgen.listen import Listener
 from models.musicgen.lm import LanguageModel, Shape, load_language_model
 from models.musicgen.melody import MelodyEncoder
-from models.musicgen.parts import owned
 from models.musicgen.peek import SETTINGS_CLASSES
 from models.musicgen.text import Projection, T5Encoder, TextEncoder, WordTable
-from models.weights import CODEC_FILE, LM_FILE
 
 
 def load_engine(description: Description, *, device: str, dtype: torch.dtype | None = None) -> Engine:
@@ -101,7 +101,7 @@ def _listener(
 def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: Projection) -> WordTable:
     if settings.get("tokenizer") != "noop":
         raise ValueError("a table of words with spaCy's tokenizer")
-    return WordTable(owned(table, projection.weight.device), projection)
+    return WordTable(copy_to(table, projection.weight.device), projection)
 
 
 def _t5(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from models.musicgen.attention import KeyValueCache, attend
 from models.musicgen.lm import CrossAttention, LanguageModel, Layer

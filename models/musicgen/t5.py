@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from models.hub_folder import read_settings
-from models.musicgen.parts import Taker, read_tensors
+from models.checkpoints.hf_folder import read_settings
+from models.checkpoints.tensor_loader import TensorLoader, read_tensors
 
 TOKENIZER_FILE = "tokenizer.json"
 DEFAULTS = {  # what `config.json` may leave out
@@ -115,7 +115,7 @@ class T5:
     """
 
     def __init__(self, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], device: str) -> None:
-        self._take = take = Taker(state, device)
+        self._take = take = TensorLoader(state, device)
         settings = {**DEFAULTS, **settings}
         self._width, self._hidden, self._heads = (int(settings[name]) for name in ("d_model", "d_ff", "num_heads"))
         self._inner = self._heads * int(settings["d_kv"])
@@ -162,7 +162,7 @@ class T5:
         bucket = torch.where(apart.abs() < exact, apart.abs(), classes) + half * (apart > 0)
         return F.embedding(bucket, self._distances).permute(2, 0, 1)
 
-    def _block(self, take: Taker, name: str) -> tuple[_Attention, _FeedForward]:
+    def _block(self, take: TensorLoader, name: str) -> tuple[_Attention, _FeedForward]:
         width, inner, hidden = self._width, self._inner, self._hidden
         own = f"{name}.0.SelfAttention"
         qkv = torch.cat([take(f"{own}.{part}.weight", inner, width) for part in "qkv"])
@@ -178,7 +178,7 @@ class T5:
         )
         return attention, feed_forward
 
-    def _norm(self, take: Taker, name: str) -> _Norm:
+    def _norm(self, take: TensorLoader, name: str) -> _Norm:
         return _Norm(take(f"{name}.weight", self._width), self._epsilon)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from models.musicgen.parts import Taker
+from models.checkpoints.tensor_loader import TensorLoader
 from models.musicgen.t5 import T5, read_tokenizer
 
 
@@ -28,7 +28,7 @@ class Projection:
     """The linear layer after a conditioner, in float32."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str, device: str) -> None:
-        take = Taker(state, device, f"condition_provider.conditioners.{name}.output_proj.")
+        take = TensorLoader(state, device, f"condition_provider.conditioners.{name}.output_proj.")
         self.weight, self.bias = take("weight", -1, -1), take("bias", -1)
         self.nbytes = take.nbytes
 

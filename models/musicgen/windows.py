@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audio import Audio
-from models.musicgen.order import STEADY_DB
+from models.musicgen.request import MAX_DRIFT_DB
 
 MOST_DB = 12.0  # gain at most: what faded to nothing is not dug out
 SILENCE_DB = -70.0
@@ -54,7 +54,7 @@ def loudness_db(waveform: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> 
 def steadied(audio: Audio, bounds: list[float]) -> tuple[Audio, list[float]]:
     """Holds the loudness of a long piece where its model lets it drift from window to window.
 
-    A window more than `STEADY_DB` off the first one is brought back to that, by a gain that moves in a straight line
+    A window more than `MAX_DRIFT_DB` off the first one is brought back to that, by a gain that moves in a straight line
     (in dB) between the windows' middles, so that nothing steps.
 
     Args:
@@ -79,5 +79,5 @@ def _gain_db(level: float, wanted: float) -> float:
     if level < SILENCE_DB or wanted < SILENCE_DB:
         return 0.0
     off = wanted - level
-    beyond = math.copysign(max(abs(off) - STEADY_DB, 0.0), off)
+    beyond = math.copysign(max(abs(off) - MAX_DRIFT_DB, 0.0), off)
     return max(-MOST_DB, min(MOST_DB, beyond))

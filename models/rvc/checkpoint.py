@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from errors import ModelError, shown
+from errors import ModelError, sanitize
+from models.checkpoints.safe_pickle import TensorRef
+from models.checkpoints.torch_file import FileLimits, TorchFile, TorchFileError, open_torch_file
 from models.rvc.config import (
     MAX_PARAMETERS,
     PHONE_WIDTHS,
@@ -23,8 +25,6 @@ from models.rvc.config import (
     parse_config,
     parse_rate,
 )
-from models.rvc.pickles import TensorRef
-from models.rvc.tensors import FileLimits, TorchFile, TorchFileError, open_torch_file
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +148,7 @@ def _opened(path: Path, limits: FileLimits) -> Iterator[TorchFile]:
         with open_torch_file(path, limits) as file:
             yield file
     except (TorchFileError, ConfigError) as error:
-        raise broken(f"'{shown(path.name)}' cannot be used: {error}") from error
+        raise broken(f"'{sanitize(path.name)}' cannot be used: {error}") from error
 
 
 def _header(file: TorchFile) -> Header:
@@ -184,7 +184,7 @@ def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
         stated = content.get(key)
         plain = "".join(c for c in stated.lower() if c.isalnum()) if isinstance(stated, str) else stated
         if plain and plain not in known:
-            told = shown(stated) if isinstance(stated, str) else "another"
+            told = sanitize(stated) if isinstance(stated, str) else "another"
             raise ModelError(
                 f"The voice was trained with the {key.partition('_')[0]} '{told}', and only {name} is run here. "
                 f"Use a voice that was trained with {name}.",
@@ -203,7 +203,7 @@ def _named_tensors(state: Mapping[Any, Any]) -> dict[str, TensorRef]:
         for new, old in _NEW_NORM.items():
             name = name.removesuffix(new) + old if name.endswith(new) else name
         if name in tensors:
-            raise TorchFileError(f"it holds '{shown(name)}' twice")
+            raise TorchFileError(f"it holds '{sanitize(name)}' twice")
         tensors[name] = value
     return tensors
 
@@ -248,7 +248,7 @@ def _demand_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shap
         raise TorchFileError("its 'config' asks for a network of implausible size")
     missing = sorted(expected.keys() - tensors.keys())
     faults = [f"'{name}' is missing" for name in missing]
-    faults += [f"'{shown(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
+    faults += [f"'{sanitize(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
         tensor = tensors[name]
         if tensor.shape != expected[name]:

@@ -11,7 +11,7 @@ from models.rvc.config import PHONE_WIDTHS
 from models.rvc.voices import Voices
 
 if TYPE_CHECKING:
-    from models.rvc.singer import Singer
+    from models.rvc.converter import VoiceConverter
 
 _NEEDED: Final = ("torch", "rvc_python")
 
@@ -63,15 +63,15 @@ class RvcFamily:
         index = voice.index.stat().st_size if voice.index else 0
         return 2 * (voice.size - index) + index
 
-    def load(self, name: str, *, device: str) -> Singer:
+    def load(self, name: str, *, device: str) -> VoiceConverter:
         """The voice's network and index on the device.
 
         Raises:
             ModelError: a file is missing, broken, or does not fit the other.
         """
         from models.rvc.checkpoint import read_checkpoint
+        from models.rvc.converter import load_singer
         from models.rvc.index import read_index
-        from models.rvc.singer import load_singer
 
         voice = self.voices.find(name)
         checkpoint = read_checkpoint(voice.checkpoint)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import ModelError, shown
+from errors import ModelError, sanitize
 
 MAX_BYTES: Final = 4 << 30
 MAX_CLUSTERS: Final = 1 << 20
@@ -110,7 +110,7 @@ def _opened(path: Path) -> Iterator[_Reader]:
 
 
 def _refused(path: Path, reason: str, code: str = "broken_index") -> ModelError:
-    return ModelError(f"The index '{shown(path.name)}' cannot be used: {reason}.", code=code)
+    return ModelError(f"The index '{sanitize(path.name)}' cannot be used: {reason}.", code=code)
 
 
 class _Reader:
@@ -153,7 +153,7 @@ def _read_head(reader: _Reader, width: int) -> _Head:
             raise _DamagedError("it does not hold as many vectors as it states")
         return _Head(count, 1, np.zeros((1, width), np.float32), np.array([count], np.uint64), flat=True)
     if kind != b"IwFl":
-        name = shown(kind.decode("ascii", "backslashreplace"))
+        name = sanitize(kind.decode("ascii", "backslashreplace"))
         raise _DamagedError(f"it is an index of the kind '{name}', and only 'IVF,Flat' and 'Flat' are read")
     count = _read_count(reader, width)
     lists, nprobe = reader.pack(_PAIR)

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
-from errors import InvalidRequestError, ModelError, shown
-from models.rvc.archive import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpacked
+from errors import InvalidRequestError, ModelError, sanitize
+from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpacked
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
 from models.rvc.config import PHONE_WIDTHS
 from models.rvc.index import check_index
@@ -50,8 +50,8 @@ def check_new_name(voices: Voices, name: str, *, replace: bool) -> None:
     plain = _NAME.fullmatch(name) and not name.startswith(".") and name == name.strip() and name.lower() != "__macosx"
     if not plain or len(name.encode()) > _MAX_NAME_BYTES:
         raise InvalidRequestError(
-            f"'{shown(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', '(', ')', "
-            "with no dot in front and no blank at either end.",
+            f"'{sanitize(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', "
+            "'(', ')', with no dot in front and no blank at either end.",
             code="invalid_voice_name",
         )
     if not replace and name in voices.names():
@@ -148,7 +148,7 @@ def _chosen(entries: list[Entry]) -> dict[str, Entry]:
         _demand_harmless(path, entry)
     shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _left_over(path)]
     if nested := [path for path in shown_files if path.suffix.lower() in _ARCHIVES]:
-        raise ArchiveError(f"it holds another archive, '{shown(nested[0].name)}'")
+        raise ArchiveError(f"it holds another archive, '{sanitize(nested[0].name)}'")
     checkpoints = [path for path in shown_files if path.suffix.lower() == ".pth"]
     indexes = indexes_in([Path(path) for path in shown_files if path.suffix.lower() == ".index"])
     if len(checkpoints) != 1 or len(indexes) > 1:
@@ -242,6 +242,6 @@ def _exchange_in_steps(new: Path, target: Path) -> None:
 
 def _exists(name: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"There is a voice called '{shown(name)}' already. Choose another name, or set 'replace' to true.",
+        f"There is a voice called '{sanitize(name)}' already. Choose another name, or set 'replace' to true.",
         code="voice_exists",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from errors import ModelError, UnknownNameError, nearest_name, shown
+from errors import ModelError, UnknownNameError, nearest_name, sanitize
 from models.rvc.checkpoint import read_header
 
 MAX_NAME_CHARS: Final = 128
@@ -153,17 +153,17 @@ class Voices:
     def _voice(self, name: str, files: _Files) -> Voice:
         for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
             if len(paths) > 1:
-                names = ", ".join(shown(path.name) for path in paths[:5])
+                names = ", ".join(sanitize(path.name) for path in paths[:5])
                 raise ModelError(
-                    f"The folder of the voice '{shown(name)}' holds {len(paths)} {kind} files ({names}), and which one "
-                    "is meant is not clear. Leave one of them there.",
+                    f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files ({names}), and which "
+                    "one is meant is not clear. Leave one of them there.",
                     code="ambiguous_voice",
                 )
         if not files.checkpoints:
             raise ModelError(
-                f"No model file exists for '{shown(name)}': its folder holds no .pth. Put its checkpoint there.",
+                f"No model file exists for '{sanitize(name)}': its folder holds no .pth. Put its checkpoint there.",
                 code="no_model_file",
-                details={"voice": shown(name)},
+                details={"voice": sanitize(name)},
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
         facts = self._facts(checkpoint)
@@ -174,7 +174,7 @@ class Voices:
         """What the checkpoint says of itself, read again only where the file has changed."""
         stamp = _stamp(path)
         if stamp is None:
-            raise ModelError(f"No model file exists any more at '{shown(path.name)}'.", code="no_model_file")
+            raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code="no_model_file")
         if stamp not in self._known:
             header = read_header(path)
             facts = _Facts(header.version, header.sample_rate, header.f0)
@@ -199,9 +199,9 @@ def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
     listed = ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
     there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
     return UnknownNameError(
-        f"Voice model not found: '{shown(name)}'.{nearest_name(name, names)} {there}",
+        f"Voice model not found: '{sanitize(name)}'.{nearest_name(name, names)} {there}",
         code="voice_not_found",
-        details={"voice": shown(name), "valid": list(names[:_NAMES_SHOWN])},
+        details={"voice": sanitize(name), "valid": list(names[:_NAMES_SHOWN])},
     )
 
 

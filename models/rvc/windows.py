@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.sound import Waveform
+from audio.types import Waveform
 
 FRAME: Final = 160  # samples at 16 kHz; 100 frames a second
 ENCODER_TAIL: Final = 80  # 16 kHz samples after a window's end that HuBERT's last frame reaches into

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from errors import CancelledError, DeadlineError, RequestError, UpstreamError
-from models.suno import answers
-from models.suno.answers import Envelope, Record
+from models.suno import responses as answers
 from models.suno.config import SunoConfig
+from models.suno.deadline import Check
 from models.suno.failures import refusal
-from models.suno.http import Answer, Call, NoAnswerError, NotSentError, Transport, Upload
-from models.suno.waiting import Check
+from models.suno.responses import Envelope, Record
+from models.suno.transport import Answer, Call, NoAnswerError, NotSentError, Transport, Upload
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from errors import RequestError, UpstreamError
-from models.suno.answers import Record
 from models.suno.client import LOOK_S, UPLOAD_S, Order, Source, SunoClient
 from models.suno.config import SunoConfig
-from models.suno.http import HttpTransport, Transport
-from models.suno.ledger import Claim, Ledger
+from models.suno.deadline import Check, Clock, Wait
+from models.suno.idempotency import Claim, Ledger
 from models.suno.limiter import SlidingWindow
-from models.suno.standing import KNOWN, PROGRESS, SUCCESS_GRACE_S, Standing, has_failed, judge, ready
-from models.suno.waiting import Check, Clock, Wait
+from models.suno.responses import Record
+from models.suno.status import KNOWN, PROGRESS, SUCCESS_GRACE_S, TaskStatus, has_failed, judge, ready
+from models.suno.transport import HttpTransport, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Suno:
             return None
         return max(self.clock.jittered(delays[attempt]), float(error.details.get("retry_after_s", 0.0)))
 
-    def glance(self, task_id: str, wait: Wait) -> tuple[Record, Standing]:
+    def glance(self, task_id: str, wait: Wait) -> tuple[Record, TaskStatus]:
         """One look. Raises `UpstreamError`, also where the provider does not answer or knows no such task."""
         record = self._looked(task_id, wait)
         if record is None:
@@ -138,7 +138,7 @@ class Suno:
 
     def follow(
         self, task_id: str, *, wait: Wait, fresh: bool, progress: Callable[[float], None]
-    ) -> tuple[Record, Standing]:
+    ) -> tuple[Record, TaskStatus]:
         """Looks until the task is done; at the deadline returns how it stands, with `done` False.
 
         Args:
@@ -166,7 +166,7 @@ class Suno:
                 if standing.done:
                     return watch.record, standing
             if wait.over:
-                return watch.record, Standing(done=False, warning=watch.trouble)
+                return watch.record, TaskStatus(done=False, warning=watch.trouble)
             wait.sleep(delay)
 
     def _looked(self, task_id: str, wait: Wait) -> Record | None:
@@ -195,14 +195,14 @@ class _Watch:
         self._moved = clock.monotonic()
         self._told: set[str] = set()
 
-    def see(self, record: Record | None) -> Standing:
+    def see(self, record: Record | None) -> TaskStatus:
         """Takes in a look's result. Raises `UpstreamError` where the task failed or does not exist."""
         self._troubles, self.trouble = 0, ""
         if record is None:
             self._unknown += 1
             if self._unknown >= LOOKS_FOR_UNKNOWN and not self._may_be_unknown:
                 raise _no_such_task(self._task_id)
-            return Standing(done=False)
+            return TaskStatus(done=False)
         self._unknown, self._may_be_unknown = 0, True
         if (record.status, len(ready(record))) != (self.record.status, len(ready(self.record))):
             self._moved = self._clock.monotonic()

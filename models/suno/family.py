@@ -8,9 +8,9 @@ from typing import Any
 from errors import UpstreamError
 from models.suno.catalog import CATALOG, DEFAULT_VERSION, version_called
 from models.suno.config import SunoConfig
+from models.suno.deadline import Clock
 from models.suno.engine import Suno
-from models.suno.http import Transport
-from models.suno.waiting import Clock
+from models.suno.transport import Transport
 
 
 class SunoFamily:

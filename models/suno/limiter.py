@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models.suno.waiting import Wait
+from models.suno.deadline import Wait
 
 
 class SlidingWindow:

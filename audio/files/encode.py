@@ -1,0 +1,244 @@
+"""A sound into a sound file of any format that the contract names. Knows no names, deliveries or requests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio.dsp.long import at_rate, bring_below_full_scale
+from audio.files.ogg import set_serial
+from audio.files.quantize import interleaved, quantized
+from audio.files.wav import write_wav
+from audio.types import AudioSource
+from errors import InvalidRequestError
+
+Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
+
+FORMATS: Final[tuple[str, ...]] = get_args(Format)
+BIT_DEPTHS: Final = {"wav": (16, 24, 32), "flac": (16, 24)}
+MP3_BITRATES: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+
+_DEFAULT_BIT_DEPTH: Final = 24
+_DEFAULT_BITRATES: Final = {"mp3": 320, "ogg": 192, "opus": 192}
+_BITRATE_RANGES: Final = {"ogg": (64, 500), "opus": (12, 512)}
+_CONTENT_TYPES: Final = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+}
+_SAMPLE_RATES: Final = {
+    "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    "opus": (48000,),
+}
+# Up to which sample rate an mp3 goes no higher than which bitrate (MPEG-2.5 and MPEG-2; LAME's limits).
+_MP3_BITRATE_LIMITS: Final = ((12000, 64), (24000, 160))
+# Nominal bitrates of Vorbis qualities 0 to 10, two channels at 44.1 kHz (libvorbis).
+_VORBIS_BITRATES: Final = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
+_MP3_BLOCK_FRAMES: Final = 65536
+_SPOOLED_BYTES: Final = 64 * 1024 * 1024
+_SERIAL: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a sound is to be written; `InvalidRequestError` from a combination that does not exist.
+
+    Args:
+        format: `wav`, `flac`, `mp3`, `ogg` (Vorbis) or `opus`.
+        bit_depth: `wav` 16, 24 or 32 (float, values above full scale kept), `flac` 16 or 24; default 24; the others
+            have none and ignore it.
+        bitrate: kbit/s; `mp3` constant, one of `MP3_BITRATES` (default 320), `ogg` 64-500 and `opus` 12-512 as a target
+            (default 192); the others have none and ignore it.
+    """
+
+    format: Format
+    bit_depth: int | None = None
+    bitrate: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InvalidRequestError(f"Unknown audio format. Choose one of: {', '.join(FORMATS)}.")
+        depths = BIT_DEPTHS.get(self.format)
+        if depths and self.bits not in depths:
+            raise InvalidRequestError(
+                f"{self.format} cannot be written with {self.bits} bits. Choose one of: {_listed(depths)}"
+                + (", or wav for 32-bit float." if self.format == "flac" else ".")
+            )
+        if self.format == "mp3" and self.kbits not in MP3_BITRATES:
+            raise InvalidRequestError(
+                f"mp3 has no bitrate of {self.kbits} kbit/s. Choose one of: {_listed(MP3_BITRATES)}."
+            )
+        low, high = _BITRATE_RANGES.get(self.format, (0, 0))
+        if self.format in _BITRATE_RANGES and not low <= self.kbits <= high:
+            raise InvalidRequestError(
+                f"{self.format} cannot be written at {self.kbits} kbit/s. Choose from {low} to {high}."
+            )
+
+    @property
+    def bits(self) -> int:
+        """The bit depth used by `wav` and `flac`."""
+        return _DEFAULT_BIT_DEPTH if self.bit_depth is None else self.bit_depth
+
+    @property
+    def kbits(self) -> int:
+        """The bitrate used by `mp3`, `ogg` and `opus`; 0 for the others."""
+        return _DEFAULT_BITRATES.get(self.format, 0) if self.bitrate is None else self.bitrate
+
+    @property
+    def content_type(self) -> str:
+        return _CONTENT_TYPES[self.format]
+
+    @property
+    def extension(self) -> str:
+        """Without a dot."""
+        return self.format
+
+    @property
+    def keeps_overs(self) -> bool:
+        """Whether values above full scale survive."""
+        return self.format == "wav" and self.bits == 32
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was written.
+
+    Args:
+        sample_rate: of the file, in Hz.
+        channels: of the file.
+        num_samples: per channel, at that rate.
+        warnings: sentences on what the format made necessary.
+    """
+
+    sample_rate: int
+    channels: int
+    num_samples: int
+    warnings: tuple[str, ...] = ()
+
+
+def encode(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> Written:
+    """Writes a whole file to `stream`, which need not be seekable. The same sound gives the same bytes.
+
+    Values above full scale, where the format cannot keep them, are never clipped: the sound is lowered and a warning
+    says so. Sounds that belong together go through `bring_below_full_scale` first, to be lowered as one.
+    """
+    assert audio.num_samples > 0, "a file without samples is nothing anyone can want"
+    with ExitStack() as stack:
+        sound, warnings = _fitted(audio, encoding, stack)
+        warnings += _WRITERS[encoding.format](sound, encoding, stream)
+    return Written(sound.sample_rate, sound.channels, sound.num_samples, warnings)
+
+
+def _fitted(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[AudioSource, tuple[str, ...]]:
+    """The sound at a rate and level that the format can hold, and what was done to it."""
+    warnings: tuple[str, ...] = ()
+    rate = _nearest_rate(audio.sample_rate, encoding.format)
+    sound = at_rate(audio, rate, stack)
+    if rate != audio.sample_rate:
+        warnings += (f"{encoding.format} cannot hold {audio.sample_rate} Hz; the file has {rate} Hz.",)
+    if not encoding.keeps_overs:
+        (sound,), gain_db = bring_below_full_scale([sound])
+        if gain_db is not None:
+            warnings += (
+                f"{encoding.format} cannot hold peaks above full scale; the sound was lowered by {-gain_db:.2f} dB.",
+            )
+    return sound, warnings
+
+
+def _nearest_rate(sample_rate: int, form: str) -> int:
+    """The lowest legal rate that loses nothing, else the highest there is."""
+    legal = _SAMPLE_RATES.get(form, (sample_rate,))
+    return next((rate for rate in legal if rate >= sample_rate), legal[-1])
+
+
+def _write_wav(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+    write_wav(audio, encoding.bits, stream)
+    return ()
+
+
+def _write_flac(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+    subtype = f"PCM_{encoding.bits}"
+    _write_with_libsndfile(audio, stream, quantized(audio, encoding.bits), format="FLAC", subtype=subtype)
+    return ()
+
+
+def _write_ogg(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+    stereo_kbits = encoding.kbits * 2 / audio.channels
+    quality = float(np.interp(stereo_kbits, _VORBIS_BITRATES, np.linspace(0.0, 1.0, len(_VORBIS_BITRATES))))
+    _write_with_libsndfile(
+        audio, stream, interleaved(audio), format="OGG", subtype="VORBIS", compression_level=1.0 - quality
+    )
+    return ()
+
+
+def _write_opus(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+    # libsndfile spreads its levels 1 to 0 over 6 to 256 kbit/s a channel.
+    level = 1.0 - (encoding.kbits / audio.channels - 6.0) / 250.0
+    _write_with_libsndfile(
+        audio,
+        stream,
+        interleaved(audio),
+        format="OGG",
+        subtype="OPUS",
+        compression_level=min(max(level, 0.0), 1.0),
+    )
+    return ()
+
+
+def _write_with_libsndfile(
+    audio: AudioSource, stream: BinaryIO, blocks: Iterator[NDArray[Any]], **options: str | float
+) -> None:
+    """Through a nameless spool: libsndfile seeks back to mend headers, and Ogg serial numbers are random."""
+    import soundfile
+
+    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
+        with soundfile.SoundFile(spool, "w", audio.sample_rate, audio.channels, **options) as file:
+            for block in blocks:
+                file.write(block)
+        if options["format"] == "OGG":
+            set_serial(cast(BinaryIO, spool), _SERIAL)
+        spool.seek(0)
+        shutil.copyfileobj(spool, stream, 1 << 20)
+
+
+def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
+    """By pedalboard's LAME: of the encoders at hand the fastest that writes the tag from which players know the exact
+    length (lameenc writes none, libsndfile is 3 times slower). Below 64 kbit/s the tag does not fit into a frame."""
+    from pedalboard.io import AudioFile
+
+    highest = next((kbits for rate, kbits in _MP3_BITRATE_LIMITS if audio.sample_rate <= rate), MP3_BITRATES[-1])
+    kbits = min(encoding.kbits, highest)
+    step = 1 if audio.num_samples == 2 else _MP3_BLOCK_FRAMES  # a square block hides which side are the channels
+    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
+        with AudioFile(
+            cast(BinaryIO, spool), "w", audio.sample_rate, audio.channels, quality=kbits, format="mp3"
+        ) as file:
+            for start in range(0, audio.num_samples, step):
+                file.write(audio.read(start, step))
+        spool.seek(0)
+        shutil.copyfileobj(spool, stream, 1 << 20)
+    if kbits == encoding.kbits:
+        return ()
+    return (f"mp3 at {audio.sample_rate} Hz goes no higher than {kbits} kbit/s; the file has {kbits}.",)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+_WRITERS: Final[dict[str, Callable[[AudioSource, Encoding, BinaryIO], tuple[str, ...]]]] = {
+    "wav": _write_wav,
+    "flac": _write_flac,
+    "mp3": _write_mp3,
+    "ogg": _write_ogg,
+    "opus": _write_opus,
+}

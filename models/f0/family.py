@@ -1,0 +1,172 @@
+"""The family `f0` as the cache and the operations see it: the methods, what each lacks, how one is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from errors import ModelError, unknown_name
+from models.checkpoints.locations import WeightLocations
+from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, Method
+from models.f0.tracker import Tracker
+
+_FOLDERS: Final = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
+
+
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+class PitchFamily:
+    """The family `f0`.
+
+    Args:
+        weights: where rmvpe.pt is looked for; the other methods' weights come with their packages.
+        is_installed: whether a package can be imported.
+    """
+
+    name = "f0"
+
+    def __init__(self, weights: WeightLocations, *, is_installed: Callable[[str], bool] = _is_installed) -> None:
+        self._weights = weights
+        self._is_installed = is_installed
+
+    def rows(self) -> list[dict[str, Any]]:
+        """`list_models`' rows, the folders looked at anew; `available` is `local`, `download` or what is missing."""
+        return [
+            {
+                "name": method.name,
+                "available": self._available(method),
+                "licence": method.licence,
+                "about": method.about,
+            }
+            for method in CATALOG.values()
+        ]
+
+    def status(self) -> str:
+        """`ready`, and what the default method lacks, if anything."""
+        lack = self._lack(CATALOG[DEFAULT_METHOD])
+        return f"ready but for {DEFAULT_METHOD}: {lack}" if lack else "ready"
+
+    def search_paths(self) -> list[str]:
+        """The folders that are looked at, in order."""
+        return self._weights.search_paths()
+
+    def resolve(self, name: str | None) -> str:
+        """`name` if there is such a method (None: rmvpe) and it can run here.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+            ModelError: `f0_method_unavailable`: a package or the weights are missing; says which and what to do.
+        """
+        method = CATALOG.get(name or DEFAULT_METHOD)
+        if method is None:
+            raise unknown_name("f0_method", str(name), CATALOG)
+        if lack := self._lack(method):
+            raise _unavailable(method, lack)
+        return method.name
+
+    def memory_bytes(self, name: str) -> int:
+        """The weights, in float32."""
+        return CATALOG[name].size
+
+    def load(self, name: str, *, device: str) -> Tracker:
+        """The tracker, on `device` (harvest and pm always work on the CPU)."""
+        return _LOADERS[self.resolve(name)](self, device)
+
+    def fetch(self, name: str) -> None:
+        """Downloads what the method still lacks."""
+        if name == "rmvpe":
+            self._rmvpe_file()
+
+    def _available(self, method: Method) -> str:
+        if lack := self._lack(method):
+            return lack
+        return "download" if method.name == "rmvpe" and self._find_rmvpe() is None else "local"
+
+    def _lack(self, method: Method) -> str:
+        """What is missing, or nothing."""
+        missing = [package for package in method.packages if not self._is_installed(package)]
+        if missing:
+            return f"not installed: {', '.join(missing)}"
+        if method.name == "rmvpe" and self._weights.hub is None and self._find_rmvpe() is None:
+            return f"{RMVPE_FILE} is not here, and downloads are off"
+        return ""
+
+    def _find_rmvpe(self) -> Path | None:
+        return self._weights.find(_FOLDERS, (RMVPE_HUB_ID,), (RMVPE_FILE,))
+
+    def _rmvpe_file(self) -> Path:
+        folder = self._find_rmvpe()
+        if folder is None:
+            if self._weights.hub is None:
+                raise _unavailable(CATALOG["rmvpe"], self._lack(CATALOG["rmvpe"]))
+            folder = self._weights.hub.fetch(RMVPE_HUB_ID, (RMVPE_FILE,))
+        return folder / RMVPE_FILE
+
+
+def _unavailable(method: Method, lack: str) -> ModelError:
+    if lack.startswith("not installed"):
+        remedy = f"Install {method.install}"
+    else:
+        remedy = f"Put {RMVPE_FILE} (huggingface.co/{RMVPE_HUB_ID}) into MODELS_DIR or its folder rvc"
+    return ModelError(
+        f"The f0 method '{method.name}' cannot run here: {lack}. {remedy}, or choose another f0_method.",
+        code="f0_method_unavailable",
+        details={"f0_method": method.name},
+    )
+
+
+def _load_rmvpe(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.rmvpe import load
+
+    return load(family._rmvpe_file(), device)
+
+
+def _load_crepe(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.crepe import Crepe, load_network
+
+    return Crepe(load_network("full", device))
+
+
+def _load_crepe_tiny(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.crepe import Crepe, load_network
+
+    return Crepe(load_network("tiny", device))
+
+
+def _load_mangio_crepe(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.crepe import MangioCrepe, load_network
+
+    return MangioCrepe(load_network("full", device))
+
+
+def _load_harvest(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.harvest import Harvest
+
+    return Harvest()
+
+
+def _load_pm(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.praat import Praat
+
+    return Praat()
+
+
+def _load_fcpe(family: PitchFamily, device: str) -> Tracker:
+    from models.f0.fcpe import load
+
+    return load(device)
+
+
+_LOADERS: Final[dict[str, Callable[[PitchFamily, str], Tracker]]] = {
+    "rmvpe": _load_rmvpe,
+    "crepe": _load_crepe,
+    "crepe-tiny": _load_crepe_tiny,
+    "mangio-crepe": _load_mangio_crepe,
+    "harvest": _load_harvest,
+    "pm": _load_pm,
+    "fcpe": _load_fcpe,
+}

@@ -1,0 +1,135 @@
+"""The limiter's ceiling holds for every input, and what needs no limiting is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from audio import Audio
+from audio.dsp.limiter import LOOK_AHEAD_S, limit
+from audio.dsp.loudness import true_peak_db
+from testing.signals import tone
+
+RATE = 44100
+MARGIN_DB = 0.05
+
+
+def audio_of(waveform: NDArray[np.floating], sample_rate: int = RATE) -> Audio:
+    return Audio(np.atleast_2d(waveform).astype(np.float32), sample_rate)
+
+
+def adversaries() -> dict[str, NDArray[np.floating]]:
+    generator, times = np.random.default_rng(5), np.arange(RATE * 2) / RATE
+    alternating = np.where(np.arange(RATE) % 2, 1.0, -1.0)
+    return {
+        "noise": generator.standard_normal((2, RATE)) * 3,
+        "quarter of the rate between samples": 1.6 * np.sin(2 * np.pi * 0.25 * np.arange(RATE) + np.pi / 4),
+        "alternating at Nyquist": 1.5 * alternating,
+        "alternating with phase jumps": 1.5 * alternating * np.sign(np.sin(np.arange(RATE) / 700)),
+        "square": np.sign(np.sin(2 * np.pi * 997 * times)),
+        "single clicks": np.where(generator.random((2, RATE)) < 1e-3, 4.0, 0.01),
+        "click at each end": np.concatenate([[5.0], np.zeros(3000), [5.0]]),
+        "drums": np.sin(2 * np.pi * 60 * times) * np.exp(-((4 * times) % 1) * 8) * 4
+        + generator.normal(0, 0.2, RATE * 2),
+        "a thousand times too loud": generator.standard_normal((2, RATE)) * 1000,
+        "one sample": np.array([7.0]),
+        "two samples": np.array([[7.0, -3.0], [0.1, 0.2]]),
+        "constant": np.full(5000, 2.0),
+    }
+
+
+@pytest.mark.parametrize("name", adversaries())
+@pytest.mark.parametrize("ceiling", [-1.0, 0.0, -12.0])
+def test_nothing_passes_the_ceiling(name: str, ceiling: float) -> None:
+    audio = audio_of(adversaries()[name])
+    limited = limit([audio], ceiling_dbtp=ceiling)
+    assert true_peak_db(limited.sounds[0]) <= ceiling + MARGIN_DB
+    assert limited.sounds[0].waveform.shape == audio.waveform.shape
+    assert limited.limited_db > 0
+
+
+def noises(kind: str, num_samples: int, generator: np.random.Generator) -> NDArray[np.floating]:
+    noise = generator.standard_normal((2, num_samples))
+    if kind == "sparse":
+        return np.asarray(np.where(generator.random((2, num_samples)) < 0.01, noise, 0.0))
+    if kind == "bursts":
+        return np.asarray(noise * ((generator.random(num_samples) < 0.01).cumsum() % 2))
+    if kind == "tone":
+        hertz, phase = generator.uniform(0.01, 3.1), generator.uniform(0, 6.2)
+        return np.asarray(np.sin(np.arange(num_samples) * hertz + phase))
+    return noise
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 30_000),
+    st.floats(-20.0, 40.0),
+    st.sampled_from([8000, 44100, 48000, 96000]),
+    st.sampled_from(["noise", "sparse", "bursts", "tone"]),
+)
+def test_nothing_passes_the_ceiling_whatever_comes(
+    seed: int, num_samples: int, level_db: float, sample_rate: int, kind: str
+) -> None:
+    made = noises(kind, num_samples, np.random.default_rng(seed))
+    audio = audio_of(made * 10 ** (level_db / 20), sample_rate)
+    (limited,) = limit([audio]).sounds
+    assert limited.waveform.shape == audio.waveform.shape
+    assert true_peak_db(limited) <= -1.0 + MARGIN_DB
+    if true_peak_db(audio) <= -1.0:
+        assert limited is audio
+
+
+def test_a_quiet_sound_is_the_very_same() -> None:
+    audio = tone(1.0, level=0.5)
+    assert limit([audio]).sounds[0] is audio
+    assert limit([audio]).limited_db == 0.0
+
+
+def test_what_lies_far_from_a_peak_keeps_every_bit() -> None:
+    waveform = tone(6.0, level=0.3).waveform.copy()
+    waveform[:, 3 * RATE] = 3.0
+    (limited,) = limit([Audio(waveform, RATE)]).sounds
+    reach = 2 * int(LOOK_AHEAD_S * RATE)
+    np.testing.assert_array_equal(limited.waveform[:, : 3 * RATE - reach], waveform[:, : 3 * RATE - reach])
+    np.testing.assert_array_equal(limited.waveform[:, 4 * RATE :], waveform[:, 4 * RATE :])
+    assert (limited.waveform[:, 3 * RATE - 20 : 3 * RATE + 20] != waveform[:, 3 * RATE - 20 : 3 * RATE + 20]).any()
+
+
+def test_gain_is_the_same_for_both_channels_and_all_sounds() -> None:
+    left = np.where(np.arange(RATE) % 9000 == 4000, 3.0, 0.25)
+    stereo = audio_of(np.stack([left, np.full(RATE, 0.25)]))
+    other = audio_of(np.full(RATE // 2, 0.125))
+    first, second = limit([stereo, other]).sounds
+    gain = first.waveform[1] / np.float32(0.25)
+    assert gain.min() < 0.4
+    np.testing.assert_allclose(first.waveform[0] / left, gain, rtol=1e-5)
+    np.testing.assert_allclose(second.waveform[0] / np.float32(0.125), gain[: RATE // 2], rtol=1e-5)
+
+
+def test_gain_changes_smoothly() -> None:
+    """A jump in gain is a click: over 5 ms even a reduction of 12 dB moves less than 1 % a sample."""
+    constant = np.full(RATE, 0.2)
+    spiky = constant.copy()
+    spiky[RATE // 2] = 3.5
+    gain = limit([audio_of(np.stack([spiky, constant]))]).sounds[0].waveform[1] / np.float32(0.2)
+    assert np.abs(np.diff(gain)).max() < 0.01
+    assert gain[RATE // 2 + 2 * RATE // 10] > gain[RATE // 2 + RATE // 100]
+
+
+def test_the_work_in_blocks_joins_without_a_seam() -> None:
+    """Longer than one block of the limiter, with a peak on the very border and reduction across it."""
+    border = 1 << 19
+    waveform = tone((border + RATE) / RATE, level=0.5, channels=1).waveform.copy()
+    waveform[0, border - 100 : border + 100 : 50] = 2.5
+    waveform[0, border] = -3.0
+    (limited,) = limit([Audio(waveform, RATE)]).sounds
+    assert true_peak_db(limited) <= -1.0 + MARGIN_DB
+    audible = np.abs(waveform[0]) > 0.05
+    gain = limited.waveform[0, audible] / waveform[0, audible]
+    shifted, lead = np.concatenate([np.zeros((1, 5000), np.float32), waveform], axis=1), 5000
+    (elsewhere,) = limit([Audio(shifted, RATE)]).sounds
+    np.testing.assert_allclose(elsewhere.waveform[0, lead:][audible] / waveform[0, audible], gain, atol=2e-4)

@@ -1,0 +1,325 @@
+"""Every format writes what its own decoding gives back: length, rate, channels, and the sound within its noise."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from audio import Audio
+from audio.dsp.resample import resample, resampled_length
+from audio.files.decode import decode
+from audio.files.encode import FORMATS, MP3_BITRATES, Encoding, Format, encode
+from audio.files.ogg import OggError, pages, set_serial
+from audio.files.quantize import on_16_bit_grid
+from errors import InvalidRequestError
+from testing.signals import LIMITS, file_of, needs_ffmpeg, snr_db, tone
+
+ALL = [
+    (Encoding("wav", 16), 79.0),  # theory: 79.8 for this level, step**2 / 4 of dither and rounding
+    (Encoding("wav", 24), 130.0),
+    (Encoding("wav", 32), 280.0),
+    (Encoding("flac", 16), 79.0),
+    (Encoding("flac", 24), 130.0),
+    (Encoding("mp3"), 40.0),
+    (Encoding("mp3", bitrate=128), 20.0),
+    (Encoding("ogg"), 20.0),
+    (Encoding("ogg", bitrate=500), 30.0),
+    (Encoding("opus"), 20.0),
+]
+
+
+def name(encoding: object) -> str:
+    return f"{encoding.format}-{encoding.bits}-{encoding.kbits}" if isinstance(encoding, Encoding) else ""
+
+
+def decoded(data: bytes) -> Audio:
+    return decode(data, limits=LIMITS).audio
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sample_rate", [16000, 32000, 44100, 48000])
+@pytest.mark.parametrize(("encoding", "least_snr_db"), ALL, ids=name)
+def test_a_round_trip_keeps_length_rate_channels_and_sound(
+    encoding: Encoding, least_snr_db: float, sample_rate: int, channels: int
+) -> None:
+    audio = tone(1.3, sample_rate=sample_rate, channels=channels)
+    stream = io.BytesIO()
+    written = encode(audio, encoding, stream)
+    back = decoded(stream.getvalue())
+    assert (written.sample_rate, written.channels) == (back.sample_rate, back.channels)
+    assert back.num_samples == written.num_samples
+    assert back.channels == channels
+    expected = resample(audio, written.sample_rate)
+    assert written.sample_rate == sample_rate or written.warnings
+    assert back.num_samples == expected.num_samples
+    assert snr_db(expected, back) > least_snr_db
+
+
+@pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL], ids=name)
+def test_the_same_sound_gives_the_same_bytes(encoding: Encoding) -> None:
+    assert file_of(tone(0.5), encoding) == file_of(tone(0.5), encoding)
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 3, 100, 576, 1105, 1152, 1153, 16385, 70000])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_length_survives(form: Format, num_samples: int, channels: int) -> None:
+    audio = Audio(tone(2.0, sample_rate=48000, channels=channels).waveform[:, :num_samples], 48000)
+    assert decoded(file_of(audio, Encoding(form))).waveform.shape == (channels, num_samples)
+
+
+def test_minutes_of_vorbis_in_one_go_do_not_end_the_process() -> None:
+    """libsndfile's stack overflows where a block of some 100,000 frames is written at once."""
+    audio = tone(30.0, sample_rate=8000, channels=1)
+    assert decoded(file_of(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
+
+
+@pytest.mark.parametrize("kbits", MP3_BITRATES)
+def test_every_mp3_bitrate_is_what_it_says(kbits: int) -> None:
+    audio = tone(4.0, channels=1)
+    data = file_of(audio, Encoding("mp3", bitrate=kbits))
+    assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.05)
+    excess = decoded(data).num_samples - audio.num_samples
+    # Below 64 kbit/s a frame has no room for the tag that carries the length: delay and padding stay.
+    assert excess == 0 if kbits >= 64 else 0 <= excess < 3 * 1152
+
+
+@pytest.mark.parametrize(("form", "kbits"), [("ogg", 96), ("ogg", 256), ("opus", 64), ("opus", 160)])
+def test_a_target_bitrate_is_about_met(form: Format, kbits: int) -> None:
+    noise = np.random.default_rng(0).standard_normal((2, 48000 * 4)) * 0.1
+    data = file_of(Audio(noise.astype(np.float32), 48000), Encoding(form, bitrate=kbits))
+    assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.35)
+
+
+@pytest.mark.parametrize(("rate", "kept"), [(96000, 48000), (88200, 48000), (40000, 44100), (11025, 11025)])
+def test_mp3_resamples_what_it_cannot_hold_and_says_so(rate: int, kept: int) -> None:
+    written = encode(tone(0.5, sample_rate=rate), Encoding("mp3", bitrate=64), io.BytesIO())
+    assert written.sample_rate == kept
+    assert bool(written.warnings) == (rate != kept)
+
+
+def test_mp3_at_a_low_rate_says_that_the_bitrate_is_lower() -> None:
+    written = encode(tone(0.5, sample_rate=16000), Encoding("mp3"), io.BytesIO())
+    assert "160" in written.warnings[0]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("form", FORMATS)
+def test_ffmpeg_reads_what_we_write(form: Format) -> None:
+    audio = tone(1.0, sample_rate=48000)
+    file = file_of(audio, Encoding(form))
+    there_and_back = read_by_ffmpeg(file)
+    assert abs(there_and_back.num_samples - audio.num_samples) < 1200
+    assert there_and_back.channels == 2
+
+
+def read_by_ffmpeg(file: bytes) -> Audio:
+    command = ["ffmpeg", "-v", "error", "-xerror", "-i", "pipe:0", "-f", "wav", "-c:a", "pcm_f32le", "pipe:1"]
+    return decoded(subprocess.run(command, input=file, capture_output=True, check=True).stdout)
+
+
+# --- integers and floats
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_what_was_16_bit_comes_back_bit_by_bit(form: Format) -> None:
+    integers = np.random.default_rng(3).integers(-32768, 32768, (2, 50000)).astype(np.int16)
+    stream = io.BytesIO()
+    soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_16")
+    again = file_of(decoded(stream.getvalue()), Encoding(form, 16))
+    back, _ = soundfile.read(io.BytesIO(again), dtype="int16")
+    np.testing.assert_array_equal(back.T, integers)
+
+
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_what_was_24_bit_comes_back_bit_by_bit(form: Format) -> None:
+    integers = np.random.default_rng(3).integers(-(1 << 23), 1 << 23, (2, 50000)).astype(np.int32) << 8
+    stream = io.BytesIO()
+    soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_24")
+    again = file_of(decoded(stream.getvalue()), Encoding(form, 24))
+    back, _ = soundfile.read(io.BytesIO(again), dtype="int32")
+    np.testing.assert_array_equal(back.T, integers)
+
+
+def test_float_wav_keeps_values_above_full_scale() -> None:
+    loud = Audio(tone(0.5).waveform * 10, 44100)
+    np.testing.assert_array_equal(decoded(file_of(loud, Encoding("wav", 32))).waveform, loud.waveform)
+
+
+@pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL if not encoding.keeps_overs], ids=name)
+def test_elsewhere_values_above_full_scale_are_brought_down_and_named(encoding: Encoding) -> None:
+    loud = Audio(tone(1.0, sample_rate=48000).waveform * 10, 48000)
+    stream = io.BytesIO()
+    written = encode(loud, encoding, stream)
+    assert any("lowered by" in warning for warning in written.warnings)
+    assert snr_db(loud, decoded(stream.getvalue())) > 20.0  # clipping ten times too loud a tone leaves some 5 dB
+
+
+def test_16_bit_is_dithered_so_that_quiet_sound_survives() -> None:
+    """A tone of half a step is gone when rounded; with dither its level is kept below the noise."""
+    times = np.arange(44100 * 4) / 44100
+    quiet = Audio((0.5 / 32768 * np.sin(2 * np.pi * 441 * times))[None].astype(np.float32), 44100)
+    back = decoded(file_of(quiet, Encoding("wav", 16))).waveform[0]
+    spectrum = np.abs(np.fft.rfft(back)) / len(back) * 2
+    assert spectrum[441 * 4] == pytest.approx(0.5 / 32768, rel=0.05)
+    assert np.delete(spectrum[100:], 441 * 4 - 100).max() < 0.1 / 32768
+
+
+def test_digital_silence_stays_silent_within_dithered_sound() -> None:
+    waveform = tone(1.0).waveform.copy()
+    waveform[:, 10000:20000] = 0.0
+    back = decoded(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
+    assert not back[:, 10000:20000].any()
+    assert not on_16_bit_grid(Audio(waveform, 44_100))
+
+
+def test_full_scale_itself_is_not_brought_down() -> None:
+    stream = io.BytesIO()
+    written = encode(Audio(np.ones((1, 100), np.float32), 44100), Encoding("wav", 16), stream)
+    assert written.warnings == ()
+    assert decoded(stream.getvalue()).peak == np.float32(32767 / 32768)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 2),
+    st.sampled_from([8000, 22050, 44100, 48000, 96000, 192000]),
+    st.sampled_from([Encoding("wav", 16), Encoding("wav", 24), Encoding("wav", 32), Encoding("flac")]),
+    st.integers(0, 2**32),
+)
+def test_lossless_formats_are_within_a_step_for_any_sound(
+    num_samples: int, channels: int, sample_rate: int, encoding: Encoding, seed: int
+) -> None:
+    waveform = np.random.default_rng(seed).uniform(-1, 0.999, (channels, num_samples)).astype(np.float32)
+    back = decoded(file_of(Audio(waveform, sample_rate), encoding))
+    assert back.sample_rate == sample_rate
+    steps = {16: 1.5 / 32768, 24: 0.51 / 8388608, 32: 0.0}
+    assert np.abs(back.waveform - waveform).max() <= steps[encoding.bits]
+
+
+# --- what a file of more than 4 GiB looks like
+
+
+class Discarding(io.RawIOBase):
+    """Keeps the first kilobyte, counts the rest."""
+
+    def __init__(self) -> None:
+        self.head, self.size = b"", 0
+
+    def write(self, data: Any) -> int:
+        self.head += bytes(data[: max(1024 - len(self.head), 0)])
+        self.size += len(data)
+        return len(data)
+
+
+@pytest.mark.slow
+def test_a_wav_beyond_4_gib_is_rf64() -> None:
+    """A waveform of a single repeated sample takes no memory; what is written is counted and thrown away."""
+    num_samples = (1 << 29) + 5
+    waveform: NDArray[np.float32] = np.broadcast_to(np.float32(0.25), (2, num_samples))
+    stream = Discarding()
+    encode(Audio(waveform, 48000), Encoding("wav", 32), cast(BinaryIO, stream))
+    riff, _, wave, ds64, _, riff_size, data_size, samples = struct.unpack_from("<4sI4s4sIQQQ", stream.head)
+    assert (riff, wave, ds64) == (b"RF64", b"WAVE", b"ds64")
+    assert (riff_size, data_size, samples) == (stream.size - 8, num_samples * 8, num_samples)
+    with soundfile.SoundFile(io.BytesIO(stream.head)) as file:
+        assert (file.format, file.samplerate, file.channels) == ("RF64", 48000, 2)
+
+
+def test_a_wav_below_4_gib_has_true_sizes() -> None:
+    data = file_of(tone(0.1, channels=1), Encoding("wav", 24))
+    assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
+    assert len(data) % 2 == 0
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "named"),
+    [
+        ("flac", {"bit_depth": 32}, "16, 24, or wav"),
+        ("wav", {"bit_depth": 8}, "16, 24, 32"),
+        ("mp3", {"bitrate": 300}, "256, 320"),
+        ("opus", {"bitrate": 1000}, "12 to 512"),
+        ("ogg", {"bitrate": 8}, "64 to 500"),
+        ("aac", {}, "wav, flac, mp3"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_with_what_it_can(form: Any, options: dict[str, int], named: str) -> None:
+    with pytest.raises(InvalidRequestError, match=named):
+        Encoding(form, **options)
+
+
+def test_content_types_and_extensions() -> None:
+    assert [Encoding(form).content_type for form in ("wav", "flac", "mp3", "ogg", "opus")] == [
+        "audio/wav",
+        "audio/flac",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/ogg",
+    ]
+    assert Encoding("opus").extension == "opus"
+
+
+# --- ogg pages
+
+
+def test_a_new_serial_number_leaves_valid_pages_and_the_same_sound() -> None:
+    data = file_of(tone(1.0), Encoding("ogg"))
+    stream = io.BytesIO(data)
+    set_serial(stream, 77)
+    assert {page.data[14:18] for page in pages(stream)} == {struct.pack("<I", 77)}
+    assert all(page.checksum_holds for page in pages(stream))
+    np.testing.assert_array_equal(decoded(stream.getvalue()).waveform, decoded(data).waveform)
+
+
+def test_an_ogg_that_is_cut_off_has_no_pages_to_its_end() -> None:
+    with pytest.raises(OggError):
+        list(pages(io.BytesIO(file_of(tone(0.5), Encoding("ogg"))[:-10])))
+
+
+# --- resampling
+
+
+@given(st.integers(1, 200_000), st.integers(1000, 192_000), st.integers(1000, 192_000))
+def test_the_resampled_length_is_the_exact_one_rounded(num_samples: int, rate: int, new_rate: int) -> None:
+    assert abs(resampled_length(num_samples, rate, new_rate) - num_samples * new_rate / rate) <= 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 20_000),
+    st.sampled_from([8000, 11025, 16000, 24000, 32000, 44100, 48000, 96000]),
+    st.sampled_from([16000, 32000, 40000, 44100, 48000]),
+)
+def test_resampling_gives_that_length(num_samples: int, rate: int, new_rate: int) -> None:
+    audio = Audio(np.ones((2, num_samples), np.float32), rate)
+    result = resample(audio, new_rate)
+    assert result.num_samples == resampled_length(num_samples, rate, new_rate)
+    assert result.sample_rate == new_rate
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(44100, 48000), (48000, 16000), (32000, 44100)])
+def test_resampling_keeps_a_tone_where_it_is(rate: int, new_rate: int) -> None:
+    def sine(at: int) -> Audio:
+        return Audio(np.sin(2 * np.pi * 1000 * np.arange(at) / at)[None].astype(np.float32), at)
+
+    result, expected = resample(sine(rate), new_rate), sine(new_rate)
+    inner = slice(new_rate // 10, -new_rate // 10)
+    np.testing.assert_allclose(result.waveform[:, inner], expected.waveform[:, inner], atol=1e-5)
+
+
+def test_resampling_to_the_same_rate_is_no_work() -> None:
+    audio = tone(0.1)
+    assert resample(audio, 44100) is audio

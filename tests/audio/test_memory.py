@@ -1,0 +1,168 @@
+"""Decoding takes little more memory than the sound that is allowed in, whatever a file says or holds.
+
+Measured in a process of its own, one file after the other, each from a high-water mark set back to what is in use.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio import Audio
+from audio.files.encode import Encoding, Format
+from audio.files.mpeg import frame_length
+from audio.files.ogg import checksum, pages
+from testing.repository import ROOT
+from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
+
+CAP_SECONDS: Final = 180
+CAP_BYTES: Final = CAP_SECONDS * 44100 * 2 * 4
+
+MEASURE: Final = """
+import json, resource, sys
+from pathlib import Path
+from audio.files.decode import DecodeLimits, decode
+from errors import AudioError
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if key in line).split()[1]) * 1024
+
+def measured(name):
+    data = Path(name).read_bytes()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    try:
+        outcome = decode(data, limits=limits).audio.num_samples
+    except AudioError as error:
+        outcome = error.error_code
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    return {"outcome": outcome, "peak": status("VmHWM") - before, "child": child}
+
+limits = DecodeLimits(max_bytes=1 << 30, max_seconds=SECONDS, max_sample_rate=44100, max_channels=8)
+measured(sys.argv[1])
+print(json.dumps([measured(name) for name in sys.argv[2:]]))
+""".replace("SECONDS", str(CAP_SECONDS))
+
+
+def measured(files: list[bytes], folder: Path) -> list[dict[str, Any]]:
+    """Outcome and peak for each file, decoded one after the other in one process that a small file has warmed."""
+    paths = [folder / str(index) for index in range(len(files) + 1)]
+    for path, data in zip(paths, [file_of(tone(0.5), Encoding("wav")), *files], strict=True):
+        path.write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *map(str, paths)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return list(json.loads(done.stdout))
+
+
+@cache
+def silent_flac(seconds: int, channels: int = 2) -> bytes:
+    stream = io.BytesIO()
+    with soundfile.SoundFile(stream, "w", 44100, channels, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(seconds):
+            file.write(np.zeros((44100, channels), np.int16))
+    return stream.getvalue()
+
+
+@cache
+def silent(form: Format, seconds: int) -> bytes:
+    waveform = np.broadcast_to(np.zeros((2, 1), np.float32), (2, seconds * 44100))
+    return file_of(Audio(waveform, 44100), Encoding(form, bitrate=64))
+
+
+def flac_that_says(total: int, seconds: int) -> bytes:
+    """FLAC with its number of samples, 36 bits in STREAMINFO, overwritten; 0 means unknown."""
+    data = bytearray(silent_flac(seconds))
+    data[21] = data[21] & 0xF0 | total >> 32
+    data[22:26] = struct.pack(">I", total & 0xFFFFFFFF)
+    return bytes(data)
+
+
+def mp3_that_says(frames: int, seconds: int) -> bytes:
+    """MP3 of silent frames, repeated, behind a tag that promises `frames`."""
+    data = bytearray(silent("mp3", 4))
+    at, start = data.find(b"Info", 0, 200), frame_length(bytes(data[:4]))
+    body = data[start:] * (seconds // 4)
+    data[at + 8 : at + 16] = struct.pack(">II", frames, start + len(body))
+    return bytes(data[:start] + body)
+
+
+def mp3_without_a_tag(seconds: int) -> bytes:
+    data = silent("mp3", 4)
+    return data[frame_length(data) :] * (seconds // 4)
+
+
+def ogg_that_says(total: int) -> bytes:
+    """Vorbis whose last page puts its end at sample `total`, with a checksum that holds."""
+    *before, last = pages(io.BytesIO(silent("ogg", 4)))
+    unsigned = last.data[:6] + struct.pack("<Q", total) + last.data[14:22] + bytes(4) + last.data[26:]
+    signed = unsigned[:22] + struct.pack("<I", checksum(unsigned)) + unsigned[26:]
+    return b"".join(page.data for page in before) + signed
+
+
+def wav_that_says(*, channels: int = 2, rate: int = 44100, data_bytes: int = 4000) -> bytes:
+    head = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 % (1 << 32), channels * 2 % 65536, 16)
+    body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", data_bytes) + bytes(4000)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+FULL: Final = CAP_SECONDS * 44100
+
+HOSTILE: Final[dict[str, tuple[Callable[[], bytes], object]]] = {
+    "flac for too long": (lambda: silent_flac(900), "audio_too_long"),
+    "flac for too long, not saying so": (lambda: flac_that_says(0, 900), "audio_too_long"),
+    "flac of a billion samples that are not there": (lambda: flac_that_says(10**9, 1), "audio_too_long"),
+    "flac almost at the cap, but not there": (lambda: flac_that_says(FULL - 1, 1), "corrupt_audio"),
+    "flac up to the cap": (lambda: silent_flac(CAP_SECONDS), FULL),
+    "flac up to the cap, not saying so": (lambda: flac_that_says(0, CAP_SECONDS), FULL),
+    "mp3 of an hour": (lambda: mp3_that_says(137_813, 3600), "audio_too_long"),
+    "mp3 of an hour without a tag": (lambda: mp3_without_a_tag(3600), "audio_too_long"),
+    "mp3 of a billion frames that are not there": (lambda: mp3_that_says(10**9, 4), None),
+    "mp3 almost at the cap, but not there": (lambda: mp3_that_says(6800, 4), None),
+    "mp3 up to the cap, without a tag": (lambda: mp3_without_a_tag(CAP_SECONDS - 8), None),
+    "mp3 that says less than it holds": (lambda: mp3_that_says(1000, CAP_SECONDS - 8), None),
+    "ogg of an hour that is not there": (lambda: ogg_that_says(3600 * 44100), None),
+    "ogg almost at the cap, but not there": (lambda: ogg_that_says(FULL - 1), None),
+    "ogg up to the cap": (lambda: silent("ogg", CAP_SECONDS), FULL),
+    "flac of eight channels": (lambda: silent_flac(CAP_SECONDS - 1, channels=8), FULL - 44100),
+    "wav of 65,535 channels": (lambda: wav_that_says(channels=65535), "corrupt_audio"),
+    "wav at two billion Hz": (lambda: wav_that_says(rate=2**31 - 1), "sample_rate_too_high"),
+    "wav of 4 GB that are not there": (lambda: wav_that_says(data_bytes=0xFFFFFF00), "corrupt_audio"),
+}
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    files = [make() for make, _ in HOSTILE.values()]
+    return dict(zip(HOSTILE, measured(files, tmp_path_factory.mktemp("hostile")), strict=True))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_stays_below_the_cap(name: str, figures: dict[str, dict[str, Any]]) -> None:
+    assert HOSTILE[name][1] in (None, figures[name]["outcome"])
+    assert figures[name]["peak"] < 1.2 * CAP_BYTES
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("options", "suffix"), [(("-c:a", "aac"), "m4a"), (("-c:a", "flac"), "mka")])
+def test_what_ffmpeg_decodes_stays_below_the_cap_too(options: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+    silence = ("-f", "lavfi", "-t", "200", "-i", "anullsrc=sample_rate=44100:channel_layout=stereo")
+    data = with_ffmpeg(tone(0.1), *silence, "-map", "1:a", *options, suffix=suffix)
+    (figure,) = measured([data], tmp_path)
+    assert figure["outcome"] == "audio_too_long"
+    assert figure["peak"] < 1.2 * CAP_BYTES
+    assert figure["child"] < 300 * 1024 * 1024

@@ -1,0 +1,388 @@
+"""Our engine against demucs's own `apply_model`, on the same weights in the real files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from audio import Audio
+from audio.types import iter_blocks
+from errors import CancelledError, InvalidRequestError, ModelError
+from models.demucs.bag import Bag, needed_submodels, read_bag
+from models.demucs.engine import Level, Model, Runtime, Separator, Task, measure
+from models.demucs.load import load_network
+from models.demucs.network import Network
+from models.demucs.precision import choose_precision
+from models.demucs.segments import InferenceOptions, Lane, even_batches, shifted_starts
+from models.demucs.transform import Transform
+from models.device import cpu_multiplies_bfloat16
+from testing import tiny_demucs as tiny
+
+RATE = 44_100
+Waveform = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One safetensors file for each architecture, as demucs 4.1 writes them."""
+    folder = tmp_path_factory.mktemp("networks")
+    made = {
+        "htdemucs": tiny.htdemucs(),
+        "htdemucs_6s": tiny.htdemucs_6s(),
+        "htdemucs_any_length": tiny.htdemucs(use_train_segment=False),
+        "hdemucs": tiny.hdemucs(segment=2),
+        "hdemucs_old": tiny.hdemucs(segment=2, hybrid_old=True),
+        "demucs": tiny.demucs(segment=2),
+    }
+    for name, network in made.items():
+        tiny.save(network, folder / f"{name}.safetensors")
+    return {name: folder / f"{name}.safetensors" for name in made}
+
+
+def music(num_samples: int, seed: int = 0) -> Waveform:
+    """Stereo noise that swells and fades, so that no two places are alike."""
+    generator = np.random.default_rng(seed)
+    swell = np.abs(np.sin(np.arange(num_samples) / 9000)) + 0.05
+    return (0.2 * generator.standard_normal((2, num_samples)) * swell).astype(np.float32)
+
+
+def separator(
+    paths: Sequence[Path], bag: Bag | None = None, loaded: list[int] | None = None, **runtime: Any
+) -> Separator:
+    def load(index: int) -> nn.Module:
+        if loaded is not None:
+            loaded.append(index)
+        return load_network(paths[index])
+
+    stems: Any = load_network(paths[0]).sources
+    runtime = {"precision": "float32"} | runtime
+    bag = bag or Bag(tuple(str(index) for index in range(len(paths))))
+    return Separator(Model(bag, load, tuple(stems), RATE), Runtime(**runtime))
+
+
+def separated(engine: Separator, mix: Waveform, stems: Sequence[str] | None = None, **passes: Any) -> Waveform:
+    sound = Audio(mix, RATE)
+    task = Task(tuple(stems or engine.stems), measure(iter_blocks(sound)), InferenceOptions(**passes))
+    return np.concatenate(list(engine.separate(sound, task, lambda fraction: None)), axis=-1)
+
+
+def reference(paths: Sequence[Path], mix: Waveform, bag: Bag | None = None, **options: Any) -> Waveform:
+    """What demucs's own code makes of the same files, scaled as its Separator does."""
+    from demucs.apply import BagOfModels, apply_model
+    from demucs.hf import load_safetensors_model
+
+    bag = bag or Bag(tuple(str(index) for index in range(len(paths))))
+    weights = [list(row) for row in bag.weights] if bag.weights else None
+    model = BagOfModels([load_safetensors_model(path) for path in paths], weights, bag.segment).eval()
+    tensor = torch.from_numpy(mix)
+    mono = tensor.mean(0)
+    mean, std = mono.mean(), mono.std() + 1e-8
+    with torch.no_grad():
+        stems = apply_model(model, ((tensor - mean) / std)[None], **{"shifts": 0, "overlap": 0.25} | options)[0]
+    result: Waveform = (stems * std + mean).numpy()
+    return result
+
+
+def assert_same(ours: Waveform, theirs: Waveform, tolerance: float = 1e-4) -> None:
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s", "htdemucs_any_length", "hdemucs", "hdemucs_old", "demucs"])
+def test_float32_stems_are_those_of_apply_model(networks: dict[str, Path], name: str) -> None:
+    mix = music(int(3.7 * RATE))
+    assert_same(separated(separator([networks[name]]), mix), reference([networks[name]], mix), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
+@pytest.mark.parametrize("num_samples", [2, 1000])
+def test_sounds_shorter_than_any_frame_are_those_of_apply_model(
+    networks: dict[str, Path], name: str, num_samples: int
+) -> None:
+    mix = music(num_samples)
+    assert_same(separated(separator([networks[name]]), mix), reference([networks[name]], mix))
+
+
+def test_one_sample_and_silence_give_stems_of_their_length(networks: dict[str, Path]) -> None:
+    engine = separator([networks["htdemucs"]])
+    for mix in (np.full((2, 1), 0.5, np.float32), np.zeros((2, 3000), np.float32)):
+        stems = separated(engine, mix)
+        assert stems.shape == (4, *mix.shape) and np.isfinite(stems).all()
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.6])
+def test_every_overlap_is_weighed_as_demucs_weighs_it(networks: dict[str, Path], overlap: float) -> None:
+    mix, path = music(3 * RATE), networks["htdemucs"]
+    assert_same(separated(separator([path]), mix, overlap=overlap), reference([path], mix, overlap=overlap))
+
+
+@pytest.mark.parametrize(("name", "segment"), [("htdemucs", 1.0), ("hdemucs", 1.3), ("demucs", 1.3)])
+def test_a_segment_asked_for_is_padded_as_demucs_pads_it(networks: dict[str, Path], name: str, segment: float) -> None:
+    mix, path = music(2 * RATE), networks[name]
+    assert_same(separated(separator([path]), mix, segment=segment), reference([path], mix, segment=segment))
+
+
+def test_windows_give_what_the_whole_file_gives(networks: dict[str, Path]) -> None:
+    mix = music(5 * RATE)
+    whole = separated(separator([networks["htdemucs"]], window_s=100), mix, shifts=2, seed=3)
+    for window_s in (0.5, 2.0):
+        cut = separated(separator([networks["htdemucs"]], window_s=window_s), mix, shifts=2, seed=3)
+        assert_same(cut, whole, 1e-6)
+
+
+def test_a_mixed_bag_is_averaged_as_demucs_averages_it(networks: dict[str, Path]) -> None:
+    """As the bag `mdx`: networks of two kinds, uneven weights, one segment length for all."""
+    paths = [networks["demucs"], networks["hdemucs"]]
+    bag = Bag(("a", "b"), ((1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 3.0, 1.0)), segment=1.5)
+    mix = music(int(2.2 * RATE))
+    assert_same(separated(separator(paths, bag), mix), reference(paths, mix, bag))
+
+
+def test_a_bags_segment_does_not_lengthen_a_network_of_fixed_length(networks: dict[str, Path]) -> None:
+    bag, path, mix = Bag(("a",), segment=44.0), networks["htdemucs"], music(2 * RATE)
+    assert_same(separated(separator([path], bag), mix), reference([path], mix, bag))
+
+
+@pytest.fixture(scope="module")
+def specialists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """As htdemucs_ft: four networks, each for one stem."""
+    folder = tmp_path_factory.mktemp("specialists")
+    for seed in range(4):
+        tiny.save(tiny.htdemucs(seed=seed), folder / f"{seed}.safetensors")
+    return [folder / f"{seed}.safetensors" for seed in range(4)]
+
+
+IDENTITY = Bag(("a", "b", "c", "d"), tuple(tuple(float(row == column) for column in range(4)) for row in range(4)))
+
+
+def test_one_stem_of_a_bag_of_specialists_runs_one_network_and_gives_the_same_samples(specialists: list[Path]) -> None:
+    mix, loaded = music(2 * RATE), list[int]()
+    whole = separated(separator(specialists, IDENTITY), mix)
+    vocals = separated(separator(specialists, IDENTITY, loaded), mix, ["vocals"])
+    assert loaded == [3]
+    np.testing.assert_array_equal(vocals[0], whole[3])
+    assert_same(whole, reference(specialists, mix, IDENTITY))
+
+
+def test_shifts_of_a_stem_do_not_depend_on_which_other_stems_are_asked_for(specialists: list[Path]) -> None:
+    mix = music(RATE)
+    whole = separated(separator(specialists, IDENTITY), mix, shifts=1, seed=5)
+    np.testing.assert_array_equal(
+        separated(separator(specialists, IDENTITY), mix, ["bass"], shifts=1, seed=5)[0], whole[1]
+    )
+
+
+def test_networks_are_loaded_once_and_stay(specialists: list[Path]) -> None:
+    loaded = list[int]()
+    engine = separator(specialists, IDENTITY, loaded)
+    assert engine.memory_bytes == 0
+    for _ in range(2):
+        separated(engine, music(RATE), ["drums"])
+    assert loaded == [0] and engine.memory_bytes > 0
+
+
+def test_shifts_are_those_of_demucs_with_the_same_seed(networks: dict[str, Path]) -> None:
+    """hdemucs, because htdemucs itself draws from the global generator in between."""
+    mix, path = music(RATE), networks["hdemucs"]
+    random.seed(11)
+    theirs = reference([path], mix, shifts=2)
+    assert_same(separated(separator([path]), mix, shifts=2, seed=11), theirs)
+
+
+def test_shifts_differ_by_seed_and_leave_the_global_generator_alone(networks: dict[str, Path]) -> None:
+    engine, mix = separator([networks["htdemucs"]]), music(RATE)
+    random.seed(1)
+    state = random.getstate()
+    first, again, other = (separated(engine, mix, shifts=1, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert random.getstate() == state
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s", "hdemucs", "demucs"])
+def test_reduced_precision_stays_40_db_above_its_error(networks: dict[str, Path], name: str) -> None:
+    mix = music(2 * RATE)
+    exact = separated(separator([networks[name]]), mix).astype(np.float64)
+    reduced = separated(separator([networks[name]], precision="bfloat16"), mix)
+    ratio_db = 10 * np.log10((exact**2).sum() / ((reduced - exact) ** 2).sum())
+    assert 40 <= ratio_db < 120, "and it is reduced indeed"
+
+
+def test_precision_is_chosen_by_the_processor_alone() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("float32", cpu) == "float32" and choose_precision("bfloat16", cpu) == "bfloat16"
+    assert choose_precision("auto", cpu) == ("bfloat16" if cpu_multiplies_bfloat16() else "float32")
+    assert choose_precision("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize("num_samples", [1, 5, 1536, 3000, 20_000])
+def test_the_transform_is_demucss_own(networks: dict[str, Path], num_samples: int) -> None:
+    network: Any = load_network(networks["hdemucs"])
+    ours, x = Transform(4096, torch.device("cpu")), torch.randn(2, 2, num_samples)
+    z = network._spec(x)
+    torch.testing.assert_close(ours.forward(x), z)
+    torch.testing.assert_close(ours.inverse(z, num_samples), network._ispec(z, num_samples), atol=1e-5, rtol=1e-5)
+
+
+class Gains(nn.Module):
+    """Stands in for a network: stem k is the mix times k + 1. Fails for want of memory beyond `most` at once."""
+
+    sources = ("a", "b", "c")
+    samplerate = 100
+    segment = 2.0
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.most = most
+        self.batches: list[int] = []
+
+    def valid_length(self, length: int) -> int:
+        return length + 4
+
+    def forward(self, batch: Tensor) -> Tensor:
+        if len(batch) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.batches.append(len(batch))
+        return torch.stack([batch * (index + 1) for index in range(3)], dim=1)
+
+
+def gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> Separator:
+    engine = Separator(
+        Model(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate), Runtime(window_s=window_s)
+    )
+    engine.prepare()
+    engine._networks[0].batch_size = lambda length: batch  # type: ignore[method-assign]
+    return engine
+
+
+def gains_separated(
+    engine: Separator, num_samples: int, progress: Callable[[float], None] = lambda f: None
+) -> Waveform:
+    sound = Audio(music(num_samples), Gains.samplerate)
+    task = Task(Gains.sources, Level(0.01, 0.3))
+    return np.concatenate(list(engine.separate(sound, task, progress)), axis=-1)
+
+
+def test_segments_are_batched_and_batches_change_nothing() -> None:
+    one, many = Gains(), Gains()
+    assert_same(gains_separated(gains_separator(many, 4), 2345), gains_separated(gains_separator(one), 2345), 1e-6)
+    assert max(one.batches) == 1 and max(many.batches) == 4
+    assert sum(one.batches) == sum(many.batches)
+
+
+def test_a_batch_is_halved_until_it_fits_and_stays_so() -> None:
+    module = Gains(most=3)
+    network = Network(module, torch.device("cpu"), "float32")
+    batch = torch.randn(10, 2, 50)
+    torch.testing.assert_close(network(batch)[:, 1], batch * 2)
+    assert max(module.batches) <= 3 and sum(module.batches) == 10
+
+
+def test_other_errors_and_a_single_segment_that_does_not_fit_are_not_swallowed() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Network(Gains(most=0), torch.device("cpu"), "float32")(torch.randn(3, 2, 50))
+
+
+def test_progress_rises_to_one_batch_by_batch() -> None:
+    seen: list[float] = []
+    module = Gains()
+    gains_separated(gains_separator(module, 2), 3000, seen.append)
+    assert seen == sorted(seen) and seen[0] == 0.0 and seen[-1] == pytest.approx(1.0)
+    assert len(seen) == len(module.batches) + 1
+
+
+def test_what_progress_raises_ends_the_work_between_batches() -> None:
+    module = Gains()
+
+    def cancel(fraction: float) -> None:
+        if fraction > 0.3:
+            raise CancelledError("The job was cancelled.")
+
+    with pytest.raises(CancelledError):
+        gains_separated(gains_separator(module), 3000, cancel)
+    assert 0 < len(module.batches) < 10
+
+
+def test_a_segment_beyond_the_training_length_is_refused(networks: dict[str, Path]) -> None:
+    with pytest.raises(InvalidRequestError, match="at most 1.56 s"):
+        separated(separator([networks["htdemucs"]]), music(1000), segment=7.8)
+
+
+def test_submodels_of_different_stems_are_refused(networks: dict[str, Path]) -> None:
+    engine = separator([networks["htdemucs"], networks["htdemucs_6s"]], Bag(("a", "b")))
+    with pytest.raises(ModelError, match="same stems"):
+        separated(engine, music(1000))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    end=st.integers(1, 5000),
+    segment_length=st.integers(2, 700),
+    overlap=st.floats(0, 0.95),
+    start=st.integers(-300, 0),
+)
+def test_the_weights_of_all_segments_sum_to_one_everywhere(
+    end: int, segment_length: int, overlap: float, start: int
+) -> None:
+    lane = Lane(0, start, end, segment_length, max(int((1 - overlap) * segment_length), 1))
+    total = np.zeros(end - start)
+    for index in range(lane.num_segments):
+        segment = lane.segment(index)
+        total[segment.start - start :][: segment.length] += lane.overlap(index).weights()
+    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(end=st.integers(1, 3000), stride=st.integers(1, 400), window=st.integers(1, 900), start=st.integers(-300, 0))
+def test_every_segment_starts_in_exactly_one_window(end: int, stride: int, window: int, start: int) -> None:
+    lane = Lane(0, start, end, 500, stride)
+    begins = range(0, end, window)
+    found = [index for b in begins for index in lane.starting_in(b if b else start, min(b + window, end))]
+    assert found == list(range(lane.num_segments))
+
+
+@given(st.lists(st.integers(), max_size=60), st.integers(1, 20))
+def test_batches_keep_order_and_are_even(items: list[int], most: int) -> None:
+    batches = even_batches(items, most)
+    assert [item for batch in batches for item in batch] == items
+    assert all(0 < len(batch) <= most for batch in batches)
+
+
+def test_level_is_the_mono_mean_and_deviation_over_blocks_of_any_size() -> None:
+    mix = music(10_001) + np.float32(0.1)
+    mono = torch.from_numpy(mix).mean(0)
+    for size in (1, 7, 5000, 20_000):
+        level = measure(mix[:, start : start + size] for start in range(0, 10_001, size))
+        assert level.mean == pytest.approx(mono.mean().item(), abs=1e-6)
+        assert level.std == pytest.approx(mono.std().item(), rel=1e-5)
+
+
+def test_starts_of_shifted_passes_lie_within_half_a_second_before_the_mix() -> None:
+    starts = shifted_starts(3, InferenceOptions(shifts=10, seed=4), RATE)
+    assert [len(row) for row in starts] == [10, 10, 10]
+    assert all(-RATE // 2 <= start <= 0 for row in starts for start in row)
+    assert shifted_starts(2, InferenceOptions(), RATE) == [[0], [0]]
+
+
+def test_needed_submodels_are_those_with_a_weight_in_a_wanted_stem(tmp_path: Path) -> None:
+    mdx = tmp_path / "mdx.yaml"
+    mdx.write_text(
+        "models: ['a', 'b', 'c', 'd']\nsegment: 44\n"
+        "weights: [[1., 1., 0., 0.], [0., 1., 0., 0.], [1., 0., 1., 1.], [1., 0., 1., 1.]]\n"
+    )
+    bag = read_bag(mdx)
+    weights = bag.weights_for(4)
+    assert needed_submodels(weights, tiny.FOUR, ["vocals"]) == [2, 3]
+    assert needed_submodels(weights, tiny.FOUR, ["bass"]) == [0, 1]
+    assert [sum(column) for column in zip(*weights, strict=True)] == pytest.approx([1, 1, 1, 1])
+    assert bag.segment == 44

@@ -1,0 +1,322 @@
+"""Every way to find f0: what it finds, on any length, in windows as in one piece; and what the family says of it."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from errors import CancelledError, ModelError, UnknownNameError
+from models.checkpoints.locations import WeightLocations
+from models.f0 import METHODS, PitchFamily, Tracker
+from models.f0.crepe import MangioCrepe, load_network
+from models.f0.fcpe import Fcpe
+from models.f0.tracker import Curve, Waveform, ignore_progress, reflected, silenced, windows
+from testing.repository import ROOT
+from testing.sung_phrases import Phrase, cents_off, phrase
+from testing.tiny_rvc import rmvpe_file, sung
+
+ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio-crepe")]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightLocations:
+    folder = tmp_path_factory.mktemp("models")
+    rmvpe_file(folder / "rmvpe.pt")
+    return WeightLocations(explicit=folder)
+
+
+@pytest.fixture(scope="module")
+def load(weights: WeightLocations) -> Callable[[str], Tracker]:
+    """Loads each method once; mangio-crepe with the small network."""
+    family = PitchFamily(weights)
+
+    @functools.cache
+    def loaded(method: str) -> Tracker:
+        return (
+            MangioCrepe(load_network("tiny", "cpu")) if method == "mangio-crepe" else family.load(method, device="cpu")
+        )
+
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def song() -> Phrase:
+    return phrase()
+
+
+def track(tracker: Tracker, waveform: Waveform, *, hop_length: int = 128, filter_radius: int = 3) -> Curve:
+    return tracker.track(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=ignore_progress)
+
+
+# What it finds
+
+
+@pytest.mark.parametrize(
+    ("method", "median_cents", "voiced_rests"),
+    [("crepe-tiny", 6, 0.15), ("fcpe", 6, 0.0), ("harvest", 2, 0.2), ("pm", 2, 0.0)],
+)
+def test_a_sung_glide_with_vibrato_is_followed_and_rests_are_heard(
+    load: Callable[[str], Tracker], song: Phrase, method: str, median_cents: float, voiced_rests: float
+) -> None:
+    f0 = track(load(method), song.waveform)
+    assert np.mean(f0[song.sings] > 0) > 0.99
+    assert np.mean(f0[song.rests] > 0) <= voiced_rests
+    off = cents_off(f0[song.sings], song.f0[song.sings])
+    assert np.median(off) < median_cents
+    assert np.percentile(off, 95) < 20
+
+
+def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
+    load: Callable[[str], Tracker], song: Phrase
+) -> None:
+    curves = [track(load("mangio-crepe"), song.waveform, hop_length=hop) for hop in (100, 128, 200)]
+    for f0 in curves:
+        assert np.all(f0 > 0)
+        assert np.median(cents_off(f0[song.sings], song.f0[song.sings])) < 6
+    assert not np.array_equal(curves[0], curves[1])
+
+
+@pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"])
+def test_silence_has_no_pitch(load: Callable[[str], Tracker], method: str) -> None:
+    assert not track(load(method), np.zeros(16_000, np.float32)).any()
+
+
+def test_harvest_smooths_from_a_filter_radius_of_3_on_and_always_alike(
+    load: Callable[[str], Tracker], song: Phrase
+) -> None:
+    piece = song.waveform[8_000:24_000]
+    rough, smooth, smoother = (track(load("harvest"), piece, filter_radius=radius) for radius in (2, 3, 7))
+    np.testing.assert_array_equal(smooth, smoother)
+    expected = np.median([np.pad(rough, 1)[i : i + len(rough)] for i in range(3)], axis=0)
+    np.testing.assert_array_equal(smooth, expected.astype(np.float32))
+    assert not np.array_equal(rough, smooth)
+
+
+# Of any length, in bounded windows
+
+
+@pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 320, 513, 1024, 8_000 + 77])
+def test_there_is_a_frame_every_160_samples_however_short_the_sound(
+    load: Callable[[str], Tracker], method: str, samples: int
+) -> None:
+    f0 = track(load(method), sung(1.01)[:samples])
+    assert f0.shape == (samples // 160,)
+    assert f0.dtype == np.float32
+    assert np.all(np.isfinite(f0))
+    assert np.all(f0 >= 0)
+
+
+@given(st.integers(0, 1400), st.integers(1, 512))
+@example(500, 512)
+@settings(max_examples=40, deadline=None)
+def test_mangio_crepe_takes_a_hop_longer_than_the_sound(samples: int, hop_length: int) -> None:
+    tracker = MangioCrepe(SilentNetwork())
+    assert tracker.track(
+        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=ignore_progress
+    ).shape == (samples // 160,)
+
+
+class SilentNetwork:
+    """Says the same of every frame."""
+
+    memory_bytes = 0
+
+    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+        return np.full((len(frames), 360), 0.5, np.float32)
+
+
+@pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
+def test_the_same_sound_gives_the_same_curve(load: Callable[[str], Tracker], method: str) -> None:
+    waveform = sung(0.6)
+    before = waveform.copy()
+    np.testing.assert_array_equal(track(load(method), waveform), track(load(method), waveform))
+    np.testing.assert_array_equal(waveform, before)
+
+
+@pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
+def test_progress_rises_to_1_and_what_it_raises_ends_the_work(load: Callable[[str], Tracker], method: str) -> None:
+    told: list[float] = []
+    load(method).track(sung(2.0), hop_length=160, filter_radius=3, progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert told[0] > 0
+
+    def cancel(fraction: float) -> None:
+        raise CancelledError("stopped")
+
+    with pytest.raises(CancelledError):
+        load(method).track(sung(0.5), hop_length=160, filter_radius=3, progress=cancel)
+
+
+@given(st.integers(0, 500), st.integers(1, 60), st.integers(0, 29), st.sampled_from([1, 2, 8]))
+def test_windows_keep_every_frame_once_with_context_on_both_sides(
+    frames: int, room: int, context: int, multiple: int
+) -> None:
+    frames, context, longest = frames * multiple, context * multiple, (room + 2 * context) * multiple
+    plan = list(windows(frames, longest=longest, context=context, multiple=multiple))
+    kept = [frame for window in plan for frame in range(window.keep_start, window.keep_stop)]
+    assert kept == list(range(frames))
+    assert len({window.stop - window.start for window in plan}) == 1
+    for window in plan:
+        assert window.stop - window.start <= min(longest, frames)
+        assert window.start % multiple == window.stop % multiple == 0
+        assert window.keep_start - window.start >= (context if window.start else 0)
+        assert window.stop - window.keep_stop >= (context if window.stop < frames else 0)
+
+
+@given(st.integers(2, 50), st.integers(-120, 120), st.integers(0, 150))
+def test_a_piece_beyond_the_ends_is_the_mirror_image(length: int, start: int, size: int) -> None:
+    waveform = np.arange(length, dtype=np.float32)
+    padded = np.pad(waveform, 300, mode="reflect")
+    np.testing.assert_array_equal(reflected(waveform, start, start + size), padded[300 + start : 300 + start + size])
+
+
+@given(st.integers(0, 50), st.integers(-120, 120), st.integers(0, 150))
+def test_a_piece_beyond_the_ends_is_silent(length: int, start: int, size: int) -> None:
+    waveform = np.arange(1, length + 1, dtype=np.float32)
+    padded = np.pad(waveform, 300)
+    np.testing.assert_array_equal(silenced(waveform, start, start + size), padded[300 + start : 300 + start + size])
+
+
+@pytest.mark.parametrize("method", ["harvest", "pm", "fcpe"])
+def test_windows_find_what_one_piece_finds(load: Callable[[str], Tracker], method: str) -> None:
+    phrases = [phrase(1.5, seed=seed) for seed in range(3)]
+    waveform = np.concatenate([phrase.waveform * level for phrase, level in zip(phrases, (1, 0.3, 0.05), strict=True)])
+    whole, pieces = (track(with_window(load(method), window), waveform) for window in (1000, 430))
+    sure = np.concatenate([phrase.sings for phrase in phrases])
+    compared = sure if method == "harvest" else slice(None)  # harvest guesses in noise
+    np.testing.assert_array_equal((pieces > 0)[compared], (whole > 0)[compared])
+    assert cents_off(pieces[sure], whole[sure].astype(np.float64)).max() < 0.1
+
+
+def with_window(tracker: Tracker, window: int) -> Tracker:
+    return (
+        Fcpe(tracker.network, tracker.device, window=window)
+        if isinstance(tracker, Fcpe)
+        else type(tracker)(window=window)  # type: ignore[call-arg]
+    )
+
+
+# What the family says
+
+
+def has(*missing: str) -> Callable[[str], bool]:
+    return lambda package: package not in missing
+
+
+def test_methods_are_those_of_the_contract() -> None:
+    assert METHODS == ("rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe")
+
+
+def test_rmvpe_is_the_default_and_others_go_by_their_names(weights: WeightLocations) -> None:
+    family = PitchFamily(weights)
+    assert family.resolve(None) == "rmvpe"
+    assert [family.resolve(method) for method in METHODS] == list(METHODS)
+    assert family.status() == "ready"
+    assert family.search_paths() == weights.search_paths()
+
+
+def test_an_unknown_method_is_refused_with_those_there_are(weights: WeightLocations) -> None:
+    with pytest.raises(UnknownNameError, match=r"'rmvp'.*Did you mean 'rmvpe'.*harvest"):
+        PitchFamily(weights).resolve("rmvp")
+
+
+@pytest.mark.parametrize(
+    ("method", "package", "install"),
+    [
+        ("crepe", "torchcrepe", "torchcrepe"),
+        ("mangio-crepe", "torchcrepe", "torchcrepe"),
+        ("harvest", "pyworld", "pyworld-prebuilt"),
+        ("pm", "parselmouth", "praat-parselmouth"),
+        ("fcpe", "torchfcpe", "torchfcpe"),
+    ],
+)
+def test_a_method_without_its_package_says_what_to_install(
+    weights: WeightLocations, method: str, package: str, install: str
+) -> None:
+    family = PitchFamily(weights, is_installed=has(package))
+    for refused in (lambda: family.resolve(method), lambda: family.load(method, device="cpu")):
+        with pytest.raises(ModelError, match=f"'{method}' cannot run here.*{package}.*Install {install}") as caught:
+            refused()
+        assert caught.value.error_code == "f0_method_unavailable"
+    assert {row["name"]: row["available"] for row in family.rows()}[method] == f"not installed: {package}"
+    assert family.resolve("rmvpe") == "rmvpe"
+
+
+def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
+    family = PitchFamily(WeightLocations())
+    with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
+        family.resolve(None)
+    assert caught.value.error_code == "f0_method_unavailable"
+    assert family.status() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
+    rows = {row["name"]: row["available"] for row in family.rows()}
+    assert rows["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
+    assert {rows[method] for method in METHODS if method != "rmvpe"} == {"local"}
+
+
+class FakeHub:
+    """Has one folder for whatever is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+        self.asked.append((hub_id, tuple(patterns)))
+        return self.folder
+
+
+def test_rmvpe_is_fetched_from_its_repository_where_it_is_nowhere(tmp_path: Path) -> None:
+    rmvpe_file(tmp_path / "cache" / "rmvpe.pt")
+    hub = FakeHub(tmp_path / "cache")
+    family = PitchFamily(WeightLocations(hub=hub))
+    assert family.rows()[0]["available"] == "download"
+    assert family.resolve("rmvpe") == "rmvpe"
+    assert hub.asked == []
+    assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
+    assert hub.asked == [("lj1995/VoiceConversionWebUI", ("rmvpe.pt",))]
+
+
+@pytest.mark.parametrize("folder", ["", "rvc"])
+def test_rmvpe_is_found_in_the_folder_of_models_and_in_rvc_below_it(tmp_path: Path, folder: str) -> None:
+    rmvpe_file(tmp_path / folder / "rmvpe.pt")
+    family = PitchFamily(WeightLocations(explicit=tmp_path))
+    assert family.rows()[0]["available"] == "local"
+    assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
+
+
+def test_a_file_that_is_no_rmvpe_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    torch.save({"cnn.weight": torch.zeros(3, 16, 3, 3)}, tmp_path / "rmvpe.pt")
+    with pytest.raises(ModelError, match=r"rmvpe\.pt does not hold the network RMVPE"):
+        PitchFamily(WeightLocations(explicit=tmp_path)).load("rmvpe", device="cpu")
+
+
+def test_the_engines_say_what_they_hold(load: Callable[[str], Tracker], weights: WeightLocations) -> None:
+    family = PitchFamily(weights)
+    for method in METHODS:
+        assert family.memory_bytes(method) >= 0
+    assert load("fcpe").memory_bytes == pytest.approx(43e6, rel=0.05)
+    assert load("harvest").memory_bytes == 0
+    assert family.memory_bytes("rmvpe") > 361_000_000
+
+
+def test_the_family_answers_without_torch() -> None:
+    code = (
+        "import sys; from models.f0 import METHODS, PitchFamily; from models.checkpoints.locations import Weights;"
+        "from models.f0.keys import parse_key;"
+        "family = PitchFamily(Weights()); family.rows(); family.status(); family.resolve('pm'); parse_key('Am');"
+        "print([m for m in ('torch', 'torchcrepe', 'torchfcpe', 'librosa', 'parselmouth') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

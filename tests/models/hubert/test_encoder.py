@@ -1,0 +1,161 @@
+"""HuBERT's features against torchaudio's, from fairseq's file and from Hugging Face's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from errors import ModelError, UnknownNameError
+from models.checkpoints.locations import WeightLocations
+from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
+from models.hubert.family import HubertFamily
+from testing.rvc_reference import fairseq_model
+from testing.tiny_rvc import hubert_file, hubert_folder
+
+WIDTHS = {"v1": 256, "v2": 768}
+LAYERS = {"v1": 9, "v2": 12}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hubert_file(tmp_path_factory.mktemp("hubert") / "hubert_base.pt")
+
+
+@pytest.fixture(scope="module")
+def state(file: Path) -> dict[str, torch.Tensor]:
+    return read_fairseq(file)
+
+
+@pytest.fixture(scope="module")
+def encoder(state: dict[str, torch.Tensor]) -> ContentEncoder:
+    return ContentEncoder(state, precision=torch.float32)
+
+
+def sound(samples: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    tone = 0.3 * torch.sin(2 * torch.pi * 200 / 16_000 * torch.arange(samples))
+    return tone + 0.02 * torch.randn(samples, generator=generator)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_features_are_those_of_torchaudio(version: str, file: Path, encoder: ContentEncoder) -> None:
+    reference, waveform = fairseq_model(file), sound(24_000)
+    with torch.inference_mode():
+        hidden, _ = reference.extract_features(waveform[None], torch.zeros(1), LAYERS[version])
+        expected = (reference.final_proj(hidden) if version == "v1" else hidden)[0]
+    got = encoder.features(waveform, version=version)
+    assert got.shape == (74, WIDTHS[version])
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16_080, 50)])
+def test_there_is_a_frame_for_every_320_samples_from_400_on(samples: int, frames: int, encoder: ContentEncoder) -> None:
+    assert encoder.features(sound(samples), version="v2").shape == (frames, 768)
+
+
+def test_a_batch_gives_what_its_parts_give(encoder: ContentEncoder) -> None:
+    batch = torch.stack([sound(4000, 1), sound(4000, 2)])
+    together = encoder.features(batch, version="v1")
+    torch.testing.assert_close(together[1], encoder.features(batch[1], version="v1"), atol=1e-5, rtol=0)
+
+
+def test_v1_runs_no_layer_after_the_ninth(state: dict[str, torch.Tensor]) -> None:
+    later = {f"encoder.layers.{layer}.final_layer_norm.bias" for layer in (9, 10, 11)}
+    broken = {name: tensor + torch.nan if name in later else tensor for name, tensor in state.items()}
+    encoder = ContentEncoder(broken)
+    assert encoder.features(sound(2000), version="v1").isfinite().all()
+    assert encoder.features(sound(2000), version="v2").isnan().all()
+
+
+def test_bfloat16_is_a_small_noise_beside_float32(state: dict[str, torch.Tensor], encoder: ContentEncoder) -> None:
+    reduced = ContentEncoder(state, precision=torch.bfloat16)
+    wanted, got = (one.features(sound(140_000), version="v2") for one in (encoder, reduced))  # several rows of queries
+    assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 25
+    assert reduced.memory_bytes < encoder.memory_bytes
+
+
+@pytest.mark.parametrize("as_safetensors", [False, True])
+def test_a_hugging_face_folder_gives_the_same_features(
+    as_safetensors: bool, tmp_path: Path, encoder: ContentEncoder
+) -> None:
+    folder = hubert_folder(tmp_path / "contentvec")
+    if as_safetensors:
+        save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), folder / "model.safetensors")
+        (folder / "pytorch_model.bin").unlink()
+    other = ContentEncoder(read_folder(folder), precision=torch.float32)
+    for version in WIDTHS:
+        torch.testing.assert_close(
+            other.features(sound(3000), version=version), encoder.features(sound(3000), version=version)
+        )
+
+
+def test_what_is_written_over_the_weights_later_is_not_heard(tmp_path: Path) -> None:
+    folder = hubert_folder(tmp_path / "contentvec")
+    path = folder / "model.safetensors"
+    save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), path)
+    encoder = load_encoder(folder, device="cpu")
+    before = encoder.features(sound(3000), version="v2")
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert torch.equal(encoder.features(sound(3000), version="v2"), before)
+
+
+def test_without_a_final_projection_only_v2_can_be_sung(state: dict[str, torch.Tensor]) -> None:
+    encoder = ContentEncoder({name: value for name, value in state.items() if not name.startswith("final_proj")})
+    assert encoder.features(sound(1000), version="v2").shape[1] == 768
+    with pytest.raises(ModelError, match="v1"):
+        encoder.features(sound(1000), version="v1")
+
+
+def test_weights_of_something_else_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    for wrong in ({"a.weight": torch.zeros(3)}, {k: v for k, v in state.items() if "layers.11" not in k}):
+        with pytest.raises(ModelError) as caught:
+            ContentEncoder(wrong)
+        assert caught.value.error_code == "invalid_hubert"
+    (tmp_path / "config.json").write_text('{"do_stable_layer_norm": true}')
+    with pytest.raises(ModelError, match="another architecture") as refused:
+        load_encoder(tmp_path, device="cpu")
+    assert str(tmp_path) not in refused.value.message
+
+
+class _Hub:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, Sequence[str]]] = []
+
+    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+        self.asked.append((hub_id, patterns))
+        return hubert_folder(self.folder)
+
+
+@pytest.mark.parametrize("place", ["hubert_base.pt", "rvc/hubert_base.pt", "contentvec", "content-vec-best"])
+def test_the_weights_are_found_below_the_model_folder(place: str, tmp_path: Path, state: Any) -> None:
+    make = hubert_file if place.endswith(".pt") else hubert_folder
+    make(tmp_path / place)
+    family = HubertFamily(WeightLocations(explicit=tmp_path))
+    assert family.status() == "ready" and family.rows()[0]["available"] == "local"
+    encoder = family.load(family.resolve(None), device="cpu")
+    assert encoder.features(sound(800), version="v1").shape == (2, 256)
+
+
+def test_weights_that_are_nowhere_are_fetched_from_the_hub(tmp_path: Path) -> None:
+    hub = _Hub(tmp_path / "fetched")
+    family = HubertFamily(WeightLocations(hub=hub))
+    assert family.rows()[0]["available"] == "download" and not hub.asked
+    family.load(family.resolve("contentvec"), device="cpu")
+    assert [hub_id for hub_id, _ in hub.asked] == ["lengyue233/content-vec-best"]
+
+
+def test_offline_and_without_weights_the_reason_says_what_to_do(tmp_path: Path) -> None:
+    family = HubertFamily(WeightLocations(explicit=tmp_path))
+    assert "hubert_base.pt" in family.status()
+    with pytest.raises(ModelError, match="MODELS_DIR") as caught:
+        family.resolve(None)
+    assert caught.value.error_code == "hubert_missing"
+    with pytest.raises(UnknownNameError):
+        family.resolve("wav2vec")

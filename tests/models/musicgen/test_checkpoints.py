@@ -1,0 +1,418 @@
+"""Checkpoints on disk: where they are found, what is told of them without torch, and which are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from errors import InvalidRequestError, ModelError, RequestError, UnknownNameError
+from models.checkpoints.locations import CODEC_FILE, LM_FILE, HuggingFaceHub, WeightLocations
+from models.musicgen import MusicGenFamily
+from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
+from models.musicgen.describe import describe
+from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
+from models.musicgen.request import GenerationRequest
+from testing.repository import ROOT
+from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
+
+NOWHERE = Path("/nonexistent")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("original") / "tiny")
+
+
+@pytest.fixture
+def checkpoint(original: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    return Path(shutil.copytree(original, tmp_path / "models" / "tiny"))
+
+
+@dataclass
+class ShelfHub:
+    """A hub whose repositories are folders; fetching copies them into a hub cache."""
+
+    repositories: dict[str, Path]
+    cache: Path
+    fetched: list[str] = field(default_factory=list)
+
+    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+        self.fetched.append(hub_id)
+        return into_cache(self.repositories[hub_id], self.cache, hub_id)
+
+
+def into_cache(folder: Path, cache: Path, hub_id: str, revision: str = "0123abcd" * 5) -> Path:
+    """`folder` as the hub's client would have cached it."""
+    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text(revision)
+    return Path(shutil.copytree(folder, repository / "snapshots" / revision, dirs_exist_ok=True))
+
+
+def family_of(weights: WeightLocations, demo: Path = NOWHERE) -> MusicGenFamily:
+    return MusicGenFamily(weights, demo=demo)
+
+
+def row(family: MusicGenFamily, name: str) -> dict[str, Any]:
+    return next(row for row in family.rows() if row["name"] == name)
+
+
+def test_every_published_model_has_a_row_with_its_licence() -> None:
+    rows = family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).rows()
+    assert {row["name"] for row in rows} == set(BY_NAME)
+    for row_of in rows:
+        assert row_of["licence"] == "CC-BY-NC 4.0"
+        assert set(row_of) >= {"family", "sample_rate", "channels", "conditioning", "available"}
+    assert {row_of["available"] for row_of in rows if row_of["name"] != "style"} == {"download"}
+
+
+def test_offline_and_without_files_a_row_says_so() -> None:
+    assert "offline" in row(family_of(WeightLocations()), "small")["available"]
+    assert "audiocraft 1.4" in row(family_of(WeightLocations()), "style")["available"]
+    assert "MODELS_DIR" in family_of(WeightLocations()).status()
+
+
+@pytest.mark.parametrize("name", ["small", "musicgen-small", "facebook/musicgen-small"])
+def test_a_model_has_one_name_however_it_is_spelt(name: str) -> None:
+    assert family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).resolve(name) == "small"
+
+
+def test_catalog_names_are_unique_and_their_own() -> None:
+    assert [catalog_name(entry.name) for entry in CATALOG] == [entry.name for entry in CATALOG] == list(BY_NAME)
+
+
+def test_a_local_folder_is_described_by_its_files(checkpoint: Path) -> None:
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    told = row(family, "tiny")
+    assert told["available"] == "local"
+    assert (told["sample_rate"], told["channels"], told["window_s"]) == (16_000, 1, 2.0)
+    assert told["conditioning"] == ["text"]
+    assert family.resolve("tiny") == "tiny" and family.status() == "ready"
+
+
+def test_folders_are_looked_at_anew_at_each_call(checkpoint: Path) -> None:
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    assert "tiny" in {row_of["name"] for row_of in family.rows()}
+    checkpoint.rename(checkpoint.parent / "other")
+    assert {"other"} == {row_of["name"] for row_of in family.rows()} - set(BY_NAME)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../tiny",
+        "..",
+        "a/../../tiny",
+        "/etc/passwd",
+        "tiny\0",
+        "tiny/../tiny",
+        ".hidden",
+        "a//b",
+        "a\\b",
+        "",
+        "a/b/c/d",
+    ],
+)
+def test_a_name_that_is_no_folder_below_the_model_paths_is_refused(checkpoint: Path, name: str) -> None:
+    family = family_of(WeightLocations(explicit=checkpoint.parent / "tiny", folders=(checkpoint.parent,)))
+    with pytest.raises(InvalidRequestError) as refused:
+        family.resolve(name)
+    assert str(checkpoint.parent) not in refused.value.message
+
+
+def test_a_link_out_of_the_model_paths_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "outside").symlink_to(checkpoint)
+    with pytest.raises(UnknownNameError):
+        family_of(WeightLocations(explicit=tmp_path / "shelf")).resolve("outside")
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'stereo-melody'"):
+        family_of(WeightLocations()).resolve("stereo-melodie")
+
+
+def test_weights_are_found_in_the_promised_order(original: Path, tmp_path: Path) -> None:
+    hub_id = "facebook/musicgen-small"
+    explicit, cache, mount, volume, baked = (tmp_path / name for name in ("explicit", "hf", "mount", "volume", "baked"))
+    weights = WeightLocations(explicit=explicit, hub_caches=(cache, mount), folders=(volume, baked))
+    find: Callable[[], Path | None] = lambda: weights.find(("small",), (hub_id,), (LM_FILE, CODEC_FILE))  # noqa: E731
+    assert find() is None
+    puts: tuple[tuple[Path, Callable[[], object]], ...] = (
+        (baked, lambda: shutil.copytree(original, baked / "small")),
+        (volume, lambda: shutil.copytree(original, volume / "small")),
+        (mount, lambda: into_cache(original, mount, hub_id)),
+        (cache, lambda: into_cache(original, cache, hub_id)),
+        (explicit, lambda: shutil.copytree(original, explicit / "small")),
+    )
+    for place, put in puts:
+        put()
+        found = find()
+        assert found is not None and found.is_relative_to(place)
+    assert weights.search_paths() == [str(path) for path in (explicit, cache, mount, volume, baked)]
+
+
+def test_the_cached_snapshot_is_the_one_that_refs_main_names(original: Path, tmp_path: Path) -> None:
+    hub_id = "facebook/musicgen-small"
+    into_cache(original, tmp_path, hub_id, "f" * 40)
+    into_cache(original, tmp_path, hub_id, "a" * 40)
+    found = WeightLocations(hub_caches=(tmp_path,)).find((), (hub_id,), (LM_FILE,))
+    assert found is not None and found.name == "a" * 40
+
+
+def test_the_default_is_the_best_model_here_and_the_demo_last(original: Path, tmp_path: Path) -> None:
+    shelf, demo = tmp_path / "shelf", Path(shutil.copytree(original, tmp_path / "demo"))
+    family = family_of(WeightLocations(explicit=shelf, hub=ShelfHub({}, NOWHERE)), demo)
+    order = ["demo", "mine", "small", "stereo-medium", "medium", "large"]
+    assert family.resolve(None) == family.resolve("demo") == "demo"
+    for name in order[1:]:
+        shutil.copytree(original, shelf / name)
+        assert family.resolve(None) == name
+    (shelf / "large" / CODEC_FILE).unlink()
+    assert family.resolve(None) == "medium"
+
+
+def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Path) -> None:
+    shutil.copytree(original, tmp_path / "large")
+    family = family_of(WeightLocations(explicit=tmp_path))
+    with pytest.raises(ModelError, match="melody"):
+        family.resolve(None, conditioning="melody")
+    write_checkpoint(tmp_path / "melody", Shape(melody=True))
+    assert family.resolve(None, conditioning="melody") == "melody"
+    assert family.resolve(None) == "large"
+
+
+@pytest.mark.parametrize(
+    ("breakage", "part"),
+    [
+        (lambda folder: (folder / CODEC_FILE).unlink(), CODEC_FILE),
+        (lambda folder: (folder / LM_FILE).write_bytes((folder / LM_FILE).read_bytes()[:5000]), LM_FILE),
+        (lambda folder: (folder / LM_FILE).write_bytes(b""), LM_FILE),
+        (lambda folder: (folder / CODEC_FILE).write_bytes(b"PK\x03\x04 no zip"), CODEC_FILE),
+        (lambda folder: torch.save([1, 2], folder / LM_FILE), LM_FILE),
+        (lambda folder: torch.save({"best_state": {}, "xp.cfg": "a: [", "x": 1}, folder / LM_FILE), LM_FILE),
+        (lambda folder: torch.save({"best_state": {}, "xp.cfg": "lm_model: x"}, folder / LM_FILE), LM_FILE),
+        (lambda folder: torch.save({"xp.cfg": "a: 1"}, folder / LM_FILE), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "n_q: 4", "n_q: 3"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "card: 32", "card: 64"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "num_layers: 2", "num_layers: 3"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "model: t5", "model: clap"), LM_FILE),
+        (lambda folder: edit(folder / CODEC_FILE, "n_q: 4", "n_q: 2"), CODEC_FILE),
+        (lambda folder: edit(folder / CODEC_FILE, "bins: 32", "bins: 64"), CODEC_FILE),
+        (lambda folder: write_codec_pointer(folder, "dac_44khz"), CODEC_FILE),
+        (lambda folder: write_t5(folder / "t5", width=32), "t5"),
+        (lambda folder: (folder / "t5" / "config.json").write_text("{"), "t5"),
+    ],
+)
+def test_a_missing_broken_or_mismatching_part_is_named_before_anything_is_loaded(
+    checkpoint: Path, breakage: Callable[[Path], Any], part: str
+) -> None:
+    breakage(checkpoint)
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    with pytest.raises(ModelError) as refused:
+        family.resolve("tiny")
+    assert refused.value.details["part"] == part and part in refused.value.message
+    assert str(checkpoint.parent) not in refused.value.message
+    assert row(family, "tiny")["available"] == refused.value.message
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    package = torch.load(path, weights_only=True)
+    assert old in package["xp.cfg"]
+    torch.save(package | {"xp.cfg": package["xp.cfg"].replace(old, new)}, path)
+
+
+class Payload:
+    """Pickled, it asks for a call when it is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch pwned",)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkpoint)
+    torch.save({"best_state": {}, "xp.cfg": "a: 1", "extra": Payload()}, checkpoint / LM_FILE)
+    with pytest.raises(ModelError, match="carries code") as refused:
+        family_of(WeightLocations(explicit=checkpoint.parent)).resolve("tiny")
+    assert refused.value.error_code == "unsafe_checkpoint"
+    assert not (checkpoint / "pwned").exists()
+
+
+def test_any_bytes_are_a_checkpoint_or_refused(tmp_path: Path, original: Path) -> None:
+    """Every byte of the index flipped in turn: either it still reads, or it is one of the two refusals."""
+    with zipfile.ZipFile(original / CODEC_FILE) as archive:
+        index = next(archive.read(name) for name in archive.namelist() if name.endswith("/data.pkl"))
+    for position in range(0, len(index), max(len(index) // 300, 1)):
+        broken = bytearray(index)
+        broken[position] ^= 0xFF
+        with zipfile.ZipFile(tmp_path / "broken.bin", "w") as archive:
+            archive.writestr("archive/data.pkl", bytes(broken))
+        with contextlib.suppress(UnsafeCheckpointError, UnreadableCheckpointError):
+            peek(tmp_path / "broken.bin")
+
+
+def test_a_pickle_that_is_no_torch_file_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "plain.bin").write_bytes(pickle.dumps({"best_state": {}}))
+    with pytest.raises(UnreadableCheckpointError):
+        peek(tmp_path / "plain.bin")
+
+
+def test_peeking_tells_shapes_and_sizes(original: Path) -> None:
+    state = peek(original / LM_FILE)["best_state"]
+    assert state["emb.0.weight"] == TensorShape((33, 32), 33 * 32 * 2)
+
+
+def test_describing_checkpoints_imports_no_torch(original: Path) -> None:
+    code = (
+        "import sys, pathlib\n"
+        "from models.registry import build\n"
+        f"family = build(models_dir=pathlib.Path({str(original.parent)!r})).families['musicgen']\n"
+        "family.rows(), family.status(), family.memory_bytes('tiny')\n"
+        "assert family.resolve('tiny') == 'tiny'\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_estimate_is_near_what_the_engine_takes(checkpoint: Path) -> None:
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    engine = family.load("tiny", device="cpu")
+    assert family.memory_bytes("tiny") == pytest.approx(engine.memory_bytes, rel=0.1)
+
+
+def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.move(checkpoint / "t5", tmp_path / "t5-base")
+    cache = tmp_path / "hub"
+    hub = ShelfHub({"t5-base": tmp_path / "t5-base", "facebook/musicgen-small": checkpoint}, cache)
+    family = family_of(WeightLocations(hub_caches=(cache,), hub=hub))
+    assert row(family, "small")["available"] == "download"
+    engine = family.load(family.resolve("small"), device="cpu")
+    assert hub.fetched == ["facebook/musicgen-small", "t5-base"]
+    assert engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).items[0].duration == 0.5
+    assert row(family, "small")["available"] == "local"
+
+
+def test_a_checkpoint_that_is_replaced_is_described_anew(checkpoint: Path, tmp_path: Path) -> None:
+    """What was seen of a file is kept only while it stays as it is."""
+    assert describe(checkpoint, WeightLocations()).channels == 1
+    other = write_checkpoint(tmp_path / "other", Shape(stereo=True))
+    (other / LM_FILE).replace(checkpoint / LM_FILE)
+    assert describe(checkpoint, WeightLocations()).channels == 2
+    (checkpoint / LM_FILE).write_bytes(b"no checkpoint")
+    with pytest.raises(ModelError, match="truncated"):
+        describe(checkpoint, WeightLocations())
+
+
+def test_a_part_that_cannot_be_fetched_is_named_before_loading(checkpoint: Path) -> None:
+    shutil.rmtree(checkpoint / "t5")
+    with pytest.raises(ModelError, match="t5-base") as refused:
+        family_of(WeightLocations(explicit=checkpoint.parent)).resolve("tiny")
+    assert refused.value.error_code == "model_incomplete"
+
+
+def test_a_pointer_to_the_published_codec_takes_transformers_codec_beside_the_checkpoint(checkpoint: Path) -> None:
+    write_codec_pointer(checkpoint)
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    with pytest.raises(ModelError, match="4 streams of 2048"):  # as the published codec makes, which is not here
+        family.resolve("tiny")
+    write_hub_codec(checkpoint / "encodec_32khz")
+    assert describe(checkpoint, WeightLocations()).codec.codebooks == 4
+    engine = family.load(family.resolve("tiny"), device="cpu")
+    made = engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).items[0]
+    assert made.num_samples == 8000 and made.peak > 0
+
+
+def test_a_codec_of_another_shape_than_the_pointers_model_is_refused(checkpoint: Path) -> None:
+    write_codec_pointer(checkpoint)
+    write_hub_codec(checkpoint / "encodec_32khz", cardinality=64)
+    with pytest.raises(ModelError, match="streams"):
+        family_of(WeightLocations(explicit=checkpoint.parent)).resolve("tiny")
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    """The little of the hub's API that its client asks for, for one repository."""
+
+    files: dict[str, bytes] = {}  # noqa: RUF012
+    revision = "c" * 40
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self._file(send=False)
+
+    def do_GET(self) -> None:  # noqa: N802
+        if "/tree/" in self.path:
+            tree = [{"type": "file", "path": name, "size": len(file), "oid": name} for name, file in self.files.items()]
+            self._answer(json.dumps(tree).encode(), {"content-type": "application/json"}, send=True)
+        elif self.path.startswith("/api/models/"):
+            siblings = [{"rfilename": name} for name in self.files]
+            body = {"id": "facebook/musicgen-small", "sha": self.revision, "siblings": siblings}
+            self._answer(json.dumps(body).encode(), {"content-type": "application/json"}, send=True)
+        else:
+            self._file(send=True)
+
+    def _file(self, *, send: bool) -> None:
+        content = self.files.get(self.path.rpartition("/")[2])
+        if content is None:
+            self.send_error(404)
+            return
+        etag = f'"{hash(content) & 0xFFFFFFFF:x}"'
+        self._answer(content, {"etag": etag, "x-repo-commit": self.revision}, send=send)
+
+    def _answer(self, body: bytes, headers: dict[str, str], *, send: bool) -> None:
+        self.send_response(200)
+        for name, value in (headers | {"content-length": str(len(body))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if send:
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def hub_server() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_hubs_client_downloads_what_was_asked_for(hub_server: str, tmp_path: Path) -> None:
+    HubHandler.files = {LM_FILE: b"language model", CODEC_FILE: b"codec", "readme.md": b"not wanted"}
+    folder = HuggingFaceHub(tmp_path, hub_server).fetch("facebook/musicgen-small", (LM_FILE, CODEC_FILE))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+        LM_FILE: b"language model",
+        CODEC_FILE: b"codec",
+    }
+    found = WeightLocations(hub_caches=(tmp_path,)).find((), ("facebook/musicgen-small",), (LM_FILE, CODEC_FILE))
+    assert found == folder
+
+
+def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="MODELS_DIR") as failed:
+        HuggingFaceHub(tmp_path, "http://127.0.0.1:9").fetch("facebook/musicgen-small", (LM_FILE,))
+    assert "127.0.0.1" not in failed.value.message
+
+
+def test_every_refusal_is_a_request_error(checkpoint: Path) -> None:
+    (checkpoint / CODEC_FILE).unlink()
+    with pytest.raises(RequestError):
+        family_of(WeightLocations(explicit=checkpoint.parent)).load("tiny", device="cpu")

@@ -1,0 +1,245 @@
+"""T5 and EnCodec from transformers' folders, held against transformers' own networks with the same random weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from errors import ModelError
+from models.checkpoints.hf_folder import PICKLE_FILE, SAFE_FILE
+from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
+from models.checkpoints.tensor_loader import read_tensors
+from models.encodec.codec import Codec, from_folder
+from models.musicgen.describe import describe
+from models.musicgen.load import load_engine
+from models.musicgen.request import GenerationRequest
+from models.musicgen.t5 import T5, read_tokenizer
+from testing.repository import ROOT
+from testing.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DEMO_T5 = ROOT / "demo/weights/musicgen/t5"
+
+
+def write_encoder(folder: Path, **changes: Any) -> Any:
+    """transformers' T5 encoder, its weights as large as in a trained one, saved to `folder`."""
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = {"vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 40, "num_layers": 3, "num_heads": 2}
+    torch.manual_seed(0)
+    model: Any = T5EncoderModel(T5Config(**{**sizes, **changes}))
+    model.eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 400])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"feed_forward_proj": "gated-gelu"},
+        {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 40, "layer_norm_epsilon": 1e-3},
+    ],
+)
+def test_the_text_encoder_is_transformers_t5(tmp_path: Path, changes: dict[str, Any], count: int) -> None:
+    theirs = write_encoder(tmp_path, **changes)
+    tokens = torch.randint(50, (count,), generator=torch.Generator().manual_seed(count)).tolist()
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor([tokens])).last_hidden_state[0]
+        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_settings_that_a_config_leaves_out_are_t5s_own(tmp_path: Path) -> None:
+    theirs = write_encoder(tmp_path, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
+    (tmp_path / "config.json").write_text("{}")
+    tokens = [3, 1, 4, 1, 5]
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor([tokens])).last_hidden_state[0]
+        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_that_training_tuned_take_the_place_of_the_folders(tmp_path: Path) -> None:
+    write_encoder(tmp_path)
+    tuned = {name: tensor + 0.1 for name, tensor in load_file(tmp_path / SAFE_FILE).items()}
+    own, other = T5.read(tmp_path, "cpu")([5, 6]), T5.read(tmp_path, "cpu", tuned)([5, 6])
+    assert not torch.allclose(own, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda state: state.pop("encoder.final_layer_norm.weight"), "final_layer_norm"),
+        (lambda state: state.update({"encoder.block.9.x": torch.ones(1)}), "left over"),
+        (lambda state: state.update({"encoder.final_layer_norm.weight": torch.ones(7)}), r"\[7\] and should be \[24\]"),
+    ],
+)
+def test_a_text_encoder_that_does_not_fit_its_settings_is_refused(tmp_path: Path, change: Any, says: str) -> None:
+    write_encoder(tmp_path)
+    state = load_file(tmp_path / SAFE_FILE)
+    change(state)
+    save_file(state, tmp_path / SAFE_FILE)
+    with pytest.raises((ValueError, KeyError), match=says):
+        T5.read(tmp_path, "cpu")
+
+
+def test_another_feed_forward_than_t5s_is_refused(tmp_path: Path) -> None:
+    write_encoder(tmp_path, feed_forward_proj="gated-silu")
+    with pytest.raises(ValueError, match="gated-silu"):
+        T5.read(tmp_path, "cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizers_of_the_demo() -> tuple[Any, Any]:
+    """Ours, and transformers'."""
+    from transformers import T5Tokenizer
+
+    return read_tokenizer(DEMO_T5), T5Tokenizer.from_pretrained(DEMO_T5)
+
+
+TEXTS = st.sampled_from(["  two  blanks ", "UPPER lower", "tabs\tand\nlines", "é ü 😀", "</s> <pad> <extra_id_0>"])
+
+
+@given(text=st.text(max_size=60) | TEXTS)
+@effort(deadline=None)
+def test_texts_become_the_tokens_that_transformers_makes_of_them(
+    tokenizers_of_the_demo: tuple[Any, Any], text: str
+) -> None:
+    ours, theirs = tokenizers_of_the_demo
+    assert ours(text) == theirs(text)["input_ids"]
+
+
+def test_a_tokenizer_that_was_saved_with_limits_forgets_them(tmp_path: Path) -> None:
+    import tokenizers
+
+    write_t5(tmp_path)
+    limited = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    wanted = limited.encode("slow piano with drums").ids
+    limited.enable_truncation(2)
+    limited.enable_padding(length=40)
+    limited.save(str(tmp_path / "tokenizer.json"))
+    assert read_tokenizer(tmp_path)("slow piano with drums") == wanted
+
+
+def test_a_tokenizer_that_cannot_be_read_is_a_fault_of_the_checkpoint(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    (folder / "t5" / "tokenizer.json").write_text('{"version": "9"}')
+    with pytest.raises(ModelError, match="does not build") as refused:
+        load_engine(describe(folder, WeightLocations()), device="cpu")
+    assert refused.value.error_code == "broken_checkpoint"
+
+
+def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) -> None:
+    import sentencepiece
+
+    texts = ["slow piano with drums", "fast techno, 128 bpm", "ambient in c major", "bass and synth"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 20),
+        model_prefix=str(tmp_path / "spiece"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    ours = read_tokenizer(tmp_path)
+    for text in [*texts, "piano  drums", "xylophone"]:
+        assert ours(text) == [*theirs.encode(text), theirs.eos_id()]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path, zipped: bool) -> None:
+    """In the format of before 2020 too, in which the oldest of the hub's files are."""
+    write_encoder(tmp_path)
+    safe = T5.read(tmp_path, "cpu")([5, 6])
+    state = load_file(tmp_path / SAFE_FILE)
+    torch.save(state, tmp_path / PICKLE_FILE, _use_new_zipfile_serialization=zipped)
+    (tmp_path / SAFE_FILE).unlink()
+    assert torch.equal(T5.read(tmp_path, "cpu")([5, 6]), safe)
+
+
+@pytest.mark.parametrize(("file", "content"), [(SAFE_FILE, b"no tensors"), (PICKLE_FILE, None)])
+def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, file: str, content: bytes | None) -> None:
+    if content is None:
+        torch.save([torch.ones(1)], tmp_path / file)
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=file):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pad_mode": "constant"},
+        {"use_causal_conv": True},
+        {"use_causal_conv": True, "trim_right_ratio": 0.3},
+        {"use_conv_shortcut": False, "num_residual_layers": 3, "num_lstm_layers": 1},
+        {"compress": 1, "kernel_size": 5, "last_kernel_size": 3, "residual_kernel_size": 5, "dilation_growth_rate": 3},
+    ],
+)
+@pytest.mark.parametrize("frames", [1, 2, 90])
+def test_a_codec_in_transformers_format_is_transformers_encodec(
+    tmp_path: Path, changes: dict[str, Any], frames: int
+) -> None:
+    from transformers import EncodecModel
+
+    theirs: Any = EncodecModel.from_pretrained(write_hub_codec(tmp_path, **changes))  # in eval mode
+    ours = Codec(from_folder(tmp_path, "cpu"), codebooks=4)
+    codes = torch.randint(32, (2, 4, frames), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted = theirs.decoder(theirs.quantizer.decode(codes.transpose(0, 1)))
+        torch.testing.assert_close(ours.decode(codes), wanted, atol=1e-5, rtol=1e-4)
+        odd = wanted[..., : wanted.shape[-1] - 3]  # not a whole number of frames
+        found = theirs.quantizer.encode(theirs.encoder(odd), bandwidth=None).transpose(0, 1)[:, :4]
+        assert torch.equal(ours.encode(odd), found)
+
+
+def test_a_loaded_engine_holds_nothing_of_its_files(tmp_path: Path) -> None:
+    """They are mapped to be read; what was written over them later must not be heard."""
+    folder = write_checkpoint(tmp_path / "model")
+    package = torch.load(folder / LM_FILE, weights_only=True)
+    package["best_state"] = {name: tensor.float() for name, tensor in package["best_state"].items()}
+    torch.save(package, folder / LM_FILE)
+    engine = load_engine(describe(folder, WeightLocations()), device="cpu", dtype=torch.float32)
+    order = GenerationRequest(["slow piano"], [1], 0.5, 1.2)
+    before = engine.generate(order).items[0]
+    for path in (folder / LM_FILE, folder / CODEC_FILE, folder / "t5" / SAFE_FILE):
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+    np.testing.assert_array_equal(engine.generate(order).items[0].waveform, before.waveform)
+
+
+def test_loading_what_a_request_needs_imports_no_modelling_code_of_transformers(tmp_path: Path) -> None:
+    """It alone would double a cold start."""
+    write_t5(tmp_path / "t5")
+    write_hub_codec(tmp_path / "codec")
+    program = (
+        "import sys, models.musicgen.load as load\n"
+        "from pathlib import Path\n"
+        "from models.musicgen.t5 import T5, read_tokenizer\n"
+        "from models.encodec.codec import from_folder\n"
+        "folder = Path(sys.argv[1])\n"
+        "T5.read(folder / 't5', 'cpu')(read_tokenizer(folder / 't5')('slow piano'))\n"
+        "from_folder(folder / 'codec', 'cpu')\n"
+        "print(*[name for name in ('transformers', 'torch._dynamo', 'audiocraft', 'sympy') if name in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

@@ -1,0 +1,315 @@
+"""Voices are found by rescanning: what counts as one, what is told of it, and what a broken one says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import InvalidRequestError, ModelError, UnknownNameError
+from models import Models, registry
+from models.rvc import RvcFamily, Voices
+from operations.build_models import models_for
+from operations.dispatch import answer
+from testing import rvc_files
+from testing.processes import environment
+from testing.repository import ROOT
+from worker.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "rvc_models"
+    path.mkdir()
+    return path
+
+
+def touched(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path) -> None:
+    rvc_files.save_voice(folder, "Alice (v2)")
+    rvc_files.save_voice(folder, "bob", version="v1", f0=False, index=False)
+    voices = Voices([folder])
+    assert voices.names() == ["Alice (v2)", "bob"]
+    alice, bob = voices.rows()
+    assert rvc_files.row_without(alice, "size") == {
+        "name": "Alice (v2)",
+        "version": "v2",
+        "sample_rate": 40_000,
+        "f0": True,
+        "has_index": True,
+        "available": "local",
+    }
+    assert alice["size"] == sum(file.stat().st_size for file in (folder / "Alice (v2)").iterdir())
+    assert (bob["version"], bob["f0"], bob["has_index"]) == ("v1", False, False)
+    found = voices.find("Alice (v2)")
+    assert found.checkpoint == folder / "Alice (v2)" / "model.pth" and found.index is not None
+
+
+def test_a_voice_that_comes_or_goes_is_seen_at_the_next_look(folder: Path) -> None:
+    voices = Voices([folder])
+    assert voices.rows() == []
+    rvc_files.save_voice(folder, "alice")
+    assert voices.names() == ["alice"] and voices.find("alice").f0
+    rvc_files.save_voice(folder, "alice", f0=False)
+    assert not voices.find("alice").f0
+    shutil.rmtree(folder / "alice")
+    assert voices.names() == []
+
+
+def test_a_file_is_read_again_only_where_it_has_changed(folder: Path) -> None:
+    path = rvc_files.save_voice(folder, "alice")
+    voices = Voices([folder])
+    first = voices.rows()
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert voices.rows() == first, "the same name, time and size: not opened again"
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert "cannot be used" in voices.rows()[0]["available"]
+
+
+def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    rvc_files.save_voice(second, "bob")
+    voices = Voices([first, second])
+    assert voices.folder == second and voices.names() == ["bob"]
+    rvc_files.save_voice(first, "alice")
+    assert voices.folder == first and voices.names() == ["alice"]
+    assert Voices([]).names() == [] and Voices([]).folder is None
+
+
+def test_loose_checkpoints_are_voices_too_and_a_folder_comes_before_one(folder: Path) -> None:
+    rvc_files.save(folder / "carol.pth", rvc_files.content("v1"))
+    rvc_files.save_index(folder / "carol.index", width=256)
+    rvc_files.save_index(folder / "other.index", width=256)
+    rvc_files.save(folder / "alice.pth", rvc_files.content("v1"))
+    rvc_files.save_voice(folder, "alice")
+    voices = Voices([folder])
+    assert voices.names() == ["alice", "carol"]
+    assert voices.find("alice").version == "v2"
+    assert voices.find("carol").index == folder / "carol.index"
+
+
+def test_what_is_hidden_or_left_by_archives_is_no_voice(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    for name in (".hidden", "__MACOSX", "with\nline", " blank", "x" * 200):
+        rvc_files.save_voice(folder, name, index=False)
+    touched(folder / "alice" / "._model.pth")
+    touched(folder / "alice" / "notes.txt")
+    touched(folder / "readme.md")
+    assert Voices([folder]).names() == ["alice"] and Voices([folder]).find("alice")
+
+
+def test_links_that_lead_out_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    rvc_files.save_voice(outside, "secret")
+    (folder / "linked").symlink_to(outside / "secret")
+    (folder / "loose.pth").symlink_to(outside / "secret" / "model.pth")
+    (folder / "half").mkdir()
+    (folder / "half" / "model.pth").symlink_to(outside / "secret" / "model.pth")
+    (folder / "loop").symlink_to(folder / "loop")
+    rvc_files.save_voice(folder, "alice")
+    (folder / "alias").symlink_to(folder / "alice")
+    voices = Voices([folder])
+    assert voices.names() == ["alias", "alice", "half"]
+    with pytest.raises(ModelError, match="No model file exists"):
+        voices.find("half")
+
+
+def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    (tmp_path / "link").symlink_to(folder)
+    assert Voices([tmp_path / "link"]).find("alice")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc", "alice/../alice", "alice/model.pth", ".", "..", "", "a" * 999, "\0"]
+)
+def test_a_name_is_only_looked_up_and_never_made_a_path(folder: Path, name: str) -> None:
+    rvc_files.save_voice(folder, "alice")
+    rvc_files.save_voice(folder.parent, "secret")
+    with pytest.raises(UnknownNameError) as caught:
+        Voices([folder]).find(name)
+    assert caught.value.message.startswith("Voice model not found: '")
+    assert caught.value.error_code == "voice_not_found" and len(caught.value.message) < 300
+
+
+def test_an_unknown_voice_is_told_with_the_nearest_and_all_there_are(folder: Path) -> None:
+    for name in ("alice", "bob"):
+        rvc_files.save_voice(folder, name, index=False)
+    with pytest.raises(UnknownNameError) as caught:
+        Voices([folder]).find("Alise")
+    message = "Voice model not found: 'Alise'. Did you mean 'alice'? Voices here: alice, bob."
+    assert caught.value.message == message and caught.value.details["valid"] == ["alice", "bob"]
+
+
+def test_without_any_voice_the_error_says_where_to_put_one(folder: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"^Voice model not found: 'x'\. There are none here.*RVC_MODELS_DIR"):
+        Voices([folder]).find("x")
+
+
+def test_a_hundred_voices_do_not_make_an_error_endless(folder: Path) -> None:
+    for number in range(100):
+        (folder / f"voice {number}").mkdir()
+    with pytest.raises(UnknownNameError, match="and 50 more"):
+        Voices([folder]).find("x")
+
+
+@pytest.mark.parametrize("inside", [(), ("notes.txt",), ("inner/model.pth",), ("model.index",), ("model.pth.zip",)])
+def test_a_folder_without_a_checkpoint_is_told_as_that(folder: Path, inside: tuple[str, ...]) -> None:
+    (folder / "empty").mkdir()
+    for name in inside:
+        touched(folder / "empty" / name)
+    with pytest.raises(ModelError) as caught:
+        Voices([folder]).find("empty")
+    assert caught.value.message.startswith("No model file exists for 'empty'")
+    assert caught.value.error_code == "no_model_file"
+
+
+@pytest.mark.parametrize("ending", [".pth", ".index"])
+def test_two_of_a_kind_in_one_folder_are_told_by_name(folder: Path, ending: str) -> None:
+    rvc_files.save_voice(folder, "alice")
+    touched(folder / "alice" / f"added_other{ending}")
+    with pytest.raises(ModelError, match=rf"2 {ending} files \(.*added_other") as caught:
+        Voices([folder]).find("alice")
+    assert caught.value.error_code == "ambiguous_voice"
+
+
+def test_the_trained_index_beside_the_added_one_is_passed_over(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    touched(folder / "alice" / "trained_IVF.index")
+    index = Voices([folder]).find("alice").index
+    assert index is not None and index.name == "added_IVF.index"
+
+
+def test_endings_may_be_in_capitals(folder: Path) -> None:
+    path = rvc_files.save_voice(folder, "alice")
+    path.rename(path.with_suffix(".PTH"))
+    assert Voices([folder]).find("alice").index is not None
+
+
+def test_a_broken_voice_stands_in_the_rows_with_why(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    touched(folder / "broken" / "model.pth", "no model")
+    (folder / "empty").mkdir()
+    alice, broken, empty = Voices([folder]).rows()
+    assert alice["available"] == "local"
+    assert broken["name"] == "broken" and "'model.pth' cannot be used" in broken["available"]
+    assert "No model file exists" in empty["available"]
+
+
+def ask(models: Models, operation: str) -> dict[str, Any]:
+    return answer({"input": {"operation": operation}}, settings=Settings(), models=models)
+
+
+def test_list_models_and_health_check_show_the_voices(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    touched(folder / "broken" / "model.pth", "no model")
+    models = registry.build(device="cpu", voices_dir=folder)
+    listed = ask(models, "list_models")
+    assert listed["models"] == ["alice"] and listed["count"] == 1
+    assert [row["name"] for row in listed["voices"]] == ["alice", "broken"]
+    assert str(folder) in listed["search_paths"]
+    assert ask(models, "health_check")["available_models"] == ["alice"]
+
+
+def test_the_settings_say_where_voices_are(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    rvc_files.save_voice(volume / "rvc_models", "on-volume")
+    rvc_files.save_voice(tmp_path / "mine", "mine")
+    on_volume = models_for(Settings(volume_dirs=(tmp_path / "none", volume)))
+    assert [row["name"] for row in on_volume.families["rvc"].rows()] == ["on-volume"]
+    chosen = models_for(Settings(volume_dirs=(volume,), rvc_models_dir=tmp_path / "mine"))
+    assert [row["name"] for row in chosen.families["rvc"].rows()] == ["mine"]
+    default = models_for(Settings()).families["rvc"].search_paths()
+    assert default == ["/runpod-volume/rvc_models", "/workspace/rvc_models", "rvc_models"]
+
+
+def test_the_family_resolves_names_and_estimates_memory(folder: Path) -> None:
+    path = rvc_files.save_voice(folder, "alice")
+    family = RvcFamily(Voices([folder]))
+    assert family.resolve("alice") == "alice" and family.status() == "ready"
+    index = folder / "alice" / "added_IVF.index"
+    assert family.memory_bytes("alice") == 2 * path.stat().st_size + index.stat().st_size
+    with pytest.raises(InvalidRequestError, match="must be named"):
+        family.resolve(None)
+    with pytest.raises(UnknownNameError):
+        family.resolve("bob")
+    assert "no voice is here" in RvcFamily(Voices([folder / "none"])).status()
+
+
+LIGHT = """
+import sys
+from pathlib import Path
+from models.rvc import RvcFamily, Voices
+family = RvcFamily(Voices([Path(sys.argv[1])]))
+assert family.rows()[0]["version"] == "v2" and family.resolve("alice") and family.status() == "ready"
+family.memory_bytes("alice")
+print(*[name for name in ("torch", "faiss", "rvc_python", "transformers") if name in sys.modules])
+"""
+
+
+def test_listing_and_resolving_import_no_torch(folder: Path, tmp_path: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    command = [sys.executable, "-c", LIGHT, str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path), check=True)
+    assert run.stdout.split() == []
+
+
+class Counting:
+    """A family whose files change, as the cache sees one."""
+
+    name = "rvc"
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.files = 1
+
+    def stamp(self, name: str) -> int:
+        return self.files
+
+    def memory_bytes(self, name: str) -> int:
+        return 1
+
+    def load(self, name: str, *, device: str) -> int:
+        self.loads += 1
+        return self.loads
+
+    def rows(self) -> list[dict[str, Any]]:
+        return []
+
+    def status(self) -> str:
+        return "ready"
+
+    def search_paths(self) -> list[str]:
+        return []
+
+    def resolve(self, name: str | None) -> str:
+        return name or ""
+
+
+def test_an_engine_of_files_that_changed_is_loaded_anew() -> None:
+    family = Counting()
+    families: Mapping[str, Any] = {"rvc": family}
+    models = Models(families, budget_bytes=100)
+    assert models.run("rvc", "alice", lambda engine: engine) == 1
+    assert models.run("rvc", "alice", lambda engine: engine) == 1
+
+    def replaced_meanwhile(engine: int) -> tuple[int, int]:
+        family.files = 2
+        return engine, models.run("rvc", "alice", lambda newer: newer)
+
+    assert models.run("rvc", "alice", replaced_meanwhile) == (1, 2)
+    assert models.run("rvc", "alice", lambda engine: engine) == 2
+    assert models.loaded() == ["rvc/alice"]

@@ -1,0 +1,106 @@
+"""`generate_cover` with tiny voices in the real files: everything but the size of the networks is as users have it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from errors import ModelError, UnknownNameError
+from models import Models, registry
+from operations.dispatch import answer
+from testing import tiny_rvc
+from worker.settings import Settings
+
+RATE = 44_100
+FLOAT = {"output_format": "wav", "bit_depth": 32, "reverb_wet": 0.0, "reverb_dry": 0.5}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worker")
+    tiny_rvc.voice_folder(folder / "voices", "my_voice", index_rows=200)
+    tiny_rvc.voice_folder(folder / "voices", "flat", f0=False, version="v1", sample_rate=32_000)
+    (folder / "voices" / "empty").mkdir()
+    tiny_rvc.hubert_file(folder / "models" / "hubert_base.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(folder: Path) -> Models:
+    return registry.build(device="cpu", models_dir=folder / "models", voices_dir=folder / "voices")
+
+
+def encoded(waveform: NDArray[np.floating], sample_rate: int = RATE) -> str:
+    file = io.BytesIO()
+    soundfile.write(file, np.atleast_2d(waveform).T, sample_rate, format="WAV", subtype="FLOAT")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def sung(seconds: float, sample_rate: int = RATE) -> NDArray[np.float64]:
+    """A note with overtones."""
+    times = np.arange(round(seconds * sample_rate)) / sample_rate
+    return np.asarray(0.1 * sum(np.sin(2 * np.pi * 220 * n * times) / n for n in range(1, 8)))
+
+
+def ask(models: Models, vocal: str, band: str, **params: Any) -> dict[str, Any]:
+    params = {"voice_model": "my_voice", "f0_method": "pm", "voice_audio": vocal, "instrument_audio": band, **params}
+    job = {"id": "job", "input": {"operation": "generate_cover", "params": params}}
+    return answer(job, settings=Settings(), models=models)
+
+
+def sound(artefact: Any) -> NDArray[np.float32]:
+    waveform, _ = soundfile.read(
+        io.BytesIO(base64.b64decode(artefact["output_audio"])), dtype="float32", always_2d=True
+    )
+    return np.asarray(waveform.T)
+
+
+@pytest.mark.parametrize("voice", ["my_voice", "flat"])
+def test_a_voice_sings_in_time_and_is_silent_where_the_vocal_is(models: Models, voice: str) -> None:
+    vocal = sung(3.0)
+    vocal[RATE : 2 * RATE] = 0
+    band = 0.05 * np.random.default_rng(0).standard_normal((2, 4 * RATE))
+    reply = ask(models, encoded(vocal), encoded(band), voice_model=voice, return_stems=True, **FLOAT)
+    lead, cover = sound(reply["stems"]["vocals"]), sound(reply)
+    assert cover.shape == lead.shape == (2, 4 * RATE) and reply["model_used"] == voice
+    assert np.abs(lead[:, : RATE // 2]).max() > 0.01 and np.abs(lead[:, 5 * RATE // 2 : 3 * RATE]).max() > 0.01
+    assert np.abs(lead[:, round(1.5 * RATE) : round(1.8 * RATE)]).max() < 1e-3
+    assert np.abs(lead[:, round(3.5 * RATE) :]).max() < 1e-3
+    np.testing.assert_allclose(lead + sound(reply["stems"]["instrumental"]), cover, atol=1e-6)
+    assert reply["parameters"]["index_rate"] == (0.5 if voice == "my_voice" else 0.0)
+
+
+def test_the_same_request_gives_the_same_bytes_and_another_seed_others(models: Models) -> None:
+    vocal, band = encoded(sung(0.5)), encoded(np.zeros((2, RATE // 2)))
+    first, second, other = (ask(models, vocal, band, seed=seed, **FLOAT)["sha256"] for seed in (3, 3, 4))
+    assert first == second != other
+
+
+@pytest.mark.parametrize(("vocal", "rate"), [(np.zeros(RATE), RATE), (sung(0.02), RATE), (sung(0.3, 8000), 8000)])
+def test_silence_a_moment_and_a_low_rate_work(models: Models, vocal: NDArray[np.float64], rate: int) -> None:
+    band = np.zeros((2, len(vocal) * RATE // rate))
+    cover = sound(ask(models, encoded(vocal, rate), encoded(band), **FLOAT))
+    assert cover.shape == band.shape and np.isfinite(cover).all()
+    assert cover.any() == vocal.any()
+
+
+def test_a_voice_that_is_put_there_while_the_worker_runs_is_found(models: Models, folder: Path) -> None:
+    vocal, band = encoded(sung(0.2)), encoded(np.zeros(RATE // 5))
+    with pytest.raises(UnknownNameError, match="^Voice model not found") as caught:
+        ask(models, vocal, band, voice_model="new")
+    assert "my_voice" in caught.value.message
+    shutil.copytree(folder / "voices" / "my_voice", folder / "voices" / "new")
+    assert ask(models, vocal, band, voice_model="new")["filename"] == "cover_new.mp3"
+
+
+def test_a_folder_without_a_checkpoint_is_told(models: Models) -> None:
+    with pytest.raises(ModelError, match="^No model file exists"):
+        ask(models, encoded(sung(0.2)), encoded(np.zeros(RATE // 5)), voice_model="empty")

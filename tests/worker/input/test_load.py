@@ -1,0 +1,415 @@
+"""What an audio field may hold, and what becomes of everything else."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+
+from audio import Audio
+from errors import AudioError, CancelledError, RequestError, SourceError
+from testing.loopback import serve, whole
+from worker.input import load as intake
+from worker.job import Job
+from worker.settings import Settings
+
+
+def tone(seconds: float = 0.1, *, channels: int = 1, sample_rate: int = 8000) -> np.ndarray:
+    times = np.arange(int(seconds * sample_rate)) / sample_rate
+    return np.stack([0.5 * np.sin(2 * np.pi * 440 * (1 + c) * times) for c in range(channels)]).astype(np.float32)
+
+
+def encoded(kind: str = "WAV", *, seconds: float = 0.1, channels: int = 1, sample_rate: int = 8000) -> bytes:
+    file = io.BytesIO()
+    subtype = {"WAV": "FLOAT"}.get(kind)
+    samples = tone(seconds, channels=channels, sample_rate=sample_rate).T
+    soundfile.write(file, samples, sample_rate, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+WAV = encoded()
+TEXT = base64.b64encode(WAV).decode()
+NO_VOLUME = Settings(volume_dirs=())
+
+
+def load(source: str, given: Settings = NO_VOLUME, job: Job | None = None) -> Audio:
+    return intake.load(source, field="voice_audio", job=job or Job(id="j"), settings=given)
+
+
+def refusal(source: str, given: Settings = NO_VOLUME) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        load(source, given)
+    error = caught.value
+    assert "voice_audio" in error.message
+    assert error.details["field"] == "voice_audio"
+    assert len(error.message) < 600
+    return error
+
+
+def is_the_tone(audio: Audio) -> bool:
+    return audio.sample_rate == 8000 and bool(np.array_equal(audio.waveform, tone()))
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Settings:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "song.wav").write_bytes(WAV)
+    (tmp_path / "secret.wav").write_bytes(WAV)
+    return Settings(volume_dirs=(tmp_path / "absent", tmp_path / "volume"))
+
+
+def root(given: Settings) -> Path:
+    return given.volume_dirs[1]
+
+
+# Base64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        TEXT.rstrip("="),
+        base64.urlsafe_b64encode(WAV).decode(),
+        base64.urlsafe_b64encode(WAV).decode().rstrip("="),
+        base64.encodebytes(WAV).decode(),
+        "\r\n".join(textwrap.wrap(TEXT, 76)),
+        f"  \n{TEXT}\t\n",
+        " ".join(TEXT),
+        f"data:audio/wav;base64,{TEXT}",
+        f"data:;base64,{TEXT}",
+        f"DATA:audio/x-wav;codecs=1;BASE64,{TEXT}",
+        "data:audio/wav;base64," + TEXT.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
+    ],
+    ids=lambda text: None,
+)
+def test_base64_is_read_in_every_spelling(text: str) -> None:
+    assert is_the_tone(load(text))
+
+
+@given(data=st.binary(min_size=1, max_size=400), urlsafe=st.booleans(), padded=st.booleans(), width=st.integers(1, 80))
+def test_base64_of_any_bytes_comes_back_as_those_bytes(data: bytes, urlsafe: bool, padded: bool, width: int) -> None:
+    text = (base64.urlsafe_b64encode if urlsafe else base64.b64encode)(data).decode()
+    text = "\n".join(textwrap.wrap(text if padded else text.rstrip("="), width))
+    for size in (1, 7, 1 << 20):
+        assert b"".join(intake.decoded_base64(text, 0, lambda: None, slice_chars=size)) == data
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not base64 at all!",
+        "invalid_base64",
+        "ä" + TEXT,
+        TEXT + "=" * 3,
+        TEXT[:100] + "=" + TEXT[100:],
+        TEXT[:100] + "\0" + TEXT[100:],
+        TEXT[: len(TEXT) // 4 * 4 - 3],
+        "A",
+        "====",
+        "\ud800",
+        "song.wav",
+        "data:audio/wav,RIFF",
+        "data:audio/wav;base64",
+        "data:audio/wav;base64,!!!",
+        "data:audio/wav;base64," + "%41" * 10,
+        base64.b64encode(b"GIF89a" + bytes(100)).decode(),
+    ],
+)
+def test_wrong_base64_has_the_contracts_message(text: str) -> None:
+    error = refusal(text)
+    assert error.message.startswith("Invalid base64 audio data")
+    assert isinstance(error, AudioError)
+    assert text[:12] not in error.message
+
+
+@pytest.mark.parametrize("slice_chars", [4, 8, 12, 1 << 20])
+def test_base64_put_together_from_padded_pieces_is_refused_wherever_it_is_cut(slice_chars: int) -> None:
+    for text in ("QQ==" + "QUJD" * 5, "QUJDQQ==QUJD", "QUI=QUJDQUJD"):
+        with pytest.raises(binascii.Error):
+            list(intake.decoded_base64(text, 0, lambda: None, slice_chars=slice_chars))
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "data:audio/wav;base64,", "data:audio/wav;base64, \n"])
+def test_an_empty_string_is_empty_audio(text: str) -> None:
+    assert refusal(text).error_code == "empty_audio"
+
+
+def test_megabytes_of_garbage_get_a_short_refusal() -> None:
+    assert len(str(refusal("#" * 5_000_000).reply())) < 1000
+    assert len(str(refusal("A" * 5_000_000).reply())) < 1000
+
+
+def test_base64_that_starts_like_a_path_is_base64() -> None:
+    """mpeg audio without a tag begins with ff fb, which is '//s' in base64."""
+    mp3 = encoded("MP3", seconds=0.5, sample_rate=16000)
+    mp3 = mp3[mp3.index(b"\xff") :]
+    text = base64.b64encode(mp3).decode()
+    assert text.startswith("//")
+    assert load(text).sample_rate == 16000
+    assert refusal("/9j/4AAQSkZJRgABAQAAAQABAAD").message.startswith("Invalid base64 audio data")
+
+
+def test_too_much_base64_is_refused_by_its_length_alone() -> None:
+    class Unread(str):
+        def __getitem__(self, key: object) -> str:
+            if isinstance(key, slice) and key.start not in (None, 0):
+                raise AssertionError("decoded")
+            return super().__getitem__(key)  # type: ignore[index]
+
+    error = refusal(Unread("A" * 2000), Settings(volume_dirs=(), max_input_bytes=1000))
+    assert error.error_code == "audio_too_large"
+
+
+def test_the_byte_limit_is_the_same_for_base64_a_url_and_a_path(volume: Settings) -> None:
+    import dataclasses
+
+    for limit, fits in ((len(WAV), True), (len(WAV) - 1, False)):
+        given = dataclasses.replace(volume, max_input_bytes=limit, allow_private_urls=True)
+        with serve(whole(WAV)) as server:
+            for source in (TEXT, f"data:;base64,{TEXT}", server.url(), str(root(volume) / "song.wav")):
+                if fits:
+                    assert is_the_tone(load(source, given))
+                else:
+                    assert refusal(source, given).error_code in ("audio_too_large", "download_too_large")
+
+
+def test_large_base64_is_not_copied_in_memory() -> None:
+    """Beside the 40 MB text, and beside the file that spools to disk, there are only slices of it."""
+    text = base64.b64encode(b"fLaC" + bytes(30_000_000)).decode()
+    tracemalloc.start()
+    try:
+        assert refusal(text).error_code == "corrupt_audio"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < intake.SPOOL_BYTES + 8_000_000
+
+
+def test_a_cancelled_job_stops_in_the_middle_of_its_base64() -> None:
+    job = Job(id="j", cancel=threading.Event())
+    job.cancel.set()
+    with pytest.raises(CancelledError):
+        load("A" * 3_000_000, job=job)
+
+
+# URLs
+
+
+def test_a_url_is_loaded() -> None:
+    with serve(whole(encoded("FLAC"))) as server:
+        audio = load(server.url("/x.mp3"), Settings(volume_dirs=(), allow_private_urls=True))
+    assert audio.sample_rate == 8000
+
+
+@pytest.mark.parametrize(
+    ("source", "code"),
+    [
+        ("http://127.0.0.1/a.wav", "private_url"),
+        ("http://169.254.169.254/latest/meta-data/", "private_url"),
+        ("http://[::1]/a.wav", "private_url"),
+        ("http://0x7f000001/a.wav", "private_url"),
+        ("HTTP://LOCALHOST/a.wav", "private_url"),
+        ("file:///etc/passwd", "unsupported_url"),
+        ("FILE:/etc/passwd", "unsupported_url"),
+        ("ftp://example.com/a.wav", "unsupported_url"),
+        ("s3://bucket/a.wav", "unsupported_url"),
+        ("javascript:alert(1)", "unsupported_url"),
+        ("C:\\song.wav", "unsupported_url"),
+        ("http:///a.wav", "unsupported_url"),
+        ("https://user:geheim@example.com/a.wav", "unsupported_url"),
+    ],
+)
+def test_a_url_that_may_not_be_read_is_refused(source: str, code: str) -> None:
+    error = refusal(source)
+    assert isinstance(error, SourceError)
+    assert error.error_code == code
+    assert "passwd" not in error.message and "geheim" not in error.message
+
+
+def test_another_scheme_is_refused_by_name() -> None:
+    assert "'file:'" in refusal("file:///etc/passwd").message
+
+
+# Volume paths
+
+
+def test_a_path_below_a_volume_is_loaded(volume: Settings) -> None:
+    assert is_the_tone(load(str(root(volume) / "song.wav"), volume))
+    (root(volume) / "inner").mkdir()
+    assert is_the_tone(load(f"{root(volume)}/inner/..//./song.wav", volume))
+
+
+def test_a_link_inside_a_volume_is_followed_inside_it(volume: Settings) -> None:
+    (root(volume) / "inner").mkdir()
+    (root(volume) / "inner" / "link.wav").symlink_to("../song.wav")
+    (root(volume) / "folder").symlink_to("inner")
+    assert is_the_tone(load(str(root(volume) / "folder" / "link.wav"), volume))
+
+
+def test_a_volume_that_is_itself_a_link_is_a_volume(volume: Settings, tmp_path: Path) -> None:
+    (tmp_path / "mount").symlink_to(root(volume))
+    assert is_the_tone(load(str(tmp_path / "mount" / "song.wav"), Settings(volume_dirs=(tmp_path / "mount",))))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{out}/secret.wav",
+        "{vol}/../secret.wav",
+        "{vol}/../absent.wav",
+        "{vol}/inner/../../secret.wav",
+        "{vol}/escape.wav",
+        "{vol}/outside/secret.wav",
+        "{vol}/outside/absent.wav",
+        "{vol}/proc/self/environ",
+        "{vol}/fifo",
+        "{vol}/socket",
+        "{vol}/null",
+        "{vol}/inner",
+        "{vol}/loop",
+        "{vol}",
+        "{vol}/",
+        "{vol}/song.wav\0.txt",
+        "{vol}/\ud800.wav",
+        "{vol}/" + "a/" * 3000,
+        "{vol}/" + "a" * 300,
+        "{vol}2/secret.wav",
+        "/etc/passwd",
+        "/proc/self/environ",
+        "/dev/zero",
+        "../../etc/passwd",
+        "./song.wav",
+        "~/song.wav",
+    ],
+)
+def test_no_other_path_is_read(path: str, volume: Settings, tmp_path: Path) -> None:
+    import socket
+
+    inside = root(volume)
+    (inside / "inner").mkdir()
+    (inside / "escape.wav").symlink_to(tmp_path / "secret.wav")
+    (inside / "outside").symlink_to(tmp_path)
+    (inside / "proc").symlink_to("/proc")
+    (inside / "loop").symlink_to("loop")
+    (inside / "null").symlink_to("/dev/null")
+    (tmp_path / "volume2").mkdir()
+    (tmp_path / "volume2" / "secret.wav").write_bytes(WAV)
+    os.mkfifo(inside / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        before = os.getcwd()
+        os.chdir(inside)
+        try:
+            listener.bind("socket")
+        finally:
+            os.chdir(before)
+        error = refusal(path.format(vol=inside, out=tmp_path), volume)
+    assert isinstance(error, SourceError)
+    assert error.error_code == "path_not_allowed"
+    assert str(tmp_path) not in error.message
+
+
+def test_a_file_that_is_not_there_is_not_found(volume: Settings) -> None:
+    for path in ("absent.wav", "absent/absent.wav", "song.wav/absent.wav"):
+        assert refusal(str(root(volume) / path), volume).error_code == "path_not_found"
+
+
+def test_a_folder_swapped_for_a_link_after_the_check_leads_nowhere(volume: Settings, tmp_path: Path) -> None:
+    """The walk itself follows no link, whatever the check before it saw."""
+    from worker.volume import walk
+
+    (root(volume) / "swapped").symlink_to(tmp_path)
+    (root(volume) / "swapped.wav").symlink_to(tmp_path / "secret.wav")
+    for parts in (["swapped", "secret.wav"], ["swapped.wav"]):
+        with pytest.raises(OSError):
+            walk(str(root(volume)), parts)
+
+
+def test_the_root_folder_is_no_volume() -> None:
+    assert refusal("/etc/passwd", Settings(volume_dirs=(Path("/"),))).error_code == "path_not_allowed"
+
+
+# What the decoder says
+
+
+def test_the_decoders_error_names_the_field() -> None:
+    error = refusal(base64.b64encode(WAV[:100]).decode())
+    assert error.message.startswith("voice_audio: ")
+    assert isinstance(error, AudioError)
+
+
+def test_limits_come_from_the_settings() -> None:
+    for limits in (
+        Settings(volume_dirs=(), max_input_seconds=0.05),
+        Settings(volume_dirs=(), max_input_sample_rate=4000),
+    ):
+        assert isinstance(refusal(TEXT, limits), AudioError)
+    eight = base64.b64encode(encoded(channels=3)).decode()
+    assert isinstance(refusal(eight, Settings(volume_dirs=(), max_input_channels=2)), AudioError)
+
+
+def test_what_the_decoder_changed_is_a_warning_with_the_fields_name() -> None:
+    job = Job(id="j")
+    assert load(base64.b64encode(encoded(channels=6)).decode(), job=job).channels == 2
+    assert [warning for warning in job.warnings if warning.startswith("voice_audio: ")]
+
+
+# Anything
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.text(max_size=80) | st.text(alphabet="ABCabc/+-_=.~:%\n ", max_size=80))
+@example("data:,")
+@example("data:;base64,%")
+@example("//")
+def test_any_string_is_loaded_or_refused(text: str) -> None:
+    assume(not text.strip().lower().startswith("http"))  # those are the downloads' tests, with a network of their own
+    try:
+        load(text, Settings(volume_dirs=(Path("/runpod-volume"),)))
+    except RequestError as error:
+        assert error.message and error.message.isprintable()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(name=st.text(max_size=40))
+def test_any_path_below_a_volume_is_loaded_or_refused(name: str, volume: Settings) -> None:
+    try:
+        load(f"{root(volume)}/{name}", volume)
+    except RequestError as error:
+        assert error.error_code in ("path_not_allowed", "path_not_found")
+
+
+def test_no_file_stays_open_after_a_refusal(volume: Settings) -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    sources = ["!" * 3_000_000, "A" * 30_000_000, str(root(volume) / "absent"), str(root(volume)), TEXT[:400]]
+    refusal(sources[0])
+    before = count()
+    for source in sources:
+        refusal(source, volume)
+    assert count() == before
+
+
+def test_intake_imports_no_torch() -> None:
+    script = (
+        "import sys; from worker.input import load as intake; from worker.job import Job\n"
+        "from worker.settings import Settings\n"
+        f"intake.load({TEXT!r}, field='audio', job=Job(id='j'), settings=Settings())\n"
+        "sys.exit('torch' in sys.modules or 'boto3' in sys.modules or 'runpod' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=60).returncode == 0

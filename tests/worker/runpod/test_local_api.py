@@ -1,0 +1,117 @@
+"""The SDK's local API in a process of its own, with made-up operations behind the real adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from testing.local_api import Api, free_port, wait_for
+from testing.processes import FAKE_WORKER, ran, running
+
+DEEP = 900
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    port = free_port()
+    home = tmp_path_factory.mktemp("api")
+    with running(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
+        found = Api(port, worker)
+        wait_for(found)
+        yield found
+
+
+GARBAGE = {
+    "nothing": "",
+    "not JSON": "nope",
+    "not UTF-8": b'{"input": "\xff\xfe"}',
+    "null": "null",
+    "a number": "1",
+    "a list": "[]",
+    "an empty object": "{}",
+    "a null input": '{"input": null}',
+    "an empty input": '{"input": {}}',
+    "a list as input": '{"input": [1]}',
+    "a text as input": '{"input": "x"}',
+    "NaN": "NaN",
+    "NaN as input": '{"input": NaN}',
+    "NaN in a list as input": '{"input": [NaN]}',
+    "NaN in the input": '{"input": {"operation": "echo", "value": NaN}}',
+    "an infinity": '{"input": {"operation": "echo", "value": -Infinity}}',
+    "a lone surrogate": '"\\ud800"',
+    "a lone surrogate as input": '{"input": "\\ud800"}',
+    "a lone surrogate as operation": '{"input": {"operation": "\\ud800"}}',
+    "a lone surrogate as key": '{"input": {"\\ud800": 1}}',
+    "a deep list": "[" * DEEP + "]" * DEEP,
+    "a deep list as input": '{"input": ' + "[" * DEEP + "]" * DEEP + "}",
+    "a deep list in the input": '{"input": {"operation": "none", "value": ' + "[" * DEEP + "]" * DEEP + "}}",
+    "a list beyond all depth": "[" * 100_000 + "]" * 100_000,
+    "a number of 5000 digits": '{"input": {"value": 1' + "0" * 5000 + "}}",
+    "a wrong webhook": '{"input": {}, "webhook": {"a": NaN}}',
+    "a list as operation": '{"input": {"operation": []}}',
+    "a reply of bytes": '{"input": {"operation": "odd", "value": "bytes"}}',
+    "a reply with an object": '{"input": {"operation": "odd", "value": "object"}}',
+    "an empty reply": '{"input": {"operation": "empty"}}',
+    "a crash": '{"input": {"operation": "crash"}}',
+    "a refusal": '{"input": {"operation": "refuse"}}',
+    "a worn out worker": '{"input": {"operation": "exhaust"}}',
+    "too large a reply": '{"input": {"operation": "huge", "size": 20000000}}',
+}
+
+
+@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE)
+def test_no_body_makes_the_api_fail(api: Api, body: str | bytes) -> None:
+    status, reply = api.call("POST", "/runsync", body)
+    check_refusal(status, reply)
+    status, reply = api.call("POST", "/run", body)
+    if status == 200:
+        status, reply = api.call("POST", f"/status/{reply['id']}")
+    check_refusal(status, reply)
+
+
+def check_refusal(status: int, reply: Any) -> None:
+    assert status in (200, 400, 422)
+    if status == 200:
+        assert reply["status"] == "FAILED" and isinstance(reply["error"], str) and reply["error"]
+    assert len(json.dumps(reply)) < 10_000
+
+
+@pytest.mark.parametrize("path", ["/status/none", "/status/%ff", "/status/%00", "/stream/none"])
+def test_an_unknown_job_is_said_to_be_unknown(api: Api, path: str) -> None:
+    status, reply = api.call("POST", path)
+    assert status == 200 and reply["error"]
+
+
+def test_a_body_of_another_content_type_is_refused_with_a_sentence(api: Api) -> None:
+    status, reply = api.call("POST", "/runsync", '{"input": {}}', {"Content-Type": "text/plain"})
+    assert status == 422 and "Content-Type: application/json" in reply["error"]
+
+
+def test_a_refused_body_is_not_sent_back(api: Api) -> None:
+    status, reply = api.call("POST", "/runsync", json.dumps({"input": "A" * 100_000}))
+    assert status == 422 and "AAAA" not in json.dumps(reply)
+
+
+def test_runsync_answers_with_the_reply_and_audio_inline(api: Api) -> None:
+    reply = api.runsync(operation="sing")
+    assert reply["status"] == "COMPLETED" and len(reply["output"]["output_audio"]) > 10_000
+
+
+def test_run_and_status_answer_with_the_reply(api: Api) -> None:
+    _, accepted = api.call("POST", "/run", json.dumps({"input": {"operation": "echo", "value": 3}}))
+    status, reply = api.call("POST", f"/status/{accepted['id']}")
+    assert (status, reply["status"], reply["output"]["echo"]) == (200, "COMPLETED", 3)
+
+
+def test_logs_are_readable_lines_with_the_jobs_id_and_no_audio(api: Api) -> None:
+    reply = api.runsync(operation="sing")
+    assert f"INFO    [{reply['id']}] worker.fake: made <" in api.worker.printed()
+    assert reply["output"]["output_audio"][:64] not in api.worker.printed()
+
+
+def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
+    ended = ran(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
+    assert ended.returncode == 1 and "CONCURRENCY" in ended.stderr and ended.stderr.count("\n") == 1

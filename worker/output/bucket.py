@@ -1,0 +1,235 @@
+"""Uploads files to an S3 bucket and signs links to them. Knows no sounds and no replies.
+
+boto3 signs; the bytes go out over our own checked connection, because a request may name a bucket of its own
+(`s3Config`), whose endpoint is held to the same rules as any other address that callers name.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from errors import DeliveryError, RequestError
+from worker.http.transport import INTERNET, Network, Watch, connect, parse
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LINK_SECONDS = 7 * 24 * 3600
+UPLOAD_TIMEOUT_S = 900.0
+ATTEMPTS = 3
+BLOCK_BYTES = 1 << 20
+S3_CONFIG = {
+    "accessId": "access_key_id",
+    "accessSecret": "secret_access_key",
+    "bucketName": "name",
+    "endpointUrl": "endpoint_url",
+    "region": "region",
+}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
+AWS_HOST = re.compile(r"(?:(?P<bucket>.+)\.)?(?P<host>s3[.-](?:[a-z0-9.-]+\.)?amazonaws\.com(?:\.cn)?)")
+REGION = re.compile(
+    r"(?:^|\.)s3(?:api)?[.-](?:dualstack\.)?(?P<region>[a-z]{2,4}(?:-[a-z]+)+-\d+|[a-z]{2}-[a-z]{3}(?=\.scw\.cloud))\."
+    r"|^(?P<space>[a-z]{3}\d)\.digitaloceanspaces\.com$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Where results go. `endpoint_url` empty = AWS; `trusted` = named by the worker's operator, not by a request."""
+
+    name: str
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    endpoint_url: str = ""
+    region: str = "us-east-1"
+    trusted: bool = False
+
+    @property
+    def path_style(self) -> bool:
+        """Only AWS asks for the bucket in the host name; names with dots do not suit its certificate there."""
+        return "amazonaws.com" not in (self.endpoint_url or "amazonaws.com") or "." in self.name
+
+
+def configured(s3_config: Mapping[str, Any] | None, settings: Settings) -> Bucket | None:
+    """The request's own bucket, else the settings', else None; `DeliveryError` where one is described by halves."""
+    if s3_config:
+        given = {ours: s3_config.get(theirs) or "" for theirs, ours in S3_CONFIG.items()}
+        if not all(isinstance(value, str) and value.isprintable() for value in given.values()):
+            raise _misconfigured("the values of s3Config must be strings")
+        return _bucket(given, names={ours: theirs for theirs, ours in S3_CONFIG.items()}, trusted=False)
+    if not (settings.bucket_endpoint_url or settings.bucket_name):
+        return None
+    names = {ours: "bucket_name" if ours == "name" else f"bucket_{ours}" for ours in S3_CONFIG.values()}
+    given = {ours: getattr(settings, name) for ours, name in names.items()}
+    return _bucket(given, names={ours: name.upper() for ours, name in names.items()}, trusted=True)
+
+
+def _bucket(given: Mapping[str, str], *, names: Mapping[str, str], trusted: bool) -> Bucket:
+    endpoint, name = _located(given["endpoint_url"].strip(), given["name"].strip())
+    complete = {**given, "name": name}
+    missing = [names[key] for key in ("access_key_id", "secret_access_key", "name") if not complete[key]]
+    if missing:
+        raise _misconfigured(f"{', '.join(missing)} must be set too")
+    if not NAME.fullmatch(name):
+        raise _misconfigured(f"{names['name']} is no name that a bucket can have")
+    return Bucket(
+        name=name,
+        access_key_id=given["access_key_id"],
+        secret_access_key=given["secret_access_key"],
+        endpoint_url=endpoint,
+        region=given["region"] or region_of(endpoint),
+        trusted=trusted,
+    )
+
+
+def _located(endpoint: str, name: str) -> tuple[str, str]:
+    """The endpoint without the bucket in its host or path, where people also write it, and the bucket's name."""
+    if not endpoint:
+        return "", name
+    try:
+        target = parse(endpoint)
+    except RequestError as error:
+        raise _misconfigured("the endpoint must be a plain http(s):// URL") from error
+    aws = AWS_HOST.fullmatch(target.host)
+    in_host = (aws["bucket"] or "") if aws else name if name and target.host.startswith(f"{name}.") else ""
+    found = {part for part in (name, in_host, target.path.strip("/")) if part}
+    if len(found) > 1:
+        raise _misconfigured("the endpoint holds a path or bucket that is not the bucket's name")
+    authority = target.authority[len(in_host) + 1 :] if in_host else target.authority
+    return f"{target.scheme}://{authority}", next(iter(found), "")
+
+
+def region_of(endpoint: str) -> str:
+    """The region that the usual providers write into their endpoints; `us-east-1` where there is none."""
+    host = parse(endpoint).host if endpoint else ""
+    if host.endswith(".r2.cloudflarestorage.com"):
+        return "auto"
+    found = REGION.search(host)
+    return (found["region"] or found["space"]) if found else "us-east-1"
+
+
+class Uploader:
+    """Puts files into one bucket; safe to use from several threads.
+
+    Args:
+        watch: ends uploads, as when the job is cancelled.
+        allow_private: also lets a bucket named by a request lie on a private address.
+        pause_s: wait before the second attempt, doubled for each later one.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        watch: Watch,
+        allow_private: bool,
+        network: Network = INTERNET,
+        pause_s: float = 1.0,
+    ) -> None:
+        self._bucket, self._watch, self._network, self._pause_s = bucket, watch, network, pause_s
+        self._allow_private = allow_private or bucket.trusted
+        self._client = _client(bucket)
+
+    def upload(self, file: BinaryIO, *, size: int, key: str, content_type: str) -> str:
+        """Streams `file`, of `size` bytes, to `key` and returns a link that opens it for seven days.
+
+        Raises `DeliveryError` (`bucket_upload_failed`, `bucket_misconfigured`); it never carries a key or a host.
+        """
+        url = self._sign("put_object", key, 3600, ContentType=content_type)
+        headers = {"Content-Type": content_type, "Content-Length": str(size), "Connection": "close"}
+        failure = _failed("")
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                logger.warning("attempt %d to upload to the bucket failed", attempt)
+                self._pause(self._pause_s * 2 ** (attempt - 1))
+            try:
+                status, reason = self._put(url, file, headers)
+            except (OSError, http.client.HTTPException):
+                failure = _failed("it could not be reached, or the connection broke")
+                continue
+            if status == http.client.OK:
+                return self._sign("get_object", key, LINK_SECONDS)
+            failure = _failed(f"it answered HTTP {status} {reason}".rstrip(), status=status, reason=reason)
+            if status < http.client.INTERNAL_SERVER_ERROR:
+                break
+        raise failure
+
+    def _sign(self, method: str, key: str, seconds: int, **headers: str) -> str:
+        from botocore.exceptions import BotoCoreError
+
+        parameters = {"Bucket": self._bucket.name, "Key": key, **headers}
+        try:
+            return str(self._client.generate_presigned_url(method, Params=parameters, ExpiresIn=seconds))
+        except (BotoCoreError, ValueError) as error:
+            raise _misconfigured("its name or endpoint is not a valid one") from error
+
+    def _put(self, url: str, file: BinaryIO, headers: Mapping[str, str]) -> tuple[int, str]:
+        """One attempt; returns the HTTP status and S3's word for what went wrong."""
+        target = parse(url)
+        file.seek(0)
+        try:
+            connection = connect(target, watch=self._watch, allow_private=self._allow_private, network=self._network)
+        except RequestError as error:
+            if error.error_code != "private_url":
+                raise
+            raise DeliveryError(f"The bucket's endpoint is refused: {error.message}", code="private_url") from error
+        try:
+            try:
+                connection.request("PUT", target.path, body=file, headers={**headers, "Host": target.authority})
+            except (BrokenPipeError, ConnectionResetError):
+                logger.debug("the bucket answered before the whole file was sent")
+            with connection.getresponse() as response:
+                code = re.search(rb"<Code>([A-Za-z0-9]{1,64})</Code>", response.read(4096))
+                return response.status, code[1].decode() if code else ""
+        finally:
+            connection.close()
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (remaining := until - time.monotonic()) > 0:
+            try:
+                time.sleep(self._watch.patience(min(0.1, remaining)))
+            except TimeoutError as error:
+                raise _failed("the time for it is up") from error
+
+
+def _client(bucket: Bucket) -> Any:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if bucket.path_style else "virtual"},
+        # Most of the other S3 servers know none of the checksums that boto3 otherwise adds.
+        request_checksum_calculation="when_required",
+    )
+    try:
+        return boto3.session.Session(region_name=bucket.region).client(
+            "s3",
+            endpoint_url=bucket.endpoint_url or None,
+            aws_access_key_id=bucket.access_key_id,
+            aws_secret_access_key=bucket.secret_access_key,
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise _misconfigured("its endpoint or region is not a valid one") from error
+
+
+def _misconfigured(reason: str) -> DeliveryError:
+    return DeliveryError(f"The bucket is not usable as configured: {reason}.", code="bucket_misconfigured")
+
+
+def _failed(sentence: str, **details: Any) -> DeliveryError:
+    return DeliveryError(
+        f"The upload to the bucket failed: {sentence}. Check its keys, name, region and endpoint, or choose another"
+        " 'delivery'.",
+        code="bucket_upload_failed",
+        details=details,
+    )
