@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from audio.types import Audio, AudioSource, DiskAudio, Waveform
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 BLOCK_FRAMES: Final = 1 << 19
 _SAMPLE_BYTES: Final = 4
@@ -30,7 +30,7 @@ def require_disk_space(needed_bytes: int) -> None:
         raise AudioError(
             f"This work needs {needed_bytes / 1e9:.1f} GB of temporary disk space and {free / 1e9:.1f} GB are free. "
             "Send shorter audio, ask for fewer stems, or give the container more disk.",
-            code="disk_full",
+            code=ErrorCode.DISK_FULL,
             details={"needed_bytes": needed_bytes, "free_bytes": free},
         )
 

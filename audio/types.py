@@ -12,7 +12,7 @@ from typing import Final, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 BLOCK_FRAMES: Final = 1 << 19
 _SAMPLE_BYTES: Final = 4
@@ -187,5 +187,5 @@ def in_memory(sound: AudioSource) -> Audio:
 def disk_full_error() -> AudioError:
     return AudioError(
         "The temporary disk is full. Send shorter audio, ask for fewer stems, or give the container more disk.",
-        code="disk_full",
+        code=ErrorCode.DISK_FULL,
     )

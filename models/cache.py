@@ -15,7 +15,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from errors import DeviceMemoryError, ModelError, RequestError, unknown_name
+from errors import DeviceMemoryError, ErrorCode, ModelError, RequestError, unknown_name
 from models.device import GIBIBYTE, Gpu, find_gpu, measured_budget, resolve_device
 
 logger = logging.getLogger(__name__)
@@ -327,6 +327,6 @@ def _too_large(key: Key, size: int, budget: int) -> RequestError:
     return ModelError(
         f"'{key[1]}' needs about {size / GIBIBYTE:.1f} GiB and {budget / GIBIBYTE:.1f} GiB may be used here. "
         "Choose a smaller model, or set MODEL_MEMORY_BYTES.",
-        code="model_too_large",
+        code=ErrorCode.MODEL_TOO_LARGE,
         details={"needed_bytes": size, "budget_bytes": budget},
     )

@@ -9,7 +9,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def require(device: str) -> None:
         raise ModelError(
             f"There is a GPU, but torch {torch.__version__} cannot use it: the machine's driver is too old for it, or "
             "the container was not given the GPU. Use a newer driver, or set DEVICE=cpu.",
-            code="device_unavailable",
+            code=ErrorCode.DEVICE_UNAVAILABLE,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from errors import InvalidRequestError, ModelError
+from errors import ErrorCode, InvalidRequestError, ModelError
 from models import Models
 from models.cache import Family
 from models.demucs import DemucsFamily
@@ -80,7 +80,9 @@ def planned(params: Params, models: Models) -> Plan:
 
 def _family(name: str, models: Models) -> Family:
     if name not in models.families:
-        raise ModelError("This worker was built without the models that a cover needs.", code="not_built_in")
+        raise ModelError(
+            "This worker was built without the models that a cover needs.", code=ErrorCode.MODEL_UNAVAILABLE
+        )
     return models.families[name]
 
 

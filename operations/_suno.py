@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import operations
 from audio import Audio
-from errors import CancelledError, DeadlineError, ModelError, RequestError, UpstreamError
+from errors import CancelledError, DeadlineError, ErrorCode, ModelError, RequestError, UpstreamError
 from models import Models
 from models.suno.client import Source
 from models.suno.config import SunoConfig
@@ -155,7 +155,7 @@ class SunoJob:
         raise UpstreamError(
             f"Suno is still at it after {self._course.max_wait_s:g} s. Send 'task_id' to go on waiting; "
             "that costs nothing.",
-            code="still_running",
+            code=ErrorCode.STILL_RUNNING,
             details={"status": record.status, "waited_s": self._course.max_wait_s, **trouble},
         )
 
@@ -244,7 +244,7 @@ def _refuse_without_separation(models: Models) -> None:
 
 def _refuse_empty_account(balance: float | None) -> None:
     if balance is not None and balance <= 0:
-        raise UpstreamError(NO_CREDITS, code="insufficient_credits", details={"credits_left": balance})
+        raise UpstreamError(NO_CREDITS, code=ErrorCode.INSUFFICIENT_CREDITS, details={"credits_left": balance})
 
 
 def _described(take: Clip) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models import Models
 from models.rvc import RvcFamily
 from operations.params import FileField
@@ -69,5 +69,5 @@ def run(params: Params, job: Job, models: Models) -> Reply:
 def _family(models: Models) -> RvcFamily:
     family = models.families.get(FAMILY)
     if not isinstance(family, RvcFamily):
-        raise ModelError(f"Voices cannot be added to this worker: {NOT_BUILT_IN}.", code="voice_upload_off")
+        raise ModelError(f"Voices cannot be added to this worker: {NOT_BUILT_IN}.", code=ErrorCode.VOICE_UPLOAD_OFF)
     return family

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from audio import Audio
 from audio.dsp.edit import fade_in, fade_out, trim_silence
-from errors import AudioError, InvalidRequestError
+from errors import AudioError, ErrorCode, InvalidRequestError
 from models import Models
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
@@ -167,7 +167,7 @@ class _Model:
             raise InvalidRequestError(
                 "'style_audio' cannot be used: no model that runs here takes a style. Describe it in 'prompt', or send "
                 "a melody as 'melody_audio'.",
-                code="style_unsupported",
+                code=ErrorCode.OPTION_UNSUPPORTED,
             )
         wanted = "melody" if params.melody_audio is not None else "text"
         name = family.resolve(params.model, conditioning=wanted)
@@ -177,7 +177,7 @@ class _Model:
             raise InvalidRequestError(
                 f"The model '{name}' takes no melody. Leave 'melody_audio' out, or use "
                 f"{', '.join(fitting) or 'melody, melody-large, stereo-melody or stereo-melody-large'}.",
-                code="melody_unsupported",
+                code=ErrorCode.OPTION_UNSUPPORTED,
             )
         if params.mbd:
             family.check_diffusion(name)
@@ -241,14 +241,14 @@ def _prompt(params: Params, job: Job, model: _Model) -> Audio | None:
         raise AudioError(
             f"'continuation_audio' is {recording.duration:.2f} s long: 'continuation_start' and 'continuation_end' "
             f"must lie within it, at least {MIN_PROMPT_S} s apart.",
-            code="continuation_out_of_range",
+            code=ErrorCode.CONTINUATION_OUT_OF_RANGE,
             details={"duration": round(recording.duration, 3)},
         )
     if end - start >= model.window:
         raise AudioError(
             f"The part to continue is {end - start:.1f} s long, and '{model.name}' sees less than {model.window:g} s. "
             f"Set 'continuation_start' to {end - 0.6 * model.window:.1f} to continue from its end.",
-            code="continuation_too_long",
+            code=ErrorCode.CONTINUATION_TOO_LONG,
             details={"length": round(end - start, 3), "window_s": model.window},
         )
     first, last = round(start * recording.sample_rate), round(end * recording.sample_rate)

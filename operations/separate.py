@@ -9,7 +9,7 @@ from pydantic import Field
 
 from audio.disk import materialize
 from audio.types import AudioSource
-from errors import InvalidRequestError, nearest_name, sanitize
+from errors import ErrorCode, InvalidRequestError, nearest_name, sanitize
 from models import Models
 from models.demucs import DemucsFamily
 from models.demucs.segments import InferenceOptions, too_long
@@ -103,7 +103,7 @@ def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
             raise InvalidRequestError(
                 f"'{field}' names '{sanitize(stem)}', which '{model}' does not separate."
                 f"{nearest_name(stem, model_stems)} Its stems: {', '.join(model_stems)}.",
-                code="unknown_stem",
+                code=ErrorCode.UNKNOWN_STEM,
                 details={"field": field, "stem": sanitize(stem), "valid": list(model_stems)},
             )
     if params.two_stems is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from audio import Audio
 from audio.dsp.resample import resample
-from errors import ModelError, UnknownNameError
+from errors import ErrorCode, ModelError, UnknownNameError
 from models import Models
 from models.cache import Family
 from models.rvc.conversion_settings import Conversion
@@ -138,7 +138,7 @@ class Voices(Named):
     def find(self, name: str) -> Voice:
         found = [voice for voice in VOICES if voice.name == name]
         if not found:
-            raise UnknownNameError(f"Voice model not found: '{name}'.", code="voice_not_found")
+            raise UnknownNameError(f"Voice model not found: '{name}'.", code=ErrorCode.VOICE_NOT_FOUND)
         return found[0]
 
     def engine(self, name: str) -> Any:

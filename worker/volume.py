@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from errors import SourceError
+from errors import ErrorCode, SourceError
 
 MAX_PATH_CHARS = 4096
 # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
@@ -98,10 +98,12 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise SourceError("There is no such file on the volume. Check the path.", code="path_not_found") from error
+        raise SourceError(
+            "There is no such file on the volume. Check the path.", code=ErrorCode.PATH_NOT_FOUND
+        ) from error
     except OSError as error:
         raise _not_allowed("cannot be opened (a device, a socket, or no permission)") from error
 
 
 def _not_allowed(reason: str) -> SourceError:
-    return SourceError(f"The path {reason}.", code="path_not_allowed")
+    return SourceError(f"The path {reason}.", code=ErrorCode.PATH_NOT_ALLOWED)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final, NoReturn
 
 from audio.files import mpeg, ogg
 from audio.files.sniff import SNIFF_BYTES
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 _MOST_CHUNKS: Final = 10_000
 _MOST_HEAD_BYTES: Final = 1 << 20
@@ -80,7 +80,7 @@ def corrupt(reason: str) -> NoReturn:
     """Refuses a file as broken; `reason` completes "The audio file is damaged or cut off: ..."."""
     raise AudioError(
         f"The audio file is damaged or cut off: {reason}. Check that it plays to its end, and send it again whole.",
-        code="corrupt_audio",
+        code=ErrorCode.CORRUPT_AUDIO,
     )
 
 

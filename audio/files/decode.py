@@ -18,7 +18,7 @@ from audio.files.sample_buffer import Stream
 from audio.files.sniff import SNIFF_BYTES, sniff
 from audio.files.spill_buffer import SpillBuffer
 from audio.types import Audio, DiskAudio
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 FORMATS: Final = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w64")
 """Everything that `decode` reads; `m4a`, `aac` and `webm` need the ffmpeg program."""
@@ -78,7 +78,7 @@ def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpe
     decoding stops where a limit is passed.
 
     Raises:
-        AudioError: with code `empty_audio`, `audio_too_large`, `unsupported_audio_format`, `corrupt_audio`,
+        AudioError: with code `empty_audio`, `input_too_large`, `unsupported_audio_format`, `corrupt_audio`,
             `nan_audio`, `audio_too_long`, `sample_rate_too_high`, `sample_rate_too_low`, `too_many_channels` or
             `decoder_missing` (m4a, aac and webm without the `ffmpeg` program).
     """
@@ -113,11 +113,11 @@ def decode_sound(
 
 def _check_size(size: int, limits: DecodeLimits) -> None:
     if size == 0:
-        raise AudioError("The audio is empty: it has no bytes. Send a sound file.", code="empty_audio")
+        raise AudioError("The audio is empty: it has no bytes. Send a sound file.", code=ErrorCode.EMPTY_AUDIO)
     if size > limits.max_bytes:
         raise AudioError(
             f"The audio file has {size} bytes; at most {limits.max_bytes} are taken. Send a shorter or compressed one.",
-            code="audio_too_large",
+            code=ErrorCode.INPUT_TOO_LARGE,
             details={"size": size, "max_bytes": limits.max_bytes},
         )
 
@@ -128,7 +128,7 @@ def _container(stream: BinaryIO) -> str:
     if container is None:
         raise AudioError(
             f"The data is no audio file of a known kind. Send one of: {', '.join(FORMATS)}.",
-            code="unsupported_audio_format",
+            code=ErrorCode.UNSUPPORTED_AUDIO_FORMAT,
             details={"formats": list(FORMATS)},
         )
     return container
@@ -153,7 +153,7 @@ def _second_opinion(stack: ExitStack, stream: BinaryIO, container: str, *, ffmpe
     """ffmpeg's reading of what libsndfile refused, where a codec that only ffmpeg knows may be inside."""
     refused = AudioError(
         f"The audio file is damaged, or of a kind of {container} that is not read here. Send it as wav or flac.",
-        code="corrupt_audio",
+        code=ErrorCode.CORRUPT_AUDIO,
     )
     if container not in _ALSO_TRY_FFMPEG:
         raise refused from refusal
@@ -191,19 +191,19 @@ def _check_header(sound: Stream, limits: DecodeLimits) -> None:
     if rate > limits.max_sample_rate:
         raise AudioError(
             f"The audio's sample rate is {rate} Hz; at most {limits.max_sample_rate} Hz is taken. Resample it first.",
-            code="sample_rate_too_high",
+            code=ErrorCode.SAMPLE_RATE_TOO_HIGH,
             details={"sample_rate": rate, "max_sample_rate": limits.max_sample_rate},
         )
     if rate < _LOWEST_SAMPLE_RATE:
         raise AudioError(
             f"The audio's sample rate is {rate} Hz; at least {_LOWEST_SAMPLE_RATE} Hz is needed. Resample it first.",
-            code="sample_rate_too_low",
+            code=ErrorCode.SAMPLE_RATE_TOO_LOW,
             details={"sample_rate": rate, "min_sample_rate": _LOWEST_SAMPLE_RATE},
         )
     if channels > limits.max_channels:
         raise AudioError(
             f"The audio has {channels} channels; at most {limits.max_channels} are taken. Send it in stereo.",
-            code="too_many_channels",
+            code=ErrorCode.TOO_MANY_CHANNELS,
             details={"channels": channels, "max_channels": limits.max_channels},
         )
     _check_duration(sound.expected or 0, rate, limits)
@@ -213,7 +213,7 @@ def _check_duration(num_samples: int, sample_rate: int, limits: DecodeLimits) ->
     if num_samples > limits.max_seconds * sample_rate:
         raise AudioError(
             f"The audio is longer than {limits.max_seconds:g} s, which is the most taken. Send a shorter piece of it.",
-            code="audio_too_long",
+            code=ErrorCode.AUDIO_TOO_LONG,
             details={"max_seconds": limits.max_seconds},
         )
 
@@ -233,5 +233,5 @@ def _check_length(num_samples: int, sound: Stream, container: str) -> tuple[str,
     if missing > 0:
         corrupt(f"{num_samples} of the {sound.expected} samples that its header promises can be decoded")
     if num_samples == 0:
-        raise AudioError("The audio is empty: it holds no samples. Send a longer one.", code="empty_audio")
+        raise AudioError("The audio is empty: it holds no samples. Send a longer one.", code=ErrorCode.EMPTY_AUDIO)
     return ()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from audio.files.containers import corrupt
 from audio.files.sample_buffer import Stream
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 DEMUXERS: Final = {
     "m4a": "mov",
@@ -54,7 +54,7 @@ def open_ffmpeg(file: IO[bytes], container: str, program: str = "ffmpeg") -> Ite
         raise AudioError(
             f"Reading {container} needs the ffmpeg program, which is not installed here. "
             "Send wav, flac, mp3, ogg, opus or aiff instead, or install ffmpeg.",
-            code="decoder_missing",
+            code=ErrorCode.DECODER_MISSING,
         )
     with ExitStack() as stack:
         complaints = stack.enter_context(tempfile.TemporaryFile())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio.types import Waveform
-from errors import AudioError
+from errors import AudioError, ErrorCode
 
 _BLOCK_FRAMES: Final = 1 << 18
 _TRUSTED_BYTES: Final = 1 << 30
@@ -87,7 +87,7 @@ def check_finite(block: NDArray[np.float32]) -> None:
     if block.size and not (block.max() < _LOUDEST and block.min() > -_LOUDEST):
         raise AudioError(
             "The audio carries samples that are no finite numbers (NaN or infinite). Export it again.",
-            code="nan_audio",
+            code=ErrorCode.NAN_AUDIO,
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from errors import InvalidRequestError, ModelError, sanitize
+from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class WeightLocations:
             raise InvalidRequestError(
                 f"'{sanitize(name)}' cannot be a model: give a name that list_models shows, or that of a checkpoint "
                 "folder below the model paths (letters, digits, '.', '_', '-', '/').",
-                code="invalid_model_name",
+                code=ErrorCode.INVALID_MODEL_NAME,
             )
         for root in (*self._first, *self.folders):
             folder = root / name

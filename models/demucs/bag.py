@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 
 _SIGNATURE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _MOST_SUBMODELS: Final = 64
@@ -48,7 +48,7 @@ def needed_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], w
 
 
 def read_bag(path: Path) -> Bag:
-    """Reads `<name>.yaml`; `ModelError` (`broken_model`) for all that is not a bag. Makes no objects but plain ones."""
+    """Reads `<name>.yaml`; raises `ModelError` (`broken_checkpoint`) if it is not a bag. Makes plain objects only."""
     import yaml  # type: ignore[import-untyped]
 
     try:
@@ -67,7 +67,7 @@ def broken(reason: str) -> ModelError:
     """The error for model files that are there but cannot be used; `reason` completes the sentence."""
     return ModelError(
         f"The separation model cannot be used: {reason}. Copy its files again as demucs 4.1 publishes them.",
-        code="broken_model",
+        code=ErrorCode.BROKEN_CHECKPOINT,
     )
 
 

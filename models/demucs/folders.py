@@ -62,7 +62,7 @@ class Folders:
         """The files of `name` with at least the `wanted` submodels, downloaded where they are nowhere.
 
         Raises:
-            ModelError: `model_unavailable` or `broken_model`, with what to do.
+            ModelError: `model_unavailable` or `broken_checkpoint`, with what to do.
         """
         files = self.find(name)
         if files is None:

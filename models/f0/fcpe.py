@@ -12,7 +12,7 @@ import torchfcpe
 from torch import Tensor
 from torchfcpe.models import CFNaiveMelPE
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.device import require
 from models.f0.mel import LogMel
 from models.f0.tracker import Curve, Progress, Waveform, num_frames, windows
@@ -89,7 +89,7 @@ def load(device: str) -> Fcpe:
     except OSError as error:
         raise ModelError(
             "torchfcpe is installed without its weights. Install the wheel again, or choose another f0_method.",
-            code="f0_method_unavailable",
+            code=ErrorCode.MODEL_UNAVAILABLE,
         ) from error
     sizes, bands = stored["config_dict"]["model"], stored["config_dict"]["mel"]["num_mels"]
     names = ("out_dims", "hidden_dims", "n_layers", "n_heads", "f0_max", "f0_min", "conv_only")

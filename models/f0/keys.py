@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from errors import InvalidRequestError, sanitize
+from errors import ErrorCode, InvalidRequestError, sanitize
 
 CHROMATIC: Final = tuple(range(12))
 
@@ -43,7 +43,7 @@ def parse_key(key: str | None) -> tuple[int, ...]:
         raise InvalidRequestError(
             f"'{sanitize(key)}' is no key. Give a note from A to G, with # or b where due, and 'major' or 'minor', "
             "such as 'C major', 'F# minor', 'Bb' or 'Am'; or 'chromatic' for all twelve notes.",
-            code="invalid_key",
+            code=ErrorCode.INVALID_REQUEST,
         )
     tonic = _TONICS[match[1].upper()] + _ACCIDENTALS[match[2]]
     return tuple(sorted((tonic + step) % 12 for step in _MODES[mode]))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.checkpoints.hf_folder import PICKLE_FILE, SAFE_FILE, read_safetensors, read_settings
 from models.hubert.layers import FrontEnd
 
@@ -91,7 +91,7 @@ class ContentEncoder:
             raise ModelError(
                 "Voices of version v1 need a HuBERT with its final projection, and the one here has none. Put "
                 "hubert_base.pt into MODELS_DIR.",
-                code="hubert_incomplete",
+                code=ErrorCode.MODEL_INCOMPLETE,
             )
         hidden = self._hidden(waveform.to(self.device, torch.float32).view(-1, waveform.shape[-1]), LAYERS[version])
         if version == "v1" and self._projection is not None:
@@ -144,7 +144,7 @@ def not_hubert(reason: str) -> ModelError:
     return ModelError(
         f"The HuBERT weights cannot be used: {reason}. Voices need HuBERT-base in ContentVec's training: put RVC's "
         "hubert_base.pt, or the files of lengyue233/content-vec-best, into MODELS_DIR.",
-        code="invalid_hubert",
+        code=ErrorCode.BROKEN_CHECKPOINT,
     )
 
 

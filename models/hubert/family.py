@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from errors import ModelError, unknown_name
+from errors import ErrorCode, ModelError, unknown_name
 from models.checkpoints.hf_folder import NEEDS, PICKLE_FILE, SAFE_FILE, SETTINGS_FILE
 from models.checkpoints.locations import WeightLocations
 
@@ -102,5 +102,5 @@ class HubertFamily:
         return ModelError(
             f"Voice conversion needs HuBERT's weights: {self._lack()}. Put {FAIRSEQ_FILE} (or the files of "
             f"huggingface.co/{HUB_ID} in a folder 'contentvec') into MODELS_DIR.",
-            code="hubert_missing",
+            code=ErrorCode.MODEL_UNAVAILABLE,
         )

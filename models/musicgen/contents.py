@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.checkpoints.locations import LM_FILE
 from models.musicgen.peek import UnreadableCheckpointError, UnsafeCheckpointError, peek
 
@@ -46,7 +46,7 @@ def read_contents(folder: Path, file: str) -> Contents:
         raise ModelError(
             f"The checkpoint '{_label(folder)}' is refused: its {file} carries code ({error}), and only tensors and "
             "settings are loaded. Export it again with audiocraft.utils.export.",
-            code="unsafe_checkpoint",
+            code=ErrorCode.UNSAFE_CHECKPOINT,
         ) from error
     except UnreadableCheckpointError as error:
         raise broken(folder, file, str(error)) from error
@@ -102,7 +102,7 @@ def broken(folder: Path, part: str, why: str) -> ModelError:
     """The error of a checkpoint with a part that cannot be used."""
     return ModelError(
         f"The checkpoint '{_label(folder)}' cannot be used. Part {part}: {why}.",
-        code="broken_checkpoint",
+        code=ErrorCode.BROKEN_CHECKPOINT,
         details={"part": part},
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from errors import InvalidRequestError, ModelError, unknown_name
+from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name
 from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.device import cpu_multiplies_bfloat16
 from models.musicgen.catalog import (
@@ -95,7 +95,7 @@ class MusicGenFamily:
                 raise ModelError(
                     f"The weights of Multi-Band Diffusion are not here: put {DIFFUSION_FILE} into a folder "
                     "'multiband-diffusion' below MODELS_DIR, or leave 'mbd' out.",
-                    code="mbd_unavailable",
+                    code=ErrorCode.MODEL_UNAVAILABLE,
                 )
             if folder is not None and self._describe(folder).codec.dimension != 128:
                 raise _no_diffusion(name)
@@ -150,7 +150,9 @@ class MusicGenFamily:
         """Why the model cannot be had, or None."""
         entry = BY_NAME.get(name)
         if entry is not None and entry.unsupported:
-            return ModelError(f"The model '{name}' cannot be run: it {entry.unsupported}.", code="model_unsupported")
+            return ModelError(
+                f"The model '{name}' cannot be run: it {entry.unsupported}.", code=ErrorCode.MODEL_UNSUPPORTED
+            )
         if folder is None:
             return None if self._weights.hub else _not_here(name)
         try:
@@ -161,7 +163,7 @@ class MusicGenFamily:
             return ModelError(
                 f"The model '{name}' is here, but its part {absent[0]} is not: put it beside the checkpoint (folder "
                 f"'{'t5' if 't5' in absent[0] else absent[0].rpartition('/')[2]}') or into the Hugging Face cache.",
-                code="model_incomplete",
+                code=ErrorCode.MODEL_INCOMPLETE,
                 details={"part": absent[0]},
             )
         return None
@@ -179,7 +181,7 @@ class MusicGenFamily:
         raise ModelError(
             f"No music model with {conditioning} conditioning is here. Name one to download (list_models shows them), "
             "or put its checkpoint folder below MODELS_DIR.",
-            code="no_music_model",
+            code=ErrorCode.MODEL_UNAVAILABLE,
         )
 
     def _row(self, name: str) -> dict[str, Any]:
@@ -216,7 +218,7 @@ class MusicGenFamily:
         description = self._describe(folder)
         if description.to_fetch:
             raise ModelError(
-                f"The part {description.to_fetch[0]} was downloaded incompletely.", code="model_incomplete"
+                f"The part {description.to_fetch[0]} was downloaded incompletely.", code=ErrorCode.MODEL_INCOMPLETE
             )
         return description
 
@@ -259,7 +261,7 @@ def _not_here(name: str) -> ModelError:
     return ModelError(
         f"The model '{name}' is not here and cannot be downloaded: the worker is offline (HF_HUB_OFFLINE). Put its "
         "folder below MODELS_DIR, or choose one that list_models shows as local.",
-        code="model_unavailable",
+        code=ErrorCode.MODEL_UNAVAILABLE,
     )
 
 
@@ -268,5 +270,5 @@ def _no_diffusion(name: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"'mbd' does not fit the model '{name}': Multi-Band Diffusion decodes the codes of MusicGen's 32 kHz codec. "
         f"Leave 'mbd' out, or use one of {fitting}.",
-        code="mbd_unsupported",
+        code=ErrorCode.OPTION_UNSUPPORTED,
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.cache import is_out_of_memory
 from models.checkpoints.locations import CODEC_FILE, LM_FILE
 from models.checkpoints.tensor_loader import copy_to
@@ -155,6 +155,6 @@ def translated(folder: Path, part: str) -> Iterator[None]:
         raise ModelError(
             f"The checkpoint '{folder.name}' cannot be loaded: its part {part} does not build "
             f"({type(error).__name__}). Download or export it again.",
-            code="broken_checkpoint",
+            code=ErrorCode.BROKEN_CHECKPOINT,
             details={"part": part},
         ) from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from errors import ModelError, sanitize
+from errors import ErrorCode, ModelError, sanitize
 from models.checkpoints.safe_pickle import TensorRef
 from models.checkpoints.torch_file import FileLimits, TorchFile, TorchFileError, open_torch_file
 from models.rvc.config import (
@@ -90,7 +90,7 @@ def read_header(path: Path) -> Header:
     """What the checkpoint at `path` is, in milliseconds and without torch.
 
     Raises:
-        ModelError: `broken_model`, `unsupported_vocoder` or `unsupported_embedder`.
+        ModelError: `broken_checkpoint`, `model_unsupported` or `model_unsupported`.
     """
     with _opened(path, VOICE_LIMITS) as file:
         return _header(file)
@@ -123,7 +123,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Objects of classes that we do not know (fairseq's dictionary, settings) are passed over: never imported, never made.
 
     Raises:
-        ModelError: `broken_model`.
+        ModelError: `broken_checkpoint`.
     """
     with _opened(path, OTHER_LIMITS) as file:
         content = file.content
@@ -136,7 +136,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return file.read(tensors)
 
 
-def broken(reason: str, *, code: str = "broken_model") -> ModelError:
+def broken(reason: str, *, code: ErrorCode = ErrorCode.BROKEN_CHECKPOINT) -> ModelError:
     """The error for a model file that is here but cannot be used; `reason` is a clause or more, without a full stop."""
     return ModelError(f"{reason}. Replace the file by the one that its maker published.", code=code)
 
@@ -177,8 +177,8 @@ def _no_voice(content: Any) -> str:
 def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
     """Applio trains with other vocoders and encoders too, whose weights would be taken for what they are not."""
     wanted = (
-        ("vocoder", _VOCODERS, "HiFi-GAN", "unsupported_vocoder"),
-        ("embedder_model", _EMBEDDERS, "contentvec", "unsupported_embedder"),
+        ("vocoder", _VOCODERS, "HiFi-GAN", ErrorCode.MODEL_UNSUPPORTED),
+        ("embedder_model", _EMBEDDERS, "contentvec", ErrorCode.MODEL_UNSUPPORTED),
     )
     for key, known, name, code in wanted:
         stated = content.get(key)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 
 _SLOPE: Final = 0.1
 _LAST_SLOPE: Final = 0.01
@@ -120,7 +120,7 @@ class _Upsampling(nn.Module):
             raise ModelError(
                 f"This voice upsamples by {self.rate} with a kernel of {kernel}, which shifts its sound in time. "
                 "It was not made by RVC: use another checkpoint.",
-                code="invalid_voice",
+                code=ErrorCode.BROKEN_CHECKPOINT,
             )
         self.before = (kernel - 1 - padding) // self.rate
         self.after = (self.rate - 1 + padding) // self.rate

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from errors import InvalidRequestError, ModelError
+from errors import ErrorCode, InvalidRequestError, ModelError
 from models.rvc.config import PHONE_WIDTHS
 from models.rvc.voices import Voices
 
@@ -50,7 +50,9 @@ class RvcFamily:
     def resolve(self, name: str | None) -> str:
         """`name` if there is such a voice, and its files are what they should be."""
         if name is None:
-            raise InvalidRequestError("A voice must be named; list_models says which there are.", code="voice_required")
+            raise InvalidRequestError(
+                "A voice must be named; list_models says which there are.", code=ErrorCode.VOICE_NOT_FOUND
+            )
         return self.voices.find(name).name
 
     def stamp(self, name: str) -> Hashable:
@@ -124,4 +126,4 @@ class RvcFamily:
     def demand_uploads(self) -> None:
         """Raises `ModelError` where no voice may be added."""
         if (status := self.upload_status()) != "ready":
-            raise ModelError(f"Voices cannot be added to this worker: {status}.", code="voice_upload_off")
+            raise ModelError(f"Voices cannot be added to this worker: {status}.", code=ErrorCode.VOICE_UPLOAD_OFF)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import ModelError, sanitize
+from errors import ErrorCode, ModelError, sanitize
 
 MAX_BYTES: Final = 4 << 30
 MAX_CLUSTERS: Final = 1 << 20
@@ -72,7 +72,7 @@ def read_index(path: Path, *, width: int) -> Index:
         width: of the voice's content features: 256 (v1) or 768 (v2).
 
     Raises:
-        ModelError: `index_width` where it was made for the other version, else `broken_index`.
+        ModelError: `broken_checkpoint` where it was made for the other version, else `broken_checkpoint`.
     """
     with _opened(path) as reader:
         head = _read_head(reader, width)
@@ -109,7 +109,7 @@ def _opened(path: Path) -> Iterator[_Reader]:
         raise _refused(path, f"it cannot be read ({type(error).__name__})") from error
 
 
-def _refused(path: Path, reason: str, code: str = "broken_index") -> ModelError:
+def _refused(path: Path, reason: str, code: ErrorCode = ErrorCode.BROKEN_CHECKPOINT) -> ModelError:
     return ModelError(f"The index '{sanitize(path.name)}' cannot be used: {reason}.", code=code)
 
 
@@ -175,7 +175,7 @@ def _read_count(reader: _Reader, width: int) -> int:
     if found != width:
         made_for = f" It was made for a {_WIDTHS[found]} voice." if found in _WIDTHS else ""
         reason = f"its vectors have {found} numbers, and this voice's features {width}.{made_for}"
-        raise _refused(reader.path, reason, "index_width")
+        raise _refused(reader.path, reason, ErrorCode.BROKEN_CHECKPOINT)
     if not 0 < count <= reader.left // (width * 4):
         raise _DamagedError("it is empty, cut short, or states sizes that it does not have")
     return int(count)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
-from errors import InvalidRequestError, ModelError, sanitize
+from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
 from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpacked
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
 from models.rvc.config import PHONE_WIDTHS
@@ -52,7 +52,7 @@ def check_new_name(voices: Voices, name: str, *, replace: bool) -> None:
         raise InvalidRequestError(
             f"'{sanitize(name)}' cannot be a voice's name. Use 1 to 64 letters, digits, blanks, '_', '.', '-', "
             "'(', ')', with no dot in front and no blank at either end.",
-            code="invalid_voice_name",
+            code=ErrorCode.INVALID_VOICE_NAME,
         )
     if not replace and name in voices.names():
         raise _exists(name)
@@ -99,14 +99,16 @@ def install_archive(
     except ArchiveError as error:
         raise ModelError(
             f"The archive cannot be used: {error}. Send a plain zip with one .pth and at most one .index.",
-            code="invalid_archive",
+            code=ErrorCode.INVALID_ARCHIVE,
         ) from error
 
 
 def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, replace: bool, check: Check) -> None:
     check_new_name(voices, name, replace=replace)
     if (home := voices.home) is None:
-        raise ModelError("There is no folder for voices. Make one and set RVC_MODELS_DIR.", code="no_voice_folder")
+        raise ModelError(
+            "There is no folder for voices. Make one and set RVC_MODELS_DIR.", code=ErrorCode.VOICE_FOLDER_UNAVAILABLE
+        )
     try:
         with _staging(home) as staging:
             new = staging / "new"
@@ -120,7 +122,7 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise ModelError(
             f"The voice could not be written: {'the disk is full' if full else 'its folder cannot be written to'}.",
-            code="disk_full" if full else "voice_folder_read_only",
+            code=ErrorCode.DISK_FULL if full else ErrorCode.VOICE_FOLDER_UNAVAILABLE,
         ) from error
 
 
@@ -135,7 +137,7 @@ def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK_BYTES):
         total += len(chunk)
         if total > most:
-            raise ModelError(f"A voice's file may have at most {most >> 20} MB.", code="voice_too_large")
+            raise ModelError(f"A voice's file may have at most {most >> 20} MB.", code=ErrorCode.INPUT_TOO_LARGE)
         yield chunk
 
 
@@ -243,5 +245,5 @@ def _exchange_in_steps(new: Path, target: Path) -> None:
 def _exists(name: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"There is a voice called '{sanitize(name)}' already. Choose another name, or set 'replace' to true.",
-        code="voice_exists",
+        code=ErrorCode.VOICE_EXISTS,
     )

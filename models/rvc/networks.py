@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 from models.device import cpu_multiplies_bfloat16
 from models.rvc.decoder import Decoder
 from models.rvc.rvc_import import import_network_module
@@ -211,7 +211,7 @@ def load_folded(network: nn.Module, weights: dict[str, Tensor]) -> None:
         raise ModelError(
             f"This voice's checkpoint does not hold what its config says: {len(wrong)} of {len(wanted)} tensors are "
             f"missing or of another shape, the first is '{wrong[0]}'. Save or download it anew.",
-            code="invalid_voice",
+            code=ErrorCode.BROKEN_CHECKPOINT,
             details={"tensor": wrong[0]},
         )
     network.load_state_dict({name: folded[name] for name in wanted}, assign=True)

@@ -13,7 +13,7 @@ import threading
 from types import ModuleType
 from typing import Any
 
-from errors import ModelError
+from errors import ErrorCode, ModelError
 
 _PACKAGE = "rvc_python"
 _LOCK = threading.RLock()
@@ -37,7 +37,7 @@ def _bare_package() -> ModuleType:
         raise ModelError(
             "The package rvc-python is not installed, and voice conversion needs its network definitions. Install it "
             "(pip install --no-deps rvc-python==0.1.5).",
-            code="package_missing",
+            code=ErrorCode.MODEL_UNAVAILABLE,
         )
     package = ModuleType(_PACKAGE, "rvc-python without its __init__: only its submodules are used.")
     package.__path__ = list(spec.submodule_search_locations)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from errors import ModelError, UnknownNameError, nearest_name, sanitize
+from errors import ErrorCode, ModelError, UnknownNameError, nearest_name, sanitize
 from models.rvc.checkpoint import read_header
 
 MAX_NAME_CHARS: Final = 128
@@ -157,12 +157,12 @@ class Voices:
                 raise ModelError(
                     f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files ({names}), and which "
                     "one is meant is not clear. Leave one of them there.",
-                    code="ambiguous_voice",
+                    code=ErrorCode.AMBIGUOUS_VOICE,
                 )
         if not files.checkpoints:
             raise ModelError(
                 f"No model file exists for '{sanitize(name)}': its folder holds no .pth. Put its checkpoint there.",
-                code="no_model_file",
+                code=ErrorCode.NO_MODEL_FILE,
                 details={"voice": sanitize(name)},
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
@@ -174,7 +174,7 @@ class Voices:
         """What the checkpoint says of itself, read again only where the file has changed."""
         stamp = _stamp(path)
         if stamp is None:
-            raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code="no_model_file")
+            raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code=ErrorCode.NO_MODEL_FILE)
         if stamp not in self._known:
             header = read_header(path)
             facts = _Facts(header.version, header.sample_rate, header.f0)
@@ -200,7 +200,7 @@ def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
     there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
     return UnknownNameError(
         f"Voice model not found: '{sanitize(name)}'.{nearest_name(name, names)} {there}",
-        code="voice_not_found",
+        code=ErrorCode.VOICE_NOT_FOUND,
         details={"voice": sanitize(name), "valid": list(names[:_NAMES_SHOWN])},
     )
 

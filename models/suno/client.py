@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from errors import CancelledError, DeadlineError, RequestError, UpstreamError
+from errors import CancelledError, DeadlineError, ErrorCode, RequestError, UpstreamError
 from models.suno import responses as answers
 from models.suno.config import SunoConfig
 from models.suno.deadline import Check
@@ -84,9 +84,11 @@ class SunoClient:
         try:
             answer = self._transport.send(call, check)
         except NotSentError as error:
-            raise UpstreamError(UNREACHABLE + " Nothing was submitted.", code="provider_unreachable") from error
+            raise UpstreamError(UNREACHABLE + " Nothing was submitted.", code=ErrorCode.PROVIDER_UNREACHABLE) from error
         except NoAnswerError as error:
-            raise UpstreamError(UNKNOWN_OUTCOME, code="submit_unknown", details={"submitted": "unknown"}) from error
+            raise UpstreamError(
+                UNKNOWN_OUTCOME, code=ErrorCode.SUBMIT_UNKNOWN, details={"submitted": "unknown"}
+            ) from error
         except (CancelledError, DeadlineError) as error:
             raise _cut_short(error) from error
         said = answers.envelope(answer.body, self._clean)
@@ -139,7 +141,9 @@ class SunoClient:
         if code == 200 and known_by:
             return known_by
         if code == 200:
-            raise UpstreamError("The Suno provider took the upload but gave no address for it.", code="upload_failed")
+            raise UpstreamError(
+                "The Suno provider took the upload but gave no address for it.", code=ErrorCode.UPLOAD_FAILED
+            )
         raise refusal(code, said.message, retry_after_s=answer.retry_after_s)
 
     def _asked(self, call: Call, check: Check) -> Answer:
@@ -147,7 +151,7 @@ class SunoClient:
         try:
             return self._transport.send(call, check)
         except (NotSentError, NoAnswerError) as error:
-            raise UpstreamError(UNREACHABLE, code="provider_unreachable") from error
+            raise UpstreamError(UNREACHABLE, code=ErrorCode.PROVIDER_UNREACHABLE) from error
 
 
 def _code(answer: Answer, said: Envelope) -> int:
@@ -166,7 +170,7 @@ def _submit_failure(answer: Answer, said: Envelope) -> UpstreamError:
     details: dict[str, Any] = {"retry_after_s": answer.retry_after_s}
     if said.code is not None and said.code != 200:
         error = refusal(said.code, said.message, **details)
-        if error.error_code == "provider_failed":
+        if error.error_code == ErrorCode.PROVIDER_FAILED:
             error.details["submitted"] = "unknown"
         return error
     if said.code is None and answer.status == 429:
@@ -176,7 +180,7 @@ def _submit_failure(answer: Answer, said: Envelope) -> UpstreamError:
         # 405 without the envelope is HTTP's "wrong method", not the application's rate limit.
         return refusal(404 if answer.status < 400 or answer.status == 405 else answer.status, said.message, **details)
     return UpstreamError(
-        UNKNOWN_OUTCOME, code="submit_unknown", details={"submitted": "unknown", "http_status": answer.status}
+        UNKNOWN_OUTCOME, code=ErrorCode.SUBMIT_UNKNOWN, details={"submitted": "unknown", "http_status": answer.status}
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from audio import Audio
-from errors import AudioError, SourceError, UpstreamError
+from errors import AudioError, ErrorCode, SourceError, UpstreamError
 from models.suno.deadline import Check, Wait
 from models.suno.responses import Clip
 
@@ -72,7 +72,7 @@ def collect(
             "The song is made and paid, but its audio could not be fetched: "
             + " ".join(warnings)
             + " Ask again with its 'task_id'; that costs nothing.",
-            code="result_unusable",
+            code=ErrorCode.RESULT_UNUSABLE,
             details={"reasons": warnings, "source_urls": [take.urls[0] for take in takes]},
         )
     return sounds, warnings

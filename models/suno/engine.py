@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from errors import RequestError, UpstreamError
+from errors import ErrorCode, RequestError, UpstreamError
 from models.suno.client import LOOK_S, UPLOAD_S, Order, Source, SunoClient
 from models.suno.config import SunoConfig
 from models.suno.deadline import Check, Clock, Wait
@@ -117,7 +117,7 @@ class Suno:
                 f"'max_wait_s' was over before the song could be submitted (at most {self._submissions.limit} "
                 "submissions a minute leave this worker). Nothing was submitted. Send the request again, or raise "
                 "SUNO_RATE_LIMIT if the account allows more.",
-                code="rate_limited",
+                code=ErrorCode.RATE_LIMITED,
             ) from error
 
     def _again_after(self, error: UpstreamError, attempt: int) -> float | None:
@@ -176,7 +176,7 @@ class Suno:
             with self._requests.place(brief):
                 return self._client.look(task_id, wait.check, max(brief.remaining, 1.0))
         except TimeoutError as error:
-            raise UpstreamError("Too many looks at once.", code="rate_limited") from error
+            raise UpstreamError("Too many looks at once.", code=ErrorCode.RATE_LIMITED) from error
 
 
 class _Watch:
@@ -217,7 +217,7 @@ class _Watch:
     def is_final(self, error: UpstreamError) -> bool:
         """Whether following ends here; a look that fails never ends a job, a refused key or a failed task does."""
         looked = "status" in error.details or error.error_code in ("result_unusable", "unknown_task")
-        return looked or error.error_code == "bad_key"
+        return looked or error.error_code == ErrorCode.BAD_KEY
 
     def pause_after(self, error: UpstreamError) -> float:
         """Seconds to wait after a look that failed."""
@@ -232,5 +232,5 @@ def _no_such_task(task_id: str) -> UpstreamError:
     return UpstreamError(
         f"The Suno provider knows no task '{task_id}'. Task ids are kept for about two weeks, and belong to one "
         "provider and one account.",
-        code="unknown_task",
+        code=ErrorCode.UNKNOWN_TASK,
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from errors import UpstreamError
+from errors import ErrorCode, UpstreamError
 
 BAD_KEY = "The Suno provider refused the key. Check SUNO_API_TOKEN, and that it belongs to SUNO_API_BASE_URL."
 DENIED = "The Suno provider denies access. Check the key's rights and its list of allowed addresses."
@@ -29,50 +29,55 @@ SOURCE = (
 )
 WRONG_ADDRESS = "The Suno provider does not know this method. Check SUNO_API_BASE_URL and SUNO_UPLOAD_BASE_URL."
 
-_Case = tuple[str, str]
+_Case = tuple[ErrorCode, str]
 _EVERYWHERE: Mapping[int, _Case] = MappingProxyType(
     {
-        401: ("bad_key", BAD_KEY),
-        402: ("insufficient_credits", NO_CREDITS),
-        403: ("access_denied", DENIED),
-        405: ("rate_limited", RATE),
-        429: ("insufficient_credits", NO_CREDITS),
-        430: ("rate_limited", RATE),
-        433: ("insufficient_credits", NO_CREDITS),
-        451: ("source_refused", SOURCE),
-        455: ("maintenance", MAINTENANCE),
+        401: (ErrorCode.BAD_KEY, BAD_KEY),
+        402: (ErrorCode.INSUFFICIENT_CREDITS, NO_CREDITS),
+        403: (ErrorCode.ACCESS_DENIED, DENIED),
+        405: (ErrorCode.RATE_LIMITED, RATE),
+        429: (ErrorCode.INSUFFICIENT_CREDITS, NO_CREDITS),
+        430: (ErrorCode.RATE_LIMITED, RATE),
+        433: (ErrorCode.INSUFFICIENT_CREDITS, NO_CREDITS),
+        451: (ErrorCode.SOURCE_REFUSED, SOURCE),
+        455: (ErrorCode.MAINTENANCE, MAINTENANCE),
     }
 )
 _ON_SUBMIT: Mapping[int, _Case] = MappingProxyType(
     {
         **_EVERYWHERE,
-        400: ("request_refused", REFUSED),
-        404: ("wrong_address", WRONG_ADDRESS),
-        409: ("request_refused", REFUSED),
-        413: ("text_too_long", TOO_LONG),
-        422: ("request_refused", REFUSED),
+        400: (ErrorCode.REQUEST_REFUSED, REFUSED),
+        404: (ErrorCode.WRONG_ADDRESS, WRONG_ADDRESS),
+        409: (ErrorCode.REQUEST_REFUSED, REFUSED),
+        413: (ErrorCode.TEXT_TOO_LONG, TOO_LONG),
+        422: (ErrorCode.REQUEST_REFUSED, REFUSED),
     }
 )
 _IN_TASK: Mapping[int, _Case] = MappingProxyType(
-    {**_EVERYWHERE, 400: ("moderation", MODERATION), 413: ("source_refused", SOURCE), 422: ("request_refused", REFUSED)}
+    {
+        **_EVERYWHERE,
+        400: (ErrorCode.MODERATION, MODERATION),
+        413: (ErrorCode.SOURCE_REFUSED, SOURCE),
+        422: (ErrorCode.REQUEST_REFUSED, REFUSED),
+    }
 )
 
 
 def refusal(code: int, message: str, **details: Any) -> UpstreamError:
     """The error for a call that was answered with `code`."""
-    name, sentence = _ON_SUBMIT.get(code, ("provider_failed", FAILED))
+    name, sentence = _ON_SUBMIT.get(code, (ErrorCode.PROVIDER_FAILED, FAILED))
     return _error(name, sentence, message, details | {"provider_code": code})
 
 
 def task_failure(status: str, code: int | None, message: str, **details: Any) -> UpstreamError:
     """The error for a task that ended without a song."""
-    name, sentence = _IN_TASK.get(code or 0, ("provider_failed", TASK_FAILED))
+    name, sentence = _IN_TASK.get(code or 0, (ErrorCode.PROVIDER_FAILED, TASK_FAILED))
     if "SENSITIVE" in status:
-        name, sentence = "moderation", MODERATION
+        name, sentence = ErrorCode.MODERATION, MODERATION
     return _error(name, sentence, message, details | {"status": status, "provider_code": code})
 
 
-def _error(name: str, sentence: str, message: str, details: Mapping[str, Any]) -> UpstreamError:
+def _error(name: ErrorCode, sentence: str, message: str, details: Mapping[str, Any]) -> UpstreamError:
     said = f" The provider says: {message!r}." if message else ""
     known = {key: value for key, value in {**details, "provider_message": message}.items() if value not in (None, "")}
     return UpstreamError(sentence + said, code=name, details=known)

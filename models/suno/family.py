@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from errors import UpstreamError
+from errors import ErrorCode, UpstreamError
 from models.suno.catalog import CATALOG, DEFAULT_VERSION, version_called
 from models.suno.config import SunoConfig
 from models.suno.deadline import Clock
@@ -76,7 +76,7 @@ class SunoFamily:
         if problem:
             raise UpstreamError(
                 f"Suno cannot be used on this worker: {problem}. Set it in the endpoint's environment.",
-                code="not_configured",
+                code=ErrorCode.NOT_CONFIGURED,
             )
         with self._lock:
             if self._engine is None:

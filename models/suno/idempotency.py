@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from errors import UpstreamError
+from errors import ErrorCode, UpstreamError
 from models.suno.client import UNKNOWN_OUTCOME
 
 MAX_ENTRIES = 2000
@@ -52,7 +52,7 @@ class Ledger:
         if not fresh and claim.task_id is None:
             raise UpstreamError(
                 f"This job was delivered a second time. {UNKNOWN_OUTCOME}",
-                code="submit_unknown",
+                code=ErrorCode.SUBMIT_UNKNOWN,
                 details={"submitted": "unknown"},
             )
         try:

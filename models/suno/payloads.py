@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from errors import AudioError, InvalidRequestError
+from errors import AudioError, ErrorCode, InvalidRequestError
 from models.suno.catalog import SIMPLE_PROMPT_CHARS, Version
 from models.suno.client import EXTEND, GENERATE, UPLOAD_EXTEND, Order
 
@@ -187,13 +187,13 @@ def _refuse_length(duration: float, version: Version) -> None:
         raise AudioError(
             f"audio: it is {duration:.1f} s long and Suno {version.name} continues at most {version.upload_s:g} s. "
             "Send a shorter piece, or another 'model'.",
-            code="audio_too_long",
+            code=ErrorCode.AUDIO_TOO_LONG,
             details={"field": "audio", "duration": round(duration, 2), "limit_s": version.upload_s},
         )
     if duration < SHORTEST_SOURCE_S:
         raise AudioError(
             f"audio: it is {duration:.2f} s long; Suno needs at least {SHORTEST_SOURCE_S:g} s to continue from.",
-            code="audio_too_short",
+            code=ErrorCode.AUDIO_TOO_SHORT,
             details={"field": "audio"},
         )
 

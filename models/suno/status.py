@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from errors import UpstreamError
+from errors import ErrorCode, UpstreamError
 from models.suno.catalog import TAKES_PER_REQUEST
 from models.suno.failures import task_failure
 from models.suno.responses import Clip, Record
@@ -67,7 +67,7 @@ def _when_settled(takes: tuple[Clip, ...], complete: bool, unchanged_s: float, g
     raise UpstreamError(
         "Suno finished the task without giving an address of its audio. Ask again later with its 'task_id'; "
         "that costs nothing.",
-        code="result_unusable",
+        code=ErrorCode.RESULT_UNUSABLE,
     )
 
 

@@ -197,7 +197,7 @@ def test_a_name_that_is_more_than_a_name_is_refused(models: Models, folder: Path
         ("file:///etc/passwd", "unsupported_url"),
         ("/etc/passwd", "path_not_allowed"),
         ("../voice.zip", "path_not_allowed"),
-        (text(bytes(2000)), "file_too_large"),
+        (text(bytes(2000)), "input_too_large"),
     ],
 )
 @pytest.mark.parametrize("field", ["archive", "checkpoint"])
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_had_is_told_with_its_field(models: Models, field:
 def test_a_file_on_the_volume_that_is_too_large_is_refused(models: Models, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(bytes(2000))
     settings = Settings(volume_dirs=(tmp_path,), max_input_bytes=1000)
-    assert refusal(models, settings, name="alice", checkpoint=str(tmp_path / "a.pth")).error_code == "file_too_large"
+    assert refusal(models, settings, name="alice", checkpoint=str(tmp_path / "a.pth")).error_code == "input_too_large"
 
 
 def voice_with_code() -> bytes:
@@ -299,12 +299,12 @@ def test_any_names_in_an_archive_are_taken_or_refused(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "index", "code"),
     [
-        (b"no model", None, "broken_model"),
-        (voice_with_code(), None, "broken_model"),
-        ("v1.pth", "v2.index", "index_width"),
-        ("v2.pth", "v1.index", "index_width"),
-        ("v2.pth", b"no index", "broken_index"),
-        ("v2.index", "v2.pth", "broken_model"),
+        (b"no model", None, "broken_checkpoint"),
+        (voice_with_code(), None, "broken_checkpoint"),
+        ("v1.pth", "v2.index", "broken_checkpoint"),
+        ("v2.pth", "v1.index", "broken_checkpoint"),
+        ("v2.pth", b"no index", "broken_checkpoint"),
+        ("v2.index", "v2.pth", "broken_checkpoint"),
     ],
 )
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -485,7 +485,7 @@ def test_a_folder_that_is_a_file_is_told_as_that(tmp_path: Path, made: Mapping[s
     models = registry.build(device="cpu", voices_dir=tmp_path / "voices", voice_uploads=True)
     with pytest.raises(ModelError) as caught:
         ask(models, name="alice", checkpoint=text(made["v2.pth"]))
-    assert caught.value.error_code == "voice_folder_read_only" and str(tmp_path) not in caught.value.message
+    assert caught.value.error_code == "voice_folder_unavailable" and str(tmp_path) not in caught.value.message
 
 
 def test_a_replaced_voice_is_not_served_from_memory(folder: Path, models: Models, made: Mapping[str, bytes]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from errors import SourceError
+from errors import ErrorCode, SourceError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -96,7 +96,7 @@ def parse(url: str) -> Target:
 
 
 def unsupported(message: str) -> SourceError:
-    return SourceError(message, code="unsupported_url")
+    return SourceError(message, code=ErrorCode.UNSUPPORTED_URL)
 
 
 def system_addresses(host: str, port: int) -> list[str]:
@@ -149,7 +149,7 @@ def connect(
         raise SourceError(
             "The URL points to a private or local address. Give a public one"
             " (ALLOW_PRIVATE_URLS opens private networks to a worker that needs them).",
-            code="private_url",
+            code=ErrorCode.PRIVATE_URL,
         )
     connection = http.client.HTTPConnection(target.host, target.port, blocksize=1 << 16)
     connection.auto_open = 0  # it must never resolve the name and dial by itself

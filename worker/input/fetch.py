@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 from urllib.parse import urljoin
 
-from errors import RequestError, SourceError
+from errors import ErrorCode, RequestError, SourceError
 from worker.http.transport import INTERNET, Network, Target, Watch, connect, parse, unsupported
 
 MAX_REDIRECTS = 5
@@ -54,7 +54,7 @@ def fetch(
 
     Raises:
         SourceError: with the code `unsupported_url`, `private_url`, `url_unreachable`, `http_status`,
-            `download_too_large` or `download_timeout`. No message repeats the URL.
+            `input_too_large` or `download_timeout`. No message repeats the URL.
     """
     watch = Watch(time.monotonic() + limits.timeout_s, check)
     file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (the caller closes it)
@@ -82,7 +82,7 @@ def _download(target: Target, *, limits: FetchLimits, watch: Watch, network: Net
                     target = _next(target, response)
             finally:
                 connection.close()
-    raise SourceError(f"The URL redirects more than {MAX_REDIRECTS} times.", code="url_unreachable")
+    raise SourceError(f"The URL redirects more than {MAX_REDIRECTS} times.", code=ErrorCode.URL_UNREACHABLE)
 
 
 def _next(target: Target, response: http.client.HTTPResponse) -> Target:
@@ -152,7 +152,7 @@ def _translated(limits: FetchLimits) -> Iterator[None]:
     except TimeoutError as error:
         raise SourceError(
             f"The download did not end within {limits.timeout_s:g} s, or its server went silent.",
-            code="download_timeout",
+            code=ErrorCode.DOWNLOAD_TIMEOUT,
             details={"limit_s": limits.timeout_s},
         ) from error
     except ssl.SSLCertVerificationError as error:
@@ -166,13 +166,13 @@ def _translated(limits: FetchLimits) -> Iterator[None]:
 
 
 def _unreachable(reason: str) -> SourceError:
-    return SourceError(f"The URL could not be read: {reason}.", code="url_unreachable")
+    return SourceError(f"The URL could not be read: {reason}.", code=ErrorCode.URL_UNREACHABLE)
 
 
 def _status(status: int) -> SourceError:
     return SourceError(
         f"The URL's server answered with HTTP status {status} instead of the file.",
-        code="http_status",
+        code=ErrorCode.HTTP_STATUS,
         details={"status": status},
     )
 
@@ -180,6 +180,6 @@ def _status(status: int) -> SourceError:
 def _too_large(limits: FetchLimits) -> SourceError:
     return SourceError(
         f"The URL's file is larger than the {limits.max_bytes} bytes that are taken in.",
-        code="download_too_large",
+        code=ErrorCode.INPUT_TOO_LARGE,
         details={"limit_bytes": limits.max_bytes},
     )

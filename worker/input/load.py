@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 from audio import Audio
 from audio.files.sniff import SNIFF_BYTES, sniff
 from audio.types import AudioSource, DiskAudio
-from errors import AudioError, RequestError, SourceError
+from errors import AudioError, ErrorCode, RequestError, SourceError
 from worker import volume
 from worker.job import Job
 from worker.settings import Settings
@@ -48,20 +48,20 @@ class _Wanted:
     settings: Settings
     audio: bool = True
 
-    def invalid(self, reason: str, code: str = "invalid_base64") -> RequestError:
+    def invalid(self, reason: str, code: ErrorCode = ErrorCode.INVALID_BASE64) -> RequestError:
         if self.audio:
             return AudioError(f"{INVALID} in '{self.field}': {reason}. {CHOICES}", code=code)
         return SourceError(f"Invalid base64 data in '{self.field}': {reason}. {CHOICES}", code=code)
 
     def too_large(self) -> RequestError:
         limit = self.settings.max_input_bytes
-        kind, code = (AudioError, "audio_too_large") if self.audio else (SourceError, "file_too_large")
+        kind, code = (AudioError, ErrorCode.INPUT_TOO_LARGE) if self.audio else (SourceError, ErrorCode.INPUT_TOO_LARGE)
         return kind(
             f"The base64 holds more than the {limit} bytes that are taken in.", code=code, details={"max_bytes": limit}
         )
 
     def empty(self) -> RequestError:
-        kind, code = (AudioError, "empty_audio") if self.audio else (SourceError, "empty_file")
+        kind, code = (AudioError, ErrorCode.EMPTY_AUDIO) if self.audio else (SourceError, ErrorCode.EMPTY_FILE)
         return kind(f"The string is empty. {CHOICES}", code=code)
 
 
@@ -143,7 +143,7 @@ def _opened(source: str, wanted: _Wanted) -> BinaryIO:
     if (file := volume.open_file(source, wanted.settings.volume_dirs)) is not None:
         return file
     if PATH.match(source) and len(source) <= volume.MAX_PATH_CHARS:
-        raise SourceError(f"Only paths below a mounted volume are read. {CHOICES}", code="path_not_allowed")
+        raise SourceError(f"Only paths below a mounted volume are read. {CHOICES}", code=ErrorCode.PATH_NOT_ALLOWED)
     return _open_base64(source, 0, wanted)
 
 
@@ -156,7 +156,7 @@ def _open_uri(source: str, scheme: str, wanted: _Wanted) -> BinaryIO:
         settings = wanted.settings
         limits = FetchLimits(settings.max_input_bytes, settings.download_timeout_s, settings.allow_private_urls)
         return fetch(source, limits=limits, check=wanted.job.check)
-    raise SourceError(f"'{scheme}:' links are not read. {CHOICES}", code="unsupported_url")
+    raise SourceError(f"'{scheme}:' links are not read. {CHOICES}", code=ErrorCode.UNSUPPORTED_URL)
 
 
 def _open_data_uri(source: str, wanted: _Wanted) -> BinaryIO:
@@ -187,7 +187,9 @@ def _open_base64(source: str, start: int, wanted: _Wanted) -> BinaryIO:
     file.seek(0)
     if wanted.audio and (head := file.read(SNIFF_BYTES)) and sniff(head) is None:
         file.close()
-        raise wanted.invalid("it decodes, but to no audio file of a known kind", code="unsupported_audio_format")
+        raise wanted.invalid(
+            "it decodes, but to no audio file of a known kind", code=ErrorCode.UNSUPPORTED_AUDIO_FORMAT
+        )
     file.seek(0)
     return cast(BinaryIO, file)
 

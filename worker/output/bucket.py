@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from errors import DeliveryError, RequestError
+from errors import DeliveryError, ErrorCode, RequestError
 from worker.http.transport import INTERNET, Network, Watch, connect, parse
 from worker.settings import Settings
 
@@ -176,9 +176,11 @@ class Uploader:
         try:
             connection = connect(target, watch=self._watch, allow_private=self._allow_private, network=self._network)
         except RequestError as error:
-            if error.error_code != "private_url":
+            if error.error_code != ErrorCode.PRIVATE_URL:
                 raise
-            raise DeliveryError(f"The bucket's endpoint is refused: {error.message}", code="private_url") from error
+            raise DeliveryError(
+                f"The bucket's endpoint is refused: {error.message}", code=ErrorCode.PRIVATE_URL
+            ) from error
         try:
             try:
                 connection.request("PUT", target.path, body=file, headers={**headers, "Host": target.authority})
@@ -223,13 +225,13 @@ def _client(bucket: Bucket) -> Any:
 
 
 def _misconfigured(reason: str) -> DeliveryError:
-    return DeliveryError(f"The bucket is not usable as configured: {reason}.", code="bucket_misconfigured")
+    return DeliveryError(f"The bucket is not usable as configured: {reason}.", code=ErrorCode.BUCKET_MISCONFIGURED)
 
 
 def _failed(sentence: str, **details: Any) -> DeliveryError:
     return DeliveryError(
         f"The upload to the bucket failed: {sentence}. Check its keys, name, region and endpoint, or choose another"
         " 'delivery'.",
-        code="bucket_upload_failed",
+        code=ErrorCode.BUCKET_UPLOAD_FAILED,
         details=details,
     )

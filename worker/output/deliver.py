@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import DeliveryError
+from errors import DeliveryError, ErrorCode
 from worker import volume
 from worker.job import Job
 from worker.output.strict_json import dump_json
@@ -83,7 +83,7 @@ def _bucket_for(job: Job, settings: Settings) -> Bucket:
         raise DeliveryError(
             "There is no bucket to deliver to. Set BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY"
             " and BUCKET_NAME, or send s3Config beside the input.",
-            code="bucket_not_configured",
+            code=ErrorCode.BUCKET_NOT_CONFIGURED,
         )
     return target
 
@@ -93,7 +93,7 @@ def _volume_for(settings: Settings) -> Path:
     if root is None:
         raise DeliveryError(
             "There is no mounted volume that can be written to. Attach one, or choose another 'delivery'.",
-            code="volume_unavailable",
+            code=ErrorCode.VOLUME_UNAVAILABLE,
         )
     return root
 
@@ -147,7 +147,7 @@ class _Parcel:
         try:
             return self._bucket(sounds)
         except DeliveryError as error:
-            if error.error_code == "bucket_not_configured":
+            if error.error_code == ErrorCode.BUCKET_NOT_CONFIGURED:
                 return self._inline(sounds)
             try:
                 placed = self._inline(sounds)
@@ -216,7 +216,7 @@ class _Parcel:
                 raise DeliveryError(
                     f"The result could not be written to the volume ({error.strerror or 'not writable'})."
                     " Free space there, or choose another 'delivery'.",
-                    code="volume_unavailable",
+                    code=ErrorCode.VOLUME_UNAVAILABLE,
                 ) from error
             sounds.accept(artefacts)
         return _Placed(written, self.choices[0], "volume")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from errors import InternalError, InvalidRequestError, RequestError
+from errors import ErrorCode, InternalError, InvalidRequestError, RequestError
 from worker import logs
 from worker.settings import SettingsError
 
@@ -42,13 +42,13 @@ def _known(error: Exception) -> RequestError | None:
     if isinstance(error, RequestError):
         return error
     if isinstance(error, SettingsError):
-        return RequestError(f"The worker is not set up: {error}", code="invalid_settings")
+        return RequestError(f"The worker is not set up: {error}", code=ErrorCode.INVALID_SETTINGS)
     if isinstance(error, RecursionError):
         return InvalidRequestError("The request is nested too deeply to be read. Make it flatter.")
     if isinstance(error, MemoryError):
         return RequestError(
             "The worker's memory did not suffice. Ask for less (shorter, fewer samples, a smaller model), "
             "or use a worker with more memory.",
-            code="out_of_memory",
+            code=ErrorCode.OUT_OF_MEMORY,
         )
     return None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from errors import DeliveryError, InternalError
+from errors import DeliveryError, ErrorCode, InternalError
 
 
 def dump_json(reply: Mapping[str, Any], *, budget_bytes: int | None = None) -> str:
@@ -32,6 +32,6 @@ def too_large(
     """The error for a reply over the budget."""
     return DeliveryError(
         f"The reply would be {size} bytes of JSON, and at most {budget_bytes} go out inline. {advice}",
-        code="reply_too_large",
+        code=ErrorCode.REPLY_TOO_LARGE,
         details={"size": size, "limit": budget_bytes, **(details or {})},
     )

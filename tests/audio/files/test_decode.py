@@ -305,7 +305,7 @@ def test_a_sample_that_is_no_number_is_refused(value: float, at: int) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"max_bytes": 1000}, "audio_too_large"),
+        ({"max_bytes": 1000}, "input_too_large"),
         ({"max_seconds": 1.9}, "audio_too_long"),
         ({"max_sample_rate": 44000}, "sample_rate_too_high"),
         ({"max_channels": 1}, "too_many_channels"),

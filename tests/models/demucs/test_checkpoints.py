@@ -103,7 +103,7 @@ def test_a_th_file_that_is_no_package_is_refused(tmp_path: Path, package: Any) -
     torch.save(package, tmp_path / "bad.th")
     with pytest.raises(ModelError) as caught:
         load_network(tmp_path / "bad.th")
-    assert caught.value.error_code == "broken_model"
+    assert caught.value.error_code == "broken_checkpoint"
 
 
 def test_a_th_file_with_another_checksum_than_its_name_says_is_refused(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_damaged_descriptions_of_a_network_are_refused(tmp_path: Path, metadata:
     save_file({"x": torch.zeros(1)}, str(path), metadata={"klass": "demucs.htdemucs.HTDemucs"} | metadata)
     with pytest.raises(ModelError) as caught:
         load_network(path)
-    assert caught.value.error_code == "broken_model"
+    assert caught.value.error_code == "broken_checkpoint"
 
 
 def test_quantised_weights_are_refused_and_import_nothing(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_cut_off_foreign_and_ill_fitting_files_are_refused(tmp_path: Path) -> No
     for name in ("cut.safetensors", "text.safetensors", "empty.safetensors", "text.th", "other.safetensors"):
         with pytest.raises(ModelError) as caught:
             load_network(tmp_path / name)
-        assert caught.value.error_code == "broken_model" and str(tmp_path) not in caught.value.message
+        assert caught.value.error_code == "broken_checkpoint" and str(tmp_path) not in caught.value.message
 
 
 def test_a_mono_model_is_refused(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_yaml_that_is_no_bag_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ModelError) as caught:
         read_bag(path)
-    assert caught.value.error_code == "broken_model"
+    assert caught.value.error_code == "broken_checkpoint"
 
 
 def test_weights_must_suit_the_stems(tmp_path: Path) -> None:

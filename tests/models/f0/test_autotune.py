@@ -58,7 +58,7 @@ def test_no_key_and_chromatic_are_all_twelve_notes() -> None:
 def test_what_is_no_key_is_refused_with_what_is(key: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"'C major'.*'chromatic'") as caught:
         parse_key(key)
-    assert caught.value.error_code == "invalid_key"
+    assert caught.value.error_code == "invalid_request"
     assert len(caught.value.message) < 300
 
 

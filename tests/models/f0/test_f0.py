@@ -249,7 +249,7 @@ def test_a_method_without_its_package_says_what_to_install(
     for refused in (lambda: family.resolve(method), lambda: family.load(method, device="cpu")):
         with pytest.raises(ModelError, match=f"'{method}' cannot run here.*{package}.*Install {install}") as caught:
             refused()
-        assert caught.value.error_code == "f0_method_unavailable"
+        assert caught.value.error_code == "model_unavailable"
     assert {row["name"]: row["available"] for row in family.rows()}[method] == f"not installed: {package}"
     assert family.resolve("rmvpe") == "rmvpe"
 
@@ -258,7 +258,7 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
     family = PitchFamily(WeightLocations())
     with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
         family.resolve(None)
-    assert caught.value.error_code == "f0_method_unavailable"
+    assert caught.value.error_code == "model_unavailable"
     assert family.status() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
     rows = {row["name"]: row["available"] for row in family.rows()}
     assert rows["rmvpe"] == "rmvpe.pt is not here, and downloads are off"

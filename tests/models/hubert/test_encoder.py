@@ -116,7 +116,7 @@ def test_weights_of_something_else_are_refused(state: dict[str, torch.Tensor], t
     for wrong in ({"a.weight": torch.zeros(3)}, {k: v for k, v in state.items() if "layers.11" not in k}):
         with pytest.raises(ModelError) as caught:
             ContentEncoder(wrong)
-        assert caught.value.error_code == "invalid_hubert"
+        assert caught.value.error_code == "broken_checkpoint"
     (tmp_path / "config.json").write_text('{"do_stable_layer_norm": true}')
     with pytest.raises(ModelError, match="another architecture") as refused:
         load_encoder(tmp_path, device="cpu")
@@ -156,6 +156,6 @@ def test_offline_and_without_weights_the_reason_says_what_to_do(tmp_path: Path) 
     assert "hubert_base.pt" in family.status()
     with pytest.raises(ModelError, match="MODELS_DIR") as caught:
         family.resolve(None)
-    assert caught.value.error_code == "hubert_missing"
+    assert caught.value.error_code == "model_unavailable"
     with pytest.raises(UnknownNameError):
         family.resolve("wav2vec")

@@ -165,18 +165,18 @@ def refusal(path: Path) -> ModelError:
 @pytest.mark.parametrize(
     ("changes", "code", "told"),
     [
-        ({"vocoder": "RefineGAN"}, "unsupported_vocoder", "RefineGAN"),
-        ({"vocoder": "MRF HiFi-GAN"}, "unsupported_vocoder", "MRF"),
-        ({"vocoder": 3}, "unsupported_vocoder", "another"),
-        ({"embedder_model": "spin"}, "unsupported_embedder", "contentvec"),
-        ({"version": "v1"}, "broken_model", "not v2"),
-        ({"version": 2}, "broken_model", "not v2"),
-        ({"f0": 0}, "broken_model", "no pitch"),
-        ({"sr": "fast"}, "broken_model", "sample_rate"),
-        ({"config": None}, "broken_model", "18"),
-        ({"weight": {}}, "broken_model", "content features"),
-        ({"weight": 3}, "broken_model", "no 'weight'"),
-        ({"weight": None, "model": {}, "optimizer": {}}, "broken_model", "training"),
+        ({"vocoder": "RefineGAN"}, "model_unsupported", "RefineGAN"),
+        ({"vocoder": "MRF HiFi-GAN"}, "model_unsupported", "MRF"),
+        ({"vocoder": 3}, "model_unsupported", "another"),
+        ({"embedder_model": "spin"}, "model_unsupported", "contentvec"),
+        ({"version": "v1"}, "broken_checkpoint", "not v2"),
+        ({"version": 2}, "broken_checkpoint", "not v2"),
+        ({"f0": 0}, "broken_checkpoint", "no pitch"),
+        ({"sr": "fast"}, "broken_checkpoint", "sample_rate"),
+        ({"config": None}, "broken_checkpoint", "18"),
+        ({"weight": {}}, "broken_checkpoint", "content features"),
+        ({"weight": 3}, "broken_checkpoint", "no 'weight'"),
+        ({"weight": None, "model": {}, "optimizer": {}}, "broken_checkpoint", "training"),
     ],
 )
 def test_a_voice_that_we_cannot_run_is_refused_with_the_reason(
@@ -223,7 +223,7 @@ def test_torchs_old_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a model", b"PK\x05\x06" + bytes(18), b"\x1f\x8b" * 40, b"RIFF" * 9])
 def test_what_is_no_checkpoint_at_all_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(data)
-    assert refusal(tmp_path / "a.pth").error_code == "broken_model"
+    assert refusal(tmp_path / "a.pth").error_code == "broken_checkpoint"
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:

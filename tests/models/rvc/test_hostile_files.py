@@ -211,7 +211,7 @@ def test_every_way_to_read_refuses_it(tmp_path: Path, name: str) -> None:
     for read in (check_checkpoint, read_checkpoint):
         with pytest.raises(ModelError) as caught:
             read(path)
-        assert caught.value.error_code == "broken_model" and len(caught.value.message) < 600
+        assert caught.value.error_code == "broken_checkpoint" and len(caught.value.message) < 600
         assert str(tmp_path) not in caught.value.message
     assert not Path("/tmp/rvc-was-here").exists()
 

@@ -172,7 +172,7 @@ def test_an_index_for_the_other_version_is_told_as_that(
 ) -> None:
     rvc_files.save_index(tmp_path / "a.index", width=made, clusters=clusters)
     error = refusal(tmp_path / "a.index", voice)
-    assert error.error_code == "index_width" and str(made) in error.message and version in error.message
+    assert error.error_code == "broken_checkpoint" and str(made) in error.message and version in error.message
 
 
 @pytest.mark.parametrize("factory", ["PQ4x4", "IVF4,PQ4x4", "HNSW8", "SQ8", "IVF4,SQ8", "IDMap,Flat"])
@@ -186,7 +186,7 @@ def test_another_kind_of_index_is_refused_by_its_name(tmp_path: Path, factory: s
     faiss.write_index(index, str(tmp_path / "a.index"))
     fourcc = (tmp_path / "a.index").read_bytes()[:4].decode()
     error = refusal(tmp_path / "a.index")
-    assert f"'{fourcc}'" in error.message and error.error_code == "broken_index"
+    assert f"'{fourcc}'" in error.message and error.error_code == "broken_checkpoint"
 
 
 def test_another_metric_is_refused(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_every_number_in_it_is_checked(tmp_path: Path, place: str, value: int) -
     wide = 1 if place in ("trained", "map kind") else 4
     data[at : at + wide] = bytes([value] * wide) if place != "trained" else b"\0"
     path.write_bytes(bytes(data))
-    assert refusal(path).error_code in ("broken_index", "index_width")
+    assert refusal(path).error_code in ("broken_checkpoint", "broken_checkpoint")
 
 
 def last_ids(data: bytes) -> int:
@@ -274,9 +274,9 @@ def test_a_file_cut_anywhere_or_continued_is_refused(tmp_path: Path, clusters: i
     data = path.read_bytes()
     for end in [*range(0, 120, 7), *range(120, len(data), 977), len(data) - 1]:
         path.write_bytes(data[:end])
-        assert refusal(path).error_code == "broken_index"
+        assert refusal(path).error_code == "broken_checkpoint"
     path.write_bytes(data + b"\0")
-    assert refusal(path).error_code == "broken_index"
+    assert refusal(path).error_code == "broken_checkpoint"
 
 
 @pytest.fixture(scope="module")

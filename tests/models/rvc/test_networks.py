@@ -127,7 +127,7 @@ def test_a_checkpoint_without_all_weights_is_refused(tiny: Checkpoint, lacking: 
     weights = {name: tensor for name, tensor in tiny.weights.items() if name != lacking}
     with pytest.raises(ModelError, match=lacking) as caught:
         Synthesizer(Checkpoint(tiny.version, tiny.sample_rate, tiny.f0, tiny.config, weights))
-    assert caught.value.error_code == "invalid_voice"
+    assert caught.value.error_code == "broken_checkpoint"
 
 
 def test_precision_follows_the_device() -> None:

@@ -76,7 +76,7 @@ def test_a_server_that_compresses_unasked_is_understood(pack: Callable[[bytes], 
 def test_a_compression_bomb_stops_at_the_byte_limit() -> None:
     bomb = gzip.compress(bytes(64 << 20))
     with serve(whole(bomb, headers="Content-Encoding: gzip\r\n")) as server:
-        assert refusal(server.url()).error_code == "download_too_large"
+        assert refusal(server.url()).error_code == "input_too_large"
 
 
 def test_broken_compressed_data_is_unreachable() -> None:
@@ -288,7 +288,7 @@ def test_an_announced_length_over_the_limit_is_refused_before_the_body() -> None
         time.sleep(1)
 
     with serve(answer) as server:
-        assert refusal(server.url()).error_code == "download_too_large"
+        assert refusal(server.url()).error_code == "input_too_large"
     assert sent.is_set()
 
 
@@ -299,7 +299,7 @@ def test_an_endless_body_stops_at_the_byte_limit() -> None:
             write(BODY)
 
     with serve(answer) as server:
-        assert refusal(server.url()).error_code == "download_too_large"
+        assert refusal(server.url()).error_code == "input_too_large"
 
 
 def test_a_length_that_promises_too_much_is_an_incomplete_file() -> None:

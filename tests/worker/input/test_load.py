@@ -171,7 +171,7 @@ def test_too_much_base64_is_refused_by_its_length_alone() -> None:
             return super().__getitem__(key)  # type: ignore[index]
 
     error = refusal(Unread("A" * 2000), Settings(volume_dirs=(), max_input_bytes=1000))
-    assert error.error_code == "audio_too_large"
+    assert error.error_code == "input_too_large"
 
 
 def test_the_byte_limit_is_the_same_for_base64_a_url_and_a_path(volume: Settings) -> None:
@@ -184,7 +184,7 @@ def test_the_byte_limit_is_the_same_for_base64_a_url_and_a_path(volume: Settings
                 if fits:
                     assert is_the_tone(load(source, given))
                 else:
-                    assert refusal(source, given).error_code in ("audio_too_large", "download_too_large")
+                    assert refusal(source, given).error_code in ("input_too_large", "input_too_large")
 
 
 def test_large_base64_is_not_copied_in_memory() -> None:
