@@ -56,7 +56,3 @@ def test_the_environment_is_read_in_settings_only(path: Path) -> None:
     if path != ROOT / "worker/settings.py":
         names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
         assert not names & {"environ", "getenv"}
-
-
-def test_the_one_door_stays_short() -> None:
-    assert len((ROOT / "handler.py").read_text().splitlines()) <= 60
