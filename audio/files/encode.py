@@ -7,38 +7,25 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, Literal, cast, get_args
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio.dsp.long import at_rate, bring_below_full_scale
+from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
 from audio.files.ogg import set_serial
 from audio.files.quantize import interleaved, quantized
 from audio.files.wav import write_wav
 from audio.types import AudioSource
-from errors import InvalidRequestError
 
-Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
+Format = FormatName
+FORMATS = FORMAT_NAMES
+BIT_DEPTHS = {name: entry.bit_depths for name, entry in OUTPUT_FORMATS.items() if entry.bit_depths}
+MP3_BITRATES = OUTPUT_FORMATS["mp3"].bitrates
 
-FORMATS: Final[tuple[str, ...]] = get_args(Format)
-BIT_DEPTHS: Final = {"wav": (16, 24, 32), "flac": (16, 24)}
-MP3_BITRATES: Final = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+__all__ = ["BIT_DEPTHS", "FORMATS", "MP3_BITRATES", "Encoding", "Format", "Written", "encode"]
 
-_DEFAULT_BIT_DEPTH: Final = 24
-_DEFAULT_BITRATES: Final = {"mp3": 320, "ogg": 192, "opus": 192}
-_BITRATE_RANGES: Final = {"ogg": (64, 500), "opus": (12, 512)}
-_CONTENT_TYPES: Final = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "opus": "audio/ogg",
-}
-_SAMPLE_RATES: Final = {
-    "mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
-    "opus": (48000,),
-}
 # Up to which sample rate an mp3 goes no higher than which bitrate (MPEG-2.5 and MPEG-2; LAME's limits).
 _MP3_BITRATE_LIMITS: Final = ((12000, 64), (24000, 160))
 # Nominal bitrates of Vorbis qualities 0 to 10, two channels at 44.1 kHz (libvorbis).
@@ -46,66 +33,6 @@ _VORBIS_BITRATES: Final = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 _MP3_BLOCK_FRAMES: Final = 65536
 _SPOOLED_BYTES: Final = 64 * 1024 * 1024
 _SERIAL: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How a sound is to be written; `InvalidRequestError` from a combination that does not exist.
-
-    Args:
-        format: `wav`, `flac`, `mp3`, `ogg` (Vorbis) or `opus`.
-        bit_depth: `wav` 16, 24 or 32 (float, values above full scale kept), `flac` 16 or 24; default 24; the others
-            have none and ignore it.
-        bitrate: kbit/s; `mp3` constant, one of `MP3_BITRATES` (default 320), `ogg` 64-500 and `opus` 12-512 as a target
-            (default 192); the others have none and ignore it.
-    """
-
-    format: Format
-    bit_depth: int | None = None
-    bitrate: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise InvalidRequestError(f"Unknown audio format. Choose one of: {', '.join(FORMATS)}.")
-        depths = BIT_DEPTHS.get(self.format)
-        if depths and self.bits not in depths:
-            raise InvalidRequestError(
-                f"{self.format} cannot be written with {self.bits} bits. Choose one of: {_listed(depths)}"
-                + (", or wav for 32-bit float." if self.format == "flac" else ".")
-            )
-        if self.format == "mp3" and self.kbits not in MP3_BITRATES:
-            raise InvalidRequestError(
-                f"mp3 has no bitrate of {self.kbits} kbit/s. Choose one of: {_listed(MP3_BITRATES)}."
-            )
-        low, high = _BITRATE_RANGES.get(self.format, (0, 0))
-        if self.format in _BITRATE_RANGES and not low <= self.kbits <= high:
-            raise InvalidRequestError(
-                f"{self.format} cannot be written at {self.kbits} kbit/s. Choose from {low} to {high}."
-            )
-
-    @property
-    def bits(self) -> int:
-        """The bit depth used by `wav` and `flac`."""
-        return _DEFAULT_BIT_DEPTH if self.bit_depth is None else self.bit_depth
-
-    @property
-    def kbits(self) -> int:
-        """The bitrate used by `mp3`, `ogg` and `opus`; 0 for the others."""
-        return _DEFAULT_BITRATES.get(self.format, 0) if self.bitrate is None else self.bitrate
-
-    @property
-    def content_type(self) -> str:
-        return _CONTENT_TYPES[self.format]
-
-    @property
-    def extension(self) -> str:
-        """Without a dot."""
-        return self.format
-
-    @property
-    def keeps_overs(self) -> bool:
-        """Whether values above full scale survive."""
-        return self.format == "wav" and self.bits == 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +68,9 @@ def encode(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> Written:
 def _fitted(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[AudioSource, tuple[str, ...]]:
     """The sound at a rate and level that the format can hold, and what was done to it."""
     warnings: tuple[str, ...] = ()
-    rate = _nearest_rate(audio.sample_rate, encoding.format)
+    legal = encoding.output_format.sample_rates or (audio.sample_rate,)
+    # The lowest rate that loses nothing, else the highest there is.
+    rate = next((rate for rate in legal if rate >= audio.sample_rate), legal[-1])
     sound = at_rate(audio, rate, stack)
     if rate != audio.sample_rate:
         warnings += (f"{encoding.format} cannot hold {audio.sample_rate} Hz; the file has {rate} Hz.",)
@@ -152,12 +81,6 @@ def _fitted(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[A
                 f"{encoding.format} cannot hold peaks above full scale; the sound was lowered by {-gain_db:.2f} dB.",
             )
     return sound, warnings
-
-
-def _nearest_rate(sample_rate: int, form: str) -> int:
-    """The lowest legal rate that loses nothing, else the highest there is."""
-    legal = _SAMPLE_RATES.get(form, (sample_rate,))
-    return next((rate for rate in legal if rate >= sample_rate), legal[-1])
 
 
 def _write_wav(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
@@ -229,10 +152,6 @@ def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
     if kbits == encoding.kbits:
         return ()
     return (f"mp3 at {audio.sample_rate} Hz goes no higher than {kbits} kbit/s; the file has {kbits}.",)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))
 
 
 _WRITERS: Final[dict[str, Callable[[AudioSource, Encoding, BinaryIO], tuple[str, ...]]]] = {
