@@ -529,3 +529,15 @@ def sanitize(name: str) -> str:
     """A caller's name, safe to quote: short, printable, encodable."""
     clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
     return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."
+
+
+class HttpError(Exception):
+    """An HTTP exchange failed. Its text is a sentence without URL, host or key; the caller decides what it means."""
+
+
+class NotSentError(HttpError):
+    """Nothing of the request was sent, so it had no effect and can be sent again."""
+
+
+class NoResponseError(HttpError):
+    """The request may have been received, and no complete response came back."""

@@ -62,6 +62,7 @@ def configure(*, level: str, as_json: bool, secrets: Iterable[str] = ()) -> None
     for room in OUR_ROOMS:
         logging.getLogger(room).setLevel(level)
     logging.captureWarnings(True)
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings quote URLs, signatures included
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # their text begins with a path of this machine
 
 

@@ -1,21 +1,24 @@
-"""Uploads files to an S3 bucket and signs links to them. Knows no sounds and no replies.
+"""Uploads files to an S3 bucket and signs links to them.
 
-boto3 signs; the bytes go out over our own checked connection, because a request may name a bucket of its own
-(`s3Config`), whose endpoint is held to the same rules as any other address that callers name.
+boto3 signs; the bytes are sent by our own HTTP client, because a request may name a bucket of its own (`s3Config`),
+whose endpoint has to obey the same rules as any other address that callers send.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
+import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from errors import DeliveryError, ErrorCode, RequestError
-from worker.http.transport import INTERNET, Network, Watch, connect, parse
+from errors import DeliveryError, ErrorCode, HttpError
+from worker.http.addresses import parse_url
+from worker.http.client import HttpClient
+from worker.http.connection import INTERNET, NetworkBackend
+from worker.http.errors import InvalidUrlError, PrivateAddressError
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -23,7 +26,8 @@ logger = logging.getLogger(__name__)
 LINK_SECONDS = 7 * 24 * 3600
 UPLOAD_TIMEOUT_S = 900.0
 ATTEMPTS = 3
-BLOCK_BYTES = 1 << 20
+SIGNATURE_S = 3600
+HTTP_OK, HTTP_SERVER_ERROR = 200, 500
 S3_CONFIG = {
     "accessId": "access_key_id",
     "accessSecret": "secret_access_key",
@@ -93,8 +97,8 @@ def _located(endpoint: str, name: str) -> tuple[str, str]:
     if not endpoint:
         return "", name
     try:
-        target = parse(endpoint)
-    except RequestError as error:
+        target = parse_url(endpoint)
+    except InvalidUrlError as error:
         raise _misconfigured("the endpoint must be a plain http(s):// URL") from error
     aws = AWS_HOST.fullmatch(target.host)
     in_host = (aws["bucket"] or "") if aws else name if name and target.host.startswith(f"{name}.") else ""
@@ -107,7 +111,7 @@ def _located(endpoint: str, name: str) -> tuple[str, str]:
 
 def region_of(endpoint: str) -> str:
     """The region that the usual providers write into their endpoints; `us-east-1` where there is none."""
-    host = parse(endpoint).host if endpoint else ""
+    host = parse_url(endpoint).host if endpoint else ""
     if host.endswith(".r2.cloudflarestorage.com"):
         return "auto"
     found = REGION.search(host)
@@ -118,45 +122,51 @@ class Uploader:
     """Puts files into one bucket; safe to use from several threads.
 
     Args:
-        watch: ends uploads, as when the job is cancelled.
-        allow_private: also lets a bucket named by a request lie on a private address.
+        deadline: `time.monotonic()` value at which uploads end.
+        check: raises when the job must end.
+        allow_private: also lets a bucket that a request names have a private address.
         pause_s: wait before the second attempt, doubled for each later one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but the bucket by keyword)
         self,
         bucket: Bucket,
         *,
-        watch: Watch,
+        deadline: float = math.inf,
+        check: Callable[[], None] = lambda: None,
         allow_private: bool,
-        network: Network = INTERNET,
+        network: NetworkBackend = INTERNET,
         pause_s: float = 1.0,
     ) -> None:
-        self._bucket, self._watch, self._network, self._pause_s = bucket, watch, network, pause_s
-        self._allow_private = allow_private or bucket.trusted
-        self._client = _client(bucket)
+        self._bucket, self._deadline, self._check, self._pause_s = bucket, deadline, check, pause_s
+        self._http = HttpClient(allow_private=allow_private or bucket.trusted, network=network)
+        self._signer = _client(bucket)
 
-    def upload(self, file: BinaryIO, *, size: int, key: str, content_type: str) -> str:
-        """Streams `file`, of `size` bytes, to `key` and returns a link that opens it for seven days.
+    def upload(self, file: BinaryIO, *, key: str, content_type: str) -> str:
+        """Sends `file`, from its start, to `key` and returns a link that opens it for seven days.
 
-        Raises `DeliveryError` (`bucket_upload_failed`, `bucket_misconfigured`); it never carries a key or a host.
+        Raises `DeliveryError` (`bucket_upload_failed`, `bucket_misconfigured`, `private_url`); it never contains a key
+        or a host.
         """
-        url = self._sign("put_object", key, 3600, ContentType=content_type)
-        headers = {"Content-Type": content_type, "Content-Length": str(size), "Connection": "close"}
+        url = self._sign("put_object", key, SIGNATURE_S, ContentType=content_type)
         failure = _failed("")
         for attempt in range(ATTEMPTS):
             if attempt:
                 logger.warning("attempt %d to upload to the bucket failed", attempt)
                 self._pause(self._pause_s * 2 ** (attempt - 1))
             try:
-                status, reason = self._put(url, file, headers)
-            except (OSError, http.client.HTTPException):
+                status, reason = self._put(url, file, content_type)
+            except HttpError as error:
+                if isinstance(error, PrivateAddressError):
+                    raise DeliveryError(
+                        f"The bucket's endpoint is not allowed. {error}", code=ErrorCode.PRIVATE_URL
+                    ) from error
                 failure = _failed("it could not be reached, or the connection broke")
                 continue
-            if status == http.client.OK:
+            if status == HTTP_OK:
                 return self._sign("get_object", key, LINK_SECONDS)
             failure = _failed(f"it answered HTTP {status} {reason}".rstrip(), status=status, reason=reason)
-            if status < http.client.INTERNAL_SERVER_ERROR:
+            if status < HTTP_SERVER_ERROR:
                 break
         raise failure
 
@@ -165,40 +175,30 @@ class Uploader:
 
         parameters = {"Bucket": self._bucket.name, "Key": key, **headers}
         try:
-            return str(self._client.generate_presigned_url(method, Params=parameters, ExpiresIn=seconds))
+            return str(self._signer.generate_presigned_url(method, Params=parameters, ExpiresIn=seconds))
         except (BotoCoreError, ValueError) as error:
             raise _misconfigured("its name or endpoint is not a valid one") from error
 
-    def _put(self, url: str, file: BinaryIO, headers: Mapping[str, str]) -> tuple[int, str]:
-        """One attempt; returns the HTTP status and S3's word for what went wrong."""
-        target = parse(url)
-        file.seek(0)
-        try:
-            connection = connect(target, watch=self._watch, allow_private=self._allow_private, network=self._network)
-        except RequestError as error:
-            if error.error_code != ErrorCode.PRIVATE_URL:
-                raise
-            raise DeliveryError(
-                f"The bucket's endpoint is refused: {error.message}", code=ErrorCode.PRIVATE_URL
-            ) from error
-        try:
-            try:
-                connection.request("PUT", target.path, body=file, headers={**headers, "Host": target.authority})
-            except (BrokenPipeError, ConnectionResetError):
-                logger.debug("the bucket answered before the whole file was sent")
-            with connection.getresponse() as response:
-                code = re.search(rb"<Code>([A-Za-z0-9]{1,64})</Code>", response.read(4096))
-                return response.status, code[1].decode() if code else ""
-        finally:
-            connection.close()
+    def _put(self, url: str, file: BinaryIO, content_type: str) -> tuple[int, str]:
+        """One attempt; returns the HTTP status and S3's own code for what went wrong."""
+        response = self._http.request(
+            "PUT",
+            url,
+            headers={"Content-Type": content_type},
+            body=file,
+            timeout_s=self._deadline - time.monotonic(),
+            check=self._check,
+        )
+        code = re.search(rb"<Code>([A-Za-z0-9]{1,64})</Code>", response.body[:4096])
+        return response.status, code[1].decode() if code else ""
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (remaining := until - time.monotonic()) > 0:
-            try:
-                time.sleep(self._watch.patience(min(0.1, remaining)))
-            except TimeoutError as error:
-                raise _failed("the time for it is up") from error
+        end = time.monotonic() + seconds
+        while (remaining := end - time.monotonic()) > 0:
+            self._check()
+            if time.monotonic() >= self._deadline:
+                raise _failed("the time for it is up")
+            time.sleep(min(0.1, remaining))
 
 
 def _client(bucket: Bucket) -> Any:

@@ -181,13 +181,14 @@ class _Parcel:
         return ["bucket"] * has_bucket + ["volume"] * has_volume
 
     def _bucket(self, sounds: Sounds) -> _Placed:
-        from worker.http.transport import Watch
         from worker.output import bucket
 
         target = _bucket_for(self.job, self.settings)
-        deadline = time.monotonic() + bucket.UPLOAD_TIMEOUT_S
         uploader = bucket.Uploader(
-            target, watch=Watch(deadline, self.job.check), allow_private=self.settings.allow_private_urls
+            target,
+            deadline=time.monotonic() + bucket.UPLOAD_TIMEOUT_S,
+            check=self.job.check,
+            allow_private=self.settings.allow_private_urls,
         )
         encoding = self.choices[0]
         # The random part keeps jobs apart whose ids look alike once cleaned, and a job's first run from its second.
@@ -196,7 +197,6 @@ class _Parcel:
         def send(artefact: Artefact) -> dict[str, Any]:
             url = uploader.upload(
                 artefact.file,
-                size=artefact.size,
                 key=f"{folder}/{artefact.filename}",
                 content_type=artefact.content_type,
             )

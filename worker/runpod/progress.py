@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from errors import HttpError
 from worker.settings import Platform
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-TIMEOUT_S = (3.0, 5.0)  # connect, read
+POST_TIMEOUT_S = 8.0
+HTTP_ERROR = 400
 JOIN_S = 10.0
 
 Update = Mapping[str, Any]
@@ -87,25 +89,26 @@ def _log(update: Update) -> None:
 
 def _poster(platform: Platform, job_id: str) -> Callable[[Update], None]:
     """Posts an update as the SDK would: same address, headers and body."""
-    import requests
+    from worker.http.client import HttpClient
+    from worker.http.connection import Timeout
 
     url = platform.done_url.replace("$RUNPOD_POD_ID", platform.pod_id).replace("$ID", job_id) + "&isStream=false"
-    session = requests.Session()
-    session.trust_env = False  # as the SDK's session; a .netrc would replace the key
-    session.headers.update(
-        {
-            "Authorization": platform.api_key,
-            "Content-Type": "application/x-www-form-urlencoded",
-            "charset": "utf-8",
-            "X-Request-ID": job_id,
-        }
-    )
+    headers = {
+        "Authorization": platform.api_key,
+        "Content-Type": "application/x-www-form-urlencoded",
+        "charset": "utf-8",
+        "X-Request-ID": job_id,
+    }
+    client = HttpClient(timeout=Timeout(connect_s=3.0, read_s=5.0), allow_private=True)
 
     def post(update: Update) -> None:
         body = json.dumps({"status": "IN_PROGRESS", "output": update}, ensure_ascii=False).encode()
         try:
-            session.post(url, data=body, timeout=TIMEOUT_S).raise_for_status()
-        except requests.RequestException as error:
-            logger.warning("A progress update was not taken: %s", type(error).__name__)
+            response = client.request("POST", url, headers=headers, body=body, timeout_s=POST_TIMEOUT_S)
+        except HttpError as error:
+            logger.warning("A progress update was not accepted: %s", type(error).__name__)
+        else:
+            if response.status >= HTTP_ERROR:
+                logger.warning("A progress update was not accepted: HTTP status %d", response.status)
 
     return post

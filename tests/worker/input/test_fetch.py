@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from errors import CancelledError, RequestError, SourceError
 from testing.loopback import Loopback, Request, Write, certificate, redirect, serve, whole
-from worker.http.transport import Network, is_public, system_addresses
+from worker.http.addresses import is_public, resolve_host
+from worker.http.connection import NetworkBackend
 from worker.input.fetch import FetchLimits, fetch
 
 PUBLIC = "93.184.215.14"
@@ -113,20 +114,20 @@ def test_five_redirects_are_followed_and_the_sixth_is_not() -> None:
 
 def public(
     *servers: Loopback, table: dict[str, Sequence[str]] | None = None, tls: ssl.SSLContext | None = None
-) -> Network:
+) -> NetworkBackend:
     """A network where `public.example` is a public address (nothing public can be listened on here), behind which
     the given servers take one connection each in turn; every other name is the system's or the table's.
     """
     turn = iter(servers)
 
-    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
-        assert address[0] == PUBLIC, f"dialled {address}"
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert address[0] == PUBLIC, f"connected to {address}"
         return socket.create_connection(("127.0.0.1", next(turn).port), timeout)
 
     def resolve(host: str, port: int) -> Sequence[str]:
-        return ({"public.example": [PUBLIC]} | (table or {})).get(host) or system_addresses(host, port)
+        return ({"public.example": [PUBLIC]} | (table or {})).get(host) or resolve_host(host, port)
 
-    return Network(resolve=resolve, dial=dial, tls=tls)
+    return NetworkBackend(resolve=resolve, connect=connect, tls=tls)
 
 
 def test_a_public_address_passes_the_guard() -> None:
@@ -236,9 +237,9 @@ def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
         silent = closed.getsockname()[1]
     with serve(whole(BODY)) as server:
         ports = {"10.0.0.1": silent, "10.0.0.2": server.port}
-        network = Network(
+        network = NetworkBackend(
             resolve=lambda host, port: list(ports),
-            dial=lambda address, timeout: socket.create_connection(("127.0.0.1", ports[address[0]]), timeout),
+            connect=lambda address, timeout: socket.create_connection(("127.0.0.1", ports[address[0]]), timeout),
         )
         with fetch("http://two.example/", limits=OPEN, network=network) as file:
             assert file.read() == BODY
@@ -368,7 +369,7 @@ def test_a_name_that_does_not_exist_is_unreachable() -> None:
     def resolve(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
-    assert refusal("http://nowhere.invalid/", network=Network(resolve=resolve)).error_code == "url_unreachable"
+    assert refusal("http://nowhere.invalid/", network=NetworkBackend(resolve=resolve)).error_code == "url_unreachable"
 
 
 @pytest.mark.parametrize(
@@ -402,11 +403,13 @@ def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 
 @given(st.text(max_size=60))
 def test_any_text_after_the_scheme_is_fetched_or_refused(text: str) -> None:
-    def dial(address: tuple[str, int], timeout: float) -> socket.socket:
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
         raise ConnectionRefusedError
 
     with pytest.raises(RequestError):
-        fetch("http://" + text, limits=OPEN, network=Network(resolve=lambda host, port: [PUBLIC], dial=dial))
+        fetch(
+            "http://" + text, limits=OPEN, network=NetworkBackend(resolve=lambda host, port: [PUBLIC], connect=connect)
+        )
 
 
 def test_no_socket_and_no_file_stays_open_after_a_failure() -> None:

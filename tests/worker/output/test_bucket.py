@@ -14,7 +14,7 @@ import requests
 
 from errors import CancelledError, DeliveryError
 from testing.loopback import Request, Write, serve, whole
-from worker.http.transport import Network, Watch
+from worker.http.connection import NetworkBackend
 from worker.output.bucket import Bucket, Uploader, configured, region_of
 from worker.settings import Settings
 
@@ -42,9 +42,9 @@ def bucket(url: str, *, name: str = "results", trusted: bool = True, region: str
     )
 
 
-def upload(to: Bucket, *, key: str = "job/song.wav", watch: Watch | None = None, network: Network | None = None) -> str:
-    uploader = Uploader(to, watch=watch or Watch(), allow_private=False, network=network or Network(), pause_s=0.01)
-    return uploader.upload(io.BytesIO(BODY), size=len(BODY), key=key, content_type="audio/wav")
+def upload(to: Bucket, *, key: str = "job/song.wav", **options: Any) -> str:
+    uploader = Uploader(to, allow_private=False, pause_s=0.01, **options)
+    return uploader.upload(io.BytesIO(BODY), key=key, content_type="audio/wav")
 
 
 def failure(to: Bucket, **options: Any) -> DeliveryError:
@@ -95,8 +95,8 @@ def test_the_file_is_streamed_and_not_held_in_memory() -> None:
             return super().read(size)
 
     with serve(_swallow()) as server:
-        uploader = Uploader(bucket(server.url("")), watch=Watch(), allow_private=False)
-        uploader.upload(Counted(BODY), size=len(BODY), key="k", content_type="audio/wav")
+        uploader = Uploader(bucket(server.url("")), allow_private=False)
+        uploader.upload(Counted(BODY), key="k", content_type="audio/wav")
     assert 0 < max(reads) <= 1 << 20 and min(reads) > 0
 
 
@@ -147,7 +147,7 @@ def test_an_endpoint_where_nothing_listens_fails_clearly() -> None:
 
 def test_a_stalled_upload_ends_at_its_deadline() -> None:
     with serve(lambda request, write: time.sleep(3)) as server:
-        error = failure(bucket(server.url("")), watch=Watch(time.monotonic() + 0.5))
+        error = failure(bucket(server.url("")), deadline=time.monotonic() + 0.5)
     assert error.error_code == "bucket_upload_failed"
 
 
@@ -156,7 +156,7 @@ def test_a_cancelled_job_ends_its_upload() -> None:
         raise CancelledError("The job was cancelled.")
 
     with serve(_swallow()) as server, pytest.raises(CancelledError):
-        upload(bucket(server.url("")), watch=Watch(check=check))
+        upload(bucket(server.url("")), check=check)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_requests_own_bucket_may_not_rebind_to_a_private_address() -> None:
         assert address[0] == "93.184.215.14"
         raise ConnectionRefusedError
 
-    network = Network(resolve=lambda host, port: next(answers), dial=refused)
+    network = NetworkBackend(resolve=lambda host, port: next(answers), connect=refused)
     assert failure(bucket("http://s3.example", trusted=False), network=network).error_code == "private_url"
 
 

@@ -119,4 +119,4 @@ def test_a_control_plane_that_cannot_be_reached_costs_a_log_line_and_not_the_job
         report({"stage": "generate", "percent": 1})
         while not caplog.messages:
             time.sleep(0.001)
-    assert caplog.messages == ["A progress update was not taken: ConnectionError"]
+    assert caplog.messages == ["A progress update was not accepted: ConnectError"]
