@@ -1,0 +1,81 @@
+"""Which floating-point type each network runs in on each device: the choices of all families, with their reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from models.device import cpu_multiplies_bfloat16
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""What a caller may ask for; `auto` leaves it to the network's policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class DtypePolicy:
+    """The type a network runs in, by kind of device.
+
+    bfloat16 stands for float32 on a device without instructions for it, which would emulate it, slower than float32.
+    """
+
+    cuda: torch.dtype = torch.float32
+    cpu: torch.dtype = torch.float32
+    mps: torch.dtype = torch.float32
+
+
+# As audiocraft runs it on a GPU. Its CPU path is bound by reading the weights, which bfloat16 halves.
+MUSICGEN_WEIGHTS = DtypePolicy(cuda=torch.float16, cpu=torch.bfloat16, mps=torch.float16)
+# The residual stream. On a CPU it costs next to nothing beside the weights, so it is not rounded.
+MUSICGEN_ACTIVATIONS = DtypePolicy(cuda=torch.float16, cpu=torch.float32, mps=torch.float16)
+# RVC has always run its synthesizer in half precision on GPUs.
+RVC_SYNTHESIZER = DtypePolicy(cuda=torch.float16, cpu=torch.bfloat16)
+# No bfloat16: its error of 2 % stays in the sound 42 dB below it, for a fifth of a conversion's time.
+HUBERT = DtypePolicy(cuda=torch.float16)
+# float16 on CUDA, as RVC has always run it. bfloat16 would save a second a minute on a CPU, and frames in which two
+# octaves are nearly alike would flip.
+RMVPE = DtypePolicy(cuda=torch.float16)
+# bfloat16 moves f0 by about a cent. torchcrepe runs in float32 on CUDA.
+CREPE = DtypePolicy(cpu=torch.bfloat16)
+# Only the inner layers: see `models.demucs.precision.reduce_precision`.
+DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
+
+_BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def inference_dtype(
+    policy: DtypePolicy, device: torch.device | str, precision: Precision = "auto", *, has_bfloat16: bool | None = None
+) -> torch.dtype:
+    """The type that a network with this policy runs in on `device`.
+
+    Decided by the device alone, so that it is the same at every start.
+
+    Args:
+        precision: any other than `auto` overrides the policy.
+        has_bfloat16: whether the device multiplies bfloat16; None asks it.
+    """
+    if precision != "auto":
+        return _BY_NAME[precision]
+    device = torch.device(device)
+    dtype = {"cuda": policy.cuda, "cpu": policy.cpu, "mps": policy.mps}.get(device.type, torch.float32)
+    if dtype != torch.bfloat16:
+        return dtype
+    return dtype if (multiplies_bfloat16(device) if has_bfloat16 is None else has_bfloat16) else torch.float32
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and cpu_multiplies_bfloat16()
+
+
+def kv_cache_dtype(device: torch.device | str, weights: torch.dtype) -> torch.dtype:
+    """The type of MusicGen's cached keys and values.
+
+    float16 beside bfloat16 weights: it holds the products of bfloat16 exactly, except those next to zero, and a CPU's
+    `embedding_bag` reads it at the memory's full speed.
+    """
+    exact = torch.device(device).type == "cpu" and weights == torch.float32
+    return torch.float32 if exact else torch.float16

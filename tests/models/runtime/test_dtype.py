@@ -1,0 +1,61 @@
+"""Every network's floating-point type on every kind of device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.device import cpu_multiplies_bfloat16
+from models.runtime.dtype import (
+    CREPE,
+    DEMUCS,
+    HUBERT,
+    MUSICGEN_ACTIVATIONS,
+    MUSICGEN_WEIGHTS,
+    RMVPE,
+    RVC_SYNTHESIZER,
+    DtypePolicy,
+    inference_dtype,
+    kv_cache_dtype,
+)
+
+FLOAT32, FLOAT16, BFLOAT16 = torch.float32, torch.float16, torch.bfloat16
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+@pytest.mark.parametrize(
+    ("policy", "cuda", "cpu", "mps"),
+    [
+        (MUSICGEN_WEIGHTS, FLOAT16, BFLOAT16, FLOAT16),
+        (MUSICGEN_ACTIVATIONS, FLOAT16, FLOAT32, FLOAT16),
+        (RVC_SYNTHESIZER, FLOAT16, BFLOAT16, FLOAT32),
+        (HUBERT, FLOAT16, FLOAT32, FLOAT32),
+        (RMVPE, FLOAT16, FLOAT32, FLOAT32),
+        (CREPE, FLOAT32, BFLOAT16, FLOAT32),
+        (DEMUCS, BFLOAT16, BFLOAT16, FLOAT32),
+    ],
+)
+def test_each_network_runs_in_its_policys_type(
+    policy: DtypePolicy, cuda: torch.dtype, cpu: torch.dtype, mps: torch.dtype, has_bfloat16: bool
+) -> None:
+    for device, wanted in (("cuda", cuda), ("cpu", cpu), ("mps", mps)):
+        expected = FLOAT32 if wanted == BFLOAT16 and not has_bfloat16 else wanted
+        assert inference_dtype(policy, device, has_bfloat16=has_bfloat16) == expected
+        assert inference_dtype(policy, torch.device(device), has_bfloat16=has_bfloat16) == expected
+
+
+def test_a_precision_that_is_asked_for_overrides_the_policy() -> None:
+    assert inference_dtype(RVC_SYNTHESIZER, "cuda", "float32") == FLOAT32
+    assert inference_dtype(HUBERT, "cpu", "bfloat16") == BFLOAT16
+    assert inference_dtype(CREPE, "cuda", "float16") == FLOAT16
+
+
+def test_a_cpu_is_asked_whether_it_multiplies_bfloat16() -> None:
+    assert inference_dtype(CREPE, "cpu") == (BFLOAT16 if cpu_multiplies_bfloat16() else FLOAT32)
+
+
+def test_only_float32_weights_on_a_cpu_keep_their_cache_in_float32() -> None:
+    assert kv_cache_dtype("cpu", FLOAT32) == FLOAT32
+    assert (
+        kv_cache_dtype("cpu", BFLOAT16) == kv_cache_dtype("cuda", FLOAT16) == kv_cache_dtype("mps", FLOAT32) == FLOAT16
+    )
