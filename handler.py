@@ -1,61 +1,81 @@
-"""The one door: a job comes in, a reply goes out. Never raises, never changes the job, imports nothing heavy itself."""
+"""The RunPod entry point: one job in, one reply out. Importing this module imports no model library."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from worker import logs
-from worker.output import error_reply as failure
-from worker.settings import Settings
+from worker.job import Job, build_job, read_job_id
+from worker.output.error_reply import build_error_reply
+from worker.settings import Settings, SettingsError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic is not needed before the first request
     from models import Models
 
-settings_once = functools.cache(Settings.from_env)
+read_settings = functools.cache(Settings.from_env)
 
 
 @functools.cache
-def models_once(settings: Settings) -> Models:
+def get_models(settings: Settings) -> Models:
+    """The models of this process; nothing is loaded before a request or `PRELOAD` needs it."""
     from operations.build_models import models_for
 
     return models_for(settings)
 
 
 def handler(job: object) -> dict[str, Any]:
-    """Answers `{"input": {"operation": ..., "params": {...}}, "id"?}`: a success reply, or one with `error`."""
-    with logs.job_context(logs.id_of(job)):
-        return _guarded(lambda: serve(job, settings=settings_once()))
+    """Runs one job, `{"id", "input": {"operation": ..., "params": {...}}}`, and returns its reply.
+
+    The reply is the operation's result, or `error`, `error_code` and `details`. The function never raises and never
+    changes the job. `runpod.serverless.start({"handler": handler})` would work; `python handler.py` starts the SDK
+    through `worker.runpod.adapter`, which calls `run_job` in a thread of its own and adds what the SDK lacks:
+    cancelling, progress in order, and a check that the reply will arrive.
+    """
+    job_id = read_job_id(job)
+    with logs.job_context(job_id):
+        try:
+            settings = read_settings()
+        except SettingsError as error:
+            return build_error_reply(error)
+        return run_job(build_job(job, job_id=job_id, timeout_s=settings.job_timeout_s), settings)
 
 
-def serve(job: object, *, settings: Settings, **control: Any) -> dict[str, Any]:
-    """`handler` for the adapter, which brings `cancel` (an Event) and `report` (takes progress updates)."""
+def run_job(job: Job, settings: Settings) -> dict[str, Any]:
+    """Runs `job` within its log context and returns its reply; never raises."""
 
-    facts: dict[str, Any] = {}  # what the caller is told even where the work fails
+    def run() -> dict[str, Any]:
+        from operations.dispatch import dispatch
 
-    def work() -> dict[str, Any]:
-        from operations.dispatch import answer
+        return dispatch(job, settings=settings, models=get_models(settings))
 
-        return answer(job, settings=settings, models=models_once(settings), facts=facts, **control)
-
-    return _guarded(work, facts)
+    return _catch_errors(run, job.details)
 
 
 def preload(settings: Settings) -> dict[str, Any]:
-    """Loads the models that `PRELOAD` names; the reply has an `error` where one cannot be had."""
-    return _guarded(lambda: models_once(settings).preload(settings.preload))
+    """Loads the models that `PRELOAD` names; returns a reply with `error` if one of them cannot be loaded."""
+
+    def load() -> dict[str, Any]:
+        get_models(settings).preload(settings.preload)
+        return {}
+
+    return _catch_errors(load)
 
 
-def _guarded(work: Callable[[], dict[str, Any] | None], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _catch_errors(
+    work: Callable[[], dict[str, Any]], details: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The reply that `work` returns, or the error reply for what it raises: the only catch-all of the worker."""
     try:
-        return work() or {}
-    except Exception as error:  # the one catch-all of this house
-        return failure.reply_to(error, facts or {})
+        return work()
+    except Exception as error:
+        return build_error_reply(error, details)
 
 
 if __name__ == "__main__":
-    from worker.runpod import adapter as serverless
+    from worker.runpod import cli
 
-    sys.exit(serverless.start(serve, preload))
+    sys.exit(cli.main(run_job, preload))

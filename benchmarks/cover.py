@@ -31,7 +31,7 @@ from benchmarks.cover_sides import VOICE, Case, Side, our_side, reference_side
 from benchmarks.machine import choose_clock, describe_machine
 from benchmarks.memory import write_song
 from models.registry import build
-from operations.dispatch import answer
+from testing.dispatch import answer
 from testing.tiny_rvc import hubert_file, index_vectors, list_count, rmvpe_file, sung, voice_folder, write_index
 from worker.settings import Settings
 

@@ -74,7 +74,7 @@ def measure_one(minutes: float) -> dict[str, Any]:
     import torch
 
     from models.registry import build
-    from operations.dispatch import answer
+    from testing.dispatch import answer
     from worker.settings import Settings
 
     torch.set_num_threads(2)

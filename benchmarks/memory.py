@@ -69,7 +69,7 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
 
     from models.demucs.engine import Model, Runtime, Separator
     from models.registry import build
-    from operations.dispatch import answer
+    from testing.dispatch import answer
     from worker.settings import Settings
 
     torch.set_num_threads(2)

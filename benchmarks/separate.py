@@ -39,7 +39,7 @@ from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
 from models.demucs.folders import Folders
 from models.registry import build
-from operations.dispatch import answer
+from testing.dispatch import answer
 from testing.tiny_demucs import save_bag
 from worker.settings import Settings
 

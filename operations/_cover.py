@@ -77,7 +77,7 @@ class Cover:
         def separated(engine: Any) -> Mapping[str, AudioSource]:
             two = plan_two_stems(engine.stems, VOCALS, residual=True)
             coming = separate(engine, song, two, InferenceOptions(), self.job.progress)
-            return materialize(coming, two.outputs, like=song, memory_bytes=2 * MEMORY_BYTES, stack=self.job.closing)
+            return materialize(coming, two.outputs, like=song, memory_bytes=2 * MEMORY_BYTES, stack=self.job.exit_stack)
 
         with self.job.stage("separate", (0.0, 0.3)):
             stems = self.models.run("demucs", self.plan.separator, separated, check=self.job.check)
@@ -94,7 +94,7 @@ class Cover:
         """Every part as it stands in the mix, by name: processed, at its level, all of one rate, width and length."""
         params, rate = self.params, max(parts.instrumental.sample_rate, LEAST_SAMPLE_RATE)
         with self.job.stage("key", (0.8, 0.85)):
-            band = self._in_key(at_rate(parts.instrumental, rate, self.job.closing))
+            band = self._in_key(at_rate(parts.instrumental, rate, self.job.exit_stack))
         with self.job.stage("key", (0.85, 0.9)):
             choir = self._choir(parts, sung, rate)
         length = max(resampled_length(part.num_samples, part.sample_rate, rate) for part in parts.all)
@@ -167,8 +167,8 @@ class Cover:
     def _choir(self, parts: Parts, sung: Sung, rate: int) -> AudioSource | None:
         """The backing vocals in the cover's key, which they are in already where they were converted."""
         if sung.backup is not None:
-            return at_rate(sung.backup, rate, self.job.closing)
-        return None if parts.backup is None else self._in_key(at_rate(parts.backup, rate, self.job.closing))
+            return at_rate(sung.backup, rate, self.job.exit_stack)
+        return None if parts.backup is None else self._in_key(at_rate(parts.backup, rate, self.job.exit_stack))
 
     def _in_key(self, sound: AudioSource) -> AudioSource:
         semitones = self.params.pitch_change_all
@@ -187,7 +187,7 @@ class Cover:
 
     def _kept(self, coming: Iterable[Waveform], like: AudioSource) -> AudioSource:
         parts = ({"sound": block} for block in self._checked(coming))
-        return materialize(parts, ("sound",), like=like, memory_bytes=MEMORY_BYTES, stack=self.job.closing)["sound"]
+        return materialize(parts, ("sound",), like=like, memory_bytes=MEMORY_BYTES, stack=self.job.exit_stack)["sound"]
 
     def _checked(self, coming: Iterable[Waveform]) -> Iterable[Waveform]:
         for block in coming:

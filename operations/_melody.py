@@ -27,7 +27,9 @@ def melody_of(recording: Audio, job: Job, models: Models) -> Audio:
     def separated(engine: object) -> Audio:
         plan = plan_stems(STEMS, stems=STEMS, residual=False)
         parts = separate(engine, recording, plan, InferenceOptions(), job.progress)  # type: ignore[arg-type]
-        stems = materialize(parts, STEMS, like=recording, memory_bytes=2 * recording.waveform.nbytes, stack=job.closing)
+        stems = materialize(
+            parts, STEMS, like=recording, memory_bytes=2 * recording.waveform.nbytes, stack=job.exit_stack
+        )
         vocals, other = (stems[name].read(0, recording.num_samples) for name in STEMS)
         return Audio(vocals + other, recording.sample_rate)
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-import operations
 from audio import Audio
 from errors import CancelledError, DeadlineError, ErrorCode, ModelError, RequestError, UpstreamError
 from models import Models
@@ -28,6 +27,7 @@ from models.suno.idempotency import fingerprint
 from models.suno.payloads import Plan
 from models.suno.responses import Clip, Record
 from models.suno.status import CALLBACK_FAILED, TaskStatus, ready
+from operations.operation import find_operation
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -96,7 +96,7 @@ class SunoJob:
             new: it was submitted just now.
             used: parameters as they were used.
         """
-        self._job.facts["task_id"] = task_id
+        self._job.details["task_id"] = task_id
         with _spent(task_id):
             with self._job.stage("suno", self._span):
                 self._job.progress(0.05)  # the id goes out at once
@@ -187,11 +187,12 @@ class SunoJob:
         """The asked stems of each take, by the operation `separate`, named `take<number>_<stem>`."""
         stems: dict[str, Output] = {}
         for done, sound in enumerate(sounds) if self._course.stems else ():
-            _, separation = operations.get("separate")
-            asked = separation.Params.parse(
+            _, separation = find_operation("separate")
+            asked = separation.params.parse(
                 {"audio": "a take", "model": SEPARATION_MODEL, "stems": [*self._course.stems]}
             )
-            part = separation.run(asked, self._for_take(sound, done / len(sounds), 1 / len(sounds)), self._models)
+            plan = separation.plan(asked, self._models)
+            part = separation.run(plan, self._for_take(sound, done / len(sounds), 1 / len(sounds)), self._models)
             for name, output in part.stems.items():
                 label = f"take{sound.take.index + 1}_{name}"
                 stems[label] = Output(output.audio, f"suno_{label}", {"index": sound.take.index, "stem": name})

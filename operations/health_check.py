@@ -7,8 +7,8 @@ from typing import Any
 
 from models import Models
 from models.device import GIBIBYTE, Gpu
-from operations import catalog
 from operations.list_models import usable
+from operations.operation import load_operations
 from operations.params import Params as BaseParams
 from operations.version import version
 from worker.job import Job
@@ -21,10 +21,8 @@ class Params(BaseParams):
 
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Every operation's own word on whether it is ready; `degraded` where one is not, although it should be."""
-    operations = {name: getattr(module, "status", _ready)(models) for name, module in catalog().items()}
-    wanting = [
-        name for name, word in operations.items() if word != "ready" and not getattr(catalog()[name], "OPTIONAL", False)
-    ]
+    operations = {name: operation.readiness(models) for name, operation in load_operations().items()}
+    wanting = [name for name, word in operations.items() if word != "ready" and not load_operations()[name].optional]
     gpu = models.gpu
     return Reply(
         fields={
@@ -39,10 +37,6 @@ def run(params: Params, job: Job, models: Models) -> Reply:
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )
-
-
-def _ready(models: Models) -> str:
-    return "ready"
 
 
 def _voices(models: Models) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from models import Models
-from operations import catalog
+from operations.operation import load_operations
 from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
@@ -41,7 +41,9 @@ def run(params: Params, job: Job, models: Models) -> Reply:
         "search_paths": list(dict.fromkeys(paths)),
     }
     if params.schemas:
-        fields["schemas"] = {name: module.Params.model_json_schema() for name, module in catalog().items()}
+        fields["schemas"] = {
+            name: operation.params.model_json_schema() for name, operation in load_operations().items()
+        }
     return Reply(fields=fields)
 
 

@@ -15,20 +15,16 @@ MAX_FAULTS_SHOWN = 20
 UNKNOWN = "is unknown"
 
 
-@dataclass(frozen=True)
-class AudioInput:
-    """Marks a string field as sound: base64, data URI, URL or volume path. Intake turns it into `job.audio[field]`.
-
-    Args:
-        long: the operation reads it by blocks from `job.long_audio[field]`; hours of it lie on disk.
-    """
-
-    long: bool = False
+InputKind = Literal["audio", "long_audio", "file"]
+"""Which of the job's inputs a field becomes: `job.audio`, `job.long_audio` (read by blocks, may be on disk) or
+`job.files` (the bytes as they are)."""
 
 
-@dataclass(frozen=True)
-class FileInput:
-    """Marks a string field as a file: base64, data URI, URL or volume path. Intake opens it as `job.files[field]`."""
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Marks a string field as an input: base64, a data URI, a URL or a volume path."""
+
+    kind: InputKind
 
 
 def _whole(value: Any) -> Any:
@@ -37,9 +33,9 @@ def _whole(value: Any) -> Any:
 
 
 Int = Annotated[int, BeforeValidator(_whole)]
-AudioField = Annotated[str, AudioInput()]
-LongAudioField = Annotated[str, AudioInput(long=True)]
-FileField = Annotated[str, FileInput()]
+AudioField = Annotated[str, Input("audio")]
+LongAudioField = Annotated[str, Input("long_audio")]
+FileField = Annotated[str, Input("file")]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -74,28 +70,14 @@ class Params(BaseModel):
         return sorted({*cls.model_fields, *cls.ALIASES})
 
     @classmethod
-    def audio_fields(cls) -> tuple[str, ...]:
-        """Names of the fields that carry sound."""
-        return tuple(name for name, source in cls._sources().items() if isinstance(source, AudioInput))
-
-    @classmethod
-    def file_fields(cls) -> tuple[str, ...]:
-        """Names of the fields that carry files."""
-        return tuple(name for name, source in cls._sources().items() if isinstance(source, FileInput))
-
-    @classmethod
-    def long_audio_fields(cls) -> tuple[str, ...]:
-        """Names of those that are read by blocks."""
-        sources = cls._sources()
-        return tuple(name for name, source in sources.items() if isinstance(source, AudioInput) and source.long)
-
-    @classmethod
-    def _sources(cls) -> dict[str, AudioInput | FileInput | None]:
-        return {name: _source(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
+    def input_fields(cls) -> dict[str, InputKind]:
+        """The fields whose audio or file is loaded before the operation runs, and the kind of each."""
+        fields = {name: _find_input(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
+        return {name: mark.kind for name, mark in fields.items() if mark is not None}
 
     def used(self) -> dict[str, Any]:
         """Every parameter as it stands, audio and files left out: the reply's `parameters`."""
-        return self.model_dump(mode="json", exclude={*self.audio_fields(), *self.file_fields()})
+        return self.model_dump(mode="json", exclude=set(self.input_fields()))
 
 
 class AudioOutParams(Params):
@@ -135,12 +117,16 @@ def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[d
     return given, faults
 
 
-def _source(annotation: Any, metadata: Iterable[Any]) -> AudioInput | FileInput | None:
-    found = [mark for mark in metadata if isinstance(mark, AudioInput | FileInput)]
-    for arg in get_args(annotation) if not found else ():
-        if not isinstance(arg, str) and (source := _source(arg, getattr(arg, "__metadata__", ()))) is not None:
-            found.append(source)
-    return found[0] if found else None
+def _find_input(annotation: Any, metadata: Iterable[Any]) -> Input | None:
+    """The mark of a field, or of one of the types in its annotation: `AudioField | None` carries it inside."""
+    for mark in metadata:
+        if isinstance(mark, Input):
+            return mark
+    for argument in get_args(annotation):
+        found = None if isinstance(argument, str) else _find_input(argument, getattr(argument, "__metadata__", ()))
+        if found is not None:
+            return found
+    return None
 
 
 def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:

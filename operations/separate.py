@@ -114,4 +114,4 @@ def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
 def _separated(engine: Any, sound: AudioSource, plan: Plan, params: Params, job: Job) -> dict[str, AudioSource]:
     passes = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
     parts = separate(engine, sound, plan, passes, job.progress)
-    return materialize(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.closing)
+    return materialize(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.exit_stack)

@@ -110,7 +110,7 @@ class ControlPlane:
 
 
 @contextmanager
-def serving() -> Iterator[ControlPlane]:
+def start_control_plane() -> Iterator[ControlPlane]:
     """A control plane that listens on a free port of this machine."""
     plane = ControlPlane()
 

@@ -1,20 +1,20 @@
-"""A worker with made-up operations behind the real adapter, for tests that drive it in a process of its own."""
+"""A worker with fake operations behind the real adapter, for tests that run it in a process of its own."""
 
 from __future__ import annotations
 
 import base64
 import logging
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from errors import CancelledError, DeviceMemoryError, InvalidRequestError, ModelError
-from worker.output import error_reply as failure
-from worker.runpod import adapter as serverless
+from worker.job import Job
+from worker.output.error_reply import build_error_reply
+from worker.runpod import cli
 from worker.settings import Settings
 
 logger = logging.getLogger("worker.fake")
@@ -22,16 +22,15 @@ logger = logging.getLogger("worker.fake")
 
 @dataclass(frozen=True)
 class Call:
-    """What an operation here gets."""
+    """The arguments of a fake operation."""
 
-    given: Mapping[str, Any]
+    values: Mapping[str, Any]
     settings: Settings
-    cancel: threading.Event = field(default_factory=threading.Event)
-    report: Callable[[Any], None] = field(default=lambda update: None)
+    job: Job
 
 
 def echo(call: Call) -> dict[str, Any]:
-    return {"success": True, "echo": call.given.get("value"), "budget": call.settings.inline_budget_bytes}
+    return {"success": True, "echo": call.values.get("value"), "budget": call.settings.inline_budget_bytes}
 
 
 def refuse(call: Call) -> dict[str, Any]:
@@ -39,28 +38,28 @@ def refuse(call: Call) -> dict[str, Any]:
 
 
 def steps(call: Call) -> dict[str, Any]:
-    """`count` steps of 20 ms, each reported, each a chance to stop: a generation as the adapter sees it."""
-    count = int(call.given.get("count", 100))
+    """`count` steps of 20 ms; each is reported and checks for cancelling, like a generation."""
+    count = int(call.values.get("count", 100))
     for step in range(count):
-        if call.cancel.is_set():
+        if call.job.cancel.is_set():
             logger.info("stopped at step %d", step)
             raise CancelledError("The job was cancelled.")
-        call.report({"stage": "steps", "percent": round(100 * step / count, 1)})
+        call.job.report({"stage": "steps", "percent": round(100 * step / count, 1)})
         time.sleep(0.02)
     return {"success": True, "steps": count}
 
 
-def deaf(call: Call) -> dict[str, Any]:
-    """Does not listen to being cancelled."""
-    call.report({"stage": "deaf", "percent": 0.0})
-    time.sleep(float(call.given["seconds"]))
+def ignore_cancel(call: Call) -> dict[str, Any]:
+    """Sleeps `seconds` and never checks whether it is cancelled."""
+    call.job.report({"stage": "sleep", "percent": 0.0})
+    time.sleep(float(call.values["seconds"]))
     return {"success": True}
 
 
-def odd(call: Call) -> dict[str, Any]:
-    """Replies that JSON cannot carry."""
+def unserializable(call: Call) -> dict[str, Any]:
+    """Returns a value that JSON cannot represent."""
     values = {"nan": float("nan"), "bytes": b"\xff", "surrogate": "\ud800", "object": object(), "set": {1}}
-    return {"success": True, "value": values[call.given["value"]]}
+    return {"success": True, "value": values[call.values["value"]]}
 
 
 def empty(call: Call) -> dict[str, Any]:
@@ -68,11 +67,11 @@ def empty(call: Call) -> dict[str, Any]:
 
 
 def huge(call: Call) -> dict[str, Any]:
-    return {"success": True, "output_audio": "A" * int(call.given["size"])}
+    return {"success": True, "output_audio": "A" * int(call.values["size"])}
 
 
-def sing(call: Call) -> dict[str, Any]:
-    """A reply as an operation makes it, audio inline; says the key aloud, as no operation should."""
+def make_audio(call: Call) -> dict[str, Any]:
+    """Returns inline audio, and logs the key and the base64, which the log must mask."""
     logger.info("key %s", call.settings.suno_api_token)
     audio = base64.b64encode(bytes(range(256)) * 64).decode()
     logger.info("made %s", audio)
@@ -89,16 +88,19 @@ def crash(call: Call) -> dict[str, Any]:
 
 
 OPERATIONS = MappingProxyType(
-    {f.__name__: f for f in (echo, refuse, steps, deaf, odd, empty, huge, sing, exhaust, crash)}
+    {
+        f.__name__: f
+        for f in (echo, refuse, steps, ignore_cancel, unserializable, empty, huge, make_audio, exhaust, crash)
+    }
 )
 
 
-def serve(job: Any, *, settings: Settings, **control: Any) -> dict[str, Any]:
+def run_job(job: Job, settings: Settings) -> dict[str, Any]:
     try:
-        given = job["input"]
-        return OPERATIONS[given["operation"]](Call(given, settings, **control))
+        values: Any = job.input
+        return OPERATIONS[values["operation"]](Call(values, settings, job))
     except Exception as error:
-        return failure.reply_to(error)
+        return build_error_reply(error)
 
 
 def preload(settings: Settings) -> dict[str, Any]:
@@ -108,4 +110,4 @@ def preload(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(serverless.start(serve, preload))
+    sys.exit(cli.main(run_job, preload))

@@ -35,21 +35,21 @@ class Worker:
         return self.process.wait(timeout)
 
 
-def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def build_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """A bare environment: nothing of the person's or the machine's settings reaches the worker."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return bare | {"OMP_NUM_THREADS": "1"} | dict(extra or {})  # one: others may be at work on this machine
 
 
 @contextmanager
-def running(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
+def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
     """Runs a worker until the block ends; then its whole group is killed (the SDK's heartbeat is a child)."""
     log = home / f"worker-{time.monotonic_ns()}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             cwd=home,
-            env=environment(home, env),
+            env=build_environment(home, env),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -63,14 +63,14 @@ def running(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[
         process.wait()
 
 
-def ran(
+def run_script(
     script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script to its end."""
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         cwd=cwd or home,
-        env=environment(home, env),
+        env=build_environment(home, env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""The door itself: `handler(job)` as a plain function, and what importing and refusing cost."""
+"""`handler(job)` as a plain function: errors, replies, and what importing and refusing cost."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import handler as door
-import operations
-from handler import handler
-from testing.processes import environment
+from handler import get_models, handler, read_settings
+from operations.operation import find_operation
+from testing.processes import build_environment
 from testing.repository import ROOT
 from worker.output.strict_json import dump_json
 
-HEAVY = ("torch", "runpod", "numpy", "pydantic", "transformers", "soundfile", "requests", "boto3")
+HEAVY_MODULES = ("torch", "runpod", "numpy", "pydantic", "transformers", "soundfile", "requests", "boto3")
 
-NO_JOBS: dict[str, Any] = {
+INVALID_JOBS: dict[str, Any] = {
     "none": None,
     "a list": [],
     "a text": "job",
@@ -42,12 +41,12 @@ NO_JOBS: dict[str, Any] = {
     "lone surrogate": {"id": "\ud800", "input": {"operation": "\ud800", "\ud800": "\ud800"}},
     "megabytes": {"input": {"operation": "A" * 3_000_000}},
     "megabytes of keys": {"input": {"operation": "health_check"} | {f"{n}" * 500: n for n in range(2000)}},
-    "keys that are no text": {3: 4, "input": {5: 6}},
+    "keys that are not text": {3: 4, "input": {5: 6}},
 }
 
 
-@pytest.mark.parametrize("job", NO_JOBS.values(), ids=NO_JOBS)
-def test_what_is_no_request_gets_a_clear_error(job: Any) -> None:
+@pytest.mark.parametrize("job", INVALID_JOBS.values(), ids=INVALID_JOBS)
+def test_an_invalid_job_gets_a_clear_error(job: Any) -> None:
     before = copy.deepcopy(job)
     reply = handler(job)
     assert isinstance(reply["error"], str) and reply["error"] and reply["error_code"] != "internal_error"
@@ -67,9 +66,9 @@ INPUTS = JSON | st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON | st.fixed_dictionaries({"id": JSON, "input": INPUTS}))
-def test_the_door_never_raises_and_never_changes_what_it_is_given(job: Any) -> None:
+def test_the_handler_never_raises_and_never_changes_the_job(job: Any) -> None:
     before = repr(job)
     reply = handler(job)
     assert repr(job) == before
@@ -77,75 +76,69 @@ def test_the_door_never_raises_and_never_changes_what_it_is_given(job: Any) -> N
     assert dump_json(reply)
 
 
-def test_health_check_answers() -> None:
+def test_health_check_returns_a_status() -> None:
     assert handler({"id": "a", "input": {"operation": "health_check"}})["status"] in ("healthy", "degraded")
 
 
-class Hostile(dict[str, Any]):
-    """A job that fails in our hands, as only a fault of ours could."""
+class FailingInput(dict[str, Any]):
+    """An `input` that raises when it is read, as only a bug of the worker could."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(input={})
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
         self._error = error
 
     def get(self, *_: Any) -> Any:
         raise self._error
 
 
-def test_a_fault_of_ours_has_an_id_that_the_log_knows_and_says_nothing_of_the_inside(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    reply = handler(Hostile(KeyError("/home/someone/secret")))
+def test_a_bug_has_an_id_in_reply_and_log_and_shows_no_internals(caplog: pytest.LogCaptureFixture) -> None:
+    reply = handler({"input": FailingInput(KeyError("/home/someone/secret"))})
     assert reply["error_code"] == "internal_error" and reply["details"]["error_id"] in reply["error"]
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert message == f"Error {reply['details']['error_id']}: KeyError in operations.dispatch._job"
+    assert message == f"Error {reply['details']['error_id']}: KeyError in operations.dispatch._parse_request"
     assert "secret" not in json.dumps(reply) + caplog.text and "Traceback" not in caplog.text
 
 
-def test_too_little_memory_is_told_as_that() -> None:
-    reply = handler(Hostile(MemoryError()))
+def test_too_little_memory_has_its_own_error() -> None:
+    reply = handler({"input": FailingInput(MemoryError())})
     assert reply["error_code"] == "out_of_memory" and "Ask for less" in reply["error"]
 
 
-def test_too_deep_a_request_is_told_as_that() -> None:
-    assert "nested too deeply" in handler(Hostile(RecursionError()))["error"]
+def test_a_request_that_is_nested_too_deeply_has_its_own_error() -> None:
+    assert "nested too deeply" in handler({"input": FailingInput(RecursionError())})["error"]
 
 
-def test_an_interrupt_passes_through() -> None:
-    class Interrupted(dict[str, Any]):
-        def get(self, *_: Any) -> Any:
-            raise KeyboardInterrupt
-
+def test_an_interrupt_is_not_caught() -> None:
     with pytest.raises(KeyboardInterrupt):
-        handler(Interrupted())
+        handler({"input": FailingInput(KeyboardInterrupt())})
 
 
-def imported(code: str, home: Path, modules: tuple[str, ...]) -> Any:
-    """Which of `modules` are imported once `code` has run, in a process of its own."""
-    return python(f"import json, sys; {code}; print(json.dumps([m for m in {modules} if m in sys.modules]))", home)
+def list_imported(code: str, home: Path, modules: tuple[str, ...]) -> Any:
+    """Which of `modules` are imported once `code` has run in a process of its own."""
+    return run_python(f"import json, sys; {code}; print(json.dumps([m for m in {modules} if m in sys.modules]))", home)
 
 
-def python(code: str, home: Path, **env: str) -> Any:
-    """What `code` prints, in a process of its own, as JSON."""
-    ended = subprocess.run(
+def run_python(code: str, home: Path, **env: str) -> Any:
+    """What `code` prints in a process of its own, parsed as JSON."""
+    process = subprocess.run(
         [sys.executable, "-c", code],
         cwd=home,
-        env=environment(home, env),
+        env=build_environment(home, env),
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    return json.loads(ended.stdout)
+    return json.loads(process.stdout)
 
 
-def test_importing_the_door_imports_nothing_heavy_and_has_no_effect(tmp_path: Path) -> None:
-    assert imported("path = sys.path[:]; import handler; assert path == sys.path", tmp_path, HEAVY) == []
+def test_importing_the_handler_imports_nothing_heavy_and_has_no_effect(tmp_path: Path) -> None:
+    assert list_imported("path = sys.path[:]; import handler; assert path == sys.path", tmp_path, HEAVY_MODULES) == []
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    "given",
+    "envelope",
     [
         {"operation": "health_check"},
         {"operation": "list_models"},
@@ -156,23 +149,22 @@ def test_importing_the_door_imports_nothing_heavy_and_has_no_effect(tmp_path: Pa
     ],
     ids=str,
 )
-def test_health_checks_lists_and_refusals_answer_without_torch(tmp_path: Path, given: Any) -> None:
-    code = f"import handler; handler.handler({{'input': {given!r}}})"
-    assert imported(code, tmp_path, ("torch", "runpod", "transformers")) == []
+def test_health_checks_lists_and_refusals_need_no_torch(tmp_path: Path, envelope: Any) -> None:
+    code = f"import handler; handler.handler({{'input': {envelope!r}}})"
+    assert list_imported(code, tmp_path, ("torch", "runpod", "transformers")) == []
 
 
-def test_a_setting_that_cannot_be_read_is_named_in_the_reply(tmp_path: Path) -> None:
+def test_an_invalid_setting_is_named_in_the_reply(tmp_path: Path) -> None:
     code = "import json, handler; print(json.dumps(handler.handler({'input': {'operation': 'health_check'}})))"
-    reply = python(code, tmp_path, CONCURRENCY="none")
+    reply = run_python(code, tmp_path, CONCURRENCY="none")
     assert reply["error_code"] == "invalid_settings" and "CONCURRENCY" in reply["error"]
 
 
-def test_one_models_object_serves_all_requests() -> None:
-    settings_ = door.settings_once()
-    assert door.models_once(settings_) is door.models_once(settings_)
+def test_all_requests_share_one_models_object() -> None:
+    assert get_models(read_settings()) is get_models(read_settings())
 
 
-def test_test_input_json_is_a_request_for_music_that_the_door_takes() -> None:
-    given = json.loads((ROOT / "test_input.json").read_text())["input"]
-    name, operation = operations.get(given["operation"])
-    assert name == "generate_music" and operation.Params.parse(given["params"]).used()["duration"] == 10
+def test_test_input_json_is_a_valid_request_for_music() -> None:
+    envelope = json.loads((ROOT / "test_input.json").read_text())["input"]
+    name, operation = find_operation(envelope["operation"])
+    assert name == "generate_music" and operation.params.parse(envelope["params"]).used()["duration"] == 10

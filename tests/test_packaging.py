@@ -201,9 +201,9 @@ def test_hub_json_offers_only_settings_that_the_worker_reads() -> None:
 
 
 def test_hub_tests_are_valid_by_the_published_reference_and_pass_validation() -> None:
-    import operations
+    from operations.operation import find_operation
 
     tests = HubTests.model_validate_json((ROOT / ".runpod/tests.json").read_text())
     for case in tests.tests:
-        _, operation = operations.get(case.input["operation"])
-        operation.Params.parse(case.input.get("params") or {k: v for k, v in case.input.items() if k != "operation"})
+        _, operation = find_operation(case.input["operation"])
+        operation.params.parse(case.input.get("params") or {k: v for k, v in case.input.items() if k != "operation"})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import handler
-import operations
+from operations.operation import find_operation
 from testing.repository import ROOT
 from tools.docs import README, filled
 
@@ -51,8 +51,8 @@ def test_every_request_of_the_readme_is_answered_with_success(job: dict[str, Any
 @pytest.mark.parametrize("job", examples_in_readme(), ids=lambda job: json.dumps(job["input"])[:60])
 def test_every_example_of_the_readme_has_valid_parameters(job: dict[str, Any]) -> None:
     given = dict(job["input"])
-    _, operation = operations.get(given.pop("operation"))
-    assert operation.Params.parse(given.pop("params", None) or given)
+    _, operation = find_operation(given.pop("operation"))
+    assert operation.params.parse(given.pop("params", None) or given)
 
 
 def test_test_input_json_makes_music_of_the_asked_length() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-import operations
+from operations.operation import Operation, load_operations
 from operations.params import AudioOutParams, Params
 from testing.repository import ROOT
 from worker.settings import Settings
@@ -38,19 +39,20 @@ def _default(value: Any) -> str:
 
 
 def operations_text() -> str:
-    return "\n\n".join(_operation(name, module) for name, module in operations.catalog().items())
+    return "\n\n".join(_operation(name, operation) for name, operation in load_operations().items())
 
 
 def audio_out_table() -> str:
     return _parameters(AudioOutParams, leave_out=())
 
 
-def _operation(name: str, module: operations.Operation) -> str:
+def _operation(name: str, operation: Operation[Any, Any]) -> str:
+    module = importlib.import_module(f"operations.{name}")
     summary = " ".join((module.__doc__ or "").split("\n\n")[0].split())
     paragraphs = [f"### {name}", summary]
-    shared = tuple(AudioOutParams.model_fields) if issubclass(module.Params, AudioOutParams) else ()
-    if set(module.Params.model_fields) - set(shared):
-        paragraphs.append(_parameters(module.Params, leave_out=shared))
+    shared = tuple(AudioOutParams.model_fields) if issubclass(operation.params, AudioOutParams) else ()
+    if set(operation.params.model_fields) - set(shared):
+        paragraphs.append(_parameters(operation.params, leave_out=shared))
     if shared:
         paragraphs.append("Also takes the audio-out parameters (What comes back).")
     return "\n\n".join(paragraphs)

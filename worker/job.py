@@ -1,23 +1,29 @@
-"""One job as an operation sees it: progress with cancel and deadline, stage timings, warnings. Knows no SDK."""
+"""One job as an operation sees it: its input, progress with cancel and deadline, stage timings, warnings."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from audio import Audio
-from audio.types import AudioSource
-from errors import CancelledError, DeadlineError
+from errors import CancelledError, DeadlineError, sanitize
+
+if TYPE_CHECKING:  # numpy is not needed to refuse a request
+    from audio.types import Audio, AudioSource
 
 Report = Callable[[Mapping[str, Any]], None]
 
-DELIVERY_SHARE: Final = 0.1
-MOST_DELIVERY_S: Final = 10.0
+DELIVERY_SHARE = 0.1
+MAX_DELIVERY_S = 10.0
+
+
+def ignore_progress(update: Mapping[str, Any]) -> None:
+    """The `report` of a job whose progress nobody follows."""
 
 
 @dataclass
@@ -26,40 +32,44 @@ class Job:
 
     Args:
         id: the platform's job id, or a made-up one.
+        input: what the platform's job has under `input`, not validated yet; None if there is nothing.
         s3_config: RunPod's own per-request `s3Config`, if the job carries one.
         deadline: `time.monotonic()` value at which work must end, or None.
-        cancel: set by the adapter when the control plane stops the job.
-        report: takes `{"stage", "percent", **facts}`; throttled by whoever sends it, not here.
-        facts: what a caller must learn even if the job fails (a paid task's id): stands in every later progress
-            update and in the details of every later error.
-        audio: the request's sounds by field.
-        long_audio: those of fields that are read by blocks, which may lie on disk.
-        files: the request's files by field, as they came.
-        closing: ends with the job; what lies on disk until then is entered here.
+        cancel: set by the adapter when the platform stops the job.
+        report: takes `{"stage", "percent", **details}`; throttled by the sender, not here.
+        details: what a caller must learn even if the job fails (a paid task's id); added to every later progress
+            update and to the `details` of every later error.
+        started: `time.monotonic()` value at which the job was received.
+        audio: the request's audio by field.
+        long_audio: the request's audio in fields that are read by blocks; it may be on disk.
+        files: the request's files by field, unchanged.
+        exit_stack: closed at the end of the job; temporary files that must live until then are entered here.
     """
 
     id: str
+    input: object = None
     s3_config: Mapping[str, Any] | None = None
     deadline: float | None = None
     cancel: threading.Event = field(default_factory=threading.Event)
-    report: Report = field(default=lambda update: None)
+    report: Report = ignore_progress
+    details: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
     audio: dict[str, Audio] = field(default_factory=dict)
     long_audio: dict[str, AudioSource] = field(default_factory=dict)
     files: dict[str, BinaryIO] = field(default_factory=dict)
-    closing: ExitStack = field(default_factory=ExitStack)
+    exit_stack: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
     _stage: str = ""
-    _span: tuple[float, float] = (0.0, 1.0)
+    _progress_range: tuple[float, float] = (0.0, 1.0)
 
     def warn(self, sentence: str) -> None:
-        """Names in the reply what was clamped, skipped or substituted; the same sentence once."""
+        """Adds `sentence` to the reply's warnings (what was clamped, skipped or substituted), once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
     def check(self) -> None:
-        """Raises `CancelledError` or `DeadlineError` where the job must end."""
+        """Raises `CancelledError` or `DeadlineError` if the job must end."""
         if self.cancel.is_set():
             raise CancelledError("The job was cancelled.")
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -68,39 +78,77 @@ class Job:
             )
 
     def progress(self, fraction: float) -> None:
-        """To be called at every decoding step, segment or chunk of a stage; `fraction` of the stage, 0..1."""
+        """Reports that `fraction` (0 to 1) of the stage is done; call it at every decoding step, segment or chunk.
+
+        Raises `CancelledError` or `DeadlineError` if the job must end.
+        """
         self.check()
-        start, end = self._span
+        start, end = self._progress_range
         percent = 100 * (start + (end - start) * min(max(fraction, 0.0), 1.0))
-        self.report({"stage": self._stage, "percent": round(percent, 1), **self.facts})
+        self.report({"stage": self._stage, "percent": round(percent, 1), **self.details})
 
     @contextmanager
-    def stage(self, name: str, span: tuple[float, float] = (0.0, 1.0)) -> Iterator[None]:
-        """Times a stage into `timings["<name>_s"]` and maps its progress into `span` of the whole job's 0..1."""
+    def stage(self, name: str, progress_range: tuple[float, float] = (0.0, 1.0)) -> Iterator[None]:
+        """Adds the stage's seconds to `timings["<name>_s"]`; its progress counts as `progress_range` of the job's."""
         self.check()
-        before = (self._stage, self._span)
-        self._stage, self._span = name, span
+        before = (self._stage, self._progress_range)
+        self._stage, self._progress_range = name, progress_range
         started = time.monotonic()
         try:
             yield
         finally:
             self.timings[f"{name}_s"] = self.timings.get(f"{name}_s", 0.0) + time.monotonic() - started
-            self._stage, self._span = before
+            self._stage, self._progress_range = before
 
 
-def deadline_of(policy: object, *, timeout_s: float, now: float) -> float | None:
-    """When work must end, as `Job.deadline`: a tenth of the time, 10 s at most, is left for handing over what there is.
+def read_job_id(raw_job: object) -> str:
+    """The id of a platform's job, short and printable; a random one if the job has none."""
+    job_id = raw_job.get("id") if isinstance(raw_job, Mapping) else None
+    return sanitize(job_id) if isinstance(job_id, str) and job_id else uuid.uuid4().hex
+
+
+def build_job(
+    raw_job: object,
+    *,
+    job_id: str,
+    timeout_s: float,
+    cancel: threading.Event | None = None,
+    report: Report | None = None,
+) -> Job:
+    """The `Job` of what the platform hands over, `{"id", "input", "policy", "s3Config"}`; anything else has no input.
 
     Args:
-        policy: the job's own `policy`, whose `executionTimeout` is in ms; anything else in its place is passed over.
-        timeout_s: the endpoint's; 0: none is known.
+        raw_job: never changed.
+        job_id: from `read_job_id`.
+        timeout_s: the endpoint's execution timeout in seconds; 0 if none is known.
+        cancel: set from another thread to end the job at its next step.
+        report: takes progress updates.
+    """
+    fields = raw_job if isinstance(raw_job, Mapping) else {}
+    s3_config = fields.get("s3Config")
+    return Job(
+        id=job_id,
+        input=fields.get("input"),
+        s3_config=dict(s3_config) if isinstance(s3_config, Mapping) else None,
+        deadline=compute_deadline(fields.get("policy"), timeout_s=timeout_s, now=time.monotonic()),
+        cancel=cancel or threading.Event(),
+        report=report or ignore_progress,
+    )
+
+
+def compute_deadline(policy: object, *, timeout_s: float, now: float) -> float | None:
+    """When work must end, as `Job.deadline`: a tenth of the time, at most 10 s, is left for the delivery.
+
+    Args:
+        policy: the job's own `policy`, whose `executionTimeout` is in ms; anything else is ignored.
+        timeout_s: the endpoint's execution timeout in seconds; 0 if none is known.
         now: `time.monotonic()`.
     """
-    asked = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
-    known = [timeout_s] if timeout_s > 0 else []
-    if isinstance(asked, int | float) and not isinstance(asked, bool) and 0 < asked < math.inf:
-        known.append(asked / 1000)
-    if not known:
+    requested = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
+    limits = [timeout_s] if timeout_s > 0 else []
+    if isinstance(requested, int | float) and not isinstance(requested, bool) and 0 < requested < math.inf:
+        limits.append(requested / 1000)
+    if not limits:
         return None
-    shortest = min(known)
-    return now + shortest - min(DELIVERY_SHARE * shortest, MOST_DELIVERY_S)
+    shortest = min(limits)
+    return now + shortest - min(DELIVERY_SHARE * shortest, MAX_DELIVERY_S)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TextIO
 from urllib.parse import quote
 
-OUR_ROOMS = ("handler", "operations", "models", "worker", "audio", "errors", "demo")
+OWN_PACKAGES = ("handler", "operations", "models", "worker", "audio", "errors", "demo")
 MAX_MESSAGE_CHARS = 2000
 MIN_SECRET_CHARS = 4
 PLATFORM_LEVELS = {"WARNING": "WARN", "CRITICAL": "ERROR"}
@@ -39,42 +39,36 @@ def job_context(job_id: str) -> Iterator[None]:
         _job_id.reset(token)
 
 
-def id_of(job: object) -> str:
-    """The id that a job carries, if it is text."""
-    job_id = job.get("id") if type(job) is dict else None
-    return job_id if isinstance(job_id, str) else ""
-
-
 def configure(*, level: str, as_json: bool, secrets: Iterable[str] = ()) -> None:
     """Sends our records from `level` on, and other libraries' warnings, to one place in one shape.
 
     Args:
         level: a name of `logging`'s.
-        as_json: the platform's JSON lines on stdout, which prints whole lines from here on (`WholeLines`); else
+        as_json: the platform's JSON lines on stdout, which prints whole lines from here on (`LineBufferedStream`); else
             readable lines on stderr.
         secrets: values to black out wherever they turn up.
     """
-    if as_json and not isinstance(sys.stdout, WholeLines):
-        sys.stdout = WholeLines(sys.stdout)
+    if as_json and not isinstance(sys.stdout, LineBufferedStream):
+        sys.stdout = LineBufferedStream(sys.stdout)
     sink = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
-    sink.setFormatter(Lines(as_json=as_json, secrets=secrets))
+    sink.setFormatter(LogFormatter(as_json=as_json, secrets=secrets))
     logging.basicConfig(handlers=[sink], level=max(logging.WARNING, logging.getLevelName(level)), force=True)
-    for room in OUR_ROOMS:
-        logging.getLogger(room).setLevel(level)
+    for package in OWN_PACKAGES:
+        logging.getLogger(package).setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)  # its warnings quote URLs, signatures included
     logging.getLogger("py.warnings").setLevel(logging.ERROR)  # their text begins with a path of this machine
 
 
-def whereabouts(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """`Type in our_module.function` of the innermost frame that is ours: enough to find a fault, and no values."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [(str(frame.f_globals.get("__name__", "")), frame.f_code.co_name) for frame in frames]
-    ours = [f"{module}.{function}" for module, function in modules if module.partition(".")[0] in OUR_ROOMS]
+    ours = [f"{module}.{function}" for module, function in modules if module.partition(".")[0] in OWN_PACKAGES]
     return f"{type(error).__name__} in {ours[-1] if ours else 'a library'}"
 
 
-class WholeLines(io.TextIOBase):
+class LineBufferedStream(io.TextIOBase):
     """A text stream that gives `stream` each line in one write, whichever threads write at once.
 
     The SDK logs by `print`, which writes a line and its end apart: unbuffered, another thread's record would land
@@ -113,7 +107,7 @@ class WholeLines(io.TextIOBase):
         return self._stream.encoding
 
 
-class Lines(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """One line a record: cleaned, cut, and marked with the job's id."""
 
     def __init__(self, *, as_json: bool, secrets: Iterable[str] = ()) -> None:
@@ -147,7 +141,7 @@ def _text(record: logging.LogRecord) -> str:
     except (TypeError, ValueError, KeyError):  # arguments that do not fit: never a reason to lose the record
         message = str(record.msg)
     error = record.exc_info[1] if record.exc_info else None
-    return message if error is None else f"{message} ({whereabouts(error)})"
+    return message if error is None else f"{message} ({error_location(error)})"
 
 
 def _without_bytes(argument: object) -> object:

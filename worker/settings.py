@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 MEBIBYTE = 1024 * 1024
+SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 
 class SettingsError(ValueError):
@@ -154,7 +155,7 @@ class Platform(_Environment):
     realtime_port: int = _variable("RUNPOD_REALTIME_PORT", int, 0, doc="Port of the realtime API, 0 = none")
     sdk_log_level: str = _variable(
         "RUNPOD_LOG_LEVEL",
-        _one_of("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR"),
+        _one_of(*SDK_LOG_LEVELS),
         "",
         doc="the SDK's own log level: `NOTSET`, `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`",
     )

@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from testing import control_plane
-from testing.control_plane import ControlPlane
+from testing.control_plane import ControlPlane, start_control_plane
 from testing.local_api import Api, free_port, wait_for
-from testing.processes import HANDLER, Worker, ran, running
+from testing.processes import HANDLER, Worker, run_script, start_worker
 from testing.repository import ROOT
 
 Run = tuple[ControlPlane, Worker]
@@ -32,9 +31,9 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iterator[Run]:
     home = tmp_path_factory.mktemp("platform")
-    with control_plane.serving() as plane:
+    with start_control_plane() as plane:
         env = plane.environment() | {"MODELS_DIR": str(models_dir)}
-        with running(HANDLER, [], home=home, env=env) as worker:
+        with start_worker(HANDLER, [], home=home, env=env) as worker:
             yield plane, worker
 
 
@@ -42,7 +41,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iter
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     port = free_port()
     home = tmp_path_factory.mktemp("api")
-    with running(HANDLER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
+    with start_worker(HANDLER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
         wait_for(found := Api(port, worker))
         yield found
 
@@ -102,7 +101,7 @@ def test_the_local_api_tells_what_is_wrong_with_a_request(api: Api) -> None:
 def test_a_plain_run_from_any_folder_writes_the_music_that_was_asked_for(tmp_path: Path, models_dir: Path) -> None:
     env = {"OUTPUT_DIR": str(tmp_path / "out"), "MODELS_DIR": str(models_dir)}
     job = {"input": {"operation": "generate_music", "prompt": "piano", "model": "tiny", "duration": 1}}
-    ended = ran(HANDLER, ["--test_input", json.dumps(job)], home=tmp_path, env=env)
+    ended = run_script(HANDLER, ["--test_input", json.dumps(job)], home=tmp_path, env=env)
     assert ended.returncode == 0, ended.stderr
     reply = json.loads(ended.stdout)
     path = Path(reply["output_file"])

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from testing import control_plane
-from testing.control_plane import ControlPlane
-from testing.processes import HANDLER, Worker, running
+from testing.control_plane import ControlPlane, start_control_plane
+from testing.processes import HANDLER, Worker, start_worker
 from testing.suno_provider import TOKEN, Provider, listening
 from testing.suno_scenarios import Look, Scenario
 from testing.tiny_musicgen import write_checkpoint
@@ -31,7 +30,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, play: Any) -> Iterator[tu
     models_dir = tmp_path_factory.mktemp("models")
     write_checkpoint(models_dir / "tiny")
     provider = play(Provider(SLOW))
-    with control_plane.serving() as plane:
+    with start_control_plane() as plane:
         env = plane.environment() | {
             "MODELS_DIR": str(models_dir),
             "DEVICE": "cpu",
@@ -41,7 +40,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, play: Any) -> Iterator[tu
             "SUNO_UPLOAD_BASE_URL": provider.url,
             "ALLOW_PRIVATE_URLS": "1",
         }
-        with running(HANDLER, [], home=tmp_path_factory.mktemp("home"), env=env) as worker:
+        with start_worker(HANDLER, [], home=tmp_path_factory.mktemp("home"), env=env) as worker:
             yield plane, worker
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from handler import serve
+from handler import run_job
 from testing.suno_provider import TOKEN, Provider, listening, tone
 from testing.suno_scenarios import SCENARIOS
-from worker.output import error_reply as failure
+from worker.job import Job
+from worker.output.error_reply import build_error_reply
 from worker.settings import Settings
 
 
@@ -37,7 +38,7 @@ def settings_for(provider: Provider) -> Settings:
 
 
 def ask(settings: Settings, operation: str, **params: Any) -> dict[str, Any]:
-    return serve({"id": f"job-{operation}", "input": {"operation": operation, "params": params}}, settings=settings)
+    return run_job(Job(f"job-{operation}", {"operation": operation, "params": params}), settings)
 
 
 def test_a_song_goes_out_is_paid_once_and_comes_back(play: Any) -> None:
@@ -73,7 +74,7 @@ def test_a_reply_that_is_too_large_names_the_task(play: Any) -> None:
 
 
 def test_a_fault_of_our_own_names_the_task() -> None:
-    reply = failure.reply_to(ValueError("private"), {"task_id": "task-7"})
+    reply = build_error_reply(ValueError("private"), {"task_id": "task-7"})
     assert (reply["error_code"], reply["details"]["task_id"]) == ("internal_error", "task-7")
 
 

@@ -26,8 +26,8 @@ from models import Models, registry
 from models.checkpoints.zip_directory import ArchiveError, Entry
 from models.rvc import Voices, install
 from operations.build_models import models_for
-from operations.dispatch import answer
 from testing import rvc_files
+from testing.dispatch import answer
 from testing.loopback import serve, whole
 from worker.settings import Settings
 

@@ -22,10 +22,10 @@ from errors import CancelledError, InvalidRequestError, ModelError, UnknownNameE
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
-from operations import get
-from operations.dispatch import answer
 from operations.generate_cover import OPTIONAL, Params, status
+from operations.operation import find_operation
 from testing import tiny_demucs as tiny
+from testing.dispatch import answer
 from testing.fake_voices import Calls, MissingEncoders, Voices, fake_models
 from worker.settings import Settings
 
@@ -103,7 +103,7 @@ def test_a_cover_from_parts_is_an_mp3_named_after_the_voice(voices: tuple[Models
 
 
 def test_the_old_name_does_the_same(voices: tuple[Models, Calls]) -> None:
-    assert get("generate_cover_from_separate_audio")[0] == "generate_cover"
+    assert find_operation("generate_cover_from_separate_audio")[0] == "generate_cover"
     sounds: dict[str, Any] = {"voice_audio": encoded(voice_like(RATE)), "instrument_audio": encoded(band_like(RATE))}
     old = ask(voices[0], "generate_cover_from_separate_audio", **sounds)
     assert old["output_audio"] == ask(voices[0], **sounds)["output_audio"]
@@ -119,7 +119,7 @@ def test_the_reply_echoes_every_parameter_with_the_contracts_defaults(voices: tu
     }  # fmt: skip
     parameters = from_parts(voices[0])["parameters"]
     assert {name: parameters[name] for name in expected} == expected
-    assert set(parameters) == set(Params.model_fields) - set(Params.audio_fields())
+    assert set(parameters) == set(Params.model_fields) - set(Params.input_fields())
 
 
 def clicks(length: float, sample_rate: int, places: NDArray[np.float64]) -> Waveform:

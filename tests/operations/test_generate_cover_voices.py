@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from errors import ModelError, UnknownNameError
 from models import Models, registry
-from operations.dispatch import answer
 from testing import tiny_rvc
+from testing.dispatch import answer
 from worker.settings import Settings
 
 RATE = 44_100

@@ -17,11 +17,11 @@ from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DIFFUSION_FILE
 from operations import generate_music
-from operations.dispatch import answer
 from operations.generate_music import Params
+from testing.dispatch import answer
 from testing.tiny_demucs import htdemucs, save_bag
 from testing.tiny_musicgen import Shape, write_checkpoint, write_diffusion
-from worker.job import Job, deadline_of
+from worker.job import Job, compute_deadline
 from worker.reply import Reply
 from worker.settings import Settings
 
@@ -225,15 +225,15 @@ def test_where_time_runs_out_the_job_ends_with_a_sentence_unless_the_part_is_ask
 
 @pytest.mark.parametrize("policy", [None, [], "x", {}, {"executionTimeout": None}, {"executionTimeout": -1}])
 def test_a_policy_without_a_time_sets_no_deadline(policy: Any) -> None:
-    assert deadline_of(policy, timeout_s=0.0, now=100.0) is None
-    assert deadline_of(policy, timeout_s=300.0, now=100.0) == 390.0
+    assert compute_deadline(policy, timeout_s=0.0, now=100.0) is None
+    assert compute_deadline(policy, timeout_s=300.0, now=100.0) == 390.0
 
 
 @pytest.mark.parametrize(("asked_ms", "timeout_s", "left_s"), [(5000, 0.0, 4.5), (5000, 2.0, 1.8), (1e6, 600.0, 590.0)])
 def test_the_shorter_time_counts_and_some_of_it_is_left_for_handing_over(
     asked_ms: float, timeout_s: float, left_s: float
 ) -> None:
-    left = deadline_of({"executionTimeout": asked_ms}, timeout_s=timeout_s, now=0.0)
+    left = compute_deadline({"executionTimeout": asked_ms}, timeout_s=timeout_s, now=0.0)
     assert left == pytest.approx(left_s)
 
 

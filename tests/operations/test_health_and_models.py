@@ -11,7 +11,8 @@ from typing import Any
 from models import Models
 from models.device import GIBIBYTE, Gpu
 from models.registry import build, catalog_rows, find_weights
-from operations import catalog, health_check, list_models
+from operations import health_check, list_models
+from operations.operation import load_operations
 from testing.repository import ROOT
 from worker.job import Job
 
@@ -56,7 +57,7 @@ def test_a_sound_worker_is_healthy_and_tells_what_is_loaded() -> None:
     models.preload(["demucs/htdemucs"])
     told = health(models)
     assert told["status"] == "healthy"
-    assert told["operations"]["generate_music"] == "ready" and set(told["operations"]) == set(catalog())
+    assert told["operations"]["generate_music"] == "ready" and set(told["operations"]) == set(load_operations())
     assert told["loaded_models"] == ["demucs/htdemucs"] and told["available_models"] == ["rvc-1"]
     assert told["device"] in ("cpu", "mps") and told["gpu"] is None and told["gpu_available"] is False
     assert told["uptime_s"] >= 0
@@ -100,7 +101,7 @@ def test_lists_answer_for_families_that_are_not_built_in() -> None:
 
 def test_schemas_of_every_operation_come_when_asked_for() -> None:
     told = dict(list_models.run(list_models.Params.parse({"schemas": True}), Job(id="test"), worker()).fields)
-    assert set(told["schemas"]) == set(catalog())
+    assert set(told["schemas"]) == set(load_operations())
     assert told["schemas"]["generate_music"]["properties"]["duration"]["maximum"] == 600
 
 

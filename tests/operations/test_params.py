@@ -18,8 +18,8 @@ from errors import InvalidRequestError, RequestError, UnknownNameError
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
-from operations import catalog
-from operations.dispatch import answer
+from operations.operation import load_operations
+from testing.dispatch import answer
 from testing.repository import ROOT
 from worker.settings import Settings
 
@@ -64,7 +64,7 @@ def test_an_unknown_operation_is_named_with_the_nearest_and_all_valid_ones() -> 
     error = refused(request("generate_musik"))
     assert isinstance(error, UnknownNameError) and error.error_code == "unknown_operation"
     assert "'generate_musik'" in error.message and "Did you mean 'generate_music'" in error.message
-    assert set(catalog()) <= set(error.details["valid"])
+    assert set(load_operations()) <= set(error.details["valid"])
 
 
 def test_an_unknown_field_is_named_with_the_nearest_and_all_valid_ones() -> None:
@@ -73,7 +73,7 @@ def test_an_unknown_field_is_named_with_the_nearest_and_all_valid_ones() -> None
     assert {"prompt", "temperature", "output_format"} <= set(error.details["valid"])
 
 
-@pytest.mark.parametrize("operation", sorted(catalog()))
+@pytest.mark.parametrize("operation", sorted(load_operations()))
 def test_every_operation_refuses_a_field_that_it_does_not_know(operation: str) -> None:
     error = refused(request(operation, no_such_field=1))
     assert "'no_such_field' is unknown" in error.message and fits(error)
@@ -179,7 +179,7 @@ def test_a_refused_request_and_a_health_check_import_no_torch() -> None:
         "from pathlib import Path\n"
         "from errors import RequestError\n"
         "from models.registry import build\n"
-        "from operations.dispatch import answer\n"
+        "from testing.dispatch import answer\n"
         "from worker.settings import Settings\n"
         "models = build(device='auto', models_dir=Path('/nonexistent'))\n"
         "def ask(**job):\n"
@@ -202,12 +202,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
     max_leaves=12,
 )
-OPERATIONS = st.sampled_from(sorted(catalog())) | st.text(max_size=20)
-LOCAL = sorted(name for name in catalog() if "suno" not in name)
+OPERATIONS = st.sampled_from(sorted(load_operations())) | st.text(max_size=20)
+LOCAL = sorted(name for name in load_operations() if "suno" not in name)
 
 
 def fields_of(operation: str) -> list[str]:
-    params = catalog()[operation].Params
+    params = load_operations()[operation].params
     return sorted({*params.model_fields, *params.ALIASES})
 
 

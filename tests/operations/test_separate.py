@@ -21,10 +21,9 @@ from errors import AudioError, CancelledError, InvalidRequestError, RequestError
 from models import Models, registry
 from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_stems, plan_two_stems, separate
-from operations import get
-from operations.dispatch import answer
-from operations.separate import Params
+from operations.operation import find_operation
 from testing import tiny_demucs as tiny
+from testing.dispatch import answer
 from worker.settings import Settings
 
 Waveform = NDArray[np.float32]
@@ -339,8 +338,8 @@ def test_plans_compute_no_more_than_they_need() -> None:
 
 
 def test_the_operation_reads_long_audio_by_blocks() -> None:
-    name, operation = get("separate")
-    assert name == "separate" and Params.long_audio_fields() == ("audio",) == operation.Params.audio_fields()
+    name, operation = find_operation("separate")
+    assert name == "separate" and operation.params.input_fields() == {"audio": "long_audio"}
 
 
 def test_the_operation_says_whether_it_can_work(models: Models) -> None:

@@ -89,7 +89,7 @@ def load_long(source: str, *, field: str, job: Job, settings: Settings) -> Audio
     """As `load`, for operations that read sound by blocks: what is long lies on disk until the job ends."""
     sound = _loaded(source, field=field, job=job, settings=settings, memory_bytes=LONG_BYTES)
     if isinstance(sound, DiskAudio):
-        job.closing.enter_context(sound)
+        job.exit_stack.enter_context(sound)
     return sound
 
 
@@ -101,7 +101,7 @@ def load_file(source: str, *, field: str, job: Job, settings: Settings) -> Binar
     """
     wanted = _Wanted(field, job, settings, audio=False)
     try:
-        file = job.closing.enter_context(_opened(source.strip(), wanted))
+        file = job.exit_stack.enter_context(_opened(source.strip(), wanted))
     except SourceError as error:
         raise _named(error, field) from error
     if file.seek(0, os.SEEK_END) > settings.max_input_bytes:

@@ -1,94 +1,172 @@
-"""One job from the command line: reads it, runs it, writes its audio to files and prints the rest. Needs no SDK."""
+"""The command line of `python handler.py`: jobs from the platform, RunPod's local API, or one job run locally."""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 from worker import logs
+from worker.job import build_job, read_job_id
+from worker.runpod.adapter import Adapter, RunJob, serve_api, set_sdk_log_level, take_jobs
 from worker.runpod.progress import reporting
-from worker.settings import Platform, Settings
-
-if TYPE_CHECKING:
-    from worker.runpod.adapter import Serve
+from worker.settings import SDK_LOG_LEVELS, Platform, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
+ROOT = Path(__file__).resolve().parents[2]
 TEST_INPUT = "test_input.json"
-NO_BUDGET_BYTES = 4_000_000_000
+LOCAL_BUDGET_BYTES = 4_000_000_000
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+HELP = """\
+Without arguments and outside of RunPod, the worker runs one local job: it reads test_input.json (from the current
+folder, else from the folder of handler.py), writes the audio to OUTPUT_DIR (default: output/ beside handler.py) and
+prints the reply as JSON without the audio. Exit codes: 0 success, 1 error (message on stderr), 130 interrupted.
+On RunPod, the worker takes jobs until it is stopped.
+
+  python handler.py --test_input '{"input": {"operation": "health_check"}}'
+  python handler.py --rp_serve_api --rp_api_port 8000
+"""
+
+Preload = Callable[[Settings], dict[str, Any]]
+"""Loads the models of `PRELOAD`; returns a reply with `error` if that fails (`handler.preload`)."""
 
 
-class LocalRunError(Exception):
-    """The job cannot be read or its audio cannot be written; the message is a sentence for the person at hand."""
+class CommandLineError(Exception):
+    """The worker cannot start, or the local job cannot be read or written; the message is a sentence for the user."""
 
 
-def run(serve: Serve, test_input: str | None, *, settings: Settings, root: Path) -> int:
-    """Runs the job in `test_input` (JSON), else that of test_input.json. Returns the exit code, 0 or 1.
-
-    Args:
-        root: the repository; test_input.json is looked for there after the current folder, and a relative
-            `OUTPUT_DIR` counts from there.
-    """
+def main(run_job: RunJob, preload: Preload) -> int:
+    """Does what the arguments and the environment ask for, and returns the exit code."""
     try:
-        job = _job(test_input, root)
-        reply = _reply(serve, job, settings)
-        shown = _written(reply, _Folder(root / settings.output_dir))
-    except LocalRunError as error:
-        return _failed(str(error))
-    readable = "utf" in (sys.stdout.encoding or "").lower()
-    sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=not readable) + "\n")
-    return _failed(str(reply["error"])) if "error" in reply else 0
+        return _run(_parse_arguments(), run_job, preload)
+    except (CommandLineError, SettingsError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        return EXIT_INTERRUPTED
 
 
-def _failed(sentence: str) -> int:
+def _run(arguments: argparse.Namespace, run_job: RunJob, preload: Preload) -> int:
+    settings, platform = Settings.from_env(), Platform.from_env()
+    logs.configure(
+        level=settings.log_level,
+        as_json=bool(platform.endpoint_id),
+        secrets=settings.secrets() + platform.secrets(),
+    )
+    if arguments.unknown:
+        logger.warning("Unknown arguments are ignored: %s", " ".join(arguments.unknown))
+    serves_api = arguments.rp_serve_api or platform.realtime_port
+    if not serves_api and (arguments.test_input is not None or not platform.job_url):
+        return run_local_job(run_job, arguments.test_input, settings=settings)
+    if settings.preload and (error := preload(settings).get("error")):
+        logger.error("PRELOAD failed: %s", error)
+        return EXIT_FAILED
+
+    set_sdk_log_level(settings, platform, arguments.rp_log_level)
+    adapter = Adapter(run_job, settings=settings, platform=platform)
+    if arguments.rp_serve_api:
+        serve_api(adapter, arguments.rp_api_host, arguments.rp_api_port)
+    elif platform.realtime_port:
+        serve_api(adapter, "0.0.0.0", platform.realtime_port)
+    else:
+        take_jobs(adapter)
+    return 0
+
+
+def _fail(sentence: str) -> int:
     sys.stderr.write(f"Error: {sentence}\n")
+    return EXIT_FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandLineError(f"{message[:1].upper()}{message[1:]}. See --help.")
+
+
+def _parse_arguments() -> argparse.Namespace:
+    """The SDK's flags, parsed before the SDK is imported so that a mistake gets a sentence and `--help` is ours."""
+    parser = _Parser(
+        prog="python handler.py",
+        description="A RunPod worker for music.",
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--test_input", "--test-input", metavar="JSON", help='run this one job, {"input": {...}}')
+    parser.add_argument("--rp_serve_api", action="store_true", help="serve RunPod's local API (/run, /runsync)")
+    parser.add_argument("--rp_api_host", default="localhost", metavar="HOST", help="its host (default: localhost)")
+    parser.add_argument("--rp_api_port", default=8000, type=int, metavar="PORT", help="its port (default: 8000)")
+    parser.add_argument("--rp_api_concurrency", default=1, type=_parse_one, metavar="1", help=argparse.SUPPRESS)
+    parser.add_argument("--rp_log_level", type=str.upper, choices=SDK_LOG_LEVELS, help="the SDK's own log level")
+    parser.add_argument("--rp_debugger", action="store_true", help="add the SDK's timings to each reply (platform)")
+    arguments, unknown = parser.parse_known_args()
+    arguments.unknown = unknown
+    return arguments
+
+
+def _parse_one(text: str) -> int:
+    if text != "1":
+        raise argparse.ArgumentTypeError(
+            "only 1 works in RunPod's local API; set CONCURRENCY to run several jobs at once"
+        )
     return 1
 
 
-def _job(test_input: str | None, root: Path) -> Any:
-    """The job, with an id where it has none."""
-    name, text = ("--test_input", test_input) if test_input is not None else _file(root)
-    try:
-        job = json.loads(text)
-    except RecursionError:
-        raise LocalRunError(f"{name} is nested too deeply to be read.") from None
-    except json.JSONDecodeError as error:
-        place = f"{error.msg}, line {error.lineno}, column {error.colno}"
-        raise LocalRunError(f'{name} is not valid JSON ({place}). It takes {{"input": {{...}}}}.') from None
-    except ValueError:  # a number of thousands of digits
-        raise LocalRunError(f"{name} holds a number that cannot be read.") from None
-    return {"id": "local", **job} if isinstance(job, dict) else job
+def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings, root: Path = ROOT) -> int:
+    """Runs the job in `test_input` (JSON), else the one in test_input.json. Returns the exit code, 0 or 1.
+
+    Args:
+        root: the repository; test_input.json is searched there after the current folder, and a relative `OUTPUT_DIR`
+            is a folder there.
+    """
+    raw_job = _parse_job(*(("--test_input", test_input) if test_input is not None else _read_test_input(root)))
+    if settings.inline_budget_bytes == Settings.inline_budget_bytes:  # no platform limits the reply's size here
+        settings = replace(settings, inline_budget_bytes=LOCAL_BUDGET_BYTES)
+    job_id = read_job_id(raw_job)
+    with logs.job_context(job_id), reporting(Platform(), job_id) as report:
+        reply = run_job(build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=report), settings)
+    shown = _write_audio(reply, _OutputFolder(root / settings.output_dir))
+    can_print_unicode = "utf" in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=not can_print_unicode) + "\n")
+    return _fail(str(reply["error"])) if "error" in reply else 0
 
 
-def _file(root: Path) -> tuple[str, str]:
+def _read_test_input(root: Path) -> tuple[str, str]:
+    """The name and the text of the test_input.json to run."""
     for folder in (Path.cwd(), root):
         if (path := folder / TEST_INPUT).is_file():
             try:
                 return TEST_INPUT, path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError):
-                raise LocalRunError(f"{TEST_INPUT} cannot be read as UTF-8 text.") from None
-    raise LocalRunError(
-        f"There is no {TEST_INPUT} here or beside handler.py. Write one, or give the job by --test_input JSON."
+                raise CommandLineError(f"{TEST_INPUT} cannot be read as UTF-8 text.") from None
+    raise CommandLineError(
+        f"There is no {TEST_INPUT} in the current folder or beside handler.py. Write one, or pass --test_input JSON."
     )
 
 
-def _reply(serve: Serve, job: Any, settings: Settings) -> dict[str, Any]:
-    """The reply. No platform limits its size here, so unless a budget was set, all audio comes as asked."""
-    if settings.inline_budget_bytes == Settings.inline_budget_bytes:
-        settings = replace(settings, inline_budget_bytes=NO_BUDGET_BYTES)
-    job_id = str(job.get("id")) if isinstance(job, dict) else "local"
-    with logs.job_context(job_id), reporting(Platform(), job_id) as report:
-        return serve(job, settings=settings, report=report)
+def _parse_job(name: str, text: str) -> Any:
+    try:
+        raw_job = json.loads(text)
+    except RecursionError:
+        raise CommandLineError(f"{name} is nested too deeply to be read.") from None
+    except json.JSONDecodeError as error:
+        position = f"{error.msg}, line {error.lineno}, column {error.colno}"
+        raise CommandLineError(f'{name} is not valid JSON ({position}). It must be {{"input": {{...}}}}.') from None
+    except ValueError:  # a number of thousands of digits
+        raise CommandLineError(f"{name} contains a number that cannot be read.") from None
+    return {"id": "local", **raw_job} if isinstance(raw_job, dict) else raw_job
 
 
-class _Folder:
-    """Where audio is written; a file of the same name is kept, unless it holds the same sound."""
+class _OutputFolder:
+    """The folder that audio is written to; an existing file is kept unless it has the same content."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -96,13 +174,13 @@ class _Folder:
     def write(self, name: str, content: bytes) -> Path:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            path = self._free(Path(name).name or "audio", content)
+            path = self._find_free_path(Path(name).name or "audio", content)
             path.write_bytes(content)
         except OSError as error:
-            raise LocalRunError(f"The audio cannot be written to {self._path}: {error.strerror}.") from None
+            raise CommandLineError(f"The audio cannot be written to {self._path}: {error.strerror}.") from None
         return path
 
-    def _free(self, name: str, content: bytes) -> Path:
+    def _find_free_path(self, name: str, content: bytes) -> Path:
         path, number = self._path / name, 1
         stem, suffix = path.stem, path.suffix
         while path.exists() and not (path.stat().st_size == len(content) and path.read_bytes() == content):
@@ -111,10 +189,10 @@ class _Folder:
         return path
 
 
-def _written(value: Any, folder: _Folder) -> Any:
-    """`value` with each artefact's base64 put into a file and replaced by a word on it; `output_file` says where."""
+def _write_audio(value: Any, folder: _OutputFolder) -> Any:
+    """`value` with the base64 of each artefact replaced by a note; `output_file` names the file with the audio."""
     if isinstance(value, Mapping):
-        shown = {key: _written(item, folder) for key, item in value.items()}
+        shown = {key: _write_audio(item, folder) for key, item in value.items()}
         encoded = value.get("output_audio")
         if isinstance(encoded, str):
             path = folder.write(str(value.get("filename", "")), base64.b64decode(encoded))
@@ -122,5 +200,5 @@ def _written(value: Any, folder: _Folder) -> Any:
             shown |= {"output_audio": f"<{len(encoded)} characters of base64>", "output_file": str(path)}
         return shown
     if isinstance(value, (list, tuple)):
-        return [_written(item, folder) for item in value]
+        return [_write_audio(item, folder) for item in value]
     return value

@@ -25,7 +25,7 @@ from models.checkpoints.safe_pickle import PickleError, StorageRef, TensorRef, l
 from models.checkpoints.zip_directory import ArchiveError, read_directory
 from models.rvc.checkpoint import check_checkpoint, read_checkpoint, read_header, read_tensors
 from testing import rvc_files
-from testing.processes import environment
+from testing.processes import build_environment
 from testing.repository import ROOT
 
 MAX_SECONDS, MAX_MEGABYTES = 1.0, 100
@@ -247,7 +247,7 @@ def test_each_is_refused_in_under_a_second_and_100_megabytes_without_torch(tmp_p
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=build_environment(tmp_path),
         check=True,
     )
     lines = [json.loads(line) for line in run.stdout.splitlines()]

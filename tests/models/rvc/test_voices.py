@@ -16,9 +16,9 @@ from errors import InvalidRequestError, ModelError, UnknownNameError
 from models import Models, registry
 from models.rvc import RvcFamily, Voices
 from operations.build_models import models_for
-from operations.dispatch import answer
 from testing import rvc_files
-from testing.processes import environment
+from testing.dispatch import answer
+from testing.processes import build_environment
 from testing.repository import ROOT
 from worker.settings import Settings
 
@@ -263,7 +263,7 @@ print(*[name for name in ("torch", "faiss", "rvc_python", "transformers") if nam
 def test_listing_and_resolving_import_no_torch(folder: Path, tmp_path: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     command = [sys.executable, "-c", LIGHT, str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(tmp_path), check=True)
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=build_environment(tmp_path), check=True)
     assert run.stdout.split() == []
 
 

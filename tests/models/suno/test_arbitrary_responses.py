@@ -148,8 +148,8 @@ def run_against(provider: Provider, models: Models, request: dict[str, Any], fak
     if isinstance(outcome, Reply):
         assert outcome.fields["task_id"]
         assert outcome.outputs or request["mode"] == "submit"
-    elif "task_id" in job.facts:
-        assert outcome.details["task_id"] == job.facts["task_id"]
+    elif "task_id" in job.details:
+        assert outcome.details["task_id"] == job.details["task_id"]
 
 
 @settings(

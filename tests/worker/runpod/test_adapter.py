@@ -1,4 +1,4 @@
-"""The adapter alone, step by step: what happens to a job's thread when the control plane stops the job."""
+"""The adapter alone: what happens to a job's thread when the platform cancels the job, and which replies leave."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from errors import CancelledError
+from worker.job import Job
 from worker.runpod.adapter import Adapter, QuietReply
 from worker.settings import Platform, Settings
 
@@ -17,46 +18,46 @@ JOB = {"id": "j", "input": {}}
 
 
 class Generation:
-    """A job in steps; each waits until the test lets it go, then looks whether it is to stop."""
+    """A job in steps; each step waits until the test releases it, then checks whether the job is cancelled."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
-        self.go_on = threading.Semaphore(0)
+        self.next_step = threading.Semaphore(0)
         self.steps = 0
         self.running = False
 
-    def __call__(self, job: object, *, cancel: threading.Event | None = None, **_: Any) -> dict[str, Any]:
-        assert cancel is not None and not self.running
+    def __call__(self, job: Job, settings: Settings) -> dict[str, Any]:
+        assert not self.running
         self.running = True
         try:
             while True:
                 self.started.set()
-                self.go_on.acquire()
-                if cancel.is_set():
+                self.next_step.acquire()
+                if job.cancel.is_set():
                     return CancelledError("The job was cancelled.").reply()
                 self.steps += 1
         finally:
             self.running = False
 
 
-def adapter(serve: Any, *, abandon: Callable[[], None] | None = None, **settings: Any) -> Adapter:
-    return Adapter(serve, settings=Settings(**settings), platform=Platform(), abandon=abandon)
+def build_adapter(run_job: Any, *, terminate: Callable[[], None] | None = None, **settings: Any) -> Adapter:
+    return Adapter(run_job, settings=Settings(**settings), platform=Platform(), terminate=terminate)
 
 
-async def started(generation: Generation) -> None:
+async def wait_for_start(generation: Generation) -> None:
     assert await asyncio.to_thread(generation.started.wait, 10)
 
 
-def test_a_stopped_job_does_not_do_one_step_more_and_is_awaited() -> None:
+def test_a_cancelled_job_does_no_further_step_and_is_awaited() -> None:
     generation = Generation()
 
     async def scenario() -> None:
-        task = asyncio.create_task(adapter(generation).run(JOB))
-        await started(generation)
+        task = asyncio.create_task(build_adapter(generation).run(JOB))
+        await wait_for_start(generation)
         task.cancel()
         await asyncio.sleep(0.05)
-        assert generation.running and not task.done()  # still in its step: the next job must wait
-        generation.go_on.release()
+        assert generation.running and not task.done()  # still in its step, so the next job must wait
+        generation.next_step.release()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not generation.running and generation.steps == 0
@@ -64,72 +65,72 @@ def test_a_stopped_job_does_not_do_one_step_more_and_is_awaited() -> None:
     asyncio.run(scenario())
 
 
-def test_a_job_stopped_twice_is_still_awaited() -> None:
+def test_a_job_cancelled_twice_is_still_awaited() -> None:
     generation = Generation()
 
     async def scenario() -> None:
-        task = asyncio.create_task(adapter(generation).run(JOB))
-        await started(generation)
+        task = asyncio.create_task(build_adapter(generation).run(JOB))
+        await wait_for_start(generation)
         for _ in range(2):
             task.cancel()
             await asyncio.sleep(0.02)
         assert not task.done()
-        generation.go_on.release()
+        generation.next_step.release()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(scenario())
 
 
-def test_a_job_that_does_not_stop_in_time_makes_the_process_give_up() -> None:
+def test_a_cancelled_job_that_does_not_stop_in_time_terminates_the_process() -> None:
     generation = Generation()
-    given_up = threading.Event()
+    terminated = threading.Event()
 
-    def abandon() -> None:
-        given_up.set()
-        generation.go_on.release()
+    def terminate() -> None:
+        terminated.set()
+        generation.next_step.release()
 
     async def scenario() -> None:
-        task = asyncio.create_task(adapter(generation, abandon=abandon, cancel_grace_s=0.05).run(JOB))
-        await started(generation)
+        task = asyncio.create_task(build_adapter(generation, terminate=terminate, cancel_grace_s=0.05).run(JOB))
+        await wait_for_start(generation)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(scenario())
-    assert given_up.is_set()
+    assert terminated.is_set()
 
 
-def test_a_finished_job_is_never_given_up() -> None:
-    given_up = threading.Event()
-    reply = asyncio.run(adapter(lambda job, **_: {"success": True}, abandon=given_up.set).run(JOB))
-    assert reply == {"success": True} and not given_up.is_set()
+def test_a_finished_job_never_terminates_the_process() -> None:
+    terminated = threading.Event()
+    reply = asyncio.run(build_adapter(lambda job, settings: {"success": True}, terminate=terminated.set).run(JOB))
+    assert reply == {"success": True} and not terminated.is_set()
 
 
 @pytest.mark.parametrize("reply", [None, [], "text", {}, {"error": ""} | {"error": None}, {"error": {"a": 1}}])
-def test_what_is_no_reply_becomes_an_error_with_a_sentence(reply: Any) -> None:
-    sent = asyncio.run(adapter(lambda job, **_: reply).run(JOB))
+def test_an_invalid_reply_becomes_an_error_with_a_sentence(reply: Any) -> None:
+    sent = asyncio.run(build_adapter(lambda job, settings: reply).run(JOB))
     assert isinstance(sent["error"], str) and sent["error"] and sent["error_code"] == "internal_error"
 
 
-def test_a_worn_out_worker_is_told_to_the_sdk_for_this_and_all_later_jobs() -> None:
-    worn = adapter(lambda job, **_: {"error": "Out of memory.", "refresh_worker": True})
-    assert "refresh_worker" not in worn.config
-    assert asyncio.run(worn.run(JOB))["refresh_worker"] is True
-    assert worn.config["refresh_worker"] is True
+def test_a_reply_that_asks_for_a_fresh_worker_sets_the_sdks_refresh_flag() -> None:
+    adapter = build_adapter(lambda job, settings: {"error": "Out of memory.", "refresh_worker": True})
+    assert "refresh_worker" not in adapter.config
+    assert asyncio.run(adapter.run(JOB))["refresh_worker"] is True
+    assert adapter.config["refresh_worker"] is True
 
 
-def test_the_handlers_own_reply_is_not_changed_by_the_sdk() -> None:
-    kept = {"error": "No.", "error_code": "x", "details": {}}
-    sent = asyncio.run(adapter(lambda job, **_: kept).run(JOB))
+def test_the_sdk_gets_a_copy_of_the_reply() -> None:
+    reply = {"error": "No.", "error_code": "x", "details": {}}
+    sent = asyncio.run(build_adapter(lambda job, settings: reply).run(JOB))
     sent.pop("error")
-    assert "error" in kept
+    assert "error" in reply
 
 
-def test_a_reply_written_to_a_log_tells_its_keys_only() -> None:
+def test_a_reply_written_to_a_log_shows_its_keys_only() -> None:
     reply = QuietReply({"output_audio": "UklGR", "success": True})
     assert f"{reply}" == repr(reply) == repr({"output": reply})[11:-1] == "<reply with output_audio, success>"
 
 
-def test_the_sdk_is_told_how_many_jobs_to_take() -> None:
-    assert adapter(lambda job, **_: {}, concurrency=3).config["concurrency_modifier"](1) == 3
+def test_the_concurrency_setting_is_passed_to_the_sdk() -> None:
+    assert build_adapter(lambda job, settings: {}, concurrency=3).config["concurrency_modifier"](1) == 3

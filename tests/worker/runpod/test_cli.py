@@ -8,133 +8,138 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testing.processes import FAKE_WORKER, environment, ran
+from testing.processes import FAKE_WORKER, build_environment, run_script
 from testing.repository import ROOT
 
-SONG = bytes(range(256)) * 64
+AUDIO = bytes(range(256)) * 64
 
 
-def job(**given: Any) -> list[str]:
-    return ["--test_input", json.dumps({"input": given})]
+def build_arguments(**params: Any) -> list[str]:
+    return ["--test_input", json.dumps({"input": params})]
+
+
+def run_job(home: Path, env: Mapping[str, str] | None = None, **params: Any) -> subprocess.CompletedProcess[str]:
+    return run_script(FAKE_WORKER, build_arguments(**params), home=home, env=env)
 
 
 def test_audio_goes_to_a_file_and_the_reply_is_printed_without_it(tmp_path: Path) -> None:
-    ended = ran(FAKE_WORKER, job(operation="sing"), home=tmp_path, env={"OUTPUT_DIR": str(tmp_path / "out")})
-    assert ended.returncode == 0
-    reply = json.loads(ended.stdout)
+    process = run_job(tmp_path, {"OUTPUT_DIR": str(tmp_path / "out")}, operation="make_audio")
+    assert process.returncode == 0
+    reply = json.loads(process.stdout)
     path = tmp_path / "out" / "song.wav"
-    assert path.read_bytes() == SONG and reply["output_file"] == str(path) and f"Wrote {path}" in ended.stderr
-    assert base64.b64encode(SONG).decode()[:64] not in ended.stdout + ended.stderr
+    assert path.read_bytes() == AUDIO and reply["output_file"] == str(path) and f"Wrote {path}" in process.stderr
+    assert base64.b64encode(AUDIO).decode()[:64] not in process.stdout + process.stderr
     assert list(path.parent.iterdir()) == [path]  # the same artefact stands twice in the reply, and once here
 
 
-def test_a_file_of_an_earlier_run_is_kept(tmp_path: Path) -> None:
+def test_an_existing_file_with_other_content_is_kept(tmp_path: Path) -> None:
     (tmp_path / "song.wav").write_bytes(b"earlier")
-    ended = ran(FAKE_WORKER, job(operation="sing"), home=tmp_path, env={"OUTPUT_DIR": str(tmp_path)})
+    process = run_job(tmp_path, {"OUTPUT_DIR": str(tmp_path)}, operation="make_audio")
     assert (tmp_path / "song.wav").read_bytes() == b"earlier"
-    assert (tmp_path / "song-2.wav").read_bytes() == SONG and "song-2.wav" in ended.stderr
+    assert (tmp_path / "song-2.wav").read_bytes() == AUDIO and "song-2.wav" in process.stderr
 
 
-def test_a_relative_output_folder_counts_from_the_repository(tmp_path: Path) -> None:
+def test_a_relative_output_folder_is_below_the_repository(tmp_path: Path) -> None:
     shown = Path("output") / "of-the-tests"
     try:
-        ran(FAKE_WORKER, job(operation="sing"), home=tmp_path, env={"OUTPUT_DIR": str(shown)})
-        assert (ROOT / shown / "song.wav").read_bytes() == SONG
+        run_job(tmp_path, {"OUTPUT_DIR": str(shown)}, operation="make_audio")
+        assert (ROOT / shown / "song.wav").read_bytes() == AUDIO
     finally:
         (ROOT / shown / "song.wav").unlink(missing_ok=True)
         (ROOT / shown).rmdir()
 
 
-def test_an_output_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_not_writable_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    ended = ran(FAKE_WORKER, job(operation="sing"), home=tmp_path, env={"OUTPUT_DIR": str(tmp_path / "file")})
-    assert ended.returncode == 1 and "cannot be written" in ended.stderr and "Traceback" not in ended.stderr
+    process = run_job(tmp_path, {"OUTPUT_DIR": str(tmp_path / "file")}, operation="make_audio")
+    assert process.returncode == 1 and "cannot be written" in process.stderr and "Traceback" not in process.stderr
 
 
 def test_test_input_json_of_the_current_folder_is_run(tmp_path: Path) -> None:
     (tmp_path / "test_input.json").write_text('{"input": {"operation": "echo", "value": "mine"}}')
-    assert json.loads(ran(FAKE_WORKER, [], home=tmp_path).stdout)["echo"] == "mine"
+    assert json.loads(run_script(FAKE_WORKER, [], home=tmp_path).stdout)["echo"] == "mine"
 
 
-def test_else_the_one_of_the_repository_is_run_from_any_folder(tmp_path: Path) -> None:
-    ended = ran(FAKE_WORKER, [], home=tmp_path)  # asks for music, which the made-up operations have not
-    assert ended.returncode == 1 and json.loads(ended.stdout)["error_code"] == "internal_error"
+def test_without_one_the_repositorys_test_input_json_is_run_from_any_folder(tmp_path: Path) -> None:
+    process = run_script(FAKE_WORKER, [], home=tmp_path)  # asks for music, which the fake worker does not have
+    assert process.returncode == 1 and json.loads(process.stdout)["error_code"] == "internal_error"
 
 
 def test_an_error_is_a_sentence_and_exit_code_1(tmp_path: Path) -> None:
-    ended = ran(FAKE_WORKER, job(operation="refuse"), home=tmp_path)
-    assert ended.returncode == 1 and json.loads(ended.stdout)["error_code"] == "invalid_request"
-    assert ended.stderr.splitlines()[-1] == "Error: 'duration' must be at most 600."
+    process = run_job(tmp_path, operation="refuse")
+    assert process.returncode == 1 and json.loads(process.stdout)["error_code"] == "invalid_request"
+    assert process.stderr.splitlines()[-1] == "Error: 'duration' must be at most 600."
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("{", "not valid JSON"),
         ("", "not valid JSON"),
         ("{'input': {}}", "not valid JSON"),
         ("[" * 100_000, "nested too deeply"),
         ("1" + "0" * 5000, "cannot be read"),
-        ("{}", "fault of its own"),
-        ("[]", "fault of its own"),
+        ("{}", "bug of its own"),
+        ("[]", "bug of its own"),
     ],
     ids=["cut", "empty", "single quotes", "deep", "long number", "empty object", "list"],
 )
-def test_a_test_input_that_is_no_job_is_a_sentence(tmp_path: Path, text: str, said: str) -> None:
-    ended = ran(FAKE_WORKER, ["--test_input", text], home=tmp_path)
-    assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    assert said in ended.stderr and ended.stderr.splitlines()[-1].startswith("Error: ")
+def test_an_invalid_test_input_is_an_error_in_one_sentence(tmp_path: Path, text: str, expected: str) -> None:
+    process = run_script(FAKE_WORKER, ["--test_input", text], home=tmp_path)
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert expected in process.stderr and process.stderr.splitlines()[-1].startswith("Error: ")
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"], ids=["cut", "not UTF-8"])
-def test_a_test_input_file_that_is_no_job_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_test_input_file_is_an_error_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "test_input.json").write_bytes(content)
-    ended = ran(FAKE_WORKER, [], home=tmp_path)
-    assert ended.returncode == 1 and ended.stderr.startswith("Error: test_input.json ")
+    process = run_script(FAKE_WORKER, [], home=tmp_path)
+    assert process.returncode == 1 and process.stderr.startswith("Error: test_input.json ")
 
 
-def test_arguments_that_are_unknown_here_are_named_and_left_alone(tmp_path: Path) -> None:
-    ended = ran(FAKE_WORKER, [*job(operation="echo", value=1), "--rp_new_flag"], home=tmp_path)
-    assert ended.returncode == 0 and "--rp_new_flag" in ended.stderr
+def test_unknown_arguments_are_logged_and_ignored(tmp_path: Path) -> None:
+    process = run_script(FAKE_WORKER, [*build_arguments(operation="echo", value=1), "--rp_new_flag"], home=tmp_path)
+    assert process.returncode == 0 and "--rp_new_flag" in process.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--rp_api_port", "abc"], ["--rp_log_level", "LOUD"], ["--test_input"]])
-def test_a_wrong_argument_is_a_sentence(tmp_path: Path, arguments: list[str]) -> None:
-    ended = ran(FAKE_WORKER, arguments, home=tmp_path)
-    assert ended.returncode == 1 and ended.stderr.startswith("Error: ") and ended.stderr.count("\n") == 1
-    assert arguments[0] in ended.stderr
+def test_an_invalid_argument_is_an_error_in_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
+    process = run_script(FAKE_WORKER, arguments, home=tmp_path)
+    assert process.returncode == 1 and process.stderr.startswith("Error: ") and process.stderr.count("\n") == 1
+    assert arguments[0] in process.stderr
 
 
-def test_help_says_what_a_run_without_arguments_does(tmp_path: Path) -> None:
-    ended = ran(FAKE_WORKER, ["--help"], home=tmp_path)
-    assert ended.returncode == 0
-    assert all(word in ended.stdout for word in ("test_input.json", "OUTPUT_DIR", "--rp_serve_api"))
+def test_help_describes_a_run_without_arguments(tmp_path: Path) -> None:
+    process = run_script(FAKE_WORKER, ["--help"], home=tmp_path)
+    assert process.returncode == 0
+    assert all(word in process.stdout for word in ("test_input.json", "OUTPUT_DIR", "--rp_serve_api"))
 
 
-def test_a_local_run_knows_no_size_limit_unless_one_is_set(tmp_path: Path) -> None:
-    free = json.loads(ran(FAKE_WORKER, job(operation="echo"), home=tmp_path).stdout)
-    held = json.loads(ran(FAKE_WORKER, job(operation="echo"), home=tmp_path, env={"INLINE_BUDGET_BYTES": "999"}).stdout)
-    assert free["budget"] > 1_000_000_000 and held["budget"] == 999
+def test_a_local_run_has_no_size_limit_unless_one_is_set(tmp_path: Path) -> None:
+    unlimited = json.loads(run_job(tmp_path, operation="echo").stdout)
+    limited = json.loads(run_job(tmp_path, {"INLINE_BUDGET_BYTES": "999"}, operation="echo").stdout)
+    assert unlimited["budget"] > 1_000_000_000 and limited["budget"] == 999
 
 
-def _at_a_terminal() -> None:
-    """A shell starts what runs in the background with Ctrl-C ignored, and the suite may run there."""
+def _restore_sigint() -> None:
+    """A shell starts background processes with Ctrl-C ignored, and the suite may run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, str(FAKE_WORKER), *job(operation="steps", count=100_000)],
+        [sys.executable, str(FAKE_WORKER), *build_arguments(operation="steps", count=100_000)],
         cwd=tmp_path,
-        env=environment(tmp_path),
+        env=build_environment(tmp_path),
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_at_a_terminal,
+        preexec_fn=_restore_sigint,
     )
     try:
         assert process.stderr is not None

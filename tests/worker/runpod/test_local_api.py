@@ -1,4 +1,4 @@
-"""The SDK's local API in a process of its own, with made-up operations behind the real adapter."""
+"""The SDK's local API in a process of its own, with the fake worker behind the real adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from testing.local_api import Api, free_port, wait_for
-from testing.processes import FAKE_WORKER, ran, running
+from testing.processes import FAKE_WORKER, run_script, start_worker
 
 DEEP = 900
 
@@ -18,7 +18,7 @@ DEEP = 900
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     port = free_port()
     home = tmp_path_factory.mktemp("api")
-    with running(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
+    with start_worker(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
         found = Api(port, worker)
         wait_for(found)
         yield found
@@ -52,8 +52,8 @@ GARBAGE = {
     "a number of 5000 digits": '{"input": {"value": 1' + "0" * 5000 + "}}",
     "a wrong webhook": '{"input": {}, "webhook": {"a": NaN}}',
     "a list as operation": '{"input": {"operation": []}}',
-    "a reply of bytes": '{"input": {"operation": "odd", "value": "bytes"}}',
-    "a reply with an object": '{"input": {"operation": "odd", "value": "object"}}',
+    "a reply of bytes": '{"input": {"operation": "unserializable", "value": "bytes"}}',
+    "a reply with an object": '{"input": {"operation": "unserializable", "value": "object"}}',
     "an empty reply": '{"input": {"operation": "empty"}}',
     "a crash": '{"input": {"operation": "crash"}}',
     "a refusal": '{"input": {"operation": "refuse"}}',
@@ -80,7 +80,7 @@ def check_refusal(status: int, reply: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/status/none", "/status/%ff", "/status/%00", "/stream/none"])
-def test_an_unknown_job_is_said_to_be_unknown(api: Api, path: str) -> None:
+def test_the_status_of_an_unknown_job_is_an_error(api: Api, path: str) -> None:
     status, reply = api.call("POST", path)
     assert status == 200 and reply["error"]
 
@@ -90,28 +90,28 @@ def test_a_body_of_another_content_type_is_refused_with_a_sentence(api: Api) -> 
     assert status == 422 and "Content-Type: application/json" in reply["error"]
 
 
-def test_a_refused_body_is_not_sent_back(api: Api) -> None:
+def test_a_refusal_does_not_repeat_the_body(api: Api) -> None:
     status, reply = api.call("POST", "/runsync", json.dumps({"input": "A" * 100_000}))
     assert status == 422 and "AAAA" not in json.dumps(reply)
 
 
-def test_runsync_answers_with_the_reply_and_audio_inline(api: Api) -> None:
-    reply = api.runsync(operation="sing")
+def test_runsync_returns_the_reply_with_audio_inline(api: Api) -> None:
+    reply = api.runsync(operation="make_audio")
     assert reply["status"] == "COMPLETED" and len(reply["output"]["output_audio"]) > 10_000
 
 
-def test_run_and_status_answer_with_the_reply(api: Api) -> None:
+def test_run_and_status_return_the_reply(api: Api) -> None:
     _, accepted = api.call("POST", "/run", json.dumps({"input": {"operation": "echo", "value": 3}}))
     status, reply = api.call("POST", f"/status/{accepted['id']}")
     assert (status, reply["status"], reply["output"]["echo"]) == (200, "COMPLETED", 3)
 
 
-def test_logs_are_readable_lines_with_the_jobs_id_and_no_audio(api: Api) -> None:
-    reply = api.runsync(operation="sing")
+def test_logs_are_readable_lines_with_the_job_id_and_no_audio(api: Api) -> None:
+    reply = api.runsync(operation="make_audio")
     assert f"INFO    [{reply['id']}] worker.fake: made <" in api.worker.printed()
     assert reply["output"]["output_audio"][:64] not in api.worker.printed()
 
 
 def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
-    ended = ran(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
+    ended = run_script(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
     assert ended.returncode == 1 and "CONCURRENCY" in ended.stderr and ended.stderr.count("\n") == 1

@@ -1,0 +1,97 @@
+"""What an operation is, and how the worker finds its operations.
+
+Every module or package in this folder that defines `OPERATION` is an operation, under the module's name.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Any, Generic, TypeVar
+
+import operations
+from errors import unknown_name
+from models import Models
+from operations.params import Params
+from worker.job import Job
+from worker.reply import Reply
+
+ParamsT = TypeVar("ParamsT", bound=Params)
+PlanT = TypeVar("PlanT")
+
+
+def is_always_ready(models: Models) -> str:
+    """The readiness of an operation that needs no model."""
+    return "ready"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[ParamsT, PlanT]):
+    """One operation: three steps and what the worker says about them.
+
+    Args:
+        params: validates the request's parameters.
+        plan: resolves the models and refuses what cannot work, before any audio or file of the request is fetched and
+            before any model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved twice.
+        run: does the work. The request's audio is in `job.audio` and `job.long_audio`, its files in `job.files`.
+        readiness: `ready`, or the reason why the operation cannot work on this worker. Imports no model library.
+        aliases: further names that callers may use.
+        optional: the worker counts as healthy even if the operation is not ready.
+    """
+
+    params: type[ParamsT]
+    plan: Callable[[ParamsT, Models], PlanT]
+    run: Callable[[PlanT, Job, Models], Reply]
+    readiness: Callable[[Models], str] = is_always_ready
+    aliases: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@functools.cache
+def load_operations() -> Mapping[str, Operation[Any, Any]]:
+    """Every operation by its name, in alphabetical order."""
+    found = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(operations.__path__)):
+        if name.startswith("_"):
+            continue
+        operation = _read_operation(importlib.import_module(f"{operations.__name__}.{name}"))
+        if operation is not None:
+            found[name] = operation
+    return MappingProxyType(found)
+
+
+def find_operation(name: str) -> tuple[str, Operation[Any, Any]]:
+    """The operation called `name` (or an alias) with its own name; else `UnknownNameError` with the nearest."""
+    known = load_operations()
+    aliases = {alias: own_name for own_name, operation in known.items() for alias in operation.aliases}
+    own_name = aliases.get(name, name)
+    if own_name not in known:
+        raise unknown_name("operation", name, [*known, *aliases])
+    return own_name, known[own_name]
+
+
+def _read_operation(module: ModuleType) -> Operation[Any, Any] | None:
+    operation = getattr(module, "OPERATION", None)
+    if isinstance(operation, Operation):
+        return operation
+    if not (hasattr(module, "Params") and hasattr(module, "run")):
+        return None
+
+    # A module that still has `admit(params, models)` and `run(params, job, models)`.
+    def plan(params: Params, models: Models) -> Params:
+        if hasattr(module, "admit"):
+            module.admit(params, models)
+        return params
+
+    return Operation(
+        params=module.Params,
+        plan=plan,
+        run=module.run,
+        readiness=getattr(module, "status", is_always_ready),
+        aliases=tuple(getattr(module, "ALIASES", ())),
+        optional=getattr(module, "OPTIONAL", False),
+    )

@@ -1,0 +1,43 @@
+"""`Job`: how it is built from what the platform hands over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worker.job import build_job, read_job_id
+
+INVALID: list[Any] = [None, [], "text", 3, {}, {"id": 3}, {"id": ""}, {"input": None, "s3Config": 3, "policy": []}]
+
+
+def test_the_job_id_is_the_platforms_id() -> None:
+    assert read_job_id({"id": "a"}) == "a"
+
+
+def test_a_long_or_unprintable_job_id_is_shortened_and_cleaned() -> None:
+    assert len(read_job_id({"id": "i" * 4_000_000})) < 100
+    assert read_job_id({"id": "a\nb"}) == "a?b"
+
+
+@pytest.mark.parametrize("raw_job", INVALID, ids=repr)
+def test_a_job_without_a_valid_id_gets_a_random_one(raw_job: Any) -> None:
+    assert read_job_id(raw_job) != read_job_id(raw_job)
+
+
+@pytest.mark.parametrize("raw_job", INVALID, ids=repr)
+def test_an_invalid_job_has_no_input_no_bucket_and_no_deadline(raw_job: Any) -> None:
+    job = build_job(raw_job, job_id="j", timeout_s=0.0)
+    assert (job.id, job.input, job.s3_config, job.deadline) == ("j", None, None, None)
+
+
+def test_a_job_carries_its_input_its_bucket_and_its_deadline() -> None:
+    raw_job = {
+        "id": "a",
+        "input": {"operation": "x"},
+        "s3Config": {"bucketName": "b"},
+        "policy": {"executionTimeout": 1000},
+    }
+    job = build_job(raw_job, job_id="a", timeout_s=0.0)
+    assert job.input == {"operation": "x"} and job.s3_config == {"bucketName": "b"}
+    assert job.deadline is not None and job.deadline - job.started == pytest.approx(0.9, abs=0.1)
