@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from models.checkpoints.locations import WeightLocations
+from models.musicgen.conditioning.provider import Listener
 from models.musicgen.conditions import Conditions
 from models.musicgen.decode import StepByStep, Window, decode_window
 from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
-from models.musicgen.listen import Listener
+from models.musicgen.forward import prefill
 from models.musicgen.lm import LanguageModel
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest, Sampling
-from models.musicgen.step import prefill
 
 GREEDY = Sampling(temperature=0.0)
 

@@ -9,12 +9,12 @@ from typing import Protocol
 import torch
 
 from errors import DeadlineError
-from models.musicgen.attention import CacheSize, caches
 from models.musicgen.conditions import Conditions
+from models.musicgen.forward import State, advance, prefill, text_keys_values
+from models.musicgen.kv_cache import CacheSize, caches
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import Rule, draw_uniforms
-from models.musicgen.step import State, advance, prefill, text_keys_values
 
 
 @dataclass(frozen=True, eq=False)

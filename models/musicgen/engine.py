@@ -16,12 +16,12 @@ import torch
 from audio import Audio
 from errors import DeadlineError
 from models.encodec.codec import Codec
+from models.musicgen.conditioning.provider import Hearing, Listener
 from models.musicgen.conditions import Conditions
 from models.musicgen.decode import Runner, Window, decode_window
-from models.musicgen.listen import Hearing, Listener
+from models.musicgen.forward import text_keys_values
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import GenerationRequest, GenerationResult, Progress, silent, span
-from models.musicgen.step import text_keys_values
 from models.musicgen.windows import Sight, sights, steadied
 
 GPU_BATCH = 8

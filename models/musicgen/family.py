@@ -116,7 +116,7 @@ class MusicGenFamily:
     def load(self, name: str, *, device: str) -> Any:
         """The `Engine` called `name` (or, for `mbd`, a `MultiBandDiffusion`); fetches what is not here."""
         if name == DIFFUSION:
-            from models.musicgen.diffusion import load_diffusion
+            from models.musicgen.multiband_diffusion import load_diffusion
 
             return load_diffusion(self._diffusion_file() or self._fetch_diffusion(), device=device)
         from models.musicgen.load import load_engine

@@ -15,9 +15,9 @@ import torch
 
 from models.cache import is_out_of_memory
 from models.musicgen.decode import Room, Window, allocate, fill
+from models.musicgen.forward import State, advance
 from models.musicgen.lm import LanguageModel
 from models.musicgen.sampling import Rule
-from models.musicgen.step import State, advance
 
 logger = logging.getLogger(__name__)
 

@@ -17,16 +17,16 @@ from models.checkpoints.locations import CODEC_FILE, LM_FILE
 from models.checkpoints.tensor_loader import copy_to
 from models.device import require
 from models.encodec.codec import Codec, from_audiocraft, from_folder
+from models.musicgen.conditioning.conditioners import Projection, T5Encoder, TextEncoder, WordTable
+from models.musicgen.conditioning.provider import Listener
 from models.musicgen.decode import Runner, StepByStep
 from models.musicgen.describe import Description
 from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.graphs import Captured
 from models.musicgen.linear import weight_type
-from models.musicgen.listen import Listener
 from models.musicgen.lm import LanguageModel, Shape, load_language_model
 from models.musicgen.melody import MelodyEncoder
 from models.musicgen.peek import SETTINGS_CLASSES
-from models.musicgen.text import Projection, T5Encoder, TextEncoder, WordTable
 
 
 def load_engine(description: Description, *, device: str, dtype: torch.dtype | None = None) -> Engine:

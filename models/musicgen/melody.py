@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from models.musicgen.text import Projection
+from models.musicgen.conditioning.conditioners import Projection
 
 MIN_NORM = 1e-6
 

@@ -20,10 +20,10 @@ from models.checkpoints.hf_folder import PICKLE_FILE, SAFE_FILE
 from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.checkpoints.tensor_loader import read_tensors
 from models.encodec.codec import Codec, from_folder
+from models.musicgen.conditioning.t5 import T5, read_tokenizer
 from models.musicgen.describe import describe
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
-from models.musicgen.t5 import T5, read_tokenizer
 from testing.repository import ROOT
 from testing.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
@@ -234,7 +234,7 @@ def test_loading_what_a_request_needs_imports_no_modelling_code_of_transformers(
     program = (
         "import sys, models.musicgen.load as load\n"
         "from pathlib import Path\n"
-        "from models.musicgen.t5 import T5, read_tokenizer\n"
+        "from models.musicgen.conditioning.t5 import T5, read_tokenizer\n"
         "from models.encodec.codec import from_folder\n"
         "folder = Path(sys.argv[1])\n"
         "T5.read(folder / 't5', 'cpu')(read_tokenizer(folder / 't5')('slow piano'))\n"

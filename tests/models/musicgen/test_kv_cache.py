@@ -9,7 +9,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.musicgen.attention import KEY_CHUNK, CacheSize, KeyValueCache, attend, caches
+from models.musicgen.kv_cache import KEY_CHUNK, CacheSize, KeyValueCache, attend, caches
 
 CPU = torch.device("cpu")
 SIZE = CacheSize(rows=3, heads=2, columns=3 * KEY_CHUNK - 5, width=32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from models.musicgen.attention import KeyValueCache, attend
+from models.musicgen.kv_cache import KeyValueCache, attend
 from models.musicgen.lm import CrossAttention, LanguageModel, Layer
 from models.musicgen.pattern import UNKNOWN
 from models.musicgen.sampling import Rule, pick

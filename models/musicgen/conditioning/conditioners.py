@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from models.checkpoints.tensor_loader import TensorLoader
-from models.musicgen.t5 import T5, read_tokenizer
+from models.musicgen.conditioning.t5 import T5, read_tokenizer
 
 
 class TextEncoder(Protocol):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from models.musicgen.conditioning.conditioners import TextEncoder
 from models.musicgen.conditions import Conditions
 from models.musicgen.lm import Shape
 from models.musicgen.melody import MelodyEncoder
 from models.musicgen.request import GenerationRequest
-from models.musicgen.text import TextEncoder
 
 DESCRIPTION = "description"
 MELODY = "self_wav"
