@@ -92,9 +92,9 @@ class HttpClient:
 
         Args:
             body: bytes, or a seekable file that is sent from its start to its end.
-            timeout_s: bounds the whole exchange, redirects included; only the name server is not interrupted.
-            check: raises a `RequestError` when the job must end. It is called several times a second, from another
-                thread too.
+            timeout_s: bounds the whole exchange, from the name server's answer to the last byte, redirects included.
+            check: raises a `RequestError` when the job must end. It is called several times a second, from other
+                threads too.
 
         Raises:
             NotSentError: nothing of the request (after a redirect: of the last one) was sent.

@@ -7,7 +7,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ import certifi
 from urllib3.connection import HTTPConnection
 
 from errors import RequestError
-from worker.http.addresses import Address, Resolve, Url, checked_addresses, resolve_host
+from worker.http.addresses import Resolve, Url, checked_addresses, resolve_host
 from worker.http.errors import CONNECT_ERRORS, ErrorTable, to_http_error
 
 Connect = Callable[[tuple[str, int], float], socket.socket]
@@ -64,7 +66,7 @@ class CancelScope:
 
     Args:
         deadline: `time.monotonic()` value.
-        check: raises a `RequestError` when the job must end; called from that thread too, several times a second.
+        check: raises a `RequestError` when the job must end; called several times a second, from other threads too.
     """
 
     def __init__(self, deadline: float, check: Check) -> None:
@@ -104,6 +106,19 @@ class CancelScope:
                 with suppress(OSError):  # the server has closed the connection already
                     sock.shutdown(socket.SHUT_RDWR)
 
+    def connect(self, function: Callable[[], socket.socket]) -> socket.socket:
+        """Runs `function`, which waits where nothing can wake it, and abandons it when this scope ends."""
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="http-connect")
+        future = executor.submit(function)
+        executor.shutdown(wait=False)
+        try:
+            while not futures.wait([future], timeout=POLL_S).done:
+                self.remaining(0)
+        except (RequestError, TimeoutError):
+            future.add_done_callback(_close_late_socket)
+            raise
+        return future.result()
+
     def raise_if_ended(self) -> None:
         """To be called after a wait that ended well: a connection that was shut down looks like the end of the data."""
         if self._ended_by is not None:
@@ -137,8 +152,10 @@ def open_connection(
     with ExitStack() as stack:
         with scope.translate_errors(CONNECT_ERRORS):
             scope.remaining(0)
-            addresses = checked_addresses(url, resolve=network.resolve, allow_private=allow_private)
-            sock = stack.enter_context(_connect(addresses, url.port, scope=scope, timeout=timeout, network=network))
+            connect = functools.partial(
+                _connect, url, scope=scope, timeout=timeout, network=network, allow_private=allow_private
+            )
+            sock = stack.enter_context(scope.connect(connect))
             stack.enter_context(scope.watch(sock))
             if url.scheme == "https":
                 sock.settimeout(scope.remaining(timeout.connect_s))
@@ -153,15 +170,20 @@ def open_connection(
 
 
 def _connect(
-    addresses: Sequence[Address], port: int, *, scope: CancelScope, timeout: Timeout, network: NetworkBackend
+    url: Url, *, scope: CancelScope, timeout: Timeout, network: NetworkBackend, allow_private: bool
 ) -> socket.socket:
     failure = OSError("no address answered")
-    for address in addresses:
+    for address in checked_addresses(url, resolve=network.resolve, allow_private=allow_private):
         try:
-            return network.connect((str(address), port), scope.remaining(timeout.connect_s))
+            return network.connect((str(address), url.port), scope.remaining(timeout.connect_s))
         except OSError as error:
             failure = error
     raise failure
+
+
+def _close_late_socket(future: Future[socket.socket]) -> None:
+    if future.exception() is None:
+        future.result().close()
 
 
 @functools.cache

@@ -43,8 +43,7 @@ def fetch(
     """Downloads `url` and returns it as an open file at its start; closing the file removes it.
 
     Args:
-        check: called several times a second while waiting (except for the name server); what it raises ends the
-            download, as when a job is cancelled.
+        check: called several times a second while waiting; the `RequestError` that it raises ends the download.
         network: how names become connections.
 
     Raises:
