@@ -35,7 +35,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     download_dir: Path | None = None,
     voices_dir: Path | None = None,
     voice_uploads: bool = False,
-    suno: SunoConfig | None = None,
+    suno: SunoFamily | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
     """Every family, in one `Models`. Looks at nothing yet: folders, hub cache and devices are looked at when asked for.
@@ -49,7 +49,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         download_dir: where the hub's files go; None: the hub client's own cache.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
-        suno: the Suno provider; None: there is none.
+        suno: the Suno provider with its HTTP client; None: there is none.
     """
     weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
 
@@ -57,7 +57,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
     families: list[Family] = [
-        SunoFamily(suno or SunoConfig(token="")),
+        suno or SunoFamily(SunoConfig(token="")),
         MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu),
         DemucsFamily(weights),
         RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),

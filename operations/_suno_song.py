@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 from audio import Audio
 from models import Models
-from models.suno import payloads as orders
 from models.suno.catalog import (
+    CLIPS_PER_REQUEST,
     DEFAULT_VERSION,
-    MOST_PROMPT_CHARS,
-    MOST_STYLE_CHARS,
-    MOST_TITLE_CHARS,
-    TAKES_PER_REQUEST,
-    version_called,
+    MAX_PROMPT_CHARS,
+    MAX_STYLE_CHARS,
+    MAX_TITLE_CHARS,
+    find_version,
 )
-from operations._suno import Course, SunoJob
+from models.suno.family import SunoFamily
+from models.suno.payloads import SongOptions, generate
+from operations.extend_via_suno.plan import FAMILY
+from operations.extend_via_suno.task import PollingOptions, build_reply, fetch_task, submit_task
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 PREFIX = "suno/"
 DEFAULT_WAIT_S = 600.0
-LIMITS = {"lyrics": MOST_PROMPT_CHARS, "style": MOST_STYLE_CHARS, "title": MOST_TITLE_CHARS}
+LIMITS = {"lyrics": MAX_PROMPT_CHARS, "style": MAX_STYLE_CHARS, "title": MAX_TITLE_CHARS}
 OWN_FIELDS = (*LIMITS, "instrumental", "max_wait_s")
 """Fields of generate_music that mean something to Suno only."""
 
@@ -65,43 +67,48 @@ def faults(params: Params) -> Iterable[tuple[str, str]]:
             yield name, "does not go with Suno; 'extend_via_suno' continues a recording"
     if len(params.prompts) > 1:
         yield "prompt", "must be one text with Suno; send one request for each song"
-    if params.n_samples > TAKES_PER_REQUEST:
-        yield "n_samples", f"must be at most {TAKES_PER_REQUEST} with Suno, which makes {TAKES_PER_REQUEST} takes"
+    if params.n_samples > CLIPS_PER_REQUEST:
+        yield "n_samples", f"must be at most {CLIPS_PER_REQUEST} with Suno, which makes {CLIPS_PER_REQUEST} clips"
     if not (params.prompts[0].strip() or params.lyrics or params.style):
         yield "prompt", "is required, or 'lyrics', or 'style' with 'instrumental'"
 
 
 def run(params: Params, job: Job, models: Models, *, description: str, finish: Callable[[Audio], Audio]) -> Reply:
-    """The song's takes; the reply is extend_via_suno's, with `model_used`.
+    """The song's clips; the reply is extend_via_suno's, with `model_used`.
 
     Args:
         description: the prompt with what was added to it.
-        finish: applied to each take (trimming, fades).
+        finish: applied to each clip (trimming, fades).
     """
-    version, warning = version_called((params.model or "")[len(PREFIX) :] or DEFAULT_VERSION)
+    version, warning = find_version((params.model or "")[len(PREFIX) :] or DEFAULT_VERSION)
     if warning:
         job.warn(warning)
     ignored = [name for name in IGNORED if name in params.model_fields_set]
     if ignored:
         job.warn(f"Suno has no such settings, so these were left out: {', '.join(ignored)}.")
-    wish = orders.Wish(
+    options = SongOptions(
         version=version,
         style=params.style,
         title=params.title,
         instrumental=params.instrumental,
         negative_tags=params.negative_prompt.strip() or None,
     )
-    plan = orders.generate(wish, description=description, lyrics=params.lyrics)
+    submission = generate(options, description=description, lyrics=params.lyrics)
     only_one = "n_samples" in params.model_fields_set and params.n_samples == 1
     wait_s = params.max_wait_s if params.max_wait_s is not None else DEFAULT_WAIT_S
-    suno = SunoJob(models, job, Course("wait", wait_s, "first" if only_one else "all"))
-    task_id, new = suno.submit(plan)
-    used = {"model": PREFIX + version.name, "max_wait_s": wait_s, **dict(plan.used)}
-    reply = suno.finish(task_id, new=new, used=used)
+    polling = PollingOptions("wait", wait_s, "first" if only_one else "all")
+    family = models.families[FAMILY]
+    assert isinstance(family, SunoFamily)
+    engine = family.engine()
+    deadline = engine.start_deadline(wait_s, job.check)
+    task = submit_task(engine, submission, job, polling)
+    result = fetch_task(engine, task, job, polling, deadline=deadline)
+    used = {"model": PREFIX + version.name, "max_wait_s": wait_s, **submission.used}
+    reply = build_reply(task, result, used=used)
     outputs = [_finished(output, finish) for output in reply.outputs]
     return replace(reply, fields={**reply.fields, "model_used": used["model"]}, outputs=outputs)
 
 
 def _finished(output: Output, finish: Callable[[Audio], Audio]) -> Output:
-    assert isinstance(output.audio, Audio), "takes are short enough to lie in memory"
+    assert isinstance(output.audio, Audio), "clips are short enough to lie in memory"
     return replace(output, audio=finish(output.audio))

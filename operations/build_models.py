@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from models import Models
 from models.registry import build
-from models.suno import SunoConfig
+from models.suno import SunoConfig, SunoFamily
+from worker.http.client import HttpClient
+from worker.http.connection import Timeout
 from worker.settings import Settings
 
 
@@ -17,7 +19,7 @@ def models_for(settings: Settings) -> Models:
         volume_dirs=settings.volume_dirs,
         voices_dir=settings.rvc_models_dir,
         voice_uploads=settings.allow_voice_upload,
-        suno=suno_config(settings),
+        suno=SunoFamily(suno_config(settings), http=suno_http()),
     )
 
 
@@ -30,6 +32,11 @@ def suno_config(settings: Settings) -> SunoConfig:
         callback_url=settings.suno_callback_url,
         submissions_per_minute=settings.suno_rate_limit,
         download_timeout_s=settings.download_timeout_s,
-        max_take_bytes=settings.max_input_bytes,
+        max_clip_bytes=settings.max_input_bytes,
         allow_private_urls=settings.allow_private_urls,
     )
+
+
+def suno_http() -> HttpClient:
+    """The client for a Suno provider. Its URL is the operator's, not a caller's, so it may be a private address."""
+    return HttpClient(timeout=Timeout(connect_s=5.0), allow_private=True)

@@ -1,4 +1,4 @@
-"""Suno through a provider that speaks the sunoapi.org / kie.ai contract. Knows no request, no worker and no device."""
+"""Suno through a provider that implements the sunoapi.org / kie.ai API: submit, poll, download."""
 
 from models.suno.catalog import CATALOG, DEFAULT_VERSION
 from models.suno.config import SunoConfig

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 DEFAULT_VERSION = "V4_5"
-SIMPLE_PROMPT_CHARS = 500
-TAKES_PER_REQUEST = 2
+MAX_DESCRIPTION_CHARS = 500
+CLIPS_PER_REQUEST = 2
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ CATALOG: Mapping[str, Version] = MappingProxyType(
         )
     }
 )
-MOST_PROMPT_CHARS = max(version.prompt_chars for version in CATALOG.values())
-MOST_STYLE_CHARS = max(version.style_chars for version in CATALOG.values())
-MOST_TITLE_CHARS = max(version.title_chars for version in CATALOG.values())
-MOST_UPLOAD_S = max(version.upload_s for version in CATALOG.values())
+MAX_PROMPT_CHARS = max(version.prompt_chars for version in CATALOG.values())
+MAX_STYLE_CHARS = max(version.style_chars for version in CATALOG.values())
+MAX_TITLE_CHARS = max(version.title_chars for version in CATALOG.values())
+MAX_UPLOAD_S = max(version.upload_s for version in CATALOG.values())
 
 
-def version_called(name: str) -> tuple[Version, str | None]:
+def find_version(name: str) -> tuple[Version, str | None]:
     """The version behind `name` ("V4_5", "v4.5", "V5"), and a warning where it is unknown or retired."""
     canonical = name.strip().upper().replace(".", "_")
     if canonical in CATALOG:
@@ -61,5 +61,5 @@ def version_called(name: str) -> tuple[Version, str | None]:
         f"Suno model '{name}' is not one that this worker knows; it was passed on as it is.{hint} "
         f"Known: {', '.join(CATALOG)}."
     )
-    loosest = Version(name, MOST_PROMPT_CHARS, MOST_STYLE_CHARS, MOST_TITLE_CHARS, MOST_UPLOAD_S, 480)
+    loosest = Version(name, MAX_PROMPT_CHARS, MAX_STYLE_CHARS, MAX_TITLE_CHARS, MAX_UPLOAD_S, 480)
     return loosest, warning

@@ -1,60 +1,102 @@
-"""The provider's endpoints (the sunoapi.org / kie.ai contract) as methods; its failures become ours here.
+"""The provider's endpoints (the sunoapi.org / kie.ai API) as methods, on an HTTP client that is handed in.
 
-Knows no waiting between calls and no repetition: each method makes its call once.
+Each method makes its calls once: retries and pauses are the engine's.
 """
 
 from __future__ import annotations
 
-import logging
+import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlencode, urlsplit
 
-from errors import CancelledError, DeadlineError, ErrorCode, RequestError, UpstreamError
-from models.suno import responses as answers
+from errors import (
+    CancelledError,
+    DeadlineError,
+    ErrorCode,
+    HttpError,
+    NoResponseError,
+    NotSentError,
+    RequestError,
+    UpstreamError,
+)
+from models.runtime.progress import Check
 from models.suno.config import SunoConfig
-from models.suno.deadline import Check
-from models.suno.failures import refusal
-from models.suno.responses import Envelope, Record
-from models.suno.transport import Answer, Call, NoAnswerError, NotSentError, Transport, Upload
+from models.suno.failures import to_provider_error
+from models.suno.payloads import Submission
+from models.suno.responses import (
+    Envelope,
+    TaskRecord,
+    make_sanitizer,
+    parse_credits,
+    parse_envelope,
+    parse_record,
+    parse_task_id,
+    parse_upload_url,
+)
 
-logger = logging.getLogger(__name__)
-
-EXTEND = "/api/v1/generate/extend"
-UPLOAD_EXTEND = "/api/v1/generate/upload-extend"
-GENERATE = "/api/v1/generate"
-RECORD = "/api/v1/generate/record-info"
-CREDITS = ("/api/v1/generate/credit", "/api/v1/chat/credit")
-FILE_UPLOAD = "/api/file-stream-upload"
-UPLOAD_PATH = "audio/sources"
-SUBMIT_S = 40.0
-UPLOAD_S = 120.0
-LOOK_S = 30.0
-CREDITS_S = 10.0
+RECORD_PATH = "/api/v1/generate/record-info"
+CREDITS_PATHS = ("/api/v1/generate/credit", "/api/v1/chat/credit")
+UPLOAD_PATH = "/api/file-stream-upload"
+UPLOAD_FOLDER = "audio/sources"
+SUBMIT_TIMEOUT_S = 40.0
+UPLOAD_TIMEOUT_S = 120.0
+STATUS_TIMEOUT_S = 30.0
+CREDITS_TIMEOUT_S = 10.0
+# A cancelled submission is given this long to be answered, because the answer names the task that is paid.
+CANCEL_GRACE_S = 5.0
+MAX_RETRY_AFTER_S = 120.0
 
 UNREACHABLE = "The Suno provider cannot be reached. Try again later, or check SUNO_API_BASE_URL."
 UNKNOWN_OUTCOME = (
-    "The submission was sent to the Suno provider and no task id came back, so a task may exist and may have been "
-    "paid. It was not sent again. Look for it in the provider's dashboard; with its task id, 'task_id' fetches it at "
-    "no cost."
+    "The submission was sent to the Suno provider, but no task id came back, so a task may exist and may have been "
+    "paid. The submission was not repeated. Look for the task on the provider's dashboard and send its id as "
+    "'task_id'; this costs nothing."
 )
 
 
-@dataclass(frozen=True)
-class Order:
-    """A submission: endpoint and JSON body, without the callback URL."""
+class HttpResponse(Protocol):
+    """A complete response, whatever its status; the names of `headers` are case-insensitive."""
 
-    path: str
-    body: Mapping[str, Any] = field(repr=False)
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Source:
-    """A song to upload; `ending` is its file name's, without a dot."""
+class HttpClient(Protocol):
+    """Sends requests, each on a new connection, and follows no redirect.
+
+    A reused connection may be closed by the server just as a submission is sent, which would leave its outcome unknown.
+    """
+
+    def request(  # noqa: PLR0913  (as in other HTTP clients, by keyword)
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        check: Check,
+    ) -> HttpResponse:
+        """The response; `timeout_s` limits the whole exchange.
+
+        Raises `NotSentError`, `NoResponseError`, or what `check` raises, which is called several times a second.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An audio file to upload; `extension` has no dot."""
 
     data: bytes = field(repr=False)
-    ending: str
+    extension: str
     media_type: str
 
 
@@ -62,132 +104,187 @@ class SunoClient:
     """One account at one provider.
 
     Args:
-        config: where it is; `config.problem()` is None.
-        transport: how calls get there.
+        config: the provider; `config.find_problem()` is None.
+        http: sends the requests.
     """
 
-    def __init__(self, config: SunoConfig, transport: Transport) -> None:
+    def __init__(self, config: SunoConfig, http: HttpClient) -> None:
         self._config = config
-        self._transport = transport
-        self._clean = answers.cleaner(config.token.strip())
+        self._http = http
+        self._sanitize = make_sanitizer(config.token.strip())
 
-    def submit(self, order: Order, check: Check) -> str:
-        """Sends the order, once, and returns the task's id.
+    def submit(self, submission: Submission, check: Check) -> str:
+        """Sends the submission once and returns the task id.
 
         Raises:
-            UpstreamError: `provider_unreachable`, `rate_limited`, `maintenance` where nothing was created and trying
-                again is safe; `submit_unknown` where a task may exist; else why the provider refused.
-            CancelledError, DeadlineError: from `check`; says whether a task may exist.
+            UpstreamError: `provider_unreachable`, `rate_limited` or `maintenance` if no task was created and a retry is
+                safe; `submit_unknown` if a task may exist; else why the provider refused.
+            CancelledError, DeadlineError: from `check`; the message says that a task may exist.
         """
-        body = {**order.body, "callBackUrl": self._config.callback_url}
-        call = Call("POST", self._config.api + order.path, body=body, timeout_s=SUBMIT_S, linger=True)
+        payload = {**submission.body, "callBackUrl": self._config.callback_url}
+        url = self._config.api_root + submission.path
         try:
-            answer = self._transport.send(call, check)
+            response = self._http.request(
+                "POST",
+                url,
+                headers=authorize(self._config, url) | {"Content-Type": "application/json"},
+                body=json.dumps(payload).encode(),
+                timeout_s=SUBMIT_TIMEOUT_S,
+                check=_delay(check, CANCEL_GRACE_S),
+            )
         except NotSentError as error:
             raise UpstreamError(UNREACHABLE + " Nothing was submitted.", code=ErrorCode.PROVIDER_UNREACHABLE) from error
-        except NoAnswerError as error:
+        except NoResponseError as error:
             raise UpstreamError(
                 UNKNOWN_OUTCOME, code=ErrorCode.SUBMIT_UNKNOWN, details={"submitted": "unknown"}
             ) from error
         except (CancelledError, DeadlineError) as error:
-            raise _cut_short(error) from error
-        said = answers.envelope(answer.body, self._clean)
-        task_id = answers.task_id(said.data, self._clean)
+            raise type(error)(
+                f"{error.message} The submission was already under way, so a Suno task may exist and its credits "
+                "may be spent. Look for it on the provider's dashboard.",
+                code=error.error_code,
+                details={**error.details, "submitted": "unknown"},
+            ) from error
+        envelope = parse_envelope(response.body, self._sanitize)
+        task_id = parse_task_id(envelope.data, self._sanitize)
         if task_id:
-            return task_id  # whatever the code: a task that has an id may have been paid
-        raise _submit_failure(answer, said)
+            return task_id  # whatever the code is: a task that has an id may have been paid
+        raise _to_submit_error(response, envelope)
 
-    def look(self, task_id: str, check: Check, timeout_s: float = LOOK_S) -> Record | None:
-        """The task's record, None where the provider knows no such task. Raises `UpstreamError`."""
-        query = {"taskId": task_id}
-        answer = self._asked(Call("GET", self._config.api + RECORD, query=query, timeout_s=timeout_s), check)
-        said = answers.envelope(answer.body, self._clean)
-        code = _code(answer, said)
+    def get_record(self, task_id: str, check: Check, timeout_s: float = STATUS_TIMEOUT_S) -> TaskRecord | None:
+        """The task's record, or None if the provider does not know the task. Raises `UpstreamError`."""
+        url = f"{self._config.api_root}{RECORD_PATH}?{urlencode({'taskId': task_id})}"
+        response, envelope = self._send("GET", url, timeout_s, check)
+        code = _effective_code(response, envelope)
         if code == 200:
-            return answers.record(said.data, self._clean)
-        if code in (400, 404, 422) and said.code is not None:
+            return parse_record(envelope.data, self._sanitize)
+        if code in (400, 404, 422) and envelope.code is not None:
             return None
-        raise refusal(code, said.message, retry_after_s=answer.retry_after_s)
+        raise to_provider_error(code, envelope.message, retry_after_s=_retry_after_s(response))
 
-    def credits(self, check: Check) -> float | None:
-        """The account's balance, None where it is not told. Raises `UpstreamError` for a bad key only."""
-        for path in CREDITS:
-            call = Call("GET", self._config.api + path, timeout_s=CREDITS_S)
+    def get_credits(self, check: Check) -> float | None:
+        """The account's balance, or None if the provider does not report it. Raises `UpstreamError` for a bad key."""
+        for path in CREDITS_PATHS:
             try:
-                answer = self._asked(call, check)
+                response, envelope = self._send("GET", self._config.api_root + path, CREDITS_TIMEOUT_S, check)
             except UpstreamError:
                 return None
-            said = answers.envelope(answer.body, self._clean)
-            code = _code(answer, said)
+            code = _effective_code(response, envelope)
             if code == 401:
-                raise refusal(401, said.message)
-            if code == 200 and (balance := answers.credits_left(said.data)) is not None:
+                raise to_provider_error(401, envelope.message)
+            if code == 200 and (balance := parse_credits(envelope.data)) is not None:
                 return balance
         return None
 
-    def upload(self, source: Source, check: Check, timeout_s: float = UPLOAD_S) -> str:
-        """Gives the provider a song under a name never used before, and returns the URL it is known by there.
+    def upload(self, source: SourceFile, check: Check, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
+        """Uploads an audio file under a new name and returns the URL from which the provider downloads it.
 
-        Raises `UpstreamError`; uploads cost nothing, so the caller may repeat them.
+        Raises `UpstreamError`. Uploads are free, so the caller may repeat them.
         """
-        # A name used before would be overwritten, and served from a cache for a while.
-        name = f"{uuid.uuid4().hex}.{source.ending}"
-        upload = Upload(name, source.media_type, source.data, {"uploadPath": UPLOAD_PATH, "fileName": name})
-        url = self._config.uploads + FILE_UPLOAD
-        answer = self._asked(Call("POST", url, upload=upload, timeout_s=timeout_s), check)
-        said = answers.envelope(answer.body, self._clean)
-        known_by = answers.uploaded_url(said.data)
-        code = _code(answer, said)
-        if code == 200 and known_by:
-            return known_by
-        if code == 200:
+        from urllib3.filepost import encode_multipart_formdata  # 0.1 s that only uploads pay
+
+        # A file of the same name would be overwritten, and the old one served from a cache for a while.
+        name = f"{uuid.uuid4().hex}.{source.extension}"
+        body, content_type = encode_multipart_formdata(
+            [
+                ("uploadPath", UPLOAD_FOLDER),
+                ("fileName", name),
+                ("file", (name, source.data, source.media_type)),
+            ]
+        )
+        url = self._config.upload_root + UPLOAD_PATH
+        response, envelope = self._send("POST", url, timeout_s, check, body=body, content_type=content_type)
+        code = _effective_code(response, envelope)
+        if code != 200:
+            raise to_provider_error(code, envelope.message, retry_after_s=_retry_after_s(response))
+        if (download_url := parse_upload_url(envelope.data)) is None:
             raise UpstreamError(
-                "The Suno provider took the upload but gave no address for it.", code=ErrorCode.UPLOAD_FAILED
+                "The Suno provider accepted the upload of the source audio but returned no URL for it. Send the "
+                "request again.",
+                code=ErrorCode.UPLOAD_FAILED,
             )
-        raise refusal(code, said.message, retry_after_s=answer.retry_after_s)
+        return download_url
 
-    def _asked(self, call: Call, check: Check) -> Answer:
-        """A call that may be made again at will."""
+    def _send(  # noqa: PLR0913
+        self,
+        method: str,
+        url: str,
+        timeout_s: float,
+        check: Check,
+        *,
+        body: bytes | None = None,
+        content_type: str | None = None,
+    ) -> tuple[HttpResponse, Envelope]:
+        """Sends a request that may safely be repeated."""
+        headers = authorize(self._config, url) | ({"Content-Type": content_type} if content_type else {})
         try:
-            return self._transport.send(call, check)
-        except (NotSentError, NoAnswerError) as error:
+            response = self._http.request(method, url, headers=headers, body=body, timeout_s=timeout_s, check=check)
+        except HttpError as error:
             raise UpstreamError(UNREACHABLE, code=ErrorCode.PROVIDER_UNREACHABLE) from error
+        return response, parse_envelope(response.body, self._sanitize)
 
 
-def _code(answer: Answer, said: Envelope) -> int:
-    """What the answer amounts to: the application's code where it is an error, else the HTTP status."""
-    if said.code not in (None, 200):
-        return int(said.code or 0)
-    if answer.status == 200 and said.code is None:
-        return 500  # a page, or a body that was cut: not an answer
-    if 300 <= answer.status < 400:
-        return 404  # never followed: the key would go to another host
-    return 200 if 200 <= answer.status < 300 else answer.status
+def authorize(config: SunoConfig, url: str) -> dict[str, str]:
+    """The headers with the API key, for a URL on one of the two configured hosts only."""
+    allowed = {urlsplit(root)[:2] for root in (config.api_root, config.upload_root)}
+    assert urlsplit(url)[:2] in allowed, "the key is only sent to a host that is configured"
+    return {"Authorization": f"Bearer {config.token.strip()}", "Accept": "application/json"}
 
 
-def _submit_failure(answer: Answer, said: Envelope) -> UpstreamError:
-    """Why there is no task id; `submit_unknown` unless the answer rules a task out."""
-    details: dict[str, Any] = {"retry_after_s": answer.retry_after_s}
-    if said.code is not None and said.code != 200:
-        error = refusal(said.code, said.message, **details)
+def _delay(check: Check, seconds: float) -> Check:
+    """`check`, but what it raises is held back for `seconds`."""
+    first_raised: float | None = None
+
+    def delayed_check() -> None:
+        nonlocal first_raised
+        try:
+            check()
+        except RequestError:
+            now = time.monotonic()
+            first_raised = now if first_raised is None else first_raised
+            if now - first_raised >= seconds:
+                raise
+
+    return delayed_check
+
+
+def _retry_after_s(response: HttpResponse) -> float | None:
+    """The seconds in the Retry-After header, at most two minutes; None if there are none (or a date)."""
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if seconds == seconds else None
+
+
+def _effective_code(response: HttpResponse, envelope: Envelope) -> int:
+    """The envelope's code if it is an error, else the HTTP status as such a code."""
+    if envelope.code not in (None, 200):
+        return int(envelope.code or 0)
+    if response.status == 200 and envelope.code is None:
+        return 500  # an HTML page or a truncated body: no response of the API
+    if 300 <= response.status < 400:
+        return 404  # redirects are not followed, because the key would go to another host
+    return 200 if 200 <= response.status < 300 else response.status
+
+
+def _to_submit_error(response: HttpResponse, envelope: Envelope) -> UpstreamError:
+    """Why the response has no task id; `submit_unknown` unless it proves that there is no task."""
+    details: dict[str, Any] = {"retry_after_s": _retry_after_s(response)}
+    if envelope.code is not None and envelope.code != 200:
+        error = to_provider_error(envelope.code, envelope.message, **details)
         if error.error_code == ErrorCode.PROVIDER_FAILED:
             error.details["submitted"] = "unknown"
         return error
-    if said.code is None and answer.status == 429:
-        # Without the envelope this is a gateway's own limit, not the application's "no credits".
-        return refusal(430, said.message, **details)
-    if said.code is None and 300 <= answer.status < 500:
-        # 405 without the envelope is HTTP's "wrong method", not the application's rate limit.
-        return refusal(404 if answer.status < 400 or answer.status == 405 else answer.status, said.message, **details)
+    if envelope.code is None and response.status == 429:
+        # Without the envelope this is a gateway's own rate limit, not the API's "no credits".
+        return to_provider_error(430, envelope.message, **details)
+    if envelope.code is None and 300 <= response.status < 500:
+        # Without the envelope 405 is HTTP's "method not allowed", not the API's rate limit.
+        code = 404 if response.status < 400 or response.status == 405 else response.status
+        return to_provider_error(code, envelope.message, **details)
     return UpstreamError(
-        UNKNOWN_OUTCOME, code=ErrorCode.SUBMIT_UNKNOWN, details={"submitted": "unknown", "http_status": answer.status}
-    )
-
-
-def _cut_short(error: RequestError) -> RequestError:
-    return type(error)(
-        f"{error.message} The submission was on its way, so a Suno task may exist and its credits may be spent; "
-        "the provider's dashboard shows it.",
-        code=error.error_code,
-        details={**error.details, "submitted": "unknown"},
+        UNKNOWN_OUTCOME,
+        code=ErrorCode.SUBMIT_UNKNOWN,
+        details={"submitted": "unknown", "http_status": response.status},
     )

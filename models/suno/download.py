@@ -1,7 +1,7 @@
-"""Fetches a finished task's takes and looks whether they are what was promised. Knows neither network nor decoder.
+"""Downloads a finished task's clips and checks that they are what the provider reported.
 
-Seen at providers: 404, 502 or nothing at all for half a minute after SUCCESS, an error page with status 200, the same
-bytes for both takes. So each take is tried several times, at its other addresses too, and what is left is said.
+Observed with providers: 404, 502 or nothing at all for half a minute after SUCCESS, an error page with status 200, the
+same bytes for both clips. Each clip is therefore tried several times, at its other URLs too.
 """
 
 from __future__ import annotations
@@ -12,102 +12,104 @@ from dataclasses import dataclass
 
 from audio import Audio
 from errors import AudioError, ErrorCode, SourceError, UpstreamError
-from models.suno.deadline import Check, Wait
+from models.runtime.progress import Check, Progress
+from models.suno.polling import Deadline
 from models.suno.responses import Clip
 
 logger = logging.getLogger(__name__)
 
-COLLECT_S = 120.0
-DELAYS_S = (0.0, 2.0, 5.0, 12.0, 35.0)
-TRIES_FOR_BETTER = 2  # of a file that is audio, but not quite as promised
-SHORTEST_S = 1.0
-NEVER_FETCHED = frozenset({"private_url", "unsupported_url"})
+DOWNLOAD_S = 120.0  # for all clips of a task together
+RETRY_DELAYS_S = (0.0, 2.0, 5.0, 12.0, 35.0)
+ATTEMPTS_FOR_BETTER = 3  # at a file that is audio, but not quite what the provider reported
+MIN_CLIP_S = 1.0
+NEVER_RETRIED = frozenset({ErrorCode.PRIVATE_URL, ErrorCode.UNSUPPORTED_URL})
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A download, decoded, and the digest of its bytes."""
+@dataclass(frozen=True, slots=True)
+class DecodedFile:
+    """A downloaded file as audio, and the digest of its bytes."""
 
     audio: Audio
     sha256: str
 
 
-Load = Callable[[str, Check, float], Loaded]
+FetchClip = Callable[[str, Check, float], DecodedFile]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DownloadedClip:
-    """A take as audio."""
+    """A clip and its audio."""
 
-    take: Clip
+    clip: Clip
     audio: Audio
 
 
-def collect(
-    takes: Sequence[Clip], *, load: Load, wait: Wait, progress: Callable[[float], None]
+def download_clips(
+    clips: Sequence[Clip], *, fetch: FetchClip, deadline: Deadline, progress: Progress
 ) -> tuple[list[DownloadedClip], list[str]]:
-    """The takes that could be had, and a warning for each that could not or is not as it should be.
+    """The clips that could be downloaded, and a warning for each that could not, or that is not as reported.
 
     Args:
-        load: `(url, check, timeout in seconds)` -> the decoded file; raises `SourceError` or `AudioError`.
-        wait: its deadline ends all tries.
-        progress: takes the share done, 0..1.
+        fetch: `(url, check, timeout in seconds)` -> the decoded file; raises `SourceError` or `AudioError`.
+        deadline: ends all attempts.
+        progress: receives the completed fraction, 0..1.
 
     Raises:
-        UpstreamError: `result_unusable`, where not one take could be had; its details name why.
+        UpstreamError: `result_unusable` if no clip could be downloaded; its details give the reasons.
     """
-    sounds: list[DownloadedClip] = []
+    downloads: list[DownloadedClip] = []
     warnings: list[str] = []
     digests: set[str] = set()
-    for number, take in enumerate(takes, 1):
-        loaded, flaw = _best(take, digests, load=load, wait=wait)
-        if loaded is not None:
-            sounds.append(DownloadedClip(take, loaded.audio))
-            digests.add(loaded.sha256)
-        if flaw:
-            warnings.append(f"Take {take.index + 1}: {flaw}")
-        progress(number / len(takes))
-    if not sounds:
+    for number, clip in enumerate(clips, 1):
+        file, problem = _download_best(clip, digests, fetch=fetch, deadline=deadline)
+        if file is not None:
+            downloads.append(DownloadedClip(clip, file.audio))
+            digests.add(file.sha256)
+        if problem:
+            warnings.append(f"Clip {clip.index + 1}: {problem}")
+        progress(number / len(clips))
+    if not downloads:
         raise UpstreamError(
-            "The song is made and paid, but its audio could not be fetched: "
-            + " ".join(warnings)
-            + " Ask again with its 'task_id'; that costs nothing.",
+            f"Suno made the song and it is paid, but its audio could not be downloaded. {' '.join(warnings)} Send "
+            "'task_id' again; this costs nothing.",
             code=ErrorCode.RESULT_UNUSABLE,
-            details={"reasons": warnings, "source_urls": [take.urls[0] for take in takes]},
+            details={"reasons": warnings, "source_urls": [clip.urls[0] for clip in clips]},
         )
-    return sounds, warnings
+    return downloads, warnings
 
 
-def _best(take: Clip, digests: set[str], *, load: Load, wait: Wait) -> tuple[Loaded | None, str]:
-    """The first download without a flaw, else the last one that is audio at all; with what is wrong, if anything."""
-    urls = list(take.urls)
-    loaded: Loaded | None = None
-    flaw = ""
-    for attempt, delay in enumerate(DELAYS_S):
-        wait.sleep(delay)
-        if wait.over or not urls:
+def _download_best(
+    clip: Clip, digests: set[str], *, fetch: FetchClip, deadline: Deadline
+) -> tuple[DecodedFile | None, str]:
+    """The first file without a problem, else the last one that is audio at all; and the problem, if there is one."""
+    urls = list(clip.urls)
+    best: DecodedFile | None = None
+    problem = ""
+    for attempt, delay in enumerate(RETRY_DELAYS_S):
+        deadline.sleep(delay)
+        if deadline.has_passed or not urls:
             break
         url = urls[min(attempt // 2, len(urls) - 1)]
         try:
-            candidate = load(url, wait.check, wait.remaining)
+            file = fetch(url, deadline.check, deadline.remaining)
         except (SourceError, AudioError) as error:
-            flaw = flaw if loaded else error.message
-            if error.error_code in NEVER_FETCHED:
+            problem = problem if best else error.message
+            if error.error_code in NEVER_RETRIED:
                 urls.remove(url)
-            logger.info("Suno take not fetched yet (try %d): %s", attempt + 1, error.error_code)
+            logger.info("Suno clip %d not downloaded (attempt %d): %s", clip.index, attempt + 1, error.error_code)
             continue
-        loaded, flaw = candidate, _flaw(candidate, take, digests)
-        if not flaw or attempt >= TRIES_FOR_BETTER:
+        best, problem = file, _find_problem(file, clip, digests)
+        if not problem or attempt + 1 >= ATTEMPTS_FOR_BETTER:
             break
-    return loaded, flaw if loaded or flaw else "its download did not end in time."
+    return best, problem if best or problem else "its download did not finish in time."
 
 
-def _flaw(loaded: Loaded, take: Clip, digests: set[str]) -> str:
-    seconds = loaded.audio.duration
-    if loaded.sha256 in digests:
-        return "the provider serves the same bytes as for another take."
-    if seconds < SHORTEST_S:
+def _find_problem(file: DecodedFile, clip: Clip, digests: set[str]) -> str:
+    seconds = file.audio.duration
+    if file.sha256 in digests:
+        return "the provider serves the same bytes as for another clip."
+    if seconds < MIN_CLIP_S:
         return f"it is only {seconds:.2f} s long."
-    if take.duration and abs(seconds - take.duration) > max(3.0, 0.05 * take.duration):
-        return f"it is {seconds:.1f} s long, and the provider speaks of {take.duration:.1f} s."
+    if clip.duration and abs(seconds - clip.duration) > max(3.0, 0.05 * clip.duration):
+        return f"it is {seconds:.1f} s long, but the provider reports {clip.duration:.1f} s."
     return ""

@@ -1,236 +1,167 @@
-"""One account at work: submits once, follows a task to its end, within the rates that the provider allows.
-
-Shared by all jobs of the process; holds no device and no song. Each method takes the job's `Wait` and ends by it.
-"""
+"""One account at a provider, shared by all jobs of the process: rate limits, retries, and one payment per request."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from errors import ErrorCode, RequestError, UpstreamError
-from models.suno.client import LOOK_S, UPLOAD_S, Order, Source, SunoClient
+from models.runtime.progress import Check, Progress
+from models.suno.client import STATUS_TIMEOUT_S, UPLOAD_TIMEOUT_S, HttpClient, SourceFile, SunoClient
 from models.suno.config import SunoConfig
-from models.suno.deadline import Check, Clock, Wait
-from models.suno.idempotency import Claim, Ledger
+from models.suno.idempotency import IdempotencyStore, Reservation
 from models.suno.limiter import SlidingWindow
-from models.suno.responses import Record
-from models.suno.status import KNOWN, PROGRESS, SUCCESS_GRACE_S, TaskStatus, has_failed, judge, ready
-from models.suno.transport import HttpTransport, Transport
+from models.suno.payloads import Submission
+from models.suno.polling import Clock, Deadline, poll_task
+from models.suno.responses import TaskRecord
+from models.suno.status import SUCCESS_GRACE_S, TaskStatus, evaluate, unknown_task
 
 logger = logging.getLogger(__name__)
 
-WINDOW_S = 60.0
+SUBMISSION_WINDOW_S = 60.0
 # Providers allow 20 requests in 10 s for each key, submissions included.
-REQUESTS, REQUESTS_WINDOW_S = 20, 10.0
-FIRST_LOOK_S = 12.0
-LOOK_EVERY_S, LOOK_EVERY_AT_MOST_S, LOOK_GROWTH = 5.0, 15.0, 1.25
-TROUBLE_AT_MOST_S = 30.0
-LAST_LOOK_S = 10.0
-LOOKS_FOR_UNKNOWN = 3
-UPLOAD_TRIES = 3
-TEMPORARY = frozenset({"provider_unreachable", "provider_failed", "maintenance", "rate_limited"})
-# Seconds before a submission that certainly made nothing is sent again, by try.
-SUBMIT_AGAIN_S = {
-    "provider_unreachable": (2.0, 5.0, 10.0, 20.0),
-    "rate_limited": (10.0, 20.0, 40.0, 60.0),
-    "maintenance": (30.0, 60.0, 120.0),
+MAX_REQUESTS, REQUEST_WINDOW_S = 20, 10.0
+FINAL_REQUEST_S = 10.0  # for the last status request at the deadline, and for the balance
+UPLOAD_ATTEMPTS = 3
+TRANSIENT = frozenset(
+    {ErrorCode.PROVIDER_UNREACHABLE, ErrorCode.PROVIDER_FAILED, ErrorCode.MAINTENANCE, ErrorCode.RATE_LIMITED}
+)
+# Seconds before a submission that certainly created nothing is repeated, by attempt.
+RESUBMIT_DELAYS_S = {
+    ErrorCode.PROVIDER_UNREACHABLE: (2.0, 5.0, 10.0, 20.0),
+    ErrorCode.RATE_LIMITED: (10.0, 20.0, 40.0, 60.0),
+    ErrorCode.MAINTENANCE: (30.0, 60.0, 120.0),
 }
-CALLING_TOO_OFTEN = 430
-CALLING_TOO_OFTEN_S = (2.0, 4.0, 8.0, 16.0, 32.0)
+REQUEST_RATE_CODE = 430
+REQUEST_RATE_DELAYS_S = (2.0, 4.0, 8.0, 16.0, 32.0)
 
 
-class Suno:
-    """See the module. `transport` and `clock` are replaced in tests."""
+class SunoEngine:
+    """Submits songs and follows their tasks. Every method takes the job's `Deadline` and ends by it.
 
-    def __init__(self, config: SunoConfig, *, transport: Transport | None = None, clock: Clock | None = None) -> None:
+    Args:
+        config: the provider; `config.find_problem()` is None.
+        http: sends the requests.
+        clock: replaced in tests.
+    """
+
+    def __init__(self, config: SunoConfig, *, http: HttpClient, clock: Clock | None = None) -> None:
+        self.config = config
         self.clock = clock or Clock()
-        self._client = SunoClient(config, transport or HttpTransport(config))
-        self._submissions = SlidingWindow(config.submissions_per_minute, WINDOW_S)
-        self._requests = SlidingWindow(REQUESTS, REQUESTS_WINDOW_S)
-        self._ledger = Ledger()
+        self._client = SunoClient(config, http)
+        self._submissions = SlidingWindow(config.submissions_per_minute, SUBMISSION_WINDOW_S)
+        self._requests = SlidingWindow(MAX_REQUESTS, REQUEST_WINDOW_S)
+        self._idempotency = IdempotencyStore()
 
-    def patience(self, seconds: float, check: Check) -> Wait:
-        """A wait of `seconds` from now."""
-        return Wait(self.clock, self.clock.monotonic() + seconds, check)
+    def start_deadline(self, seconds: float, check: Check) -> Deadline:
+        """A deadline `seconds` from now."""
+        return Deadline(self.clock, self.clock.monotonic() + seconds, check)
 
-    def credits(self, wait: Wait) -> float | None:
-        """The balance, None where it cannot be had in a moment. Raises `UpstreamError` for a bad key."""
+    def get_credits(self, deadline: Deadline) -> float | None:
+        """The account's balance, or None if it cannot be had quickly. Raises `UpstreamError` for a bad key."""
         try:
-            with self._requests.place(wait.until(min(wait.remaining, LAST_LOOK_S))):
-                return self._client.credits(wait.check)
+            with self._requests.acquire(deadline.restart(min(deadline.remaining, FINAL_REQUEST_S))):
+                return self._client.get_credits(deadline.check)
         except TimeoutError:
             return None
 
-    def claim(self, key: str) -> AbstractContextManager[Claim]:
-        """What the job's request has submitted already, if anything. See `Ledger.claim`."""
-        return self._ledger.claim(key)
+    def reserve(self, key: str) -> AbstractContextManager[Reservation]:
+        """See `IdempotencyStore.reserve`."""
+        return self._idempotency.reserve(key)
 
-    def upload(self, source: Source, wait: Wait) -> str:
-        """Gives the provider a song, in a few tries, and returns its URL there. Raises `UpstreamError`."""
+    def upload(self, source: SourceFile, deadline: Deadline) -> str:
+        """Uploads a source in up to three attempts and returns its URL. Raises `UpstreamError`."""
         for attempt in itertools.count(1):
             try:
-                return self._client.upload(source, wait.check, min(UPLOAD_S, max(wait.remaining, 1.0)))
+                timeout_s = min(UPLOAD_TIMEOUT_S, max(deadline.remaining, 1.0))
+                return self._client.upload(source, deadline.check, timeout_s)
             except UpstreamError as error:
-                if error.error_code not in TEMPORARY or attempt == UPLOAD_TRIES or wait.over:
+                if error.error_code not in TRANSIENT or attempt == UPLOAD_ATTEMPTS or deadline.has_passed:
                     error.details["stage"] = "upload"
                     raise
-                wait.sleep(self.clock.jittered(2.0 * attempt))
-        raise AssertionError("the last try returns or raises")
+                deadline.sleep(self.clock.jitter(2.0 * attempt))
+        raise AssertionError("the last attempt returns or raises")
 
-    def submit(self, order: Order, *, claim: Claim, wait: Wait) -> str:
-        """Makes the task and returns its id. Sent again only after an answer that rules out that anything was made.
+    def submit(self, submission: Submission, *, reservation: Reservation, deadline: Deadline) -> str:
+        """Creates the task and returns its id.
 
-        Raises `UpstreamError`; after `submit_unknown` the same job cannot submit the same request again.
+        The submission is repeated only after a response that proves that no task was created. Raises `UpstreamError`;
+        after `submit_unknown` the same job cannot submit the same request again.
         """
         for attempt in itertools.count():
             try:
-                claim.task_id = self._submitted_once(order, claim, wait)
+                reservation.task_id = self._submit_once(submission, reservation, deadline)
             except UpstreamError as error:
-                delay = self._again_after(error, attempt)
-                if claim.in_doubt or delay is None or delay > wait.remaining:
+                delay = self._delay_before_retry(error, attempt)
+                if reservation.outcome_unknown or delay is None or delay > deadline.remaining:
                     raise
                 logger.info("Suno submission to be repeated in %.0f s: %s", delay, error.error_code)
-                wait.sleep(delay)
+                deadline.sleep(delay)
             else:
                 break
-        assert claim.task_id is not None
-        logger.info("Suno task %s submitted", claim.task_id)
-        return claim.task_id
+        assert reservation.task_id is not None, "the loop ends with a task id or an exception"
+        logger.info("Suno task %s submitted", reservation.task_id)
+        return reservation.task_id
 
-    def _submitted_once(self, order: Order, claim: Claim, wait: Wait) -> str:
+    def _submit_once(self, submission: Submission, reservation: Reservation, deadline: Deadline) -> str:
         try:
-            with self._submissions.place(wait), self._requests.place(wait):
-                wait.check()
-                if wait.over:
+            with self._submissions.acquire(deadline), self._requests.acquire(deadline):
+                deadline.check()
+                if deadline.has_passed:
                     raise TimeoutError
-                claim.in_doubt = True
+                reservation.outcome_unknown = True
                 try:
-                    return self._client.submit(order, wait.check)
+                    return self._client.submit(submission, deadline.check)
                 except RequestError as error:
-                    claim.in_doubt = error.details.get("submitted") == "unknown"
+                    reservation.outcome_unknown = error.details.get("submitted") == "unknown"
                     raise
         except TimeoutError as error:
             raise UpstreamError(
-                f"'max_wait_s' was over before the song could be submitted (at most {self._submissions.limit} "
-                "submissions a minute leave this worker). Nothing was submitted. Send the request again, or raise "
-                "SUNO_RATE_LIMIT if the account allows more.",
+                f"'max_wait_s' passed before the song could be submitted: this worker submits at most "
+                f"{self._submissions.limit} songs a minute. Nothing was submitted. Send the request again, or raise "
+                "SUNO_RATE_LIMIT if your account allows more.",
                 code=ErrorCode.RATE_LIMITED,
             ) from error
 
-    def _again_after(self, error: UpstreamError, attempt: int) -> float | None:
-        delays = SUBMIT_AGAIN_S.get(error.error_code, ())
-        if error.details.get("provider_code") == CALLING_TOO_OFTEN:
-            delays = CALLING_TOO_OFTEN_S
+    def _delay_before_retry(self, error: UpstreamError, attempt: int) -> float | None:
+        """Seconds before the next attempt, or None if there is none."""
+        delays = RESUBMIT_DELAYS_S.get(error.error_code, ())
+        if error.details.get("provider_code") == REQUEST_RATE_CODE:
+            delays = REQUEST_RATE_DELAYS_S
         if attempt >= len(delays):
             return None
-        return max(self.clock.jittered(delays[attempt]), float(error.details.get("retry_after_s", 0.0)))
+        return max(self.clock.jitter(delays[attempt]), float(error.details.get("retry_after_s", 0.0)))
 
-    def glance(self, task_id: str, wait: Wait) -> tuple[Record, TaskStatus]:
-        """One look. Raises `UpstreamError`, also where the provider does not answer or knows no such task."""
-        record = self._looked(task_id, wait)
-        if record is None:
-            raise _no_such_task(task_id)
-        # A single look cannot tell how long the task has stood like this; what can be had counts.
-        return record, judge(record, SUCCESS_GRACE_S)
+    def get_status(self, task_id: str, deadline: Deadline) -> TaskStatus:
+        """The task's status, from one request.
 
-    def follow(
-        self, task_id: str, *, wait: Wait, fresh: bool, progress: Callable[[float], None]
-    ) -> tuple[Record, TaskStatus]:
-        """Looks until the task is done; at the deadline returns how it stands, with `done` False.
-
-        Args:
-            fresh: the task was submitted just now (so it cannot be done yet, and an unknown id is only a delay).
-            progress: takes the share of the work done, 0..0.9, never going back.
-
-        Raises:
-            UpstreamError: the task failed, the key is refused, or no such task exists.
+        Raises `UpstreamError` if the task failed, the provider does not answer, or it does not know the task.
         """
-        watch = _Watch(self.clock, task_id, fresh, progress)
-        if fresh:
-            progress(0.05)
-            wait.sleep(self.clock.jittered(FIRST_LOOK_S))
-        every = LOOK_EVERY_S
-        while True:
-            delay = self.clock.jittered(every)
-            try:
-                standing = watch.see(self._looked(task_id, wait))
-            except UpstreamError as error:
-                if watch.is_final(error):
-                    raise
-                delay = watch.pause_after(error)
-            else:
-                every = min(every * LOOK_GROWTH, LOOK_EVERY_AT_MOST_S)
-                if standing.done:
-                    return watch.record, standing
-            if wait.over:
-                return watch.record, TaskStatus(done=False, warning=watch.trouble)
-            wait.sleep(delay)
-
-    def _looked(self, task_id: str, wait: Wait) -> Record | None:
-        """One look; at the deadline a last, shorter one is still made."""
-        brief = wait.until(min(LOOK_S, max(wait.remaining, LAST_LOOK_S)))
-        try:
-            with self._requests.place(brief):
-                return self._client.look(task_id, wait.check, max(brief.remaining, 1.0))
-        except TimeoutError as error:
-            raise UpstreamError("Too many looks at once.", code=ErrorCode.RATE_LIMITED) from error
-
-
-class _Watch:
-    """What following a task remembers between looks."""
-
-    def __init__(self, clock: Clock, task_id: str, fresh: bool, progress: Callable[[float], None]) -> None:
-        self.record = Record("PENDING")
-        self.trouble = ""
-        self._clock = clock
-        self._task_id = task_id
-        self._progress = progress
-        self._may_be_unknown = fresh
-        self._share = 0.05
-        self._unknown = 0
-        self._troubles = 0
-        self._moved = clock.monotonic()
-        self._told: set[str] = set()
-
-    def see(self, record: Record | None) -> TaskStatus:
-        """Takes in a look's result. Raises `UpstreamError` where the task failed or does not exist."""
-        self._troubles, self.trouble = 0, ""
+        record = self._get_record(task_id, deadline)
         if record is None:
-            self._unknown += 1
-            if self._unknown >= LOOKS_FOR_UNKNOWN and not self._may_be_unknown:
-                raise _no_such_task(self._task_id)
-            return TaskStatus(done=False)
-        self._unknown, self._may_be_unknown = 0, True
-        if (record.status, len(ready(record))) != (self.record.status, len(ready(self.record))):
-            self._moved = self._clock.monotonic()
-        self.record = record
-        if record.status not in KNOWN and not has_failed(record) and record.status not in self._told:
-            self._told.add(record.status)
-            logger.warning("Suno task %s has the unknown status '%s'; still waiting", self._task_id, record.status)
-        self._share = max(self._share, PROGRESS.get(record.status, 0.0))
-        self._progress(self._share)
-        return judge(record, self._clock.monotonic() - self._moved)
+            raise unknown_task(task_id)
+        # One request cannot tell how long the task has been in this state, so what can be downloaded now counts.
+        return evaluate(record, SUCCESS_GRACE_S)
 
-    def is_final(self, error: UpstreamError) -> bool:
-        """Whether following ends here; a look that fails never ends a job, a refused key or a failed task does."""
-        looked = "status" in error.details or error.error_code in ("result_unusable", "unknown_task")
-        return looked or error.error_code == ErrorCode.BAD_KEY
+    def poll(self, task_id: str, *, deadline: Deadline, is_new: bool, progress: Progress) -> TaskStatus:
+        """See `polling.poll_task`."""
+        return poll_task(
+            task_id,
+            lambda: self._get_record(task_id, deadline),
+            deadline=deadline,
+            is_new=is_new,
+            progress=progress,
+        )
 
-    def pause_after(self, error: UpstreamError) -> float:
-        """Seconds to wait after a look that failed."""
-        self._troubles += 1
-        self.trouble = error.message
-        logger.info("Suno task %s: a look failed (%s)", self._task_id, error.error_code)
-        pause = min(LOOK_EVERY_S * 2.0 ** (self._troubles - 1), TROUBLE_AT_MOST_S)
-        return max(self._clock.jittered(pause), float(error.details.get("retry_after_s", 0.0)))
-
-
-def _no_such_task(task_id: str) -> UpstreamError:
-    return UpstreamError(
-        f"The Suno provider knows no task '{task_id}'. Task ids are kept for about two weeks, and belong to one "
-        "provider and one account.",
-        code=ErrorCode.UNKNOWN_TASK,
-    )
+    def _get_record(self, task_id: str, deadline: Deadline) -> TaskRecord | None:
+        """One request; at the deadline a last one with a short time limit is still made."""
+        limit = deadline.restart(min(STATUS_TIMEOUT_S, max(deadline.remaining, FINAL_REQUEST_S)))
+        try:
+            with self._requests.acquire(limit):
+                return self._client.get_record(task_id, deadline.check, max(limit.remaining, 1.0))
+        except TimeoutError as error:
+            raise UpstreamError(
+                "Too many requests are waiting for the Suno provider. Try again in a minute.",
+                code=ErrorCode.RATE_LIMITED,
+            ) from error

@@ -6,33 +6,34 @@ import threading
 from typing import Any
 
 from errors import ErrorCode, UpstreamError
-from models.suno.catalog import CATALOG, DEFAULT_VERSION, version_called
+from models.suno.catalog import CATALOG, DEFAULT_VERSION, find_version
+from models.suno.client import HttpClient
 from models.suno.config import SunoConfig
-from models.suno.deadline import Clock
-from models.suno.engine import Suno
-from models.suno.transport import Transport
+from models.suno.engine import SunoEngine
+from models.suno.polling import Clock
 
 
 class SunoFamily:
-    """What `models.families["suno"]` is. Its engine holds no device memory, so it is kept here and not in the cache.
+    """Suno's versions at one provider. The engine uses no device memory, so it is kept here and not in the cache.
 
     Args:
         config: the provider; may lack its key, then only using the engine fails.
-        transport, clock: replaced in tests.
+        http: sends the requests; only needed with a key.
+        clock: replaced in tests.
     """
 
     name = "suno"
 
-    def __init__(self, config: SunoConfig, *, transport: Transport | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, config: SunoConfig, *, http: HttpClient | None = None, clock: Clock | None = None) -> None:
         self.config = config
-        self._transport = transport
+        self._http = http
         self._clock = clock
         self._lock = threading.Lock()
-        self._engine: Suno | None = None
+        self._engine: SunoEngine | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each version that is known, with its limits."""
-        problem = self.config.problem()
+        problem = self.config.find_problem()
         return [
             {
                 "name": version.name,
@@ -52,7 +53,7 @@ class SunoFamily:
 
     def status(self) -> str:
         """`ready`, or why not; asks no provider."""
-        return self.config.problem() or "ready"
+        return self.config.find_problem() or "ready"
 
     def search_paths(self) -> list[str]:
         """None: nothing of Suno lies on a disk."""
@@ -60,25 +61,26 @@ class SunoFamily:
 
     def resolve(self, name: str | None) -> str:
         """The version's own spelling; an unknown one passes as it is."""
-        return version_called(name or DEFAULT_VERSION)[0].name
+        return find_version(name or DEFAULT_VERSION)[0].name
 
     def memory_bytes(self, name: str) -> int:
         """Nothing is held on the device."""
         return 0
 
-    def load(self, name: str, *, device: str) -> Suno:
+    def load(self, name: str, *, device: str) -> SunoEngine:
         """The engine, the same for all versions and devices."""
         return self.engine()
 
-    def engine(self) -> Suno:
+    def engine(self) -> SunoEngine:
         """The engine that all jobs share. Raises `UpstreamError` (`not_configured`) where there can be none."""
-        problem = self.config.problem()
+        problem = self.config.find_problem()
         if problem:
             raise UpstreamError(
                 f"Suno cannot be used on this worker: {problem}. Set it in the endpoint's environment.",
                 code=ErrorCode.NOT_CONFIGURED,
             )
+        assert self._http is not None, "a family with a key needs an HTTP client"
         with self._lock:
             if self._engine is None:
-                self._engine = Suno(self.config, transport=self._transport, clock=self._clock)
+                self._engine = SunoEngine(self.config, http=self._http, clock=self._clock)
             return self._engine

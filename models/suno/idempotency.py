@@ -1,4 +1,4 @@
-"""Which jobs of this process have submitted what, so that a job that the platform delivers twice is not paid twice."""
+"""Remembers what each job submitted, so that a job that the platform delivers twice is paid once."""
 
 from __future__ import annotations
 
@@ -17,47 +17,48 @@ from models.suno.client import UNKNOWN_OUTCOME
 MAX_ENTRIES = 2000
 
 
-def fingerprint(job_id: str, content: Mapping[str, Any]) -> str:
-    """A key for one job's one request; the same job id with another request is another key."""
+def compute_idempotency_key(job_id: str, content: Mapping[str, Any]) -> str:
+    """The key of one job's one request: the same job id with another request has another key."""
     text = json.dumps([job_id, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass
-class Claim:
-    """One request's submission: the task it has, or whether one may exist without our knowing its id."""
+@dataclass(slots=True)
+class Reservation:
+    """The submission of one request: its task id, or whether a task may exist whose id is not known."""
 
     task_id: str | None = None
-    in_doubt: bool = False
+    outcome_unknown: bool = False
 
 
-class Ledger:
-    """The last submissions by fingerprint."""
+class IdempotencyStore:
+    """The latest submissions of this process, by idempotency key."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._claims: OrderedDict[str, Claim] = OrderedDict()
+        self._reservations: OrderedDict[str, Reservation] = OrderedDict()
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[Claim]:
-        """What this very request has submitted before; kept afterwards unless nothing was submitted.
+    def reserve(self, key: str) -> Iterator[Reservation]:
+        """The reservation of `key`, with the task id if the request was submitted before.
 
-        Raises `UpstreamError` (`submit_unknown`) where it was sent before and nobody knows (yet) what came of it.
+        It is kept after the body unless nothing was submitted. Raises `UpstreamError` (`submit_unknown`) if the request
+        was submitted before and its outcome is unknown, or is submitted by another thread at this moment.
         """
         with self._lock:
-            fresh = key not in self._claims
-            claim = self._claims.setdefault(key, Claim())
-            while len(self._claims) > MAX_ENTRIES:
-                self._claims.popitem(last=False)
-        if not fresh and claim.task_id is None:
+            is_new = key not in self._reservations
+            reservation = self._reservations.setdefault(key, Reservation())
+            while len(self._reservations) > MAX_ENTRIES:
+                self._reservations.popitem(last=False)
+        if not is_new and reservation.task_id is None:
             raise UpstreamError(
                 f"This job was delivered a second time. {UNKNOWN_OUTCOME}",
                 code=ErrorCode.SUBMIT_UNKNOWN,
                 details={"submitted": "unknown"},
             )
         try:
-            yield claim
+            yield reservation
         finally:
-            if claim.task_id is None and not claim.in_doubt:
+            if reservation.task_id is None and not reservation.outcome_unknown:
                 with self._lock:
-                    self._claims.pop(key, None)
+                    self._reservations.pop(key, None)

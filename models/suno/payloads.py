@@ -1,28 +1,31 @@
-"""What a caller wants, checked against the version's limits and put into the providers' JSON. Pure.
+"""Builds submissions: what the caller asks for, checked against the version's limits, as the provider's JSON.
 
-Source of the rules: the providers' documentation of generate, extend and upload-extend (which fields stand together).
+The rules (which fields go together) are from the providers' documentation of generate, extend and upload-extend.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from errors import AudioError, ErrorCode, InvalidRequestError
-from models.suno.catalog import SIMPLE_PROMPT_CHARS, Version
-from models.suno.client import EXTEND, GENERATE, UPLOAD_EXTEND, Order
+from models.suno.catalog import MAX_DESCRIPTION_CHARS, Version
 
+EXTEND_PATH = "/api/v1/generate/extend"
+UPLOAD_EXTEND_PATH = "/api/v1/generate/upload-extend"
+GENERATE_PATH = "/api/v1/generate"
 DEFAULT_TITLE = "Untitled"
 INSTRUMENTAL_LYRICS = "[Instrumental]"
-SHORTEST_SOURCE_S = 1.0
-# The provider measures the encoded upload, whose length may differ by a codec frame or two.
-FROM_END_S = 0.1
+MIN_SOURCE_S = 1.0
+# The provider measures the encoded upload, whose length may differ from the source's by a codec frame or two.
+END_MARGIN_S = 0.1
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How the song is to be; None leaves it to Suno. Weights are 0..1."""
+@dataclass(frozen=True, slots=True)
+class SongOptions:
+    """What the song should be like; None leaves it to Suno. Weights are 0..1."""
 
     version: Version
     prompt: str | None = None
@@ -35,180 +38,209 @@ class Wish:
     weirdness: float | None = None
     audio_weight: float | None = None
 
-    def shared(self) -> dict[str, Any]:
-        """The fields that every submission may carry; what was not asked for is left out."""
+    def shared_fields(self) -> dict[str, Any]:
+        """The fields that every submission may contain; options that are not set are left out."""
         fields = {
             "model": self.version.name,
             "negativeTags": self.negative_tags or None,
             "vocalGender": self.vocal_gender,
-            "styleWeight": _hundredths(self.style_weight),
-            "weirdnessConstraint": _hundredths(self.weirdness),
-            "audioWeight": _hundredths(self.audio_weight),
+            "styleWeight": _round_weight(self.style_weight),
+            "weirdnessConstraint": _round_weight(self.weirdness),
+            "audioWeight": _round_weight(self.audio_weight),
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def faults(self) -> list[str]:
-        """Texts that are longer than the version takes."""
+    def find_errors(self) -> list[str]:
+        """A sentence for each text that is longer than the version accepts."""
         limits = (
             ("prompt", self.prompt, self.version.prompt_chars),
             ("style", self.style, self.version.style_chars),
             ("title", self.title, self.version.title_chars),
         )
         return [
-            f"'{name}' has {len(text)} characters and {self.version.name} takes {most}"
-            for name, text, most in limits
-            if text is not None and len(text) > most
+            f"'{name}' has {len(text)} characters; Suno {self.version.name} accepts at most {limit}"
+            for name, text, limit in limits
+            if text is not None and len(text) > limit
         ]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A submission ready to go, but for the upload's URL where `uploads`.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request for a song.
 
-    `cut_s`: what of the source is uploaded; None = all. `used`: parameters as they were used. `warnings`: what was
-    substituted.
+    Args:
+        path: the endpoint.
+        body: its JSON, without the callback URL, and without the source's URL if `needs_upload`.
+        needs_upload: the source must be uploaded first; see `with_upload_url`.
+        cut_s: the length of the source to upload, from its start, in seconds; None = all of it.
+        used: the parameters as they are used, by their public names.
+        warnings: what was left out or substituted.
     """
 
-    order: Order
-    uploads: bool = False
+    path: str
+    body: Mapping[str, Any] = field(repr=False)
+    needs_upload: bool = False
     cut_s: float | None = None
-    used: tuple[tuple[str, Any], ...] = ()
+    used: Mapping[str, Any] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
 
-    def with_upload(self, url: str) -> Order:
-        """The order with the source's URL in it."""
-        return Order(self.order.path, {**self.order.body, "uploadUrl": url}) if self.uploads else self.order
+    def with_upload_url(self, url: str) -> Submission:
+        """This submission with the URL of its uploaded source."""
+        return replace(self, body={**self.body, "uploadUrl": url}, needs_upload=False)
+
+    @property
+    def continues_at(self) -> float | None:
+        """The position in the source from which the song continues, in seconds; None = its end."""
+        return self.cut_s if self.cut_s is not None else self.body.get("continueAt")
 
 
-def extend_upload(wish: Wish, *, duration: float, continue_at: float | None) -> Plan:
+def extend_upload(options: SongOptions, *, duration: float, continue_at: float | None) -> Submission:
     """Continues an uploaded source of `duration` seconds from `continue_at` (None: its end).
 
-    Suno takes a point to continue from only together with a style; without one the source is cut there instead.
+    Suno accepts a position to continue from only together with a style; without a style the source is cut there.
     Raises `InvalidRequestError` or `AudioError`.
     """
-    _refuse_length(duration, wish.version)
-    faults = wish.faults()
+    _check_duration(duration, options.version)
+    errors = options.find_errors()
     if continue_at is not None and not 0 < continue_at < duration:
-        faults.append(
-            f"'continue_at' is {continue_at:g} s and must lie within the source, above 0 and below {duration:.2f} s"
+        errors.append(
+            f"'continue_at' is {continue_at:g} s; it must be above 0 and below the source's length of {duration:.2f} s"
         )
-    if wish.style is not None and not wish.prompt and not wish.instrumental:
-        faults.append("'style' needs 'prompt' with the words to sing beside it, or 'instrumental': true")
-    _refuse(faults)
-    body: dict[str, Any] = {**wish.shared(), "instrumental": wish.instrumental}
+    if options.style is not None and not options.prompt and not options.instrumental:
+        errors.append("'style' requires 'prompt' with the lyrics, or 'instrumental': true")
+    _raise_if_any(errors)
+    body: dict[str, Any] = {**options.shared_fields(), "instrumental": options.instrumental}
     warnings = []
-    used: dict[str, Any] = {}
-    if wish.prompt and not (wish.style is not None and wish.instrumental):
-        body["prompt"] = wish.prompt
-    if wish.style is None:
-        if wish.title:
-            warnings.append("'title' was left out: Suno takes it only together with 'style'.")
+    if options.prompt and not (options.style is not None and options.instrumental):
+        body["prompt"] = options.prompt
+    if options.style is None:
+        if options.title:
+            warnings.append("'title' was left out: Suno accepts it only together with 'style'.")
         if continue_at is not None:
             warnings.append(
-                "Without 'style' Suno takes no point to continue from, so the source was cut at 'continue_at' and is "
-                "continued from its end."
+                "The source was cut at 'continue_at' and is continued from its new end, because Suno accepts a "
+                "position to continue from only together with 'style'."
             )
-        return Plan(Order(UPLOAD_EXTEND, body | {"defaultParamFlag": False}), True, continue_at, (), tuple(warnings))
-    if wish.instrumental and wish.prompt:
-        warnings.append("'prompt' was left out: with 'style' it holds the words to sing, and 'instrumental' is true.")
-    at = continue_at if continue_at is not None else max(duration - FROM_END_S, duration / 2)
-    used = {"continue_at": _floor(at), "title": wish.title or DEFAULT_TITLE}
-    body |= {"defaultParamFlag": True, "style": wish.style, "title": used["title"], "continueAt": used["continue_at"]}
-    return Plan(Order(UPLOAD_EXTEND, body), True, None, tuple(used.items()), tuple(warnings))
+        body["defaultParamFlag"] = False
+        return Submission(UPLOAD_EXTEND_PATH, body, needs_upload=True, cut_s=continue_at, warnings=tuple(warnings))
+    if options.instrumental and options.prompt:
+        warnings.append("'prompt' was left out: together with 'style' it is the lyrics, and 'instrumental' is true.")
+    position = _floor(continue_at if continue_at is not None else max(duration - END_MARGIN_S, duration / 2))
+    title = options.title or DEFAULT_TITLE
+    body |= {"defaultParamFlag": True, "style": options.style, "title": title, "continueAt": position}
+    used = {"continue_at": position, "title": title}
+    return Submission(UPLOAD_EXTEND_PATH, body, needs_upload=True, used=used, warnings=tuple(warnings))
 
 
-def extend_track(wish: Wish, *, audio_id: str, continue_at: float | None) -> Plan:
+def extend_track(options: SongOptions, *, audio_id: str, continue_at: float | None) -> Submission:
     """Continues a track that Suno made. Raises `InvalidRequestError`."""
-    faults = wish.faults()
-    if continue_at is not None and not 0 < continue_at < wish.version.output_s:
-        faults.append(f"'continue_at' is {continue_at:g} s and must lie within the source, above 0")
-    prompt = wish.prompt or (INSTRUMENTAL_LYRICS if wish.instrumental else None)
-    own = {"prompt": prompt, "style": wish.style, "continue_at": continue_at}
-    missing = [name for name, value in own.items() if value is None]
-    if (len(missing) < len(own) or wish.title) and missing:
-        faults.append(
-            "with 'audio_id' Suno takes 'prompt', 'style' and 'continue_at' together, or none of them (then the "
-            f"track's own are kept); missing: {', '.join(missing)}"
+    errors = options.find_errors()
+    if continue_at is not None and not 0 < continue_at < options.version.output_s:
+        errors.append(
+            f"'continue_at' is {continue_at:g} s; it must be above 0 and below {options.version.output_s:g} s, the "
+            f"longest song of Suno {options.version.name}"
         )
-    _refuse(faults)
-    body: dict[str, Any] = {**wish.shared(), "audioId": audio_id, "defaultParamFlag": not missing}
-    if missing:
-        return Plan(Order(EXTEND, body))
-    assert continue_at is not None
+    prompt = options.prompt or (INSTRUMENTAL_LYRICS if options.instrumental else None)
+    texts = {"prompt": prompt, "style": options.style, "continue_at": continue_at}
+    missing = [name for name, value in texts.items() if value is None]
+    if missing and (len(missing) < len(texts) or options.title):
+        errors.append(
+            "with 'audio_id' Suno accepts 'prompt', 'style' and 'continue_at' all together, or none of them (the "
+            f"track's own values are kept then); missing: {', '.join(missing)}"
+        )
+    _raise_if_any(errors)
+    body: dict[str, Any] = {**options.shared_fields(), "audioId": audio_id, "defaultParamFlag": not missing}
+    if missing or continue_at is None:
+        return Submission(EXTEND_PATH, body)
     warnings: tuple[str, ...] = ()
-    if wish.instrumental and wish.prompt:
-        warnings = ("'instrumental' was left out: with 'audio_id' Suno sings what 'prompt' says.",)
-    elif wish.instrumental:
-        warnings = ("'instrumental' has no field of its own with 'audio_id'; the words '[Instrumental]' were sent.",)
-    used = {"continue_at": _floor(continue_at), "title": wish.title or DEFAULT_TITLE}
-    body |= {"prompt": prompt, "style": wish.style, "title": used["title"], "continueAt": used["continue_at"]}
-    return Plan(Order(EXTEND, body), used=tuple(used.items()), warnings=warnings)
+    if options.instrumental and options.prompt:
+        warnings = ("'instrumental' was left out: with 'audio_id' Suno sings the lyrics in 'prompt'.",)
+    elif options.instrumental:
+        warnings = (
+            "With 'audio_id' Suno has no 'instrumental' parameter; the lyrics '[Instrumental]' were sent instead.",
+        )
+    used = {"continue_at": _floor(continue_at), "title": options.title or DEFAULT_TITLE}
+    body |= {"prompt": prompt, "style": options.style, "title": used["title"], "continueAt": used["continue_at"]}
+    return Submission(EXTEND_PATH, body, used=used, warnings=warnings)
 
 
-def generate(wish: Wish, *, description: str, lyrics: str | None) -> Plan:
-    """A new song from a description, or from lyrics, style and title. Raises `InvalidRequestError`.
+def generate(options: SongOptions, *, description: str, lyrics: str | None) -> Submission:
+    """Makes a new song from a description, or from lyrics, style and title. Raises `InvalidRequestError`.
 
-    `wish.prompt` is not looked at: Suno's own `prompt` is the description or the lyrics, by its mode.
+    `options.prompt` is ignored: Suno's own `prompt` is the description or the lyrics, depending on its mode.
     """
-    custom = bool(lyrics or wish.style or (wish.instrumental and len(description) > SIMPLE_PROMPT_CHARS))
-    if not custom:
-        faults = [] if description else ["'prompt' is required"]
-        if len(description) > SIMPLE_PROMPT_CHARS:
-            faults.append(
-                f"'prompt' has {len(description)} characters and Suno takes {SIMPLE_PROMPT_CHARS} as a description; "
-                "give words to sing as 'lyrics' and the sound as 'style'"
+    too_long = len(description) > MAX_DESCRIPTION_CHARS
+    if not (lyrics or options.style or (options.instrumental and too_long)):
+        if not description:
+            _raise_if_any(["'prompt' is required"])
+        if too_long:
+            _raise_if_any(
+                [
+                    f"'prompt' has {len(description)} characters; Suno accepts a description of at most "
+                    f"{MAX_DESCRIPTION_CHARS}. Send the lyrics as 'lyrics' and describe the sound in 'style'"
+                ]
             )
-        _refuse(faults)
-        body = {**wish.shared(), "customMode": False, "instrumental": wish.instrumental, "prompt": description}
-        warning = ("'title' was left out: Suno takes it only together with 'lyrics' or 'style'.",) if wish.title else ()
-        return Plan(Order(GENERATE, body), warnings=warning)
-    style = wish.style or description
-    custom_wish = Wish(version=wish.version, prompt=lyrics, style=style, title=wish.title)
-    faults = custom_wish.faults()
-    if not wish.instrumental and not lyrics:
-        faults.append("'style' needs 'lyrics' beside it, or 'instrumental': true")
+        body = {
+            **options.shared_fields(),
+            "customMode": False,
+            "instrumental": options.instrumental,
+            "prompt": description,
+        }
+        ignored = ("'title' was left out: Suno accepts it only together with 'lyrics' or 'style'.",)
+        return Submission(GENERATE_PATH, body, warnings=ignored if options.title else ())
+    style = options.style or description
+    errors = replace(options, prompt=lyrics, style=style).find_errors()
+    if not options.instrumental and not lyrics:
+        errors.append("'style' requires 'lyrics', or 'instrumental': true")
     if not style:
-        faults.append("'lyrics' need 'style' (or a 'prompt' that describes the sound) beside them")
-    _refuse(faults)
-    title = wish.title or DEFAULT_TITLE
-    body = {**wish.shared(), "customMode": True, "instrumental": wish.instrumental, "style": style, "title": title}
+        errors.append("'lyrics' require 'style', or a 'prompt' that describes the sound")
+    _raise_if_any(errors)
+    title = options.title or DEFAULT_TITLE
+    body = {
+        **options.shared_fields(),
+        "customMode": True,
+        "instrumental": options.instrumental,
+        "style": style,
+        "title": title,
+    }
     warnings = []
-    if lyrics and wish.instrumental:
+    if lyrics and options.instrumental:
         warnings.append("'lyrics' were left out: 'instrumental' is true.")
     elif lyrics:
         body["prompt"] = lyrics
-    if wish.style and description:
+    if options.style and description:
         warnings.append("'prompt' was left out: 'style' describes the sound.")
-    return Plan(Order(GENERATE, body), used=(("title", title),), warnings=tuple(warnings))
+    return Submission(GENERATE_PATH, body, used={"title": title}, warnings=tuple(warnings))
 
 
-def _refuse_length(duration: float, version: Version) -> None:
+def _check_duration(duration: float, version: Version) -> None:
     if duration > version.upload_s:
         raise AudioError(
-            f"audio: it is {duration:.1f} s long and Suno {version.name} continues at most {version.upload_s:g} s. "
-            "Send a shorter piece, or another 'model'.",
+            f"'audio' is {duration:.1f} s long; Suno {version.name} continues at most {version.upload_s:g} s. Send "
+            "shorter audio, or choose another 'model'.",
             code=ErrorCode.AUDIO_TOO_LONG,
             details={"field": "audio", "duration": round(duration, 2), "limit_s": version.upload_s},
         )
-    if duration < SHORTEST_SOURCE_S:
+    if duration < MIN_SOURCE_S:
         raise AudioError(
-            f"audio: it is {duration:.2f} s long; Suno needs at least {SHORTEST_SOURCE_S:g} s to continue from.",
+            f"'audio' is {duration:.2f} s long; Suno needs at least {MIN_SOURCE_S:g} s. Send longer audio.",
             code=ErrorCode.AUDIO_TOO_SHORT,
             details={"field": "audio"},
         )
 
 
-def _refuse(faults: list[str]) -> None:
-    if faults:
+def _raise_if_any(errors: list[str]) -> None:
+    if errors:
         raise InvalidRequestError(
-            f"Invalid request: {'; '.join(faults)}.", details={"faults": [{"problem": fault} for fault in faults]}
+            f"Invalid request: {'; '.join(errors)}.", details={"faults": [{"problem": error} for error in errors]}
         )
 
 
-def _hundredths(value: float | None) -> float | None:
+def _round_weight(value: float | None) -> float | None:
+    """In hundredths, as providers require."""
     return None if value is None else round(value, 2)
 
 
 def _floor(seconds: float) -> float:
-    """Down to hundredths (never to 0), so that a point just before the end stays before it."""
+    """Down to hundredths (never to 0), so that a position just before the end stays before it."""
     return max(math.floor(seconds * 100) / 100, 0.01)

@@ -1,76 +1,135 @@
-"""Where a task stands, judged from one record: go on waiting, done, or failed. Pure; knows no clock and no network."""
+"""The status of a task, derived from the provider's records: still running, done, or failed. Does no I/O."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from errors import ErrorCode, UpstreamError
-from models.suno.catalog import TAKES_PER_REQUEST
-from models.suno.failures import task_failure
-from models.suno.responses import Clip, Record
+from models.suno.catalog import CLIPS_PER_REQUEST
+from models.suno.failures import to_task_error
+from models.suno.responses import Clip, TaskRecord
 
-# How far a task is, by the provider's states; "GENERATING" stands in quick-start samples only.
+logger = logging.getLogger(__name__)
+
+# The completed fraction in each of the provider's states. "GENERATING" occurs in quick-start samples only.
 PROGRESS: Mapping[str, float] = MappingProxyType(
     {"PENDING": 0.10, "GENERATING": 0.20, "TEXT_SUCCESS": 0.30, "FIRST_SUCCESS": 0.70, "SUCCESS": 0.90}
 )
+START_FRACTION = 0.05
 CALLBACK_FAILED = "CALLBACK_EXCEPTION"
-KNOWN = frozenset({*PROGRESS, CALLBACK_FAILED})
-# After SUCCESS the addresses may come a moment later. A failed callback says nothing of the song, which goes on being
-# made for minutes: nobody has to listen at the callback's address.
+KNOWN_STATES = frozenset({*PROGRESS, CALLBACK_FAILED})
+# After SUCCESS the URLs may follow a moment later. A failed callback says nothing about the song, which may still be
+# in progress for minutes: nothing has to listen at the callback URL.
 SUCCESS_GRACE_S = 60.0
 CALLBACK_GRACE_S = 240.0
+# A task that is not new is unknown to the provider after this many records in a row without it.
+POLLS_UNTIL_UNKNOWN = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """A task that has not failed: `takes` once it is `done`; `warning` where they are fewer than were asked for."""
+    """The status of a task that has not failed.
 
+    `clips` are those to download once it is `done`; `warning` says if they are fewer than requested. `last_error` is
+    the message of the last request for its status, if that failed.
+    """
+
+    record: TaskRecord
     done: bool
-    takes: tuple[Clip, ...] = ()
+    clips: tuple[Clip, ...] = ()
     warning: str = ""
+    last_error: str = ""
 
 
-def ready(record: Record) -> tuple[Clip, ...]:
-    """The takes that can be downloaded."""
-    return tuple(take for take in record.takes if take.urls)
-
-
-def has_failed(record: Record) -> bool:
-    """Whether the provider has given the task up. An error code counts whatever the status says (seen with PENDING)."""
-    if record.status == CALLBACK_FAILED:
+def has_failed(record: TaskRecord) -> bool:
+    """Whether the provider has given up the task. An error code counts in every state (413 occurs with PENDING)."""
+    if record.state == CALLBACK_FAILED:
         return False
-    return record.error_code is not None or record.status.endswith(("FAILED", "_ERROR"))
+    return record.error_code is not None or record.state.endswith(("FAILED", "_ERROR"))
 
 
-def judge(record: Record, unchanged_s: float) -> TaskStatus:
-    """What `record` means, `unchanged_s` after the task last moved. Raises `UpstreamError` for a failed task."""
-    takes = ready(record)
+def evaluate(record: TaskRecord, unchanged_s: float) -> TaskStatus:
+    """The status that `record` means, `unchanged_s` seconds after the task last changed.
+
+    Raises `UpstreamError` for a task that failed, or that ended without a URL to download.
+    """
+    clips = record.downloadable
     if has_failed(record):
-        if not takes:
-            raise task_failure(record.status, record.error_code, record.error_message)
-        return _done(takes, f"Suno ended the task with {record.status or 'an error'}")
-    if record.status == "SUCCESS":
-        return _when_settled(takes, len(takes) == len(record.takes), unchanged_s, SUCCESS_GRACE_S)
-    if record.status == CALLBACK_FAILED:
-        grace_s = SUCCESS_GRACE_S if takes else CALLBACK_GRACE_S
-        return _when_settled(takes, len(takes) >= TAKES_PER_REQUEST, unchanged_s, grace_s)
-    return TaskStatus(done=False)
+        if not clips:
+            raise to_task_error(record.state, record.error_code, record.error_message)
+        return _finish(record, f"Suno ended the task with {record.state or 'an error'}")
+    if record.state == "SUCCESS":
+        return _await_urls(record, len(clips) == len(record.clips), unchanged_s, SUCCESS_GRACE_S)
+    if record.state == CALLBACK_FAILED:
+        grace_s = SUCCESS_GRACE_S if clips else CALLBACK_GRACE_S
+        return _await_urls(record, len(clips) >= CLIPS_PER_REQUEST, unchanged_s, grace_s)
+    return TaskStatus(record, done=False)
 
 
-def _when_settled(takes: tuple[Clip, ...], complete: bool, unchanged_s: float, grace_s: float) -> TaskStatus:
-    if takes and (complete or unchanged_s >= grace_s):
-        return _done(takes, "Suno finished the task")
+def _await_urls(record: TaskRecord, complete: bool, unchanged_s: float, grace_s: float) -> TaskStatus:
+    if record.downloadable and (complete or unchanged_s >= grace_s):
+        return _finish(record, "Suno finished the task")
     if unchanged_s < grace_s:
-        return TaskStatus(done=False)
+        return TaskStatus(record, done=False)
     raise UpstreamError(
-        "Suno finished the task without giving an address of its audio. Ask again later with its 'task_id'; "
-        "that costs nothing.",
+        "Suno finished the task, but the provider gives no URL for its audio. Send 'task_id' again later; this costs "
+        "nothing.",
         code=ErrorCode.RESULT_UNUSABLE,
     )
 
 
-def _done(takes: tuple[Clip, ...], how: str) -> TaskStatus:
-    missing = len(takes) < TAKES_PER_REQUEST
-    return TaskStatus(done=True, takes=takes, warning=f"{how} with {len(takes)} take of 2." if missing else "")
+def _finish(record: TaskRecord, outcome: str) -> TaskStatus:
+    clips = record.downloadable
+    missing = len(clips) < CLIPS_PER_REQUEST
+    warning = f"{outcome} with {len(clips)} of {CLIPS_PER_REQUEST} clips." if missing else ""
+    return TaskStatus(record, done=True, clips=clips, warning=warning)
+
+
+class StatusTracker:
+    """What is known of one task over several records.
+
+    Args:
+        is_new: the task was submitted just now, so the provider may not list it yet.
+        now: the current time in seconds, on the clock of every later `now`.
+    """
+
+    def __init__(self, task_id: str, *, is_new: bool, now: float) -> None:
+        self.record = TaskRecord("PENDING")
+        self.fraction = START_FRACTION
+        self._task_id = task_id
+        self._may_be_unlisted = is_new
+        self._unlisted = 0
+        self._changed_at = now
+        self._logged_states: set[str] = set()
+
+    def update(self, record: TaskRecord | None, *, now: float) -> TaskStatus:
+        """The status after one more record (None: the provider does not know the task).
+
+        Raises `UpstreamError` if the task failed or does not exist.
+        """
+        if record is None:
+            self._unlisted += 1
+            if self._unlisted >= POLLS_UNTIL_UNKNOWN and not self._may_be_unlisted:
+                raise unknown_task(self._task_id)
+            return TaskStatus(self.record, done=False)
+        self._unlisted, self._may_be_unlisted = 0, True
+        if (record.state, len(record.downloadable)) != (self.record.state, len(self.record.downloadable)):
+            self._changed_at = now
+        self.record = record
+        if record.state not in KNOWN_STATES | self._logged_states and not has_failed(record):
+            self._logged_states.add(record.state)
+            logger.warning("Suno task %s has the unknown state '%s'; polling continues", self._task_id, record.state)
+        self.fraction = max(self.fraction, PROGRESS.get(record.state, 0.0))
+        return evaluate(record, now - self._changed_at)
+
+
+def unknown_task(task_id: str) -> UpstreamError:
+    """The error for a task that the provider does not know."""
+    return UpstreamError(
+        f"The Suno provider does not know the task '{task_id}'. Task ids are kept for about two weeks and belong to "
+        "one provider and one account.",
+        code=ErrorCode.UNKNOWN_TASK,
+    )

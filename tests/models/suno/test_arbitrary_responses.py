@@ -1,11 +1,12 @@
-"""Whatever a provider answers, at any step: the job ends in bounded time with a song or a typed error, has submitted at
-most once, and has told the key to nobody."""
+"""Whatever a provider responds, at any step: the job ends in bounded time with a song or a typed error, submits at most
+once, and does not reveal the key."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,17 +15,16 @@ from hypothesis import strategies as st
 
 from errors import InternalError, RequestError
 from models import Models
-from operations import extend_via_suno
-from operations._suno import PREPARATION_S
-from testing.suno_provider import TOKEN, Provider, listening, tone
-from testing.suno_scenarios import Look, Say, Scenario
-from testing.suno_worker import DirectTransport, FakeTime, family
-from tests.operations.test_extend_via_suno import song
+from operations.extend_via_suno.task import MIN_SUBMIT_S
+from testing.suno_provider import TOKEN, Provider, make_tone, start_server
+from testing.suno_scenarios import Record, Response, Scenario
+from testing.suno_worker import FakeClock, InProcessHttpClient, build_family, run_extend
+from tests.operations.test_extend_via_suno import make_song
 from worker.job import Job
 from worker.reply import Reply
 
-# After the deadline: a submission under way, a last look, the downloads, the balance.
-AFTERWARDS_S = 40.0 + 12.0 + 125.0 + 35.0
+# After the deadline: a submission under way, a last status request, the downloads, the balance.
+AFTER_DEADLINE_S = 40.0 + 12.0 + 125.0 + 35.0
 STATES = ("PENDING", "TEXT_SUCCESS", "FIRST_SUCCESS", "SUCCESS", "CALLBACK_EXCEPTION", "GENERATE_AUDIO_FAILED", "WHAT")
 CODES = (200, 200, 200, 400, 401, 404, 405, 413, 429, 430, 455, 500, 501, 999)
 STATUSES = (200, 200, 200, 301, 400, 401, 404, 429, 455, 500, 502, 503)
@@ -59,8 +59,8 @@ envelopes = st.fixed_dictionaries(
     }
 )
 bodies = st.one_of(envelopes, junk, st.sampled_from([b"", b"<html>", b"{", b"\xff\xfe\x00", b"[" * 5000]))
-says = st.builds(
-    Say,
+responses = st.builds(
+    Response,
     status=st.sampled_from(STATUSES),
     body=bodies,
     content_type=st.sampled_from(["application/json", "text/html"]),
@@ -68,23 +68,25 @@ says = st.builds(
     cut=st.booleans(),
     headers=st.sampled_from([(), (("Retry-After", "7"),), (("Retry-After", "9999"),), (("Retry-After", "soon"),)]),
 )
-looks = st.builds(
-    Look,
+records = st.builds(
+    Record,
     status=st.sampled_from(STATES),
-    takes=st.integers(0, 3),
+    clips=st.integers(0, 3),
     error_code=st.sampled_from([None, None, None, 0, 413, 531]),
     error_message=st.none() | words,
     shape=st.sampled_from(["documented", "quick_start", "result_json"]),
 )
-file_bodies = st.sampled_from([b"", b"<html>", b"RIFF", tone(2.0, 220.0), tone(0.2, 220.0), tone(2.0, 220.0)[:9000]])
-files = st.builds(Say, status=st.sampled_from([200, 200, 404, 502]), body=file_bodies, cut=st.booleans())
+file_bodies = st.sampled_from(
+    [b"", b"<html>", b"RIFF", make_tone(2.0, 220.0), make_tone(0.2, 220.0), make_tone(2.0, 220.0)[:9000]]
+)
+files = st.builds(Response, status=st.sampled_from([200, 200, 404, 502]), body=file_bodies, cut=st.booleans())
 scenarios = st.builds(
     Scenario,
     about=st.just("anything"),
-    submits=st.just(()) | st.lists(says, max_size=3).map(tuple),
-    looks=st.lists(looks | says, min_size=1, max_size=6).map(tuple),
-    uploads=st.just(()) | st.lists(says, max_size=3).map(tuple),
-    credits=st.just(()) | st.lists(says, max_size=2).map(tuple),
+    submissions=st.just(()) | st.lists(responses, max_size=3).map(tuple),
+    records=st.lists(records | responses, min_size=1, max_size=6).map(tuple),
+    uploads=st.just(()) | st.lists(responses, max_size=3).map(tuple),
+    credits=st.just(()) | st.lists(responses, max_size=2).map(tuple),
     files=st.lists(files, max_size=4).map(tuple),
     file=st.sampled_from(["audio", "identical", "page"]),
     audio_url=st.sampled_from(["", "", "", "http://10.0.0.1/a.mp3", f"http://127.0.0.1:1/{TOKEN}", "gopher://x"]),
@@ -104,47 +106,49 @@ sources = st.sampled_from(
 
 
 @pytest.fixture(scope="module")
-def play() -> Iterator[Any]:
-    with listening() as play:
-        yield play
+def install() -> Iterator[Any]:
+    with start_server() as install:
+        yield install
 
 
-def certainly_refused(said: Say) -> bool:
-    """Whether the answer rules out that a task was made."""
-    content = said.body if isinstance(said.body, dict) else {}
+def proves_no_task(response: Response) -> bool:
+    """Whether the response proves that no task was created."""
+    content = response.body if isinstance(response.body, dict) else {}
     code = content.get("code")
-    refused = code in (405, 430, 455) or (code is None and said.status in (429, 455))
-    return refused and not said.cut and said.delay_s < 40
+    refused = code in (405, 430, 455) or (code is None and response.status in (429, 455))
+    return refused and not response.cut and response.delay_s < 40
 
 
-def told(outcome: Reply | RequestError, job: Job, updates: list[Any]) -> str:
-    """All that left the job, as text."""
+def collect_output(outcome: Reply | RequestError, job: Job, updates: list[Any]) -> str:
+    """Everything that left the job, as text."""
     if isinstance(outcome, RequestError):
-        outside: Any = outcome.reply()
+        output: Any = outcome.reply()
     else:
-        outside = [outcome.fields, outcome.parameters, [dict(output.extra) for output in outcome.outputs]]
-    return json.dumps([outside, job.warnings, updates], ensure_ascii=False, allow_nan=False)
+        output = [outcome.fields, outcome.parameters, [dict(output.extra) for output in outcome.outputs]]
+    return json.dumps([output, job.warnings, updates], ensure_ascii=False, allow_nan=False)
 
 
-def run_against(provider: Provider, models: Models, request: dict[str, Any], fake: FakeTime) -> None:
-    """Runs one job and holds what must hold for every one."""
+def run_against(provider: Provider, models: Models, request: dict[str, Any], clock: FakeClock) -> None:
+    """Runs one job and checks what must hold for every job."""
     updates: list[Any] = []
     job = Job(id="job-1", report=updates.append)
-    job.audio["audio"] = song(3.0, 8000)
-    started = fake.now
+    job.audio["audio"] = make_song(3.0, 8000)
+    started = clock.now
     outcome: Reply | RequestError
     try:
-        outcome = extend_via_suno.run(extend_via_suno.Params.parse(request), job, models)
+        outcome = run_extend(models, job, **request)
     except RequestError as error:
         outcome = error
         assert not isinstance(error, InternalError) and error.error_code != "request_error"
-    event(outcome.error_code if isinstance(outcome, RequestError) else f"{len(outcome.outputs)} takes")
-    text = told(outcome, job, updates)
+    event(outcome.error_code if isinstance(outcome, RequestError) else f"{len(outcome.outputs)} clips")
+    text = collect_output(outcome, job, updates)
     text.encode()
     assert TOKEN not in text
-    assert fake.now - started <= max(request["max_wait_s"], PREPARATION_S) + AFTERWARDS_S
-    answered = [*provider.scenario.submits, Say()][: len(provider.posts)]
-    assert all(certainly_refused(said) for said in answered[:-1]), "sent again though a task may exist"
+    assert clock.now - started <= max(request["max_wait_s"], MIN_SUBMIT_S) + AFTER_DEADLINE_S
+    responses_sent = [*provider.scenario.submissions, Response()][: len(provider.posts)]
+    assert all(proves_no_task(response) for response in responses_sent[:-1]), (
+        "submitted again although a task may exist"
+    )
     if isinstance(outcome, Reply):
         assert outcome.fields["task_id"]
         assert outcome.outputs or request["mode"] == "submit"
@@ -156,13 +160,15 @@ def run_against(provider: Provider, models: Models, request: dict[str, Any], fak
     deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(scenario=scenarios, request=st.builds(dict.__or__, sources, requests))
-def test_any_answers_end_well(play: Any, caplog: Any, scenario: Scenario, request: dict[str, Any]) -> None:
+def test_any_responses_end_in_a_song_or_a_typed_error(
+    install: Any, caplog: Any, scenario: Scenario, request: dict[str, Any]
+) -> None:
     caplog.set_level(logging.DEBUG)
-    fake = FakeTime()
-    provider = play(Provider(scenario))
-    transport = DirectTransport(provider, fake)
-    models = Models({"suno": family(provider, fake.clock(), transport=transport, download_timeout_s=5.0)})
-    run_against(provider, models, request, fake)
+    clock = FakeClock()
+    provider = install(Provider(scenario))
+    client = InProcessHttpClient(provider, clock)
+    models = Models({"suno": build_family(provider, clock.clock(), http_client=client, download_timeout_s=5.0)})
+    run_against(provider, models, request, clock)
     assert TOKEN not in caplog.text
 
 
@@ -170,26 +176,27 @@ def test_any_answers_end_well(play: Any, caplog: Any, scenario: Scenario, reques
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(scenario=scenarios, request=st.builds(dict.__or__, sources, requests))
-def test_any_answers_end_well_over_http(play: Any, caplog: Any, scenario: Scenario, request: dict[str, Any]) -> None:
+def test_any_responses_end_in_a_song_or_a_typed_error_over_http(
+    install: Any, caplog: Any, scenario: Scenario, request: dict[str, Any]
+) -> None:
     caplog.set_level(logging.DEBUG)
-    fake = FakeTime()
-    provider = play(Provider(at_once(scenario)))
-    models = Models({"suno": family(provider, fake.clock(), download_timeout_s=5.0)})
-    run_against(provider, models, request, fake)
+    clock = FakeClock()
+    provider = install(Provider(remove_delays(scenario)))
+    models = Models({"suno": build_family(provider, clock.clock(), download_timeout_s=5.0)})
+    run_against(provider, models, request, clock)
     assert TOKEN not in caplog.text
 
 
-def at_once(scenario: Scenario) -> Scenario:
-    """The same answers without their delays, which would pass for real."""
-    from dataclasses import replace
+def remove_delays(scenario: Scenario) -> Scenario:
+    """The same responses without their delays, which would take real time."""
 
-    def prompt(steps: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(replace(step, delay_s=0.0) if isinstance(step, Say) else step for step in steps)
+    def without_delay(steps: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(replace(step, delay_s=0.0) if isinstance(step, Response) else step for step in steps)
 
     return replace(
         scenario,
-        submits=prompt(scenario.submits),
-        looks=prompt(scenario.looks),
-        uploads=prompt(scenario.uploads),
-        credits=prompt(scenario.credits),
+        submissions=without_delay(scenario.submissions),
+        records=without_delay(scenario.records),
+        uploads=without_delay(scenario.uploads),
+        credits=without_delay(scenario.credits),
     )

@@ -1,4 +1,4 @@
-"""Fifty jobs at once in one process: the rates hold in every window, every job ends, and memory stays where it was."""
+"""Fifty jobs at once in one process: the rate limits hold, every job ends, and memory does not grow."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 from models import Models
-from models.suno.deadline import Clock
-from testing.suno_provider import Provider, serving
+from models.suno.polling import Clock
+from testing.suno_provider import Provider, serve_provider
 from testing.suno_scenarios import SCENARIOS
-from testing.suno_worker import extend, family
+from testing.suno_worker import build_family, run_extend
 from tests.models.suno.test_limiter import most_in_any_window
 from worker.job import Job
 
 JOBS = 50
-FEWER = 20  # memory is traced, which is slow
-SPEED = 30.0  # a minute of the worker's time in two seconds
+FEWER_JOBS = 20  # because tracing memory is slow
+SPEEDUP = 30.0  # a minute on the worker's clock takes two seconds
 LIMIT = 10
 
 
-def quick_clock() -> Clock:
-    """Real time, faster: threads really wait for each other, and a minute's window lasts two seconds."""
+def make_fast_clock() -> Clock:
+    """Real time, but faster: threads really wait for each other, and a window of a minute lasts two seconds."""
     return Clock(
-        monotonic=lambda: time.monotonic() * SPEED, sleep=lambda seconds: time.sleep(seconds / SPEED), tick_s=4.0
+        monotonic=lambda: time.monotonic() * SPEEDUP, sleep=lambda seconds: time.sleep(seconds / SPEEDUP), tick_s=4.0
     )
 
 
 def run_all(models: Models, name: str, jobs: int = JOBS) -> list[str]:
-    """The task ids of jobs that wait side by side."""
+    """The task ids of `jobs` jobs that wait at the same time."""
 
     def one(number: int) -> str:
-        reply = extend(models, Job(id=f"{name}-{number}"), max_wait_s=900)
+        reply = run_extend(models, Job(id=f"{name}-{number}"), max_wait_s=900)
         assert len(reply.outputs) == 2
         return str(reply.fields["task_id"])
 
@@ -41,32 +41,32 @@ def run_all(models: Models, name: str, jobs: int = JOBS) -> list[str]:
         return list(threads.map(one, range(jobs)))
 
 
-def test_fifty_waiting_jobs_keep_to_the_rates_and_all_end() -> None:
-    clock = quick_clock()
+def test_fifty_waiting_jobs_obey_the_rate_limits_and_all_end() -> None:
+    clock = make_fast_clock()
     provider = Provider(SCENARIOS["happy"], clock=clock.monotonic, balance=10_000)
-    with serving(provider):
-        tasks = run_all(Models({"suno": family(provider, clock, submissions_per_minute=LIMIT)}), "job")
+    with serve_provider(provider):
+        tasks = run_all(Models({"suno": build_family(provider, clock, submissions_per_minute=LIMIT)}), "job")
     assert len(set(tasks)) == len(provider.posts) == JOBS
     assert most_in_any_window(provider.submitted_at, 60.0) <= LIMIT
     assert most_in_any_window(provider.requested_at, 10.0) <= 20
-    assert provider.complaints == []
+    assert provider.violations == []
 
 
-def test_memory_and_threads_stay_where_they_were() -> None:
-    clock = quick_clock()
+def test_memory_and_threads_do_not_grow_with_the_number_of_jobs() -> None:
+    clock = make_fast_clock()
     provider = Provider(SCENARIOS["quick_start"], clock=clock.monotonic, balance=10_000)
-    with serving(provider):
-        models = Models({"suno": family(provider, clock, submissions_per_minute=1000)})
-        run_all(models, "warm", FEWER)
-        grown = []
+    with serve_provider(provider):
+        models = Models({"suno": build_family(provider, clock, submissions_per_minute=1000)})
+        run_all(models, "warm", FEWER_JOBS)
+        traced = []
         tracemalloc.start()
         try:
             for name in ("second", "third"):
-                provider.forget()
-                run_all(models, name, FEWER)
+                provider.clear()
+                run_all(models, name, FEWER_JOBS)
                 gc.collect()
-                grown.append(tracemalloc.get_traced_memory()[0])
+                traced.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-    assert grown[1] - grown[0] < 200_000, "bytes kept after twenty more jobs"
-    assert not [thread.name for thread in threading.enumerate() if thread.name == "suno-http"]
+    assert traced[1] - traced[0] < 200_000, "bytes that twenty more jobs left behind"
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("http-")]
