@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from audio.disk import materialize
 from audio.dsp.effects import VocalChain, apply_vocal_chain
-from audio.dsp.long import at_rate
-from audio.dsp.mix import Silence, fit, mix, place
+from audio.dsp.gain import GainView
+from audio.dsp.mix import Silence, fit_length, match_shapes, mix
 from audio.dsp.pitch_shift import shift_pitch
-from audio.dsp.resample import resample_blocks, resampled_length
+from audio.dsp.resample import resample_blocks, resample_source, resampled_length
 from audio.types import AudioSource, Waveform, iter_blocks
 from models import Models
 from models.demucs.segments import InferenceOptions
@@ -94,17 +94,17 @@ class Cover:
         """Every part as it stands in the mix, by name: processed, at its level, all of one rate, width and length."""
         params, rate = self.params, max(parts.instrumental.sample_rate, LEAST_SAMPLE_RATE)
         with self.job.stage("key", (0.8, 0.85)):
-            band = self._in_key(at_rate(parts.instrumental, rate, self.job.exit_stack))
+            band = self._in_key(resample_source(parts.instrumental, rate, self.job.exit_stack))
         with self.job.stage("key", (0.85, 0.9)):
             choir = self._choir(parts, sung, rate)
         length = max(resampled_length(part.num_samples, part.sample_rate, rate) for part in parts.all)
         shape = Silence(rate, max(part.channels for part in parts.all), length)
         with self.job.stage("mix", (0.9, 0.95)):
-            levels = {"vocals": (self._lead(sung.lead, shape), LEAD_DB + params.main_gain)}
+            levels = {"vocals": GainView(self._lead(sung.lead, shape), LEAD_DB + params.main_gain)}
         if choir is not None:
-            levels["backup"] = (choir, BACKUP_DB + params.backup_gain)
-        levels["instrumental"] = (band, INSTRUMENTAL_DB + params.inst_gain)
-        return dict(zip(levels, place(list(levels.values())), strict=True))
+            levels["backup"] = GainView(choir, BACKUP_DB + params.backup_gain)
+        levels["instrumental"] = GainView(band, INSTRUMENTAL_DB + params.inst_gain)
+        return dict(zip(levels, match_shapes(list(levels.values())), strict=True))
 
     def mix(self, stems: Mapping[str, AudioSource]) -> AudioSource:
         """The sum of the stems."""
@@ -124,7 +124,7 @@ class Cover:
         def sing(encoder: Any, singer: Any) -> AudioSource:
             length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
             coming = singer.convert(heard, f0, encoder, self._settings(), job.progress)
-            return self._kept(fit(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
+            return self._kept(fit_length(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
 
         with job.stage("convert", (middle, span[1])):
             return self.models.run(
@@ -167,8 +167,8 @@ class Cover:
     def _choir(self, parts: Parts, sung: Sung, rate: int) -> AudioSource | None:
         """The backing vocals in the cover's key, which they are in already where they were converted."""
         if sung.backup is not None:
-            return at_rate(sung.backup, rate, self.job.exit_stack)
-        return None if parts.backup is None else self._in_key(at_rate(parts.backup, rate, self.job.exit_stack))
+            return resample_source(sung.backup, rate, self.job.exit_stack)
+        return None if parts.backup is None else self._in_key(resample_source(parts.backup, rate, self.job.exit_stack))
 
     def _in_key(self, sound: AudioSource) -> AudioSource:
         semitones = self.params.pitch_change_all

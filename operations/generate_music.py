@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
@@ -252,7 +252,7 @@ def _prompt(params: Params, job: Job, model: _Model) -> Audio | None:
             details={"length": round(end - start, 3), "window_s": model.window},
         )
     first, last = round(start * recording.sample_rate), round(end * recording.sample_rate)
-    return replace(recording, waveform=recording.waveform[:, first:last])
+    return Audio(recording.waveform[:, first:last], recording.sample_rate)
 
 
 def _melody(params: Params, job: Job, models: Models) -> Audio | None:
@@ -261,7 +261,7 @@ def _melody(params: Params, job: Job, models: Models) -> Audio | None:
     if recording is None:
         return None
     needed = int(min(recording.duration, params.duration + MELODY_REST_S) * recording.sample_rate)
-    return melody_of(replace(recording, waveform=recording.waveform[:, :needed]), job, models)
+    return melody_of(Audio(recording.waveform[:, :needed], recording.sample_rate), job, models)
 
 
 def _warn(params: Params, job: Job, model: _Model) -> None:

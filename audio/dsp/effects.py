@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from audio.dsp.mix import fit
+from audio.dsp.mix import fit_length
 from audio.types import Waveform
 
 END_FADE_S: Final = 0.01
@@ -60,7 +60,7 @@ def apply_vocal_chain(
     """
     (*dynamics, reverb), position = chain.plugins(), 0
     fade = min(round(END_FADE_S * sample_rate), int(_LARGEST_FADE * num_samples))
-    for block in _even(fit(vocal, num_samples=num_samples)):
+    for block in _even(fit_length(vocal, num_samples=num_samples)):
         count = block.shape[1]
         made = np.pad(block, ((0, 0), (0, max(_LEAST_FRAMES - count, 0))))
         for plugin in dynamics:

@@ -1,119 +1,172 @@
-"""A look-ahead true-peak limiter that is a real ceiling. Knows nothing of loudness or requests."""
+"""A look-ahead true-peak limiter that never lets a peak pass, for audio of any length."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.dsp.loudness import OVERSAMPLING, oversampled
-from audio.types import Audio, Waveform
+from audio.disk import materialize_one
+from audio.dsp.gain import EnvelopeView, GainView, from_db, to_db
+from audio.dsp.loudness import BLOCK_FRAMES, OVERSAMPLING, oversampled
+from audio.dsp.mix import Silence
+from audio.types import AudioSource, Waveform, iter_blocks
 
-LOOK_AHEAD_S: Final = 0.005
-RELEASE_S: Final = 0.075
+LOOK_AHEAD_S = 0.005
+RELEASE_S = 0.075
 
-_TOLERANCE: Final = 10.0 ** (0.02 / 20.0)  # above the ceiling, in the measure that decides on another pass
-_MOST_PASSES: Final = 4
-_BLOCK_FRAMES: Final = 1 << 19
-_INAUDIBLE_DB: Final = 1e-3  # of gain reduction: below, the release ends and the gain is exactly 1
+_HEADROOM_DB = 0.02  # aimed at below the ceiling, because changing the gain moves the peaks between samples
+_MAX_PASSES = 4
+_NEGLIGIBLE_DB = 1e-3  # of gain reduction: below, the release ends and the gain is exactly 1
+ENVELOPE_MEMORY_BYTES = 32 << 20
+"""Larger envelopes (longer than 3 minutes at 44.1 kHz) are stored on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """What the limiter made.
+    """Result of `limit`.
 
     Args:
-        sounds: in the order given, each of its own length; the same objects where nothing exceeded the ceiling.
-        limited_db: the most that was taken away at any moment, 0.0 where nothing was.
+        sources: in the order given, each with its own length; the same objects if nothing was changed. They are
+            computed on reading.
+        envelope: the limiter's gain for each sample, None if no peak exceeded the ceiling.
+        limited_db: the largest gain reduction at any moment, 0.0 if there was none.
     """
 
-    sounds: tuple[Audio, ...]
+    sources: tuple[AudioSource, ...]
+    envelope: AudioSource | None = None
     limited_db: float = 0.0
 
 
-def limit(sounds: Sequence[Audio], *, ceiling_dbtp: float = -1.0) -> Limited:
-    """Holds the 4 times oversampled peak of every sound at or below `ceiling_dbtp`, with one gain for all of them.
+def measure_peaks(sources: Sequence[AudioSource], *, memory_bytes: int = ENVELOPE_MEMORY_BYTES) -> AudioSource:
+    """Highest level of any channel of any source at, just before and just after each sample, one channel `[1, T]`.
 
-    Gain falls over the 5 ms before a peak and recovers exponentially in dB with 75 ms; moments further from any peak
-    stay as they are, to the bit. The gain is the same for all channels and sounds, so images and balances do not move.
-    Changing gain shifts the peaks between samples a little; what is left above the ceiling is limited again, and in the
-    extreme removed by one last constant gain.
+    Levels between samples are found by 4 times oversampling. The sources have one sample rate; the longest sets T.
     """
-    sounds = tuple(sounds)
-    assert len({sound.sample_rate for sound in sounds}) <= 1, "sounds that are limited together share a sample rate"
-    ceiling = 10.0 ** (ceiling_dbtp / 20.0)
-    limited_db = 0.0
-    for attempt in range(_MOST_PASSES + 1):
-        peaks = _linked_peaks(sounds)
-        highest = float(peaks.max(initial=0.0))
-        if highest <= ceiling * (_TOLERANCE if attempt else 1.0):
+    assert len({source.sample_rate for source in sources}) == 1, "sources limited together have one sample rate"
+    longest = max(sources, key=lambda source: source.num_samples)
+    return _store(_linked_peaks(sources), longest, memory_bytes)
+
+
+def limit(
+    sources: Sequence[AudioSource],
+    *,
+    gain_db: float = 0.0,
+    ceiling_dbtp: float = -1.0,
+    peaks: AudioSource | None = None,
+    memory_bytes: int = ENVELOPE_MEMORY_BYTES,
+) -> Limited:
+    """Changes the level by `gain_db` and holds every true peak at or below `ceiling_dbtp` with one envelope for all.
+
+    The gain falls over the 5 ms before a peak and recovers exponentially in dB with 75 ms; away from peaks the limiter
+    changes no bit. The gain is the same for all channels and sources, so stereo images and balances do not move.
+    Changing the gain moves the peaks between samples a little; what then exceeds the ceiling is limited again, and in
+    extreme cases removed by one last constant gain. Memory is bounded: long envelopes are stored on disk.
+
+    Args:
+        peaks: `measure_peaks(sources)` if it is already known.
+        memory_bytes: the most that an envelope may take in memory.
+    """
+    unlimited = tuple(GainView(source, gain_db) if gain_db else source for source in sources)
+    limited, envelope = unlimited, None
+    ceiling, target = from_db(ceiling_dbtp), from_db(ceiling_dbtp - _HEADROOM_DB)
+    scale = from_db(gain_db)
+    peaks = peaks or measure_peaks(sources, memory_bytes=memory_bytes)
+    for attempt in range(_MAX_PASSES + 1):
+        highest = scale * peaks.peak
+        if highest <= ceiling:
             break
-        if attempt == _MOST_PASSES:
-            gain: Waveform = np.full(1, ceiling / highest, np.float32)
+        if attempt < _MAX_PASSES:
+            gains = _gain_blocks(peaks, scale / target)
         else:
-            gain = _gain(peaks, ceiling, sounds[0].sample_rate)
-        limited_db += -20.0 * math.log10(float(gain.min()))
-        sounds = tuple(_apply(sound, gain) for sound in sounds)
-    return Limited(sounds, limited_db)
+            gains = (np.full_like(block, target / highest) for block in iter_blocks(peaks))
+        envelope = _store(gains if envelope is None else _multiply(envelope, gains), peaks, memory_bytes)
+        limited = tuple(EnvelopeView(source, envelope) for source in unlimited)
+        peaks, scale = measure_peaks(limited, memory_bytes=memory_bytes), 1.0
+    if envelope is None:
+        return Limited(unlimited)
+    return Limited(limited, envelope, -to_db(min(float(block.min()) for block in iter_blocks(envelope))))
 
 
-def _apply(sound: Audio, gain: Waveform) -> Audio:
-    return Audio(sound.waveform * gain[: sound.num_samples], sound.sample_rate)
+def _store(blocks: Iterable[Waveform], like: AudioSource, memory_bytes: int) -> AudioSource:
+    """One channel, as long as `like`, from `[1, n]` blocks."""
+    shape = Silence(like.sample_rate, 1, like.num_samples)
+    return materialize_one(blocks, like=shape, memory_bytes=memory_bytes)
 
 
-def _linked_peaks(sounds: Sequence[Audio]) -> Waveform:
-    """`[T]`: the highest level of any channel of any sound at, just before and just after each sample."""
-    peaks = np.zeros(max((sound.num_samples for sound in sounds), default=0), np.float32)
-    for sound in sounds:
-        own = peaks[: sound.num_samples]
-        for channel in sound.waveform:
-            np.maximum(own, np.abs(channel), out=own)
-        start = 0
-        for block in oversampled(sound):
-            between = np.zeros(block.shape[1] // OVERSAMPLING, np.float32)
-            for fine in block.reshape(-1, len(between), OVERSAMPLING).transpose(0, 2, 1).reshape(-1, len(between)):
-                np.maximum(between, np.abs(fine), out=between)
-            stop = start + len(between)
-            np.maximum(own[start:stop], between, out=own[start:stop])
-            after = own[start + 1 : stop + 1]
-            np.maximum(after, between[: len(after)], out=after)
-            start = stop
-    return peaks
+def _multiply(envelope: AudioSource, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+    start = 0
+    for block in blocks:
+        yield block * envelope.read(start, block.shape[1])
+        start += block.shape[1]
 
 
-def _gain(peaks: Waveform, ceiling: float, sample_rate: int) -> Waveform:
-    """`[T]` gain, at most `ceiling / peaks` everywhere.
+def _linked_peaks(sources: Sequence[AudioSource]) -> Iterator[Waveform]:
+    """`measure_peaks` as `[1, n]` blocks."""
+    for blocks in zip_longest(*map(_peaks, sources)):
+        present = [block for block in blocks if block is not None]
+        linked = max(present, key=len)
+        for block in present:
+            np.maximum(linked[: len(block)], block, out=linked[: len(block)])
+        yield linked[None]
 
-    Reduction in dB is held for half the look-ahead to both sides (maximum filter), let go with the release, and
-    averaged over as long as the hold: each average covers nothing but values high enough for the sample in its midst.
-    In blocks with the margins that the filters need, for float64 arrays of a whole hour would not fit.
+
+def _peaks(source: AudioSource) -> Iterator[Waveform]:
+    """`measure_peaks` of one source, as `[n]` blocks."""
+    last_between = np.float32(0.0)
+    for block, fine in zip(iter_blocks(source, BLOCK_FRAMES), oversampled(source), strict=True):
+        count = block.shape[1]
+        peaks, between = np.zeros(count, np.float32), np.zeros(count, np.float32)
+        for row in block:
+            np.maximum(peaks, np.abs(row), out=peaks)
+        for row in fine.reshape(-1, count, OVERSAMPLING).transpose(0, 2, 1).reshape(-1, count):
+            np.maximum(between, np.abs(row), out=between)
+        np.maximum(peaks, between, out=peaks)
+        np.maximum(peaks[1:], between[:-1], out=peaks[1:])
+        peaks[0] = max(peaks[0], last_between)
+        last_between = between[-1]
+        yield peaks
+
+
+def _gain_blocks(peaks: AudioSource, scale: float) -> Iterator[Waveform]:
+    """`[1, n]` blocks of a gain that is at most `1 / (scale * peaks)` everywhere.
+
+    The reduction in dB is held for half the look-ahead to both sides (maximum filter), released exponentially, and
+    averaged over as long as the hold: every average covers only values that are high enough for the sample in its
+    middle. Blocks are read with the margins that the filters need; the release level is carried from block to block.
     """
-    margin = max(round(LOOK_AHEAD_S / 2 * sample_rate), 1)
-    padded = np.pad(peaks, 2 * margin)
-    gain = np.ones(len(peaks), np.float32)
+    margin = max(round(LOOK_AHEAD_S / 2 * peaks.sample_rate), 1)
     level_before = 0.0
-    for start in range(0, len(peaks), _BLOCK_FRAMES):
-        stop = min(start + _BLOCK_FRAMES, len(peaks))
-        around = padded[start : stop + 4 * margin]
-        if level_before == 0.0 and around.max() <= ceiling:
+    for start in range(0, peaks.num_samples, BLOCK_FRAMES):
+        count = min(BLOCK_FRAMES, peaks.num_samples - start)
+        levels = scale * _read_around(peaks, start, count, margin=2 * margin).astype(np.float64)
+        if level_before == 0.0 and levels.max() <= 1.0:
+            yield np.ones((1, count), np.float32)
             continue
-        needed = 20.0 * np.log10(np.maximum(around.astype(np.float64) / ceiling, 1.0))
-        released = _released(_held(needed, margin), level_before, sample_rate)
-        level_before = float(released[stop - start - 1])
-        reduction = np.maximum(_averaged(released, margin), needed[2 * margin : -2 * margin])
-        gain[start:stop] = 10.0 ** (-reduction / 20.0)
-    return gain
+        needed = 20.0 * np.log10(np.maximum(levels, 1.0))
+        released = _release(_hold(needed, margin), level_before, peaks.sample_rate)
+        level_before = float(released[count - 1])
+        reduction = np.maximum(_average(released, margin), needed[2 * margin : -2 * margin])
+        yield (10.0 ** (-reduction / 20.0)).astype(np.float32)[None]
 
 
-def _held(needed: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
-    """Highest value within `margin` to either side; `margin` values shorter at both ends.
+def _read_around(source: AudioSource, start: int, count: int, *, margin: int) -> Waveform:
+    """`[count + 2 margin]` samples of a mono source from `start - margin` on; zeros beyond its ends."""
+    around = np.zeros(count + 2 * margin, np.float32)
+    first = max(start - margin, 0)
+    block = source.read(first, start + count + margin - first)[0]
+    around[first - start + margin :][: len(block)] = block
+    return around
+
+
+def _hold(needed: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
+    """Highest value within `margin` to either side; the result is `margin` values shorter at both ends.
 
     Running maxima from both ends of pieces as long as the window: every window is the end of one piece and the start
-    of the next (van Herk 1992). In numpy, for importing scipy.ndimage costs a cold worker more than limiting a song.
+    of the next (van Herk 1992). Importing scipy.ndimage would take a cold worker longer than limiting a song.
     """
     window = 2 * margin + 1
     length = len(needed) - window + 1
@@ -123,16 +176,16 @@ def _held(needed: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
     return np.maximum(from_end[:length], from_start[window - 1 :][:length])
 
 
-def _averaged(released: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
-    """Mean over `margin` to either side; `margin` values shorter at both ends."""
+def _average(released: NDArray[np.float64], margin: int) -> NDArray[np.float64]:
+    """Mean over `margin` to either side; the result is `margin` values shorter at both ends."""
     window = 2 * margin + 1
     sums = np.concatenate(([0.0], np.cumsum(released)))
     average = (sums[window:] - sums[:-window]) / window
-    average[average < _INAUDIBLE_DB / 100] = 0.0  # what rounding leaves of a difference of sums
+    average[average < _NEGLIGIBLE_DB / 100] = 0.0  # rounding errors of the difference of sums
     return average
 
 
-def _released(reduction_db: NDArray[np.float64], level_before: float, sample_rate: int) -> NDArray[np.float64]:
+def _release(reduction_db: NDArray[np.float64], level_before: float, sample_rate: int) -> NDArray[np.float64]:
     """Each value falls no faster than by exp(-1 / (release * rate)) a sample: y[n] = max(x[n], y[n - 1] * decay).
 
     In logarithms the decay is a straight line, and the recursion a running maximum above it.
@@ -141,5 +194,5 @@ def _released(reduction_db: NDArray[np.float64], level_before: float, sample_rat
     with np.errstate(divide="ignore"):
         levels = np.log(np.concatenate(([level_before], reduction_db)))
     released = np.exp(np.maximum.accumulate(levels + line) - line)[1:]
-    released[released < _INAUDIBLE_DB] = 0.0
+    released[released < _NEGLIGIBLE_DB] = 0.0
     return released

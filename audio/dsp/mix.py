@@ -1,99 +1,86 @@
-"""Sounds heard together from their first sample on: level, width and length. Knows no effects and no requests."""
+"""Sources that play together from their first sample on: the same width and length for all, and their sum."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from audio.dsp.gain import from_db
-from audio.dsp.long import MixView
-from audio.types import AudioSource, Waveform
+from audio.types import AudioSource, Waveform, iter_blocks
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Nothing to hear, of a given shape."""
-
-    sample_rate: int
-    channels: int
-    num_samples: int
-
-    @property
-    def duration(self) -> float:
-        return self.num_samples / self.sample_rate
-
-    @property
-    def peak(self) -> float:
-        return 0.0
+class Silence(AudioSource):
+    """Zeros of a given shape."""
 
     def read(self, start: int, count: int) -> Waveform:
         return np.zeros((self.channels, max(min(count, self.num_samples - start), 0)), np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A sound as it stands in a mix: at its level, as wide and as long as the mix. Computed as it is read.
+class PaddedView(AudioSource):
+    """A source made wider and longer, computed on reading.
 
     Args:
-        sound: at the mix's rate, mono or as wide as the mix; what it lacks at its end is silence.
-        gain_db: of its level in the mix.
-        channels: of the mix; mono goes to both sides as it is.
-        num_samples: of the mix; at least those of the sound.
+        source: mono, or with `channels` channels.
+        channels: of the result; mono is copied to each.
+        num_samples: of the result, at least those of the source; silence follows the source.
     """
 
-    sound: AudioSource
-    gain_db: float
-    channels: int
-    num_samples: int
-
-    def __post_init__(self) -> None:
-        assert self.sound.channels in (1, self.channels) and self.sound.num_samples <= self.num_samples
-
-    @property
-    def sample_rate(self) -> int:
-        return self.sound.sample_rate
-
-    @property
-    def duration(self) -> float:
-        return self.num_samples / self.sample_rate
+    def __init__(self, source: AudioSource, channels: int, num_samples: int) -> None:
+        assert source.channels in (1, channels), f"{source.channels} channels do not fit into {channels}"
+        assert source.num_samples <= num_samples, "padding never shortens"
+        super().__init__(source.sample_rate, channels, num_samples)
+        self._source = source
 
     @property
     def peak(self) -> float:
-        return self.sound.peak * from_db(self.gain_db)
+        return self._source.peak
 
     def read(self, start: int, count: int) -> Waveform:
-        block = np.zeros((self.channels, max(min(count, self.num_samples - start), 0)), np.float32)
-        heard = self.sound.read(start, count)
-        block[:, : heard.shape[1]] = heard * np.float32(from_db(self.gain_db))
-        return block
+        padded = np.zeros((self.channels, max(min(count, self.num_samples - start), 0)), np.float32)
+        block = self._source.read(start, count)
+        padded[:, : block.shape[1]] = block
+        return padded
 
 
-def place(sounds: Sequence[tuple[AudioSource, float]]) -> list[Placed]:
-    """(sound, gain in dB) pairs of one rate, each as it stands in their mix: as wide as the widest, as long as the
-    longest."""
-    channels = max(sound.channels for sound, _ in sounds)
-    num_samples = max(sound.num_samples for sound, _ in sounds)
-    return [Placed(sound, gain_db, channels, num_samples) for sound, gain_db in sounds]
+class MixView(AudioSource):
+    """The sum of sources of one shape, computed on reading in float32; may exceed full scale."""
+
+    def __init__(self, sources: Sequence[AudioSource]) -> None:
+        shapes = {(source.sample_rate, source.channels, source.num_samples) for source in sources}
+        assert len(shapes) == 1, "sources that are mixed have one sample rate, width and length"
+        super().__init__(*shapes.pop())
+        self._sources = sources
+
+    def read(self, start: int, count: int) -> Waveform:
+        total = self._sources[0].read(start, count).copy()
+        for source in self._sources[1:]:
+            total += source.read(start, count)
+        return total
 
 
-def mix(sounds: Sequence[AudioSource]) -> AudioSource:
-    """The sum of sounds of one shape, in float, computed as it is read; may exceed full scale."""
-    return MixView(sounds)
+def match_shapes(sources: Sequence[AudioSource]) -> list[AudioSource]:
+    """Sources of one sample rate, each made as wide as the widest and as long as the longest of them."""
+    channels = max(source.channels for source in sources)
+    num_samples = max(source.num_samples for source in sources)
+    return [
+        source
+        if (source.channels, source.num_samples) == (channels, num_samples)
+        else PaddedView(source, channels, num_samples)
+        for source in sources
+    ]
 
 
-def fit(blocks: Iterable[Waveform], *, num_samples: int) -> Iterator[Waveform]:
-    """The blocks, at least one, cut or filled up with silence to `num_samples`."""
-    left, channels = num_samples, 1
+def mix(sources: Sequence[AudioSource]) -> AudioSource:
+    """The sum of sources of one sample rate; the longest sets the length, the widest the number of channels."""
+    return sources[0] if len(sources) == 1 else MixView(match_shapes(sources))
+
+
+def fit_length(blocks: Iterable[Waveform], *, num_samples: int) -> Iterator[Waveform]:
+    """Cuts `[C, n]` blocks, or adds silence after them, so that they have `num_samples` samples in total."""
+    missing, channels = num_samples, 1
     for block in blocks:
-        part, channels = block[:, :left], block.shape[0]
-        left -= part.shape[1]
+        part, channels = block[:, :missing], block.shape[0]
+        missing -= part.shape[1]
         if part.shape[1]:
             yield part
-    silence = Silence(1, channels, left)
-    for start in range(0, left, _SILENCE_FRAMES):
-        yield silence.read(start, _SILENCE_FRAMES)
-
-
-_SILENCE_FRAMES = 1 << 19
+    yield from iter_blocks(Silence(1, channels, missing))

@@ -1,13 +1,18 @@
-"""One sample rate to another, by soxr."""
+"""Sample rate conversion by soxr: very high quality, linear phase, no delay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
-from audio.types import Audio, Waveform
+from audio.disk import materialize_one
+from audio.dsp.mix import Silence, fit_length
+from audio.types import Audio, AudioSource, Waveform, iter_blocks
+
+_MEMORY_BYTES = 128 << 20  # larger results are stored on disk
 
 
 def resampled_length(num_samples: int, sample_rate: int, new_sample_rate: int) -> int:
@@ -16,10 +21,9 @@ def resampled_length(num_samples: int, sample_rate: int, new_sample_rate: int) -
 
 
 def resample(audio: Audio, sample_rate: int) -> Audio:
-    """The same sound at another rate: very high quality, linear phase, no delay.
+    """The audio at another rate, with exactly `resampled_length` samples; the same object at the same rate.
 
-    The result has exactly `resampled_length` samples. At the same rate the very same object comes back. Filtering may
-    raise peaks a little, also above full scale.
+    Filtering may raise peaks a little, also above full scale.
     """
     if sample_rate == audio.sample_rate:
         return audio
@@ -33,30 +37,51 @@ def resample(audio: Audio, sample_rate: int) -> Audio:
     return Audio(waveform, sample_rate)
 
 
+def resample_source(source: AudioSource, sample_rate: int, stack: ExitStack) -> AudioSource:
+    """`resample` for audio of any length; a large result is stored on disk until `stack` closes.
+
+    Raises:
+        AudioError: `disk_full` if the temporary folder has no space left.
+    """
+    if sample_rate == source.sample_rate:
+        return source
+    if isinstance(source, Audio):
+        return resample(source, sample_rate)
+    length = resampled_length(source.num_samples, source.sample_rate, sample_rate)
+    blocks = resample_blocks(
+        iter_blocks(source), source.sample_rate, sample_rate, num_samples=source.num_samples, length=length
+    )
+    shape = Silence(sample_rate, source.channels, length)
+    return materialize_one(blocks, like=shape, memory_bytes=_MEMORY_BYTES, stack=stack)
+
+
 def resample_blocks(
     blocks: Iterable[Waveform], sample_rate: int, new_sample_rate: int, *, num_samples: int, length: int
 ) -> Iterator[Waveform]:
-    """`resample`, block by block: `[C, n]` blocks at one rate into blocks at another, in one pass.
+    """`resample` in one pass over consecutive `[C, n]` blocks, of which there is at least one.
 
     Args:
         num_samples: of all blocks together.
-        length: of the result, which is cut or filled up with silence to it; `resampled_length` of `num_samples`, or
-            what the blocks had before they came to this rate.
+        length: samples of the result, which is cut or padded with silence to it: `resampled_length` of `num_samples`,
+            or the length that the audio had before an earlier conversion.
     """
     if sample_rate == new_sample_rate:
         yield from blocks
         return
+    yield from fit_length(_convert(blocks, sample_rate, new_sample_rate, num_samples), num_samples=length)
+
+
+def _convert(
+    blocks: Iterable[Waveform], sample_rate: int, new_sample_rate: int, num_samples: int
+) -> Iterator[Waveform]:
     import soxr
 
-    left_in, left_out = num_samples, length
     stream: Any = None
+    remaining = num_samples
     for block in blocks:
-        channels = block.shape[0]
-        stream = stream or soxr.ResampleStream(sample_rate, new_sample_rate, channels, dtype="float32", quality="VHQ")
-        left_in -= block.shape[1]
-        made = stream.resample_chunk(np.ascontiguousarray(block.T), last=left_in <= 0)[:left_out]
-        left_out -= len(made)
-        if len(made):
-            yield np.ascontiguousarray(made.T)
-    if left_out > 0 and stream is not None:
-        yield np.zeros((channels, left_out), np.float32)
+        stream = stream or soxr.ResampleStream(
+            sample_rate, new_sample_rate, block.shape[0], dtype="float32", quality="VHQ"
+        )
+        remaining -= block.shape[1]
+        converted = stream.resample_chunk(np.ascontiguousarray(block.T), last=remaining <= 0)
+        yield np.ascontiguousarray(converted.T)

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.dsp.long import at_rate, bring_below_full_scale
+from audio.dsp.gain import bring_below_full_scale
+from audio.dsp.resample import resample_source
 from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
 from audio.files.ogg import set_serial
 from audio.files.quantize import interleaved, quantized
@@ -71,7 +72,7 @@ def _fitted(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[A
     legal = encoding.output_format.sample_rates or (audio.sample_rate,)
     # The lowest rate that loses nothing, else the highest there is.
     rate = next((rate for rate in legal if rate >= audio.sample_rate), legal[-1])
-    sound = at_rate(audio, rate, stack)
+    sound = resample_source(audio, rate, stack)
     if rate != audio.sample_rate:
         warnings += (f"{encoding.format} cannot hold {audio.sample_rate} Hz; the file has {rate} Hz.",)
     if not encoding.keeps_overs:

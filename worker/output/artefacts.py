@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 import numpy as np
 
 from audio import Audio
-from audio.dsp.long import bring_below_full_scale, normalize
+from audio.dsp.gain import bring_below_full_scale
+from audio.dsp.normalize import normalize
 from audio.files.encode import Encoding, encode
 from audio.types import AudioSource
 from errors import InternalError
@@ -176,7 +177,7 @@ class Sounds:
                 f"{names}: the loudness is {done.loudness_lufs:.1f} LUFS and not {target:g};"
                 " more would have taken it above -1 dBTP."
             )
-        return done.sounds
+        return done.sources
 
     def _below_full_scale(self, audios: list[AudioSource], names: str) -> Sequence[AudioSource]:
         lowered, gain_db = bring_below_full_scale(audios)

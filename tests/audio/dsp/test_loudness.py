@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.dsp.loudness import integrated_loudness, k_weighting, mixed, oversampled, true_peak_db
+from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversampled, true_peak_db
 from audio.files.encode import Encoding
-from testing.signals import file_of, needs_ffmpeg, tone
+from audio.types import iter_blocks
+from testing.signals import file_of, needs_ffmpeg
 
 
 def sines(*parts: tuple[float, float], sample_rate: int = 48000, channels: int = 2, hertz: float = 1000.0) -> Audio:
@@ -53,7 +54,7 @@ def test_one_channel_is_3_db_below_two() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.3, 0.39, 0.4, 0.41, 0.5, 1.0])
-def test_sounds_too_short_for_a_block_are_measured_as_one(seconds: float) -> None:
+def test_audio_shorter_than_a_gating_block_is_measured_as_one_block(seconds: float) -> None:
     assert integrated_loudness(sines((-23.0, seconds))) == pytest.approx(-23.0, abs=0.6)
 
 
@@ -67,8 +68,8 @@ def test_silence_has_no_loudness_and_no_peak(num_samples: int) -> None:
 def ffmpeg_meter(audio: Audio) -> tuple[float, float]:
     """Integrated LUFS and true peak by ffmpeg's ebur128 filter."""
     command = ["ffmpeg", "-hide_banner", "-nostats", "-i", "pipe:0", "-af", "ebur128=peak=true", "-f", "null", "-"]
-    said = subprocess.run(command, input=file_of(audio, Encoding("wav", 32)), capture_output=True, check=True).stderr
-    summary = said.decode().rsplit("Summary:", 1)[1]
+    output = subprocess.run(command, input=file_of(audio, Encoding("wav", 32)), capture_output=True, check=True).stderr
+    summary = output.decode().rsplit("Summary:", 1)[1]
     loudness, peak = re.search(r"I:\s+(\S+) LUFS", summary), re.search(r"Peak:\s+(\S+) dBFS", summary)
     assert loudness and peak
     return float(loudness[1]), float(peak[1])
@@ -77,7 +78,7 @@ def ffmpeg_meter(audio: Audio) -> tuple[float, float]:
 @needs_ffmpeg
 @pytest.mark.parametrize("sample_rate", [48000, 44100, 22050])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_ffmpeg_measures_the_same(sample_rate: int, seed: int) -> None:
+def test_ffmpeg_measures_the_same_loudness_and_peak(sample_rate: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     smooth = np.convolve(generator.standard_normal(sample_rate * 12), np.hanning(12), "same")
     swell = np.repeat(generator.uniform(0.0, 0.3, 24), sample_rate // 2)
@@ -98,15 +99,13 @@ def test_a_peak_between_samples_is_found() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 600_000), st.integers(1, 2))
-def test_oversampling_gives_four_times_the_samples_on_the_same_instants(num_samples: int, channels: int) -> None:
+def test_oversampling_gives_4_times_the_samples_at_the_same_instants(num_samples: int, channels: int) -> None:
     slow = np.sin(np.arange(num_samples) * 0.05)[None].repeat(channels, 0).astype(np.float32)
-    fine = np.concatenate(list(oversampled(Audio(slow, 44_100))), axis=1)
+    blocks = list(oversampled(Audio(slow, 44_100)))
+    assert [4 * block.shape[1] for block in iter_blocks(Audio(slow, 44_100), BLOCK_FRAMES)] == [
+        block.shape[1] for block in blocks
+    ]
+    fine = np.concatenate(blocks, axis=1)
     assert fine.shape == (channels, 4 * num_samples)
     if num_samples > 2000:
         np.testing.assert_allclose(fine[:, ::4][:, 500:-500], slow[:, 500:-500], atol=1e-4)
-
-
-def test_the_sum_of_sounds_has_the_longest_length_and_most_channels() -> None:
-    total = mixed([tone(1.0, channels=1), tone(0.5, channels=2)])
-    assert total.waveform.shape == (2, 44100)
-    np.testing.assert_array_equal(total.waveform[:, 22050:], tone(1.0, channels=1).waveform[:, 22050:].repeat(2, 0))

@@ -1,4 +1,4 @@
-"""Levels, width, length and sum of what is heard together."""
+"""Width, length and sum of sources that play together."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from numpy.typing import NDArray
 
 from audio import Audio
-from audio.dsp.mix import Silence, fit, mix, place
-from audio.types import iter_blocks
+from audio.dsp.gain import GainView
+from audio.dsp.mix import PaddedView, Silence, fit_length, match_shapes, mix
+from audio.types import AudioSource, Waveform, iter_blocks
 from testing.repository import ROOT
 from testing.signals import tone
 
-Waveform = NDArray[np.float32]
 RATE = 44_100
 
 
-def whole(sound: object, frames: int = 1000) -> Waveform:
-    return np.concatenate(list(iter_blocks(sound, frames)), axis=1)  # type: ignore[arg-type]
+def whole(source: AudioSource, frames: int = 1000) -> Waveform:
+    return np.concatenate(list(iter_blocks(source, frames)), axis=1)
 
 
-def test_every_sound_stands_in_the_mix_at_its_level_as_wide_and_long_as_the_mix() -> None:
+def test_sources_become_as_wide_as_the_widest_and_as_long_as_the_longest() -> None:
     mono, stereo = tone(0.1, channels=1), tone(0.2)
-    first, second = place([(mono, -6.0), (stereo, 3.0)])
+    first, second = match_shapes([GainView(mono, -6.0), GainView(stereo, 3.0)])
     assert whole(first).shape == whole(second).shape == stereo.waveform.shape
     np.testing.assert_allclose(whole(first)[:, : mono.num_samples], np.repeat(mono.waveform, 2, 0) * 10 ** (-6 / 20))
     assert not whole(first)[:, mono.num_samples :].any()
@@ -39,12 +38,19 @@ def test_every_sound_stands_in_the_mix_at_its_level_as_wide_and_long_as_the_mix(
     assert first.duration == stereo.duration
 
 
+def test_padding_never_drops_a_channel_or_a_sample() -> None:
+    with pytest.raises(AssertionError, match="do not fit"):
+        PaddedView(tone(0.1), 1, 44100)
+    with pytest.raises(AssertionError, match="never shortens"):
+        PaddedView(tone(0.1), 2, 100)
+
+
 @given(
     lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4),
     widths=st.lists(st.sampled_from([1, 2]), min_size=4, max_size=4),
     frames=st.integers(1, 4000),
 )
-def test_the_mix_is_the_sum_from_the_first_sample_on(lengths: list[int], widths: list[int], frames: int) -> None:
+def test_a_mix_is_the_sum_of_its_sources(lengths: list[int], widths: list[int], frames: int) -> None:
     generator = np.random.default_rng(5)
     sounds = [
         Audio(generator.standard_normal((width, length)).astype(np.float32), RATE)
@@ -54,27 +60,27 @@ def test_the_mix_is_the_sum_from_the_first_sample_on(lengths: list[int], widths:
     expected = np.zeros((width, max(lengths)))
     for sound in sounds:
         expected[:, : sound.num_samples] += 0.5 * sound.waveform
-    made = mix(place([(sound, -6.0205999) for sound in sounds]))
+    made = mix([GainView(sound, -6.0205999) for sound in sounds])
     np.testing.assert_allclose(whole(made, frames), expected, atol=1e-6)
 
 
-def test_nothing_is_clipped() -> None:
+def test_a_mix_is_not_clipped() -> None:
     loud = Audio(np.full((2, 100), 0.9, np.float32), RATE)
-    assert mix(place([(loud, 0.0), (loud, 0.0)])).peak == pytest.approx(1.8)
+    assert mix([loud, loud]).peak == pytest.approx(1.8)
 
 
 @given(
     parts=st.lists(arrays.arrays(np.float32, st.tuples(st.just(1), st.integers(0, 50)), elements=st.just(1.0))),
     length=st.integers(1, 200),
 )
-def test_blocks_are_cut_or_filled_up_to_a_length(parts: list[Waveform], length: int) -> None:
-    made = np.concatenate(list(fit(parts, num_samples=length)), axis=1)
+def test_blocks_are_cut_or_padded_to_a_length(parts: list[Waveform], length: int) -> None:
+    made = np.concatenate(list(fit_length(parts, num_samples=length)), axis=1)
     count = min(sum(part.shape[1] for part in parts), length)
     assert made.shape == (1, length)
     assert (made[:, :count] == 1).all() and (made[:, count:] == 0).all()
 
 
-def test_silence_has_a_shape_and_nothing_else() -> None:
+def test_silence_has_a_shape_and_only_zeros() -> None:
     silence = Silence(RATE, 2, 1500)
     assert whole(silence).shape == (2, 1500) and not whole(silence).any()
     assert (silence.peak, silence.duration) == (0.0, 1500 / RATE)
@@ -85,44 +91,49 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from contextlib import ExitStack
-from audio.dsp.effects import VocalChain, processed
-from audio.dsp.mix import Silence, mixed, placed
-from audio.dsp.pitch_shift import shifted_blocks
-from audio.disk import Recording, blocks, keep
+from audio.disk import materialize_one
+from audio.dsp.effects import VocalChain, apply_vocal_chain
+from audio.dsp.gain import GainView
+from audio.dsp.mix import Silence, match_shapes, mix
+from audio.dsp.pitch_shift import shift_pitch
+from audio.types import DiskAudio, iter_blocks
 
 RATE = 44100
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if key in line).split()[1]) * 1024
 
-def kept(coming, like, stack):
-    return keep(({"x": block} for block in coming), ("x",), like=like, memory_bytes=1 << 20, stack=stack)["x"]
+def store(blocks, like, stack):
+    return materialize_one(blocks, like=like, memory_bytes=1 << 20, stack=stack)
 
 def song(minutes, stack, channels):
     noise = (0.1 * np.random.default_rng(0).standard_normal((channels, RATE))).astype(np.float32)
-    made = stack.enter_context(Recording(channels, RATE))
+    audio = stack.enter_context(DiskAudio(channels, RATE))
     for _ in range(round(60 * minutes)):
-        made.append(noise)
-    return made
+        audio.append(noise)
+    return audio
 
 def cover(minutes, semitones):
     with ExitStack() as stack:
-        lead, band = song(minutes, stack, 1), song(minutes, stack, 2)
+        vocals, instrumental = song(minutes, stack, 1), song(minutes, stack, 2)
         if semitones:
-            band = kept(shifted_blocks(band, semitones, lambda fraction: None), band, stack)
-        shape = Silence(RATE, 2, band.num_samples)
-        made = processed(blocks(lead), VocalChain(), sample_rate=RATE, channels=2, num_samples=band.num_samples)
-        stems = placed([(kept(made, shape, stack), -4.0), (band, -7.0)])
-        return kept(blocks(mixed(stems)), shape, stack).peak
+            shifted = shift_pitch(instrumental, semitones, lambda fraction: None)
+            instrumental = store(shifted, instrumental, stack)
+        shape = Silence(RATE, 2, instrumental.num_samples)
+        vocals = apply_vocal_chain(
+            iter_blocks(vocals), VocalChain(), sample_rate=RATE, channels=2, num_samples=shape.num_samples
+        )
+        stems = match_shapes([GainView(store(vocals, shape, stack), -4.0), GainView(instrumental, -7.0)])
+        return store(iter_blocks(mix(stems)), shape, stack).peak
 
-def measured(minutes, semitones):
+def measure(minutes, semitones):
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     assert cover(minutes, semitones) > 0
     return status("VmHWM") - before
 
 cover(0.1, 1.0)
-print(json.dumps([measured(float(minutes), float(semitones)) for minutes, semitones in json.loads(sys.argv[1])]))
+print(json.dumps([measure(float(minutes), float(semitones)) for minutes, semitones in json.loads(sys.argv[1])]))
 """
 
 

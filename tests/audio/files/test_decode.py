@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.files.decode import Decoded, DecodeLimits, decode
+from audio.files.decode import Decoded, DecodeLimits, decode, decode_sound
 from audio.files.encode import Encoding
 from audio.files.ogg import pages
+from audio.types import DiskAudio
 from errors import AudioError
-from testing.signals import LIMITS, file_of, needs_ffmpeg, snr_db, tone, with_ffmpeg
+from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, snr_db, tone, with_ffmpeg
 
 CUTTABLE = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "w64", "rf64"]
 
@@ -348,6 +349,45 @@ def test_without_ffmpeg_an_m4a_is_refused_with_what_to_do() -> None:
 def test_without_ffmpeg_all_else_decodes() -> None:
     for kind in CUTTABLE:
         assert decode(some_file(kind), limits=LIMITS, ffmpeg="no-such-program").audio.num_samples
+
+
+# --- long audio goes to disk
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 100_000, 1 << 30, None])
+def test_a_long_file_is_decoded_to_disk_and_is_the_same_sound(no_files_left: Path, memory_bytes: int | None) -> None:
+    data = by_libsndfile(Audio(noise(2, 200_000), 44_100), "FLAC", "PCM_24")
+    expected = decode(data, limits=LIMITS).audio
+    sound = decode_sound(data, limits=LIMITS, memory_bytes=memory_bytes).sound
+    assert isinstance(sound, DiskAudio) == (memory_bytes in (0, 100_000))
+    np.testing.assert_array_equal(sound.read(0, 1 << 30), expected.waveform)
+    assert (sound.sample_rate, sound.channels, sound.peak) == (44_100, 2, expected.peak)
+    if isinstance(sound, DiskAudio):
+        sound.close()
+
+
+def test_a_long_file_of_unknown_length_moves_to_disk_on_the_way(no_files_left: Path) -> None:
+    """A wav whose header leaves its size open: only while decoding does it turn out to be long."""
+    file = io.BytesIO()
+    soundfile.write(file, noise(2, 300_000).T, 44_100, format="WAV", subtype="FLOAT")
+    data = bytearray(file.getvalue())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
+    sound = decode_sound(bytes(data), limits=LIMITS, memory_bytes=100_000).sound
+    assert isinstance(sound, DiskAudio)
+    np.testing.assert_array_equal(sound.read(0, 1 << 30), noise(2, 300_000))
+    sound.close()
+
+
+@pytest.mark.parametrize("spoil", [np.nan, np.inf])
+def test_long_audio_with_nan_is_refused_and_leaves_nothing(no_files_left: Path, spoil: float) -> None:
+    waveform = noise(2, 100_000)
+    waveform[0, 90_000] = spoil
+    file = io.BytesIO()
+    soundfile.write(file, waveform.T, 44_100, format="WAV", subtype="FLOAT")
+    with pytest.raises(AudioError) as caught:
+        decode_sound(file.getvalue(), limits=LIMITS, memory_bytes=1000)
+    assert caught.value.error_code == "nan_audio"
 
 
 # --- hostile

@@ -1,0 +1,23 @@
+"""What several tests of the audio package share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def no_files_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Redirects temporary files to a folder; fails if it is not empty, or a file is still open, after the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = count_open_files()
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == [] and count_open_files() == before
+
+
+def count_open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
