@@ -63,7 +63,7 @@ def peak_bytes() -> int:
 
 def through_the_worker(form: str, source: str) -> dict[str, float]:
     """One song in by base64 and out in `form`, as an operation that changes nothing would answer."""
-    from worker.input import load as intake
+    from worker.input.load import load_audio
     from worker.job import Job
     from worker.output import deliver as delivery
     from worker.output.strict_json import dump_json
@@ -73,7 +73,7 @@ def through_the_worker(form: str, source: str) -> dict[str, float]:
     settings = replace(Settings(), inline_budget_bytes=1_000_000_000)
     started = time.perf_counter()
     job = Job("benchmark")
-    audio = intake.load(source, field="audio", job=job, settings=settings)
+    audio = load_audio(source, field="audio", job=job, settings=settings)
     decoded = time.perf_counter()
     reply = delivery.deliver(
         Reply(outputs=[Output(audio, "song")]),

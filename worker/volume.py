@@ -1,7 +1,7 @@
-"""The mounted volumes: opens files below them that a request names, and makes folders below them for results.
+"""The mounted volumes: opens files below them that a request names, and makes directories below them for results.
 
-A path is resolved first and then walked from the volume's own folder without following a single link, so that nothing
-that is swapped in between leads out.
+A path is resolved first, and then opened from the volume's own directory without following any link, so that nothing
+that is exchanged in between leads out of the volume.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import BinaryIO
 from errors import ErrorCode, SourceError
 
 MAX_PATH_CHARS = 4096
+NO_LINKS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 # O_NONBLOCK: opening a FIFO without a writer would wait for ever.
-SAFE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-FILE = SAFE | os.O_NONBLOCK | os.O_NOCTTY
+FILE_FLAGS = NO_LINKS | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def open_file(path: str, volumes: tuple[Path, ...]) -> BinaryIO | None:
-    """Opens the regular file `path`, an absolute path below one of `volumes`; None where it starts with none of them.
+    """Opens the regular file `path`, an absolute path below one of `volumes`; None if it starts with none of them.
 
-    Raises `SourceError` with the code `path_not_allowed` or `path_not_found`; what lies outside a volume, existing or
-    not, is always the former.
+    Raises `SourceError` with the code `path_not_allowed` or `path_not_found`. A path outside the volume is always
+    `path_not_allowed`, whether the file exists or not.
     """
-    for root in _roots(volumes):
+    for root in _prefixes(volumes):
         if path == root or path.startswith(root + "/"):
-            return _open_below(path, root)
+            return _open_regular_file(path, root)
     return None
 
 
-def first_writable(volumes: tuple[Path, ...]) -> Path | None:
+def find_writable(volumes: tuple[Path, ...]) -> Path | None:
     """The first of `volumes` that exists and can be written to."""
-    roots = map(Path, _roots(volumes))
+    roots = map(Path, _prefixes(volumes))
     return next((root for root in roots if root.is_dir() and os.access(root, os.W_OK | os.X_OK)), None)
 
 
-def own_folder(root: Path, *parts: str) -> Path:
-    """Makes a folder `root/parts...` that was not there before, the last part numbered where it is taken."""
+def make_unique_dir(root: Path, *parts: str) -> Path:
+    """Makes a directory `root/parts...` that did not exist before; a number is appended if the name is in use."""
     parent = root.joinpath(*parts[:-1])
     parent.mkdir(parents=True, exist_ok=True)
     if not parent.resolve().is_relative_to(root.resolve()):
-        raise OSError("the output folder leaves the volume")
+        raise OSError("the output directory is not on the volume")
     number = 1
     while True:
         folder = parent / (parts[-1] if number == 1 else f"{parts[-1]}-{number}")
@@ -56,45 +56,46 @@ def own_folder(root: Path, *parts: str) -> Path:
             return folder
 
 
-def _roots(volumes: tuple[Path, ...]) -> Iterator[str]:
-    """The volumes as prefixes; '/' is none, as every path and every base64 mp3 would lie below it."""
+def open_beneath(root: str, parts: list[str]) -> int:
+    """Opens `root/parts...` without following a link at any step; returns the file descriptor. Raises `OSError`."""
+    folder = os.open(root, NO_LINKS | os.O_DIRECTORY)
+    for part in parts[:-1]:
+        try:
+            inner = os.open(part, NO_LINKS | os.O_DIRECTORY, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    try:
+        return os.open(parts[-1], FILE_FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def _prefixes(volumes: tuple[Path, ...]) -> Iterator[str]:
+    """The volumes as path prefixes, without '/': every path, and every mp3 in base64, would be below it."""
     return (str(root) for root in volumes if root.is_absolute() and root != Path("/"))
 
 
-def _open_below(path: str, root: str) -> BinaryIO:
+def _open_regular_file(path: str, root: str) -> BinaryIO:
     if len(path) > MAX_PATH_CHARS or "\0" in path:
-        raise _not_allowed("is too long or holds a NUL")
+        raise _not_allowed("is too long or contains a NUL character")
     try:
         real_root = os.path.realpath(root)
         real = os.path.realpath(path)
     except (OSError, UnicodeError) as error:
         raise _not_allowed("cannot be resolved") from error
     if not real.startswith(real_root + "/"):
-        raise _not_allowed("does not lead to a file below the volume; links and '..' may not leave it")
-    with _refusals():
-        fd = walk(real_root, real[len(real_root) + 1 :].split("/"))
+        raise _not_allowed("does not lead to a file below the volume; links and '..' must not leave it")
+    with _translate_errors():
+        fd = open_beneath(real_root, real[len(real_root) + 1 :].split("/"))
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise _not_allowed("is not a regular file")
     return os.fdopen(fd, "rb")
 
 
-def walk(root: str, parts: list[str]) -> int:
-    folder = os.open(root, SAFE | os.O_DIRECTORY)
-    for part in parts[:-1]:
-        try:
-            inner = os.open(part, SAFE | os.O_DIRECTORY, dir_fd=folder)
-        finally:
-            os.close(folder)
-        folder = inner
-    try:
-        return os.open(parts[-1], FILE, dir_fd=folder)
-    finally:
-        os.close(folder)
-
-
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -89,7 +89,7 @@ def _bucket_for(job: Job, settings: Settings) -> Bucket:
 
 
 def _volume_for(settings: Settings) -> Path:
-    root = volume.first_writable(settings.volume_dirs)
+    root = volume.find_writable(settings.volume_dirs)
     if root is None:
         raise DeliveryError(
             "There is no mounted volume that can be written to. Attach one, or choose another 'delivery'.",
@@ -177,7 +177,7 @@ class _Parcel:
             has_bucket = bool(_bucket_for(self.job, self.settings))
         except DeliveryError:
             has_bucket = False
-        has_volume = volume.first_writable(self.settings.volume_dirs) is not None
+        has_volume = volume.find_writable(self.settings.volume_dirs) is not None
         return ["bucket"] * has_bucket + ["volume"] * has_volume
 
     def _bucket(self, sounds: Sounds) -> _Placed:
@@ -211,7 +211,7 @@ class _Parcel:
         root = _volume_for(self.settings)
         with sounds.encoded(self.choices[0]) as artefacts:
             try:
-                written = written_below(volume.own_folder(root, VOLUME_FOLDER, _safe_id(self.job.id)), artefacts)
+                written = written_below(volume.make_unique_dir(root, VOLUME_FOLDER, _safe_id(self.job.id)), artefacts)
             except OSError as error:
                 raise DeliveryError(
                     f"The result could not be written to the volume ({error.strerror or 'not writable'})."

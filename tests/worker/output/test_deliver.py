@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 from audio import Audio
 from audio.files.encode import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
-from worker.input import load as intake
+from worker.input.load import load_audio
 from worker.job import Job
 from worker.output import deliver as delivery
 from worker.output.artefacts import Artefact, Sounds, safe_name
@@ -487,7 +487,7 @@ def test_a_result_on_the_volume_can_be_sent_in_again(mounted: Settings, tmp_path
     assert hashlib.sha256(path.read_bytes()).hexdigest() == result["sha256"]
     assert path.stat().st_size == result["size"]
     assert result["parameters"]["delivery"] == "volume"
-    audio = intake.load(str(path), field="audio", job=Job(id="k"), settings=mounted)
+    audio = load_audio(str(path), field="audio", job=Job(id="k"), settings=mounted)
     assert np.abs(audio.waveform - noise(10).waveform).max() < 2 / 32768
 
 
