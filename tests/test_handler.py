@@ -66,7 +66,7 @@ INPUTS = JSON | st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the first call imports
 @given(JSON | st.fixed_dictionaries({"id": JSON, "input": INPUTS}))
 def test_the_handler_never_raises_and_never_changes_the_job(job: Any) -> None:
     before = repr(job)
