@@ -50,7 +50,7 @@ CREDITS_TIMEOUT_S = 10.0
 CANCEL_GRACE_S = 5.0
 MAX_RETRY_AFTER_S = 120.0
 
-UNREACHABLE = "The Suno provider cannot be reached. Try again later, or check SUNO_API_BASE_URL."
+UNREACHABLE = "The Suno provider cannot be reached or does not respond. Try again later, or check SUNO_API_BASE_URL."
 UNKNOWN_OUTCOME = (
     "The submission was sent to the Suno provider, but no task id came back, so a task may exist and may have been "
     "paid. The submission was not repeated. Look for the task on the provider's dashboard and send its id as "

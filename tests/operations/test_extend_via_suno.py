@@ -18,8 +18,17 @@ from models import Models
 from models.suno import SunoConfig, SunoFamily
 from operations.build_models import suno_config
 from operations.extend_via_suno import Params
-from testing.suno_provider import TOKEN
-from testing.suno_worker import FakeClock, cancel_when, make_observed_job, run_extend, start_provider
+from testing.suno_provider import TOKEN, Provider
+from testing.suno_scenarios import SCENARIOS
+from testing.suno_worker import (
+    FakeClock,
+    InProcessHttpClient,
+    build_family,
+    cancel_when,
+    make_observed_job,
+    run_extend,
+    start_provider,
+)
 from worker.job import Job
 from worker.settings import Settings
 
@@ -73,7 +82,7 @@ def run_until_error(scenario: str, **params: Any) -> tuple[RequestError, int]:
         ("wrong_duration", 2, 1, "reports 62.0 s"),
     ],
 )
-def test_a_song_is_returned_from(scenario: str, clips: int, posts: int, warned: str) -> None:
+def test_each_recoverable_scenario_returns_a_song(scenario: str, clips: int, posts: int, warned: str) -> None:
     with start_provider(scenario) as (provider, models):
         job = Job(id="job-1")
         reply = run_extend(models, job)
@@ -114,7 +123,7 @@ def test_a_song_is_returned_from(scenario: str, clips: int, posts: int, warned: 
         ("submit_redirect", "wrong_address", 1, False),
     ],
 )
-def test_a_failure_has_its_own_error_code_from(scenario: str, code: str, posts: int, has_task: bool) -> None:
+def test_each_failing_scenario_has_its_own_error_code(scenario: str, code: str, posts: int, has_task: bool) -> None:
     error, submissions = run_until_error(scenario)
     assert (error.error_code, submissions) == (code, posts)
     assert error.details.get("task_id") == ("task-0001" if has_task else None)
@@ -253,7 +262,7 @@ def test_what_suno_would_reject_is_refused_before_anything_is_sent(params: Mappi
         ({"audio_id": "a", "styl": "folk"}, "'style'"),
     ],
 )
-def test_parameters_that_break_the_contract_are_named(values: Mapping[str, Any], named: str) -> None:
+def test_the_error_names_the_parameter_that_breaks_a_rule(values: Mapping[str, Any], named: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         Params.parse(values)
     assert named in caught.value.message
@@ -434,6 +443,27 @@ def test_a_job_with_an_unknown_outcome_that_is_delivered_twice_is_not_submitted_
             with pytest.raises(RequestError) as caught:
                 run_extend(models, Job(id="job-1"))
             assert caught.value.error_code == "submit_unknown"
+    assert len(provider.posts) == 1
+
+
+def test_after_an_internal_error_during_the_submission_the_job_is_not_submitted_again() -> None:
+    class BrokenHttpClient(InProcessHttpClient):
+        def request(self, method: str, url: str, **arguments: Any) -> Any:
+            response = super().request(method, url, **arguments)
+            if method == "POST":
+                raise ValueError("a bug after the request was sent")
+            return response
+
+    clock = FakeClock()
+    provider = Provider(SCENARIOS["happy"])
+    provider.url = "http://127.0.0.1:1"
+    family = build_family(provider, clock.clock(), http_client=BrokenHttpClient(provider, clock))
+    models = Models({"suno": family})
+    with pytest.raises(ValueError, match="a bug"):
+        run_extend(models, Job(id="job-1"))
+    with pytest.raises(RequestError) as caught:
+        run_extend(models, Job(id="job-1"))
+    assert caught.value.error_code == "submit_unknown"
     assert len(provider.posts) == 1
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -116,6 +117,18 @@ def test_after_a_refused_connection_nothing_was_submitted() -> None:
     with pytest.raises(UpstreamError, match="Nothing was submitted") as caught:
         SunoClient(config, suno_http()).submit(SUBMISSION, skip_check)
     assert caught.value.error_code == "provider_unreachable"
+
+
+def test_a_bug_in_the_http_client_is_not_reported_as_a_failure_of_the_provider() -> None:
+    class BrokenHttpClient:
+        def request(self, method: str, url: str, **arguments: object) -> NoReturn:
+            raise ValueError("a bug")
+
+    client = SunoClient(SunoConfig(token=TOKEN), BrokenHttpClient())
+    with pytest.raises(ValueError, match="a bug"):
+        client.submit(SUBMISSION, skip_check)
+    with pytest.raises(ValueError, match="a bug"):
+        client.get_record("task-1", skip_check)
 
 
 def test_the_key_does_not_follow_a_redirect() -> None:
