@@ -65,7 +65,7 @@ def through_the_worker(form: str, source: str) -> dict[str, float]:
     """One song in by base64 and out in `form`, as an operation that changes nothing would answer."""
     from worker.input.load import load_audio
     from worker.job import Job
-    from worker.output import deliver as delivery
+    from worker.output.deliver import deliver
     from worker.output.strict_json import dump_json
     from worker.reply import AudioOut, Output, Reply
     from worker.settings import Settings
@@ -75,14 +75,13 @@ def through_the_worker(form: str, source: str) -> dict[str, float]:
     job = Job("benchmark")
     audio = load_audio(source, field="audio", job=job, settings=settings)
     decoded = time.perf_counter()
-    reply = delivery.deliver(
+    reply = deliver(
         Reply(outputs=[Output(audio, "song")]),
         operation="none",
         used={},
         audio_out=AudioOut(output_format=form, delivery="inline"),  # type: ignore[arg-type]
         job=job,
         settings=settings,
-        started=started,
     )
     dump_json(reply)
     return {"in_s": decoded - started, "out_s": time.perf_counter() - decoded, "peak": peak_bytes()}

@@ -30,7 +30,7 @@ class Params(BaseParams):
     index: FileField | None = Field(None, description="the `.index` that belongs to `checkpoint`")
     replace: bool = Field(False, description="take the place of a voice of this name")
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def find_errors(self) -> Iterable[tuple[str, str]]:
         if (self.archive is None) == (self.checkpoint is None):
             yield "archive", "or 'checkpoint' must be given, and not both"
         if self.index is not None and self.checkpoint is None:

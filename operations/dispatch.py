@@ -13,7 +13,7 @@ from operations.operation import Operation, find_operation
 from operations.params import AudioOutParams, Params
 from worker.input.load import load_audio, load_audio_source, load_file
 from worker.job import Job
-from worker.output import deliver as delivery
+from worker.output.deliver import check_delivery, deliver
 from worker.reply import AudioOut
 from worker.settings import Settings
 
@@ -25,26 +25,24 @@ MAX_STRAY_KEYS_SHOWN = 20
 def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
     """Runs `job` and returns its success reply, ready to be serialised. Raises `RequestError` for all that fails."""
     with job.exit_stack:
-        started = time.monotonic()
         name, operation, params = _parse_request(job.input)
         logger.info("%s started", name)
         audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
         if isinstance(params, AudioOutParams):
-            delivery.check(audio_out, job=job, settings=settings)
+            check_delivery(audio_out, job=job, settings=settings)
         plan = operation.plan(params, models)
         with job.stage("intake"):
             _load_inputs(params, job, settings)
         reply = operation.run(plan, job, models)
-        result = delivery.deliver(
+        result = deliver(
             reply,
             operation=name,
             used=params.used() | dict(reply.parameters),
             audio_out=audio_out,
             job=job,
             settings=settings,
-            started=started,
         )
-        logger.info("%s finished in %.2f s", name, time.monotonic() - started)
+        logger.info("%s finished in %.2f s", name, time.monotonic() - job.started)
         return result
 
 

@@ -5,7 +5,6 @@ sample.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -15,13 +14,12 @@ from operations import _cover_plan
 from operations._cover import PART_FIELDS, Cover
 from operations.params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
-from worker.reply import AudioOut, Output, Reply
+from worker.reply import Output, Reply
 
 ALIASES = ("generate_cover_from_separate_audio",)
 OPTIONAL = True
 """A worker without voices is healthy: it may be there for music only."""
 
-AUTO_ORDER = ("mp3:320", "mp3:192", "mp3:128")
 MAX_SEED = 2**53 - 1
 
 F0Method = Literal["rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"]
@@ -31,6 +29,7 @@ Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 class Params(AudioOutParams):
     """What to sing, in which voice, and how to mix it."""
 
+    AUTO_FORMATS = ("mp3",)
     ALIASES = {
         "rvc_model": "voice_model",
         "song_input": "audio",
@@ -81,7 +80,7 @@ class Params(AudioOutParams):
     separation_model: Name | None = Field(None, description="for `audio`: as list_models names it; absent: htdemucs")
     return_stems: bool = Field(False, description="also the lead, backing vocals and instrumental, as they are mixed")
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def find_errors(self) -> Iterable[tuple[str, str]]:
         parts = [name for name in PART_FIELDS if getattr(self, name) is not None]
         missing = [name for name in PART_FIELDS[:2] if name not in parts]
         if self.audio is not None and parts:
@@ -92,9 +91,6 @@ class Params(AudioOutParams):
             yield missing[0], f"is needed beside '{parts[0]}'; or give the whole song as 'audio'"
         if not _cover_plan.is_key(self.autotune_key):
             yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
-
-    def audio_out(self) -> AudioOut:
-        return replace(super().audio_out(), auto_order=AUTO_ORDER)
 
 
 def status(models: Models) -> str:

@@ -21,7 +21,7 @@ from models.musicgen.family import DIFFUSION
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult, Sampling
 from operations import _suno_song
 from operations._melody import melody_of
-from operations.params import AudioField, AudioOutParams, Int, Text, Words
+from operations.params import AudioField, AudioOutParams, Int, NonEmptyText, Text
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -68,13 +68,13 @@ class Params(AudioOutParams):
     bpm: float | None = Field(None, ge=20, le=300, description="beats a minute, added to the prompt")
     key: str | None = Field(None, max_length=20, description="such as `C minor` or `F# major`, added to the prompt")
     time_signature: str | None = Field(None, max_length=5, description="such as `3/4`, added to the prompt")
-    lyrics: Words | None = Field(
+    lyrics: NonEmptyText | None = Field(
         None, max_length=_suno_song.LIMITS["lyrics"], description="the words to sing (`suno/...` models)"
     )
-    style: Words | None = Field(
+    style: NonEmptyText | None = Field(
         None, max_length=_suno_song.LIMITS["style"], description="genre, mood, voice (`suno/...` models)"
     )
-    title: Words | None = Field(None, max_length=_suno_song.LIMITS["title"], description="`suno/...` models")
+    title: NonEmptyText | None = Field(None, max_length=_suno_song.LIMITS["title"], description="`suno/...` models")
     instrumental: bool = Field(False, description="without a voice (`suno/...` models)")
     max_wait_s: float | None = Field(None, ge=0, le=900, description="s; absent: 600 (`suno/...` models)")
     mbd: bool = Field(False, description="decode by Multi-Band Diffusion (32 kHz MusicGen): fewer artefacts, slower")
@@ -83,7 +83,7 @@ class Params(AudioOutParams):
     fade_out: float = Field(0.0, ge=0, le=60, description="s")
     partial: bool = Field(False, description="where time runs out, return what is done by then, with a warning")
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def find_errors(self) -> Iterable[tuple[str, str]]:
         """What is wrong with fields that are right by themselves."""
         yield from _suno_song.faults(self)
         count = len(self.prompts) * self.n_samples

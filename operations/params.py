@@ -1,19 +1,19 @@
-"""The rules that every operation's parameters share: strict JSON types, every fault at once, no echo of the input."""
+"""The rules that all parameters share: strict JSON types, all errors reported at once, no echo of the input."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from audio.files.formats import BITRATE_RANGE, FORMAT_NAMES, OUTPUT_FORMATS, FormatName
 from errors import InvalidRequestError, nearest_name, sanitize
-from worker.reply import AudioOut, Delivery, Format, Normalize
+from worker.reply import AudioOut, BitDepth, Delivery, Normalize
 
-MAX_FAULTS_SHOWN = 20
+MAX_ERRORS_SHOWN = 20
 UNKNOWN = "is unknown"
-
 
 InputKind = Literal["audio", "long_audio", "file"]
 """Which of the job's inputs a field becomes: `job.audio`, `job.long_audio` (read by blocks, may be on disk) or
@@ -27,17 +27,17 @@ class Input:
     kind: InputKind
 
 
-def _whole(value: Any) -> Any:
+def _to_whole_number(value: Any) -> Any:
     """JSON has one number type: 3.0 is a whole number too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Int = Annotated[int, BeforeValidator(_whole)]
+Int = Annotated[int, BeforeValidator(_to_whole_number)]
 AudioField = Annotated[str, Input("audio")]
 LongAudioField = Annotated[str, Input("long_audio")]
 FileField = Annotated[str, Input("file")]
 Text = Annotated[str, StringConstraints(max_length=4000)]
-Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+NonEmptyText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Params(BaseModel):
@@ -48,73 +48,104 @@ class Params(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Validates `values`; a null counts as left out. Raises one `InvalidRequestError` that tells all faults."""
-        given, faults = _own_names({k: v for k, v in values.items() if v is not None}, cls.ALIASES)
+        """Validates `values`; null counts as absent. Raises one `InvalidRequestError` that lists every error."""
+        present, errors = _resolve_aliases({k: v for k, v in values.items() if v is not None}, cls.ALIASES)
         try:
-            params = cls.model_validate(given)
+            params = cls.model_validate(present)
         except ValidationError as error:
-            faults += _faults(error, cls)
-            raise _invalid(faults, cls) from None
-        faults += [{"field": field, "problem": problem} for field, problem in params.faults()]
-        if faults:
-            raise _invalid(faults, cls)
+            raise _build_error(errors + _list_errors(error, cls), cls) from None
+        errors += [{"field": field, "problem": problem} for field, problem in params.find_errors()]
+        if errors:
+            raise _build_error(errors, cls)
         return params
 
-    def faults(self) -> Iterable[tuple[str, str]]:
-        """(field, problem) of every fault that only shows between fields that are right by themselves."""
+    def find_errors(self) -> Iterable[tuple[str, str]]:
+        """(field, problem) of every error that shows only between fields that are valid by themselves."""
         return ()
 
     @classmethod
     def names(cls) -> list[str]:
-        """Every field that may be given, by each of its names."""
+        """Every field that a request may have, by each of its names."""
         return sorted({*cls.model_fields, *cls.ALIASES})
 
     @classmethod
     def input_fields(cls) -> dict[str, InputKind]:
         """The fields whose audio or file is loaded before the operation runs, and the kind of each."""
-        fields = {name: _find_input(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
-        return {name: mark.kind for name, mark in fields.items() if mark is not None}
+        inputs = {name: _find_input(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
+        return {name: found.kind for name, found in inputs.items() if found is not None}
 
     def used(self) -> dict[str, Any]:
-        """Every parameter as it stands, audio and files left out: the reply's `parameters`."""
+        """Every parameter with its value, inputs left out: the reply's `parameters`."""
         return self.model_dump(mode="json", exclude=set(self.input_fields()))
 
 
-class AudioOutParams(Params):
-    """Adds the contract's audio-out fields."""
+def _describe_option(option: Literal["bit_depth", "bitrate"]) -> str:
+    """The values that each format allows for `option`, with its default."""
+    parts = []
+    for entry in OUTPUT_FORMATS.values():
+        if entry.option == option:
+            allowed = entry.allowed
+            values = f"{allowed[0]}-{allowed[-1]}" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+            parts.append(f"{entry.name} {values} (default {entry.default})")
+    return "; ".join(parts)
 
-    output_format: Format | Literal["auto"] = Field("auto", description="`auto`: the best that fits inline")
-    bit_depth: Annotated[Literal[16, 24, 32], BeforeValidator(_whole)] = Field(
-        16, description="wav, flac; 32 = float wav"
+
+class AudioOutParams(Params):
+    """Adds the audio-out fields. `AUTO_FORMATS` are the formats that `output_format: "auto"` tries, best first."""
+
+    AUTO_FORMATS: ClassVar[tuple[FormatName, ...]] = FORMAT_NAMES
+
+    output_format: FormatName | Literal["auto"] = Field(
+        AudioOut.output_format,
+        description="File format. `auto` selects the best format that fits into an inline reply.",
+    )
+    bit_depth: Annotated[BitDepth, BeforeValidator(_to_whole_number)] = Field(
+        AudioOut.bit_depth,
+        description=f"Bits per sample of lossless formats: {_describe_option('bit_depth')}. 32 is floating point and"
+        " keeps peaks above full scale.",
     )
     bitrate: Int | None = Field(
-        None, ge=12, le=512, description="mp3 (default 320), ogg and opus (default 192), kbit/s"
+        AudioOut.bitrate,
+        ge=BITRATE_RANGE[0],
+        le=BITRATE_RANGE[1],
+        description=f"Bitrate of lossy formats in kbit/s: {_describe_option('bitrate')}.",
     )
-    delivery: Delivery = Field("auto", description="`auto`: the bucket where one is configured, else inline")
-    normalize: Normalize = "none"
-    loudness_lufs: float = Field(-14.0, ge=-60, le=0, description="LUFS, with `normalize` `loudness`")
+    delivery: Delivery = Field(
+        AudioOut.delivery,
+        description="Where the audio goes: `inline` (base64 in the reply), `bucket` (S3 upload; the reply has a link)"
+        " or `volume` (a file on the mounted volume, the reply has its path). `auto` uses the bucket if one is"
+        " configured, else inline.",
+    )
+    normalize: Normalize = Field(
+        AudioOut.normalize,
+        description="Level of the result: `none` keeps it, `peak` brings the true peak to -1 dBTP, `loudness`"
+        " brings the integrated loudness to `loudness_lufs`.",
+    )
+    loudness_lufs: float = Field(
+        AudioOut.loudness_lufs,
+        ge=-60,
+        le=0,
+        description='Target of `normalize: "loudness"` in LUFS. The true peak stays at or below -1 dBTP.',
+    )
 
     def audio_out(self) -> AudioOut:
-        """The audio-out fields as delivery takes them."""
-        return AudioOut(
-            output_format=self.output_format,
-            bit_depth=self.bit_depth,
-            bitrate=self.bitrate,
-            delivery=self.delivery,
-            normalize=self.normalize,
-            loudness_lufs=self.loudness_lufs,
-        )
+        """The audio-out fields, as the delivery takes them."""
+        shared = {field.name for field in fields(AudioOut)} & set(AudioOutParams.model_fields)
+        return AudioOut(**{name: getattr(self, name) for name in shared}, auto_formats=self.AUTO_FORMATS)
 
 
-def _own_names(values: Mapping[str, Any], aliases: Mapping[str, str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    given: dict[str, Any] = {}
-    faults = []
+def _resolve_aliases(
+    values: Mapping[str, Any], aliases: Mapping[str, str]
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """`values` by the fields' own names, and an error for each field that has two values."""
+    resolved: dict[str, Any] = {}
+    errors = []
     for key, value in values.items():
         name = aliases.get(key, key)
-        if name in given:
-            faults.append({"field": name, "problem": f"was given twice, once as '{sanitize(key)}'; give one"})
-        given[name] = value
-    return given, faults
+        if name in resolved:
+            errors.append({"field": name, "problem": f"was given twice, once as '{sanitize(key)}'; give one"})
+        resolved[name] = value
+    return resolved, errors
 
 
 def _find_input(annotation: Any, metadata: Iterable[Any]) -> Input | None:
@@ -129,35 +160,35 @@ def _find_input(annotation: Any, metadata: Iterable[Any]) -> Input | None:
     return None
 
 
-def _faults(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:
-    """One fault a field: where a value may be of several types, each of them says what is wrong with it."""
+def _list_errors(error: ValidationError, params: type[Params]) -> list[dict[str, str]]:
+    """One entry for each field: if a value may be of several types, pydantic reports an error for each of them."""
     problems: dict[str, dict[str, None]] = {}  # of each field, without repetition, in order
-    of_type: dict[str, dict[str, None]] = {}
-    for fault in error.errors(include_input=False, include_url=False):
-        field = ".".join(sanitize(str(part)) for part in fault["loc"][:1]) or "params"
-        kind = of_type if fault["type"].endswith("_type") else problems
-        # What lies beyond those shown is only counted: a request may have any number of unknown fields.
-        known = params.names() if len(problems) < MAX_FAULTS_SHOWN else []
-        kind.setdefault(field, {})[_problem(fault, field, known)] = None
-    return [{"field": field, "problem": " or ".join(told)} for field, told in (of_type | problems).items()]
+    type_problems: dict[str, dict[str, None]] = {}
+    for entry in error.errors(include_input=False, include_url=False):
+        field = ".".join(sanitize(str(part)) for part in entry["loc"][:1]) or "params"
+        kind = type_problems if entry["type"].endswith("_type") else problems
+        # Beyond those shown, fields are only counted: a request may have any number of unknown fields.
+        known = params.names() if len(problems) < MAX_ERRORS_SHOWN else []
+        kind.setdefault(field, {})[_describe_problem(entry, field, known)] = None
+    return [{"field": field, "problem": " or ".join(texts)} for field, texts in (type_problems | problems).items()]
 
 
-def _problem(fault: Mapping[str, Any], field: str, known: Iterable[str]) -> str:
-    """One pydantic error in the caller's words; never with the value itself."""
-    if fault["type"] == "extra_forbidden":
+def _describe_problem(entry: Mapping[str, Any], field: str, known: Iterable[str]) -> str:
+    """One pydantic error as the end of a sentence about the field; never with the value itself."""
+    if entry["type"] == "extra_forbidden":
         return f"{UNKNOWN}.{nearest_name(field, known)}"
-    if fault["type"] == "missing":
+    if entry["type"] == "missing":
         return "is required"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = str(entry["msg"]).removeprefix("Value error, ")
     return message.replace("Input should be", "must be").replace("should have", "must have")
 
 
-def _invalid(faults: list[dict[str, str]], params: type[Params]) -> InvalidRequestError:
-    shown = faults[:MAX_FAULTS_SHOWN]
-    text = "; ".join(f"'{fault['field']}' {fault['problem'].rstrip('.')}" for fault in shown)
-    more = f"; and {len(faults) - len(shown)} more" if len(faults) > len(shown) else ""
-    details: dict[str, Any] = {"faults": shown}
-    if any(fault["problem"].startswith(UNKNOWN) for fault in shown):
+def _build_error(errors: list[dict[str, str]], params: type[Params]) -> InvalidRequestError:
+    shown = errors[:MAX_ERRORS_SHOWN]
+    text = "; ".join(f"'{error['field']}' {error['problem'].rstrip('.')}" for error in shown)
+    more = f"; and {len(errors) - len(shown)} more" if len(errors) > len(shown) else ""
+    details: dict[str, Any] = {"errors": shown, "faults": shown}  # `faults` is the name that 0.1.0 used
+    if any(error["problem"].startswith(UNKNOWN) for error in shown):
         details["valid"] = params.names()
         more += f". Valid: {', '.join(params.names()) or 'none'}"
     return InvalidRequestError(f"Invalid request: {text}{more}.", details=details)

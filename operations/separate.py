@@ -46,7 +46,7 @@ class Params(AudioOutParams):
     )
     seed: Int = Field(0, ge=0, le=MAX_SEED, description="of `shifts`")
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def find_errors(self) -> Iterable[tuple[str, str]]:
         if self.stems is not None and self.two_stems is not None:
             yield "two_stems", "cannot be given together with 'stems'; give one of them"
         if self.stems is not None and len(set(self.stems)) != len(self.stems):

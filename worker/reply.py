@@ -1,4 +1,4 @@
-"""What an operation hands back before delivery turns sounds into artefacts."""
+"""What an operation returns, before the delivery turns its audio into artefacts."""
 
 from __future__ import annotations
 
@@ -6,32 +6,59 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from audio.files.formats import FORMAT_NAMES, Encoding, FormatName, auto_encodings
 from audio.types import AudioSource
 
-Format = Literal["wav", "flac", "mp3", "ogg", "opus"]
+BitDepth = Literal[16, 24, 32]
 Delivery = Literal["auto", "inline", "bucket", "volume"]
 Normalize = Literal["none", "peak", "loudness"]
 
 
 @dataclass(frozen=True)
 class AudioOut:
-    """The audio-out fields, validated: how sounds leave. `auto` takes the first of `auto_order` that fits inline.
+    """How audio leaves the worker: the audio-out fields of a request, with the defaults of all operations.
 
-    `bitrate` None: the format's own (mp3 320 kbit/s).
+    Args:
+        output_format: `auto` is the first of `auto_formats` that fits inline.
+        bit_depth: of wav and flac; 32 is floating point.
+        bitrate: of mp3, ogg and opus in kbit/s; None is the format's own default. With `auto` it is an upper limit.
+        delivery: `auto` is the bucket if one is configured, else inline.
+        normalize: `peak` brings the true peak to -1 dBTP, `loudness` the integrated loudness to `loudness_lufs`.
+        loudness_lufs: in LUFS.
+        auto_formats: what `auto` tries, best first.
     """
 
-    output_format: Format | Literal["auto"] = "auto"
-    bit_depth: Literal[16, 24, 32] = 16
+    output_format: FormatName | Literal["auto"] = "auto"
+    bit_depth: BitDepth = 16
     bitrate: int | None = None
     delivery: Delivery = "auto"
     normalize: Normalize = "none"
     loudness_lufs: float = -14.0
-    auto_order: tuple[str, ...] = ("wav", "flac", "mp3:320", "mp3:192", "mp3:128")
+    auto_formats: tuple[FormatName, ...] = FORMAT_NAMES
+
+    def list_encodings(self) -> list[Encoding]:
+        """The encodings that may be written, best first; exactly one unless `output_format` is `auto`.
+
+        Raises `InvalidRequestError` for a combination that does not exist, such as flac with 32 bits.
+        """
+        if self.output_format == "auto":
+            return auto_encodings(self.bit_depth, self.bitrate, formats=self.auto_formats)
+        return [Encoding(self.output_format, bit_depth=self.bit_depth, bitrate=self.bitrate)]
+
+    @property
+    def prefers_float(self) -> bool:
+        """Whether `auto` starts with 32-bit float wav."""
+        return self.output_format == "auto" and self.list_encodings()[0].keeps_overs
 
 
 @dataclass(frozen=True)
 class Output:
-    """One sound to deliver: `name` is the file name without its ending, `extra` stands beside the artefact's keys."""
+    """One piece of audio to deliver.
+
+    Args:
+        name: the file name without its extension.
+        extra: further keys beside the artefact's own.
+    """
 
     audio: AudioSource
     name: str
@@ -40,10 +67,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Reply:
-    """An operation's result: `fields` at the top level, sounds as `outputs` (list) or `stems` (by name).
+    """An operation's result.
 
-    `parameters` replaces the request's values by those that were really used (a drawn seed, a default model).
-    `always_list` gives `outputs` even where there is only one. `aliases` are further names of stems.
+    Args:
+        fields: keys at the top level of the reply.
+        outputs: the artefacts of a list; the first one's keys are at the top level as well.
+        stems: artefacts by name.
+        parameters: values that replace the request's own because they were really used (a random seed, a default
+            model).
+        always_list: puts `outputs` into the reply even if there is only one.
+        aliases: further names of stems, by alias.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -52,3 +85,13 @@ class Reply:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     always_list: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_outputs(self) -> list[Output]:
+        """`outputs`, then the stems in their order."""
+        return [*self.outputs, *self.stems.values()]
+
+    @property
+    def has_list(self) -> bool:
+        """Whether the reply has `outputs`; the first item is then in the reply twice."""
+        return len(self.outputs) > 1 or (self.always_list and len(self.outputs) > 0)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from models.suno.catalog import DEFAULT_VERSION, MAX_PROMPT_CHARS, MAX_STYLE_CHARS, MAX_TITLE_CHARS
-from operations.params import AudioField, AudioOutParams, Words
+from operations.params import AudioField, AudioOutParams, NonEmptyText
 
 SOURCES = ("audio", "audio_id", "task_id")
 DEFAULT_WAIT_S = 600.0
@@ -35,22 +35,22 @@ class Params(AudioOutParams):
     continue_at: float | None = Field(
         None, gt=0, le=3600, description="Position in the source to continue from, in seconds. Default: its end."
     )
-    prompt: Words | None = Field(
+    prompt: NonEmptyText | None = Field(
         None,
         max_length=MAX_PROMPT_CHARS,
         description="Describes the continuation. With `style` or `audio_id` it is the lyrics.",
     )
-    style: Words | None = Field(
+    style: NonEmptyText | None = Field(
         None, max_length=MAX_STYLE_CHARS, description="Genre, mood and instruments of the continuation."
     )
-    title: Words | None = Field(
+    title: NonEmptyText | None = Field(
         None, max_length=MAX_TITLE_CHARS, description="Title of the song. Only used together with `style`."
     )
     model: VersionName = Field(
         DEFAULT_VERSION, description="Suno version, as in `list_models`. An unknown version is passed on to Suno."
     )
     instrumental: bool = Field(False, description="Make the continuation without vocals.")
-    negative_tags: Words | None = Field(
+    negative_tags: NonEmptyText | None = Field(
         None, max_length=MAX_STYLE_CHARS, description="Styles and instruments to avoid."
     )
     vocal_gender: Literal["m", "f"] | None = Field(None, description="Gender of the singing voice.")
@@ -79,7 +79,7 @@ class Params(AudioOutParams):
         None, min_length=1, description="Stems to separate from every clip with Demucs. Default: none."
     )
 
-    def faults(self) -> Iterable[tuple[str, str]]:
+    def find_errors(self) -> Iterable[tuple[str, str]]:
         """Validation errors between fields."""
         given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:

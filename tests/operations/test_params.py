@@ -1,4 +1,4 @@
-"""The contract's rules about requests, from the JSON that comes in to the error that goes out, over every operation."""
+"""The rules about requests, from the JSON of the request to the error of the reply, for every operation."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from audio.files.formats import OUTPUT_FORMATS
 from errors import InvalidRequestError, RequestError, UnknownNameError
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from operations.operation import load_operations
+from operations.params import AudioOutParams
 from testing.dispatch import answer
 from testing.repository import ROOT
+from worker.reply import AudioOut
 from worker.settings import Settings
 
 MAX_REPLY_BYTES = 10_000
-NOWHERE = Path("/nonexistent")
+MISSING_FOLDER = Path("/nonexistent")
 
 
-def refused(job: object) -> RequestError:
-    """The error that a job is refused with."""
+def catch_error(job: object) -> RequestError:
+    """The error that `job` gets."""
     with pytest.raises(RequestError) as caught:
-        asked(job)
+        run_job(job)
     return caught.value
 
 
-def asked(job: object) -> dict[str, Any]:
-    family = MusicGenFamily(WeightLocations(), demo=NOWHERE)
+def run_job(job: object) -> dict[str, Any]:
+    family = MusicGenFamily(WeightLocations(), demo=MISSING_FOLDER)
     models = Models({"musicgen": family}, device="cpu", budget_bytes=1)
     return answer(job, settings=Settings(volume_dirs=()), models=models)
 
@@ -44,43 +47,43 @@ def request(operation: object = "generate_music", **params: Any) -> dict[str, An
     return {"id": "test", "input": {"operation": operation, "params": params}}
 
 
-def fits(error: RequestError) -> bool:
-    """Whether the reply of an error is sound: strict JSON, short, a sentence that is not empty."""
+def is_valid(error: RequestError) -> bool:
+    """Whether the error reply is strict JSON, short, and has a sentence."""
     text = json.dumps(error.reply(), allow_nan=False)
     return bool(error.message.strip()) and len(text.encode()) < MAX_REPLY_BYTES
 
 
 @pytest.mark.parametrize("job", [None, [], "job", 3, {}, {"id": 3}, {"input": None}, {"input": []}, {"input": "x"}])
-def test_a_job_that_is_no_object_with_input_is_refused(job: object) -> None:
-    assert isinstance(refused(job), InvalidRequestError)
+def test_a_job_without_an_input_object_is_refused(job: object) -> None:
+    assert isinstance(catch_error(job), InvalidRequestError)
 
 
 @pytest.mark.parametrize("operation", [None, 3, [], {}, True])
-def test_an_operation_that_is_no_string_is_refused(operation: object) -> None:
-    assert "'operation' is required" in refused(request(operation)).message
+def test_an_operation_that_is_not_a_string_is_refused(operation: object) -> None:
+    assert "'operation' is required" in catch_error(request(operation)).message
 
 
-def test_an_unknown_operation_is_named_with_the_nearest_and_all_valid_ones() -> None:
-    error = refused(request("generate_musik"))
+def test_an_unknown_operation_is_an_error_with_the_nearest_and_all_valid_names() -> None:
+    error = catch_error(request("generate_musik"))
     assert isinstance(error, UnknownNameError) and error.error_code == "unknown_operation"
     assert "'generate_musik'" in error.message and "Did you mean 'generate_music'" in error.message
     assert set(load_operations()) <= set(error.details["valid"])
 
 
-def test_an_unknown_field_is_named_with_the_nearest_and_all_valid_ones() -> None:
-    error = refused(request(prompt="x", temprature=1))
+def test_an_unknown_field_is_an_error_with_the_nearest_and_all_valid_names() -> None:
+    error = catch_error(request(prompt="x", temprature=1))
     assert "'temprature' is unknown. Did you mean 'temperature'?" in error.message
     assert {"prompt", "temperature", "output_format"} <= set(error.details["valid"])
 
 
 @pytest.mark.parametrize("operation", sorted(load_operations()))
-def test_every_operation_refuses_a_field_that_it_does_not_know(operation: str) -> None:
-    error = refused(request(operation, no_such_field=1))
-    assert "'no_such_field' is unknown" in error.message and fits(error)
+def test_every_operation_refuses_an_unknown_field(operation: str) -> None:
+    error = catch_error(request(operation, no_such_field=1))
+    assert "'no_such_field' is unknown" in error.message and is_valid(error)
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "problem"),
     [
         ("3", "must be a valid number"),
         (True, "must be a valid number"),
@@ -94,47 +97,52 @@ def test_every_operation_refuses_a_field_that_it_does_not_know(operation: str) -
         ({"s": 1}, "must be a valid number"),
     ],
 )
-def test_a_number_must_be_a_json_number_in_range(value: object, told: str) -> None:
-    error = refused(request(prompt="x", duration=value))
-    assert error.details["faults"][0]["field"] == "duration" and told in error.details["faults"][0]["problem"]
-    assert fits(error)
+def test_a_number_must_be_a_json_number_in_range(value: object, problem: str) -> None:
+    error = catch_error(request(prompt="x", duration=value))
+    assert error.details["errors"][0]["field"] == "duration" and problem in error.details["errors"][0]["problem"]
+    assert is_valid(error)
+
+
+def test_the_errors_are_also_under_the_name_that_the_first_release_used() -> None:
+    details = catch_error(request(prompt="x", duration=-1)).details
+    assert details["faults"] == details["errors"]
 
 
 def test_a_whole_number_may_be_written_as_a_float() -> None:
-    error = refused(request(prompt="x", n_samples=2.0, seed=3.0, top_k=10.5))
-    assert [fault["field"] for fault in error.details["faults"]] == ["top_k"]
+    error = catch_error(request(prompt="x", n_samples=2.0, seed=3.0, top_k=10.5))
+    assert [entry["field"] for entry in error.details["errors"]] == ["top_k"]
 
 
-def test_all_faults_are_told_together() -> None:
-    error = refused(request(prompt="x", duration=-1, bit_depth=20, sed=1, n_samples="two", key="Q"))
-    told = {fault["field"] for fault in error.details["faults"]}
-    assert told == {"duration", "bit_depth", "sed", "n_samples"}
-    assert all(f"'{field}'" in error.message for field in told)
+def test_all_errors_are_reported_together() -> None:
+    error = catch_error(request(prompt="x", duration=-1, bit_depth=20, sed=1, n_samples="two", key="Q"))
+    names = {entry["field"] for entry in error.details["errors"]}
+    assert names == {"duration", "bit_depth", "sed", "n_samples"}
+    assert all(f"'{field}'" in error.message for field in names)
 
 
-def test_a_null_counts_as_left_out() -> None:
-    error = refused(request(prompt="x", duration=None, seed=None, temperature="hot"))
-    assert [fault["field"] for fault in error.details["faults"]] == ["temperature"]
+def test_a_null_counts_as_absent() -> None:
+    error = catch_error(request(prompt="x", duration=None, seed=None, temperature="hot"))
+    assert [entry["field"] for entry in error.details["errors"]] == ["temperature"]
 
 
-def test_parameters_in_two_places_are_refused_and_the_stray_ones_named() -> None:
-    error = refused({"input": {"operation": "generate_music", "params": {"prompt": "x"}, "seed": 3, "mbd": True}})
+def test_parameters_in_two_places_are_refused_and_the_stray_keys_named() -> None:
+    error = catch_error({"input": {"operation": "generate_music", "params": {"prompt": "x"}, "seed": 3, "mbd": True}})
     assert error.details["stray"] == ["seed", "mbd"]
 
 
-def test_parameters_may_stand_beside_the_operation() -> None:
-    error = refused({"input": {"operation": "generate_music", "prompt": "x", "duration": 0}})
-    assert [fault["field"] for fault in error.details["faults"]] == ["duration"]
+def test_parameters_may_be_beside_the_operation() -> None:
+    error = catch_error({"input": {"operation": "generate_music", "prompt": "x", "duration": 0}})
+    assert [entry["field"] for entry in error.details["errors"]] == ["duration"]
 
 
 @pytest.mark.parametrize("params", [[], "x", 3, True])
 def test_params_must_be_an_object(params: object) -> None:
-    error = refused({"input": {"operation": "generate_music", "params": params}})
+    error = catch_error({"input": {"operation": "generate_music", "params": params}})
     assert "'params' must be a JSON object" in error.message
 
 
 def test_one_field_under_two_names_is_refused() -> None:
-    assert "'prompt' was given twice" in refused(request(prompt="x", description="y")).message
+    assert "'prompt' was given twice" in catch_error(request(prompt="x", description="y")).message
 
 
 @pytest.mark.parametrize(
@@ -155,21 +163,21 @@ def test_one_field_under_two_names_is_refused() -> None:
     ],
     ids=lambda job: "garbage",
 )
-def test_megabytes_of_garbage_get_a_short_answer(job: dict[str, Any]) -> None:
-    assert fits(refused(job))
+def test_megabytes_of_garbage_get_a_short_error(job: dict[str, Any]) -> None:
+    assert is_valid(catch_error(job))
 
 
 @pytest.mark.parametrize(
     "name", ["../secret", "/etc/passwd", "small/../../x", "..", "x\0y", "~/.ssh", "C:\\x", "models/"]
 )
-def test_a_model_name_that_is_a_path_is_refused_without_telling_of_the_machine(name: str) -> None:
-    error = refused(request(prompt="x", model=name))
+def test_a_model_name_that_is_a_path_is_refused_without_naming_local_paths(name: str) -> None:
+    error = catch_error(request(prompt="x", model=name))
     assert error.error_code in ("invalid_model_name", "unknown_model") and str(ROOT) not in error.message
 
 
 @pytest.mark.parametrize("form", ["nope", "WAV", 3, "flac "])
-def test_an_unknown_format_is_told_the_valid_ones(form: object) -> None:
-    error = refused(request(prompt="x", output_format=form))
+def test_an_unknown_format_is_an_error_that_lists_the_valid_ones(form: object) -> None:
+    error = catch_error(request(prompt="x", output_format=form))
     assert "output_format" in error.message and "'mp3'" in error.message
 
 
@@ -211,29 +219,45 @@ def fields_of(operation: str) -> list[str]:
     return sorted({*params.model_fields, *params.ALIASES})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(job=JSON | st.builds(lambda value: {"input": value}, JSON))
-def test_any_json_in_is_a_reply_or_a_request_error(job: Any) -> None:
-    sound(job)
+def test_any_json_gets_a_reply_or_a_request_error(job: Any) -> None:
+    check_outcome(job)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_values_in_real_fields_are_a_reply_or_a_request_error(data: st.DataObject) -> None:
+def test_any_values_in_real_fields_get_a_reply_or_a_request_error(data: st.DataObject) -> None:
     operation = data.draw(st.sampled_from(LOCAL))
     names = st.sampled_from(fields_of(operation) or ["x"]) | st.text(max_size=8)
     params = data.draw(st.dictionaries(names, JSON, max_size=6))
     beside: Mapping[str, Any] = params if data.draw(st.booleans()) else {"params": params}
-    sound({"input": {"operation": operation, **beside}})
+    check_outcome({"input": {"operation": operation, **beside}})
 
 
-def sound(job: Any) -> None:
+def check_outcome(job: Any) -> None:
     before = repr(job)
     try:
-        reply = asked(job)
+        reply = run_job(job)
     except RequestError as error:
-        assert fits(error)
+        assert is_valid(error)
     else:
         assert reply["success"] is True
         json.dumps(reply, allow_nan=False)
     assert repr(job) == before, "a job is never changed"
+
+
+def test_the_audio_out_parameters_have_the_defaults_of_the_delivery() -> None:
+    assert AudioOutParams.parse({}).audio_out() == AudioOut()
+
+
+def test_the_audio_out_parameters_reach_the_delivery() -> None:
+    values = {"output_format": "wav", "bit_depth": 24, "bitrate": 96, "delivery": "volume", "normalize": "loudness"}
+    params = AudioOutParams.parse({**values, "loudness_lufs": -20.0})
+    assert params.audio_out() == AudioOut(**values, loudness_lufs=-20.0)  # type: ignore[arg-type]
+
+
+def test_the_audio_out_parameters_describe_every_format_of_the_table() -> None:
+    properties = AudioOutParams.model_json_schema()["properties"]
+    text = properties["bit_depth"]["description"] + properties["bitrate"]["description"]
+    assert all(f"{entry.name} " in text and f"default {entry.default}" in text for entry in OUTPUT_FORMATS.values())

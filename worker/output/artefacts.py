@@ -1,4 +1,4 @@
-"""Sounds to files: one common level, encoding side by side, names, sizes before encoding. Knows no routes."""
+"""The audio of one reply as encoded files: a common level, parallel encoding, file names, sizes before encoding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import numpy as np
 from audio import Audio
 from audio.dsp.gain import bring_below_full_scale
 from audio.dsp.normalize import normalize
-from audio.files.encode import Encoding, encode
+from audio.files.encode import encode
+from audio.files.formats import Encoding
 from audio.types import AudioSource
 from errors import InternalError
 from worker.job import Job
@@ -31,93 +32,106 @@ MAX_NAME_BYTES = 120
 EXCERPT_SLICES = 12
 EXCERPT_SLICE_S = 1.0
 FLAC_SPREAD = (0.8, 1.25)
-# What becomes of a nominal bitrate, measured on noise, tones and silence: mp3 is constant, opus goes far below and
-# little above, ogg (a quality, not a bitrate) anywhere.
+# Real size as a fraction of the nominal one, measured on noise, tones and silence: mp3 is constant, opus goes far below
+# and little above, ogg (a quality, not a bitrate) anywhere.
 BITRATE_SPREAD = {"mp3": (0.97, 1.03), "opus": (0.0, 1.1), "ogg": (0.0, math.inf)}
 LOUDNESS_TOLERANCE = 0.5
 HEADER_BYTES = 4096
-MPEG1_HZ = 32000  # below, mp3 knows no bitrates above 160 kbit/s
+MPEG1_HZ = 32000  # below this sample rate mp3 has no bitrates above 160 kbit/s
 
-Item = TypeVar("Item")
-Made = TypeVar("Made")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Artefact:
-    """One encoded sound: an open file and what the reply says of it."""
+    """One encoded file, open at its start.
+
+    Args:
+        fields: what the reply says about it: `filename`, `format`, `size` and so on.
+        warnings: what the format made necessary.
+    """
 
     file: BinaryIO
     content_type: str
-    facts: dict[str, Any]
+    fields: dict[str, Any]
     warnings: Sequence[str]
 
     @property
     def size(self) -> int:
-        return int(self.facts["size"])
+        """In bytes."""
+        return int(self.fields["size"])
 
     @property
     def filename(self) -> str:
-        return str(self.facts["filename"])
+        return str(self.fields["filename"])
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes of each sound's file before it is encoded: the likely size, and what it is never below and never above."""
+@dataclass(frozen=True, slots=True)
+class SizeEstimate:
+    """Bytes of each file before it is encoded.
 
-    likely: Sequence[float]
+    Args:
+        expected: the likely sizes.
+        low: smallest possible size as a fraction of the expected one.
+        high: largest possible size as a fraction of the expected one, without headers; `inf` if it is unknown.
+    """
+
+    expected: Sequence[float]
     low: float = 0.0
     high: float = math.inf
 
     @property
-    def least(self) -> list[int]:
-        return [int(size * self.low) for size in self.likely]
+    def minimum(self) -> list[int]:
+        return [int(size * self.low) for size in self.expected]
 
     @property
-    def most(self) -> list[int] | None:
-        """None where nothing is known."""
-        return None if math.isinf(self.high) else [int(size * self.high) + HEADER_BYTES for size in self.likely]
+    def maximum(self) -> list[int] | None:
+        """None if it is unknown."""
+        return None if math.isinf(self.high) else [int(size * self.high) + HEADER_BYTES for size in self.expected]
 
 
-class Sounds:
-    """The sounds of one reply: finite, normalised, and below full scale where a format asks for that.
+class OutputEncoder:
+    """Encodes the audio of one reply, normalised, and below full scale if the format requires it.
 
-    Each of `outputs` is a piece of its own, levelled by itself, so that an item of a batch is what it would be alone;
-    the stems are parts of one piece and share one gain.
+    Each of `reply.outputs` is levelled by itself, so that an item of a batch equals the same item alone. The stems
+    belong together and share one gain.
 
     Args:
-        reply: whose `outputs` and then `stems` these are.
-        audio_out: how they leave.
-        job: is told what was changed, and ends the work where it is cancelled.
+        reply: its outputs, then its stems, are encoded in that order.
+        job: gets the warnings, and ends the work if it is cancelled.
     """
 
     def __init__(self, reply: Reply, audio_out: AudioOut, job: Job) -> None:
         self._audio_out, self._job = audio_out, job
-        outputs = [*reply.outputs, *reply.stems.values()]
-        self._names = _unique([safe_name(output.name) for output in outputs])
-        self._pieces = [[index] for index in range(len(reply.outputs))]
-        self._pieces += [list(range(len(reply.outputs), len(outputs)))] * bool(reply.stems)
+        outputs = reply.all_outputs
         if not all(math.isfinite(output.audio.peak) for output in outputs):
-            raise InternalError("The result holds values that are not numbers, so nothing was delivered.")
+            raise InternalError("The result contains samples that are not finite, so nothing was delivered.")
         if not all(output.audio.num_samples for output in outputs):
             raise InternalError("The result is empty, so nothing was delivered.")
-        self._audios = self._by_piece([output.audio for output in outputs], self._normalized)
-        self._bounded: list[AudioSource] | None = None
+        self._names = make_unique([make_file_name(output.name) for output in outputs])
+        count = len(reply.outputs)
+        self._groups = [[index] for index in range(count)] + [list(range(count, len(outputs)))] * bool(reply.stems)
+        self._audios = self._map_groups([output.audio for output in outputs], self._normalize)
+        self._below_full_scale: list[AudioSource] | None = None
 
-    def estimate(self, encoding: Encoding) -> Estimate:
-        """What each sound's file will take; encodes nothing but short excerpts, and those for flac only."""
+    def estimate_sizes(self, encoding: Encoding) -> SizeEstimate:
+        """The sizes that the files will have. Encodes nothing, except short excerpts for flac."""
         if encoding.format == "wav":
-            return Estimate(
-                [audio.channels * audio.num_samples * encoding.bits / 8 for audio in self._audios], low=1.0, high=1.0
-            )
+            sizes = [audio.channels * audio.num_samples * encoding.bits / 8 for audio in self._audios]
+            return SizeEstimate(sizes, low=1.0, high=1.0)
         if encoding.format == "flac":
-            audios = self._levelled(encoding)
-            return Estimate(self._side_by_side(lambda audio: _extrapolated(audio, encoding), audios), *FLAC_SPREAD)
+            audios = self._fit_level(encoding)
+            return SizeEstimate(
+                self._map_parallel(lambda audio: _extrapolate_size(audio, encoding), audios), *FLAC_SPREAD
+            )
         low, high = BITRATE_SPREAD[encoding.format]
-        fixed = all(audio.sample_rate >= MPEG1_HZ for audio in self._audios)
-        return Estimate([audio.duration * encoding.kbits * 125 for audio in self._audios], low * fixed, high)
+        has_all_bitrates = all(audio.sample_rate >= MPEG1_HZ for audio in self._audios)
+        sizes = [audio.duration * encoding.kbits * 125 for audio in self._audios]
+        return SizeEstimate(sizes, low if has_all_bitrates else 0.0, high)
 
-    def outlines(self) -> list[dict[str, Any]]:
-        """Facts as long as the real ones will be, for measuring a reply before its sounds are encoded."""
+    def build_placeholders(self) -> list[dict[str, Any]]:
+        """Fields as long as the real ones will be, to measure a reply before its audio is encoded."""
         return [
             {
                 "filename": f"{name}.flac",
@@ -131,18 +145,12 @@ class Sounds:
             for audio, name in zip(self._audios, self._names, strict=True)
         ]
 
-    def accept(self, artefacts: Sequence[Artefact]) -> None:
-        """Tells the job what the chosen format made necessary."""
-        for artefact in artefacts:
-            for sentence in artefact.warnings:
-                self._job.warn(sentence)
-
     @contextmanager
-    def encoded(self, encoding: Encoding) -> Iterator[list[Artefact]]:
-        """Every sound as a file of this encoding; the files are gone at the end. `accept` them where they are used."""
-        audios = self._levelled(encoding)
-        artefacts = self._side_by_side(
-            lambda index: _artefact(audios[index], encoding, self._names[index]), range(len(audios))
+    def encode(self, encoding: Encoding) -> Iterator[list[Artefact]]:
+        """Every output as a file, closed at the end. Call `record_warnings` if the files are used."""
+        audios = self._fit_level(encoding)
+        artefacts = self._map_parallel(
+            lambda index: _encode_artefact(audios[index], encoding, self._names[index]), range(len(audios))
         )
         try:
             yield artefacts
@@ -150,36 +158,42 @@ class Sounds:
             for artefact in artefacts:
                 artefact.file.close()
 
-    def _levelled(self, encoding: Encoding) -> list[AudioSource]:
-        """The sounds as this encoding can hold them; float wav holds any peak."""
+    def record_warnings(self, artefacts: Sequence[Artefact]) -> None:
+        """Adds what the chosen format made necessary to the job's warnings."""
+        for artefact in artefacts:
+            for sentence in artefact.warnings:
+                self._job.warn(sentence)
+
+    def _fit_level(self, encoding: Encoding) -> list[AudioSource]:
+        """The audio at a level that the encoding can represent; float wav represents any peak."""
         if encoding.keeps_overs:
             return self._audios
-        if self._bounded is None:
-            self._bounded = self._by_piece(self._audios, self._below_full_scale)
-        return self._bounded
+        if self._below_full_scale is None:
+            self._below_full_scale = self._map_groups(self._audios, self._bring_below_full_scale)
+        return self._below_full_scale
 
-    def _by_piece(
+    def _map_groups(
         self, audios: Sequence[AudioSource], work: Callable[[list[AudioSource], str], Sequence[AudioSource]]
     ) -> list[AudioSource]:
         return [
             audio
-            for piece in self._pieces
-            for audio in work([audios[index] for index in piece], ", ".join(self._names[index] for index in piece))
+            for group in self._groups
+            for audio in work([audios[index] for index in group], ", ".join(self._names[index] for index in group))
         ]
 
-    def _normalized(self, audios: list[AudioSource], names: str) -> Sequence[AudioSource]:
+    def _normalize(self, audios: list[AudioSource], names: str) -> Sequence[AudioSource]:
         target = self._audio_out.loudness_lufs
-        done = normalize(audios, self._audio_out.normalize, loudness_lufs=target)
-        if self._audio_out.normalize != "none" and done.gain_db is None:
+        result = normalize(audios, self._audio_out.normalize, loudness_lufs=target)
+        if self._audio_out.normalize != "none" and result.gain_db is None:
             self._job.warn(f"{names}: silent, so it was not normalised.")
-        elif done.loudness_lufs is not None and abs(done.loudness_lufs - target) > LOUDNESS_TOLERANCE:
+        elif result.loudness_lufs is not None and abs(result.loudness_lufs - target) > LOUDNESS_TOLERANCE:
             self._job.warn(
-                f"{names}: the loudness is {done.loudness_lufs:.1f} LUFS and not {target:g};"
-                " more would have taken it above -1 dBTP."
+                f"{names}: the loudness is {result.loudness_lufs:.1f} LUFS instead of {target:g};"
+                " a higher level would have raised the true peak above -1 dBTP."
             )
-        return done.sources
+        return result.sources
 
-    def _below_full_scale(self, audios: list[AudioSource], names: str) -> Sequence[AudioSource]:
+    def _bring_below_full_scale(self, audios: list[AudioSource], names: str) -> Sequence[AudioSource]:
         lowered, gain_db = bring_below_full_scale(audios)
         if gain_db is not None:
             self._job.warn(
@@ -188,24 +202,24 @@ class Sounds:
             )
         return lowered
 
-    def _side_by_side(self, work: Callable[[Item], Made], items: Iterable[Item]) -> list[Made]:
-        def checked(item: Item) -> Made:
+    def _map_parallel(self, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
+        def work_unless_cancelled(item: ItemT) -> ResultT:
             self._job.check()
             return work(item)
 
         items = list(items)
         with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(checked, items))
+            return list(pool.map(work_unless_cancelled, items))
 
 
-def safe_name(name: str) -> str:
-    """`name` as a file name of ours: letters, digits, `.`, `-`, `_` and blanks, no path, never hidden, never empty."""
+def make_file_name(name: str) -> str:
+    """`name` as a file name: letters, digits, `.`, `-`, `_` and spaces; no path, not hidden, not empty."""
     clean = re.sub(r"[^\w.\- ]+", "_", unicodedata.normalize("NFC", name)).strip(". ")
     return clean.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(". ") or "audio"
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names in their order, later ones numbered where file systems might take them for an earlier one."""
+def make_unique(names: Sequence[str]) -> list[str]:
+    """The names in their order; one that a file system might take for an earlier one gets a number."""
     unique: list[str] = []
     for name in names:
         candidate, number = name, 1
@@ -216,8 +230,8 @@ def _unique(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def _extrapolated(audio: AudioSource, encoding: Encoding) -> float:
-    """File size from slices spread over the sound; a short one is encoded whole."""
+def _extrapolate_size(audio: AudioSource, encoding: Encoding) -> float:
+    """File size in bytes, from slices spread over the audio; short audio is encoded whole."""
     slice_samples = int(EXCERPT_SLICE_S * audio.sample_rate)
     excerpt: AudioSource = audio
     if audio.num_samples > EXCERPT_SLICES * slice_samples:
@@ -229,12 +243,12 @@ def _extrapolated(audio: AudioSource, encoding: Encoding) -> float:
         return int(file.tell()) * audio.num_samples / excerpt.num_samples
 
 
-def _artefact(audio: AudioSource, encoding: Encoding, name: str) -> Artefact:
-    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`encoded` closes it)
+def _encode_artefact(audio: AudioSource, encoding: Encoding, name: str) -> Artefact:
+    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`OutputEncoder.encode` closes it)
     written = encode(audio, encoding, cast(BinaryIO, file))
     size = file.tell()
     file.seek(0)
-    facts = {
+    fields = {
         "filename": f"{name}.{encoding.extension}",
         "format": encoding.format,
         "size": size,
@@ -244,6 +258,5 @@ def _artefact(audio: AudioSource, encoding: Encoding, name: str) -> Artefact:
         "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
     }
     file.seek(0)
-    return Artefact(
-        cast(BinaryIO, file), encoding.content_type, facts, [f"{name}: {sentence}" for sentence in written.warnings]
-    )
+    warnings = [f"{name}: {sentence}" for sentence in written.warnings]
+    return Artefact(cast(BinaryIO, file), encoding.content_type, fields, warnings)

@@ -1,4 +1,4 @@
-"""From a reply with sounds to the JSON that leaves: formats, budget, bucket, volume, levels."""
+"""From a reply with audio to the JSON that is sent: formats, budget, bucket, volume, levels."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from audio.files.encode import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
 from worker.input.load import load_audio
 from worker.job import Job
-from worker.output import deliver as delivery
-from worker.output.artefacts import Artefact, Sounds, safe_name
-from worker.output.encodings import encodings
-from worker.output.inline import Budget, place_inline
+from worker.output.artefacts import Artefact, OutputEncoder, make_file_name
+from worker.output.deliver import check_delivery, deliver, write_artefacts
+from worker.output.inline import InlineBudget, encode_inline
 from worker.output.strict_json import dump_json
 from worker.reply import AudioOut, Output, Reply
 from worker.settings import Settings
@@ -46,7 +45,7 @@ INLINE = Settings(volume_dirs=())
 
 
 def noise(seconds: float, *, channels: int = 2, peak: float = 0.5, seed: int = 1, rate: int = RATE) -> Audio:
-    """What compresses worst."""
+    """The audio that compresses worst."""
     drawn = np.random.default_rng(seed).uniform(-peak, peak, (channels, int(seconds * rate)))
     return Audio(drawn.astype(np.float32), rate)
 
@@ -60,7 +59,7 @@ def silence(seconds: float) -> Audio:
     return Audio(np.zeros((2, int(seconds * RATE)), np.float32), RATE)
 
 
-def deliver(
+def run_delivery(
     reply: Reply,
     settings: Settings = INLINE,
     *,
@@ -68,31 +67,30 @@ def deliver(
     used: Mapping[str, Any] | None = None,
     **out: Any,
 ) -> dict[str, Any]:
-    result = delivery.deliver(
+    result = deliver(
         reply,
         operation="generate_music",
         used={"output_format": "auto", "delivery": "auto", "bitrate": None, "seed": 3} if used is None else used,
         audio_out=AudioOut(**out),
-        job=job or Job(id="job-1"),
+        job=job or Job(id="job-1", started=time.monotonic() - 1.0),
         settings=settings,
-        started=time.monotonic() - 1.0,
     )
     assert len(dump_json(result).encode()) <= settings.inline_budget_bytes
     return result
 
 
-def refusal(reply: Reply, settings: Settings = INLINE, **options: Any) -> DeliveryError:
+def catch_error(reply: Reply, settings: Settings = INLINE, **options: Any) -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
-        deliver(reply, settings, **options)
+        run_delivery(reply, settings, **options)
     return caught.value
 
 
-def one(audio: Audio, name: str = "song", **extra: Any) -> Reply:
+def reply_with(audio: Audio, name: str = "song", **extra: Any) -> Reply:
     return Reply(outputs=[Output(audio, name, extra)])
 
 
-def opened(artefact: Mapping[str, Any]) -> tuple[np.ndarray, int]:
-    """The file of an inline artefact, its own account of itself checked."""
+def read_artefact(artefact: Mapping[str, Any]) -> tuple[np.ndarray, int]:
+    """The samples and the rate of an inline artefact, after a check of its fields."""
     data = base64.b64decode(artefact["output_audio"], validate=True)
     assert len(data) == artefact["size"]
     assert hashlib.sha256(data).hexdigest() == artefact["sha256"]
@@ -105,74 +103,77 @@ def opened(artefact: Mapping[str, Any]) -> tuple[np.ndarray, int]:
 # The reply
 
 
-def test_one_sound_stands_at_the_top_level() -> None:
-    result = deliver(one(tone(1.0), steps=7))
+def test_a_single_output_is_at_the_top_level() -> None:
+    result = run_delivery(reply_with(tone(1.0), steps=7))
     assert list(result)[:2] == ["success", "operation"]
     assert result["success"] is True and result["operation"] == "generate_music"
     assert result.keys() >= ARTEFACT_KEYS | {"output_audio", "parameters", "timings", "warnings"}
     assert "outputs" not in result and "stems" not in result
     assert result["steps"] == 7 and result["warnings"] == []
     assert (result["filename"], result["format"]) == ("song.wav", "wav")
-    waveform, _ = opened(result)
+    waveform, _ = read_artefact(result)
     assert np.abs(waveform - tone(1.0).waveform).max() < 2 / 32768
 
 
-def test_several_sounds_stand_in_a_list_and_the_first_at_the_top_level_as_well() -> None:
-    outputs = [Output(noise(0.2, seed=seed), "take", {"index": seed}) for seed in range(3)]
-    result = deliver(Reply(outputs=outputs, fields={"model_used": "demo"}))
+def test_several_outputs_are_a_list_and_the_first_is_at_the_top_level_as_well() -> None:
+    outputs = [Output(noise(0.2, seed=seed), "clip", {"index": seed}) for seed in range(3)]
+    result = run_delivery(Reply(outputs=outputs, fields={"model_used": "demo"}))
     assert [item["index"] for item in result["outputs"]] == [0, 1, 2]
-    assert [item["filename"] for item in result["outputs"]] == ["take.wav", "take-2.wav", "take-3.wav"]
+    assert [item["filename"] for item in result["outputs"]] == ["clip.wav", "clip-2.wav", "clip-3.wav"]
     assert {key: result[key] for key in result["outputs"][0]} == result["outputs"][0]
     assert result["model_used"] == "demo"
     assert len({item["sha256"] for item in result["outputs"]}) == 3
 
 
-def test_a_list_may_be_asked_for_where_there_is_one_sound() -> None:
-    result = deliver(dataclasses.replace(one(tone(0.1)), always_list=True))
+def test_always_list_makes_a_list_of_one_output() -> None:
+    result = run_delivery(dataclasses.replace(reply_with(tone(0.1)), always_list=True))
     assert len(result["outputs"]) == 1
     assert result["outputs"][0]["output_audio"] == result["output_audio"]
 
 
-def test_stems_stand_by_their_names() -> None:
+def test_stems_are_keyed_by_name() -> None:
     stems = {name: Output(noise(0.2, seed=seed), f"song_{name}") for seed, name in enumerate(("vocals", "drums"))}
-    result = deliver(Reply(stems=stems))
+    result = run_delivery(Reply(stems=stems))
     assert list(result["stems"]) == ["vocals", "drums"]
     assert result["stems"]["drums"]["filename"] == "song_drums.wav"
     assert "output_audio" not in result
     for seed, stem in enumerate(result["stems"].values()):
-        assert np.abs(opened(stem)[0] - noise(0.2, seed=seed).waveform).max() < 2 / 32768
+        assert np.abs(read_artefact(stem)[0] - noise(0.2, seed=seed).waveform).max() < 2 / 32768
 
 
-def test_a_sound_and_its_stems_stand_side_by_side() -> None:
-    result = deliver(Reply(outputs=[Output(tone(0.1), "cover")], stems={"vocals": Output(noise(0.1), "vocals")}))
+def test_an_output_and_its_stems_are_in_one_reply() -> None:
+    result = run_delivery(Reply(outputs=[Output(tone(0.1), "cover")], stems={"vocals": Output(noise(0.1), "vocals")}))
     assert result["filename"] == "cover.wav"
     assert result["stems"]["vocals"]["filename"] == "vocals.wav"
     assert result["sha256"] != result["stems"]["vocals"]["sha256"]
 
 
-def test_a_reply_without_sound_has_its_fields_and_the_usual_rest() -> None:
-    result = deliver(Reply(fields={"models": [], "count": 0}), used={})
+def test_a_reply_without_audio_has_its_fields_and_the_common_keys() -> None:
+    result = run_delivery(Reply(fields={"models": [], "count": 0}), used={})
     assert result.keys() == {"success", "operation", "models", "count", "parameters", "timings", "warnings"}
 
 
-def test_the_timings_hold_every_stage_and_the_total() -> None:
-    job = Job(id="j")
+def test_the_timings_have_every_stage_and_the_total() -> None:
+    job = Job(id="j", started=time.monotonic() - 1.0)
     with job.stage("generate"):
         pass
-    timings = deliver(one(tone(0.1)), job=job)["timings"]
+    timings = run_delivery(reply_with(tone(0.1)), job=job)["timings"]
     assert set(timings) == {"generate_s", "delivery_s", "total_s"}
     assert timings["total_s"] >= 1.0
 
 
-def test_the_parameters_name_what_was_really_used() -> None:
-    assert deliver(one(tone(0.1)))["parameters"] == {
+def test_the_parameters_have_the_values_that_were_really_used() -> None:
+    assert run_delivery(reply_with(tone(0.1)))["parameters"] == {
         "output_format": "wav",
         "delivery": "inline",
         "bitrate": None,
         "seed": 3,
     }
     used = {"output_format": "mp3", "bitrate": None, "seed": 3}
-    assert deliver(one(tone(0.1)), used=used, output_format="mp3")["parameters"] == {**used, "bitrate": 320}
+    assert run_delivery(reply_with(tone(0.1)), used=used, output_format="mp3")["parameters"] == {
+        **used,
+        "bitrate": 320,
+    }
 
 
 @pytest.mark.parametrize(
@@ -193,11 +194,11 @@ def test_the_parameters_name_what_was_really_used() -> None:
     ],
     ids=repr,
 )
-def test_what_json_has_not_is_an_internal_error(bad: dict[Any, Any]) -> None:
+def test_a_value_that_json_cannot_represent_is_an_internal_error(bad: dict[Any, Any]) -> None:
     with pytest.raises(InternalError):
-        deliver(Reply(fields=bad))
+        run_delivery(Reply(fields=bad))
     with pytest.raises(InternalError):
-        deliver(dataclasses.replace(one(tone(0.1)), fields=bad))
+        run_delivery(dataclasses.replace(reply_with(tone(0.1)), fields=bad))
 
 
 json_values = st.recursive(
@@ -208,7 +209,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.text(), json_values, max_size=5))
-def test_any_reply_is_written_so_that_it_reads_back_or_refused(reply: dict[str, Any]) -> None:
+def test_any_reply_is_dumped_so_that_it_parses_back_or_is_refused(reply: dict[str, Any]) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
@@ -219,8 +220,8 @@ def test_any_reply_is_written_so_that_it_reads_back_or_refused(reply: dict[str, 
     assert json.loads(text.encode(), parse_constant=refuse) == reply
 
 
-def test_a_reply_over_the_budget_is_an_error_also_without_sound() -> None:
-    error = refusal(Reply(fields={"x": "ä" * 600}), dataclasses.replace(INLINE, inline_budget_bytes=1200), used={})
+def test_a_reply_without_audio_over_the_budget_is_an_error() -> None:
+    error = catch_error(Reply(fields={"x": "ä" * 600}), dataclasses.replace(INLINE, inline_budget_bytes=1200), used={})
     assert error.error_code == "reply_too_large"
     assert error.details["size"] > error.details["limit"] == 1200
 
@@ -229,27 +230,29 @@ def test_a_reply_over_the_budget_is_an_error_also_without_sound() -> None:
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus"])
-def test_a_format_that_is_asked_for_is_the_format_that_comes(kind: str) -> None:
-    result = deliver(one(tone(1.0)), output_format=kind)
+def test_a_requested_format_is_the_format_of_the_file(kind: str) -> None:
+    result = run_delivery(reply_with(tone(1.0)), output_format=kind)
     assert (result["format"], result["filename"]) == (kind, f"song.{kind}")
-    waveform, rate = opened(result)
+    waveform, rate = read_artefact(result)
     assert rate == (48000 if kind == "opus" else RATE)
     assert 0.4 < np.abs(waveform[:, rate // 4 : rate // 2]).max() < 0.6
 
 
 @pytest.mark.parametrize(("bit_depth", "subtype"), [(16, "PCM_16"), (24, "PCM_24"), (32, "FLOAT")])
-def test_a_wav_has_the_bit_depth_that_is_asked_for(bit_depth: int, subtype: str) -> None:
-    result = deliver(one(tone(0.2)), output_format="wav", bit_depth=bit_depth)
+def test_a_wav_has_the_requested_bit_depth(bit_depth: int, subtype: str) -> None:
+    result = run_delivery(reply_with(tone(0.2)), output_format="wav", bit_depth=bit_depth)
     assert soundfile.info(io.BytesIO(base64.b64decode(result["output_audio"]))).subtype == subtype
 
 
-def test_the_bitrate_that_is_asked_for_is_used() -> None:
-    small, large = (deliver(one(noise(5)), output_format="mp3", bitrate=kbits)["size"] for kbits in (64, 256))
+def test_the_requested_bitrate_is_used() -> None:
+    small, large = (
+        run_delivery(reply_with(noise(5)), output_format="mp3", bitrate=kbits)["size"] for kbits in (64, 256)
+    )
     assert 3.5 < large / small < 4.5
 
 
-def test_what_the_format_made_necessary_is_a_warning() -> None:
-    result = deliver(one(noise(1.0, rate=96000)), output_format="mp3")
+def test_a_sample_rate_that_the_format_does_not_have_is_a_warning() -> None:
+    result = run_delivery(reply_with(noise(1.0, rate=96000)), output_format="mp3")
     assert result["sample_rate"] == 48000
     assert any("48000" in warning for warning in result["warnings"])
 
@@ -263,19 +266,19 @@ def test_what_the_format_made_necessary_is_a_warning() -> None:
         {"output_format": "opus", "bitrate": 600},
     ],
 )
-def test_a_format_that_does_not_exist_is_refused_before_any_work(out: dict[str, Any]) -> None:
+def test_an_encoding_that_does_not_exist_is_refused_before_any_work(out: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
-        delivery.check(AudioOut(**out), job=Job(id="j"), settings=INLINE)
+        check_delivery(AudioOut(**out), job=Job(id="j"), settings=INLINE)
 
 
-def test_a_delivery_that_is_not_there_is_refused_before_any_work() -> None:
+def test_a_delivery_that_is_not_configured_is_refused_before_any_work() -> None:
     refused: tuple[tuple[Literal["bucket", "volume"], str], ...]
     refused = (("bucket", "bucket_not_configured"), ("volume", "volume_unavailable"))
     for name, code in refused:
         with pytest.raises(DeliveryError) as caught:
-            delivery.check(AudioOut(delivery=name), job=Job(id="j"), settings=INLINE)
+            check_delivery(AudioOut(delivery=name), job=Job(id="j"), settings=INLINE)
         assert caught.value.error_code == code
-    delivery.check(AudioOut(), job=Job(id="j"), settings=INLINE)
+    check_delivery(AudioOut(), job=Job(id="j"), settings=INLINE)
 
 
 # The budget
@@ -299,99 +302,100 @@ def budget(limit: int) -> Settings:
         (100_000, ("mp3", 128)),
     ],
 )
-def test_auto_takes_the_best_format_that_fits(limit: int, expected: tuple[str, int | None]) -> None:
+def test_auto_selects_the_best_format_that_fits(limit: int, expected: tuple[str, int | None]) -> None:
     """4 s of noise at an eighth of full scale: wav 941 kB as base64, flac some 15 % less, mp3 by its bitrate."""
-    result = deliver(one(noise(4, peak=0.125)), budget(limit))
+    result = run_delivery(reply_with(noise(4, peak=0.125)), budget(limit))
     kind, kbits = expected
     assert result["format"] == kind
     assert result["parameters"]["bitrate"] == kbits
     assert result["warnings"] == []
-    opened(result)
+    read_artefact(result)
 
 
-def test_auto_tries_flac_for_what_compresses_well() -> None:
+def test_auto_tries_flac_for_audio_that_compresses_well() -> None:
     """Two minutes of silence are 21 MB of wav and next to nothing of flac."""
-    assert deliver(one(silence(120)), budget(1_000_000))["format"] == "flac"
+    assert run_delivery(reply_with(silence(120)), budget(1_000_000))["format"] == "flac"
 
 
-def test_auto_keeps_to_the_operations_own_order() -> None:
-    assert deliver(one(tone(0.5)), auto_order=("mp3:320", "mp3:192"))["format"] == "mp3"
-    assert deliver(one(tone(0.5)), auto_order=("mp3:320",), bitrate=128)["parameters"]["bitrate"] == 128
+def test_auto_tries_only_the_formats_of_the_operation() -> None:
+    assert run_delivery(reply_with(tone(0.5)), auto_formats=("mp3",))["format"] == "mp3"
+    assert run_delivery(reply_with(tone(0.5)), auto_formats=("mp3",), bitrate=128)["parameters"]["bitrate"] == 128
 
 
-def test_all_sounds_of_a_reply_have_one_format() -> None:
+def test_all_outputs_of_a_reply_have_the_same_format() -> None:
     stems = {"loud": Output(noise(3), "loud"), "silent": Output(silence(3), "silent")}
-    result = deliver(Reply(stems=stems), budget(300_000))
+    result = run_delivery(Reply(stems=stems), budget(300_000))
     assert {stem["format"] for stem in result["stems"].values()} == {"mp3"}
 
 
-def test_the_first_of_a_list_counts_twice() -> None:
+def test_the_first_output_of_a_list_counts_twice_in_the_budget() -> None:
     size = base64_size(44 + 2 * 2 * RATE)
-    pair = Reply(outputs=[Output(noise(1, seed=seed), "take") for seed in (1, 2)])
-    assert deliver(pair, budget(3 * size + 5000))["format"] == "wav"
-    assert deliver(pair, budget(2 * size + 5000))["format"] != "wav"
+    pair = Reply(outputs=[Output(noise(1, seed=seed), "clip") for seed in (1, 2)])
+    assert run_delivery(pair, budget(3 * size + 5000))["format"] == "wav"
+    assert run_delivery(pair, budget(2 * size + 5000))["format"] != "wav"
 
 
 @profile(max_examples=12, deadline=None)
 @given(limit=st.integers(5_000, 500_000), seconds=st.floats(0.1, 2.0), kind=st.sampled_from(["auto", "wav", "mp3"]))
 def test_a_reply_is_never_larger_than_its_budget(limit: int, seconds: float, kind: str) -> None:
     try:
-        result = deliver(one(noise(seconds)), budget(limit), output_format=kind)
+        result = run_delivery(reply_with(noise(seconds)), budget(limit), output_format=kind)
     except DeliveryError as error:
         assert error.details["size"] > limit
     else:
-        opened(result)
+        read_artefact(result)
 
 
-def test_what_cannot_fit_is_not_encoded() -> None:
-    class Counted(Sounds):
+def test_an_encoding_that_cannot_fit_is_not_tried() -> None:
+    class CountingEncoder(OutputEncoder):
         tried: ClassVar[list[str]] = []
 
         @contextmanager
-        def encoded(self, encoding: Encoding) -> Iterator[list[Artefact]]:
+        def encode(self, encoding: Encoding) -> Iterator[list[Artefact]]:
             self.tried.append(f"{encoding.format}:{encoding.kbits}")
-            with super().encoded(encoding) as artefacts:
+            with super().encode(encoding) as artefacts:
                 yield artefacts
 
     out = AudioOut()
-    sounds = Counted(one(noise(20)), out, Job(id="j"))
-    _, encoding = place_inline(sounds, encodings(out), budget=Budget(700_000, 500, twice=False), deliveries=())
+    encoder = CountingEncoder(reply_with(noise(20)), out, Job(id="j"))
+    budget_bytes = InlineBudget(700_000, 500, first_is_duplicated=False)
+    _, encoding = encode_inline(encoder, out.list_encodings(), budget=budget_bytes, deliveries=())
     assert encoding.kbits == 192
-    assert sounds.tried == ["mp3:192"]
+    assert encoder.tried == ["mp3:192"]
 
 
-def test_a_format_that_is_asked_for_is_never_changed_to_fit() -> None:
-    error = refusal(one(noise(2)), budget(100_000), output_format="wav")
+def test_a_requested_format_is_never_changed_to_fit() -> None:
+    error = catch_error(reply_with(noise(2)), budget(100_000), output_format="wav")
     assert error.error_code == "reply_too_large"
     assert error.details["limit"] == 100_000
     assert error.details["size"] == pytest.approx(base64_size(2 * RATE * 4), rel=0.01)
     assert str(error.details["size"]) in error.message and "100000" in error.message
 
 
-def test_what_the_error_says_would_fit_does_fit() -> None:
+def test_the_options_that_the_error_names_do_fit() -> None:
     for audio, limit in ((noise(2), 100_000), (tone(15), 750_000), (noise(6, peak=0.01), 600_000)):
-        error = refusal(one(audio), budget(limit), output_format="wav")
+        error = catch_error(reply_with(audio), budget(limit), output_format="wav")
         assert error.details["would_fit"]
-        for way in error.details["would_fit"]:
-            assert deliver(one(audio), budget(limit), **way)["format"] == way["output_format"]
-            assert f"output_format {way['output_format']}" in error.message
+        for option in error.details["would_fit"]:
+            assert run_delivery(reply_with(audio), budget(limit), **option)["format"] == option["output_format"]
+            assert f"output_format {option['output_format']}" in error.message
 
 
-def test_where_nothing_fits_the_error_says_so_and_names_other_ways(tmp_path: Path) -> None:
-    error = refusal(one(noise(5)), budget(20_000))
+def test_if_nothing_fits_the_error_says_so_and_names_other_deliveries(tmp_path: Path) -> None:
+    error = catch_error(reply_with(noise(5)), budget(20_000))
     assert error.details["would_fit"] == [] and error.details["deliveries"] == []
     assert "bucket" in error.message
     with_volume = dataclasses.replace(budget(20_000), volume_dirs=(tmp_path,))
-    assert refusal(one(noise(5)), with_volume).details["deliveries"] == ["volume"]
+    assert catch_error(reply_with(noise(5)), with_volume).details["deliveries"] == ["volume"]
     assert not list(tmp_path.iterdir())
 
 
 # Levels
 
 
-def test_a_peak_above_full_scale_is_brought_down_and_named() -> None:
-    result = deliver(one(tone(0.5, peak=2.0)), output_format="flac")
-    waveform, _ = opened(result)
+def test_a_peak_above_full_scale_is_lowered_with_a_warning() -> None:
+    result = run_delivery(reply_with(tone(0.5, peak=2.0)), output_format="flac")
+    waveform, _ = read_artefact(result)
     assert 0.99 < np.abs(waveform).max() <= 1.0
     assert np.abs(waveform * 2 - tone(0.5, peak=2.0).waveform).max() < 1e-3
     (warning,) = result["warnings"]
@@ -399,27 +403,36 @@ def test_a_peak_above_full_scale_is_brought_down_and_named() -> None:
 
 
 def test_float_wav_keeps_a_peak_above_full_scale() -> None:
-    result = deliver(one(tone(0.5, peak=2.0)), output_format="wav", bit_depth=32)
-    assert np.array_equal(opened(result)[0], tone(0.5, peak=2.0).waveform)
+    result = run_delivery(reply_with(tone(0.5, peak=2.0)), output_format="wav", bit_depth=32)
+    assert np.array_equal(read_artefact(result)[0], tone(0.5, peak=2.0).waveform)
     assert result["warnings"] == []
 
 
-def test_stems_are_brought_down_together_so_that_they_still_sum_to_the_mix() -> None:
+def test_float_wav_that_does_not_fit_under_auto_is_a_warning() -> None:
+    result = run_delivery(reply_with(noise(2)), budget(200_000), bit_depth=32)
+    assert any("32-bit float wav did not fit" in warning for warning in result["warnings"])
+
+
+def test_a_requested_lossy_format_gives_no_warning_about_float_wav() -> None:
+    assert run_delivery(reply_with(noise(0.2)), output_format="mp3", bit_depth=32)["warnings"] == []
+
+
+def test_stems_are_lowered_by_one_gain_so_that_they_still_sum_to_the_mix() -> None:
     loud, quiet = tone(0.5, peak=2.0), tone(0.5, peak=0.25, frequency=1000)
-    result = deliver(
+    result = run_delivery(
         Reply(stems={"loud": Output(loud, "loud"), "quiet": Output(quiet, "quiet")}), output_format="wav", bit_depth=24
     )
-    summed = sum(opened(stem)[0] for stem in result["stems"].values())
+    summed = sum(read_artefact(stem)[0] for stem in result["stems"].values())
     mix = loud.waveform + quiet.waveform
     gain = float((summed * mix).sum() / (mix * mix).sum())
     assert np.abs(summed - gain * mix).max() < 1e-5
     assert len(result["warnings"]) == 1
 
 
-def test_an_item_of_a_batch_is_what_it_would_be_alone() -> None:
+def test_an_item_of_a_batch_equals_the_item_alone() -> None:
     loud, quiet = tone(0.5, peak=2.0), tone(0.5, peak=0.25)
-    batch = deliver(Reply(outputs=[Output(loud, "a"), Output(quiet, "b")]))
-    alone = deliver(one(quiet, "b"))
+    batch = run_delivery(Reply(outputs=[Output(loud, "a"), Output(quiet, "b")]))
+    alone = run_delivery(reply_with(quiet, "b"))
     assert batch["outputs"][1]["sha256"] == alone["sha256"]
     assert len(batch["warnings"]) == 1 and batch["warnings"][0].startswith("a:")
 
@@ -428,8 +441,8 @@ def test_an_item_of_a_batch_is_what_it_would_be_alone() -> None:
 def test_normalize_sets_the_level(mode: Literal["peak", "loudness"], quiet: float) -> None:
     from audio.dsp.loudness import integrated_loudness, true_peak_db
 
-    result = deliver(one(tone(1.5, peak=quiet)), normalize=mode, loudness_lufs=-20.0)
-    waveform, rate = opened(result)
+    result = run_delivery(reply_with(tone(1.5, peak=quiet)), normalize=mode, loudness_lufs=-20.0)
+    waveform, rate = read_artefact(result)
     audio = Audio(np.ascontiguousarray(waveform), rate)
     if mode == "peak":
         assert true_peak_db(audio) == pytest.approx(-1.0, abs=0.05)
@@ -438,28 +451,28 @@ def test_normalize_sets_the_level(mode: Literal["peak", "loudness"], quiet: floa
     assert result["warnings"] == []
 
 
-def test_silence_that_should_be_normalized_is_a_warning() -> None:
-    result = deliver(one(silence(2)), normalize="loudness")
-    assert not opened(result)[0].any()
+def test_normalizing_silence_is_a_warning() -> None:
+    result = run_delivery(reply_with(silence(2)), normalize="loudness")
+    assert not read_artefact(result)[0].any()
     assert any("silent" in warning for warning in result["warnings"])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_sound_that_is_not_finite_is_an_internal_error(value: float) -> None:
+def test_audio_that_is_not_finite_is_an_internal_error(value: float) -> None:
     audio = tone(0.1)
     audio.waveform[1, 100] = value
     with pytest.raises(InternalError):
-        deliver(one(audio))
+        run_delivery(reply_with(audio))
 
 
-def test_a_sound_without_samples_is_an_internal_error() -> None:
+def test_audio_without_samples_is_an_internal_error() -> None:
     with pytest.raises(InternalError):
-        deliver(one(silence(0)))
+        run_delivery(reply_with(silence(0)))
 
 
-def test_the_operations_own_waveform_is_left_as_it_is() -> None:
+def test_the_operations_waveform_is_not_changed() -> None:
     audio = tone(0.5, peak=2.0)
-    deliver(one(audio), output_format="mp3", normalize="loudness")
+    run_delivery(reply_with(audio), output_format="mp3", normalize="loudness")
     assert np.array_equal(audio.waveform, tone(0.5, peak=2.0).waveform)
 
 
@@ -467,7 +480,7 @@ def test_a_cancelled_job_delivers_nothing(tmp_path: Path) -> None:
     job = Job(id="j")
     job.cancel.set()
     with pytest.raises(CancelledError):
-        deliver(one(tone(1)), Settings(volume_dirs=(tmp_path,)), job=job, delivery="volume")
+        run_delivery(reply_with(tone(1)), Settings(volume_dirs=(tmp_path,)), job=job, delivery="volume")
     assert not list(tmp_path.iterdir())
 
 
@@ -480,8 +493,8 @@ def mounted(tmp_path: Path) -> Settings:
     return Settings(volume_dirs=(tmp_path / "absent", tmp_path / "volume"), inline_budget_bytes=20_000)
 
 
-def test_a_result_on_the_volume_can_be_sent_in_again(mounted: Settings, tmp_path: Path) -> None:
-    result = deliver(one(noise(10), "song"), mounted, delivery="volume")
+def test_a_result_on_the_volume_can_be_an_input_again(mounted: Settings, tmp_path: Path) -> None:
+    result = run_delivery(reply_with(noise(10), "song"), mounted, delivery="volume")
     path = Path(result["output_path"])
     assert path == tmp_path / "volume" / "output" / "job-1" / "song.wav"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == result["sha256"]
@@ -491,9 +504,11 @@ def test_a_result_on_the_volume_can_be_sent_in_again(mounted: Settings, tmp_path
     assert np.abs(audio.waveform - noise(10).waveform).max() < 2 / 32768
 
 
-def test_a_second_run_and_a_look_alike_overwrite_nothing(mounted: Settings) -> None:
+def test_a_second_run_and_a_similar_job_id_overwrite_nothing(mounted: Settings) -> None:
     paths = [
-        deliver(one(tone(0.1, frequency=100 * (1 + i))), mounted, job=Job(id=name), delivery="volume")["output_path"]
+        run_delivery(reply_with(tone(0.1, frequency=100 * (1 + i))), mounted, job=Job(id=name), delivery="volume")[
+            "output_path"
+        ]
         for i, name in enumerate(("a/b", "a/b", "a?b", "../../a", "..", "\ud800", "a" * 500))
     ]
     assert len(set(paths)) == len(paths)
@@ -502,54 +517,54 @@ def test_a_second_run_and_a_look_alike_overwrite_nothing(mounted: Settings) -> N
     assert all(Path(path).parent.parent == folder for path in paths)
 
 
-def test_a_name_stays_one_file_name_below_its_folder(mounted: Settings) -> None:
+def test_any_output_name_becomes_one_visible_file_in_the_jobs_folder(mounted: Settings) -> None:
     for name in ("../../x", "/etc/passwd", ".hidden", "", "CON\0", "a" * 400, "歌" * 300, "Zoë's – «take»", "\ud800"):
-        path = Path(deliver(one(tone(0.1), name), mounted, delivery="volume")["output_path"])
+        path = Path(run_delivery(reply_with(tone(0.1), name), mounted, delivery="volume")["output_path"])
         assert path.is_file() and path.parent.parent == mounted.volume_dirs[1] / "output"
         assert not path.name.startswith(".")
 
 
 @given(st.text())
-def test_any_name_becomes_a_file_name(name: str) -> None:
-    safe = safe_name(name)
+def test_any_text_becomes_a_safe_file_name(name: str) -> None:
+    safe = make_file_name(name)
     assert 0 < len(safe.encode()) <= 120 and "/" not in safe and not safe.startswith(".") and safe.isprintable()
 
 
 def test_a_full_volume_leaves_nothing_behind(mounted: Settings) -> None:
-    """The second file cannot be written: a folder stands in its partial's place after the first."""
-    from worker.output.deliver import written_below
+    """The second file fails while it is copied; the first one and the folder are removed."""
 
-    class Full(io.BytesIO):
+    class FullDisk(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             raise OSError(28, "No space left on device")
 
     folder = mounted.volume_dirs[1] / "folder"
     folder.mkdir()
     files = [
-        Artefact(file, "audio/wav", {"filename": f"{i}.wav"}, []) for i, file in enumerate((io.BytesIO(b"x"), Full()))
+        Artefact(file, "audio/wav", {"filename": f"{i}.wav"}, [])
+        for i, file in enumerate((io.BytesIO(b"x"), FullDisk()))
     ]
     with pytest.raises(OSError):
-        written_below(folder, files)
+        write_artefacts(folder, files)
     assert not folder.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_volume_that_cannot_be_written_is_passed_over(mounted: Settings, tmp_path: Path) -> None:
+def test_a_volume_that_is_not_writable_is_skipped(mounted: Settings, tmp_path: Path) -> None:
     (tmp_path / "volume").chmod(0o500)
-    assert refusal(one(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
+    assert catch_error(reply_with(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
 
 
 def test_an_output_folder_that_is_a_file_is_a_clear_error(mounted: Settings) -> None:
     (mounted.volume_dirs[1] / "output").write_text("in the way")
-    error = refusal(one(tone(0.1)), mounted, delivery="volume")
+    error = catch_error(reply_with(tone(0.1)), mounted, delivery="volume")
     assert error.error_code == "volume_unavailable"
     assert str(mounted.volume_dirs[1]) not in error.message
 
 
-def test_an_output_folder_that_leads_out_of_the_volume_is_not_used(mounted: Settings, tmp_path: Path) -> None:
+def test_an_output_folder_that_links_out_of_the_volume_is_not_used(mounted: Settings, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (mounted.volume_dirs[1] / "output").symlink_to(tmp_path / "outside")
-    assert refusal(one(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
+    assert catch_error(reply_with(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -571,7 +586,7 @@ def with_bucket(s3: str) -> Settings:
     )
 
 
-def fetched(artefact: Mapping[str, Any]) -> requests.Response:
+def download(artefact: Mapping[str, Any]) -> requests.Response:
     answer = requests.get(artefact["output_url"], timeout=10)
     assert answer.status_code == 200
     assert hashlib.sha256(answer.content).hexdigest() == artefact["sha256"]
@@ -579,34 +594,34 @@ def fetched(artefact: Mapping[str, Any]) -> requests.Response:
     return answer
 
 
-def test_auto_takes_the_bucket_where_there_is_one(with_bucket: Settings) -> None:
-    result = deliver(one(noise(5)), with_bucket)
-    assert fetched(result).headers["Content-Type"] == "audio/wav"
+def test_auto_uses_the_bucket_if_one_is_configured(with_bucket: Settings) -> None:
+    result = run_delivery(reply_with(noise(5)), with_bucket)
+    assert download(result).headers["Content-Type"] == "audio/wav"
     assert result["format"] == "wav" and "output_audio" not in result
     assert result["parameters"]["delivery"] == "bucket"
     assert "geheim" not in str(result)
 
 
-def test_every_stem_goes_to_the_bucket_in_its_format(with_bucket: Settings) -> None:
+def test_every_stem_is_uploaded_with_its_content_type(with_bucket: Settings) -> None:
     stems = {name: Output(noise(1, seed=seed), name) for seed, name in enumerate(("vocals", "drums", "bass"))}
-    result = deliver(Reply(stems=stems), with_bucket, delivery="bucket", output_format="mp3")
-    assert {fetched(stem).headers["Content-Type"] for stem in result["stems"].values()} == {"audio/mpeg"}
+    result = run_delivery(Reply(stems=stems), with_bucket, delivery="bucket", output_format="mp3")
+    assert {download(stem).headers["Content-Type"] for stem in result["stems"].values()} == {"audio/mpeg"}
     assert len({stem["output_url"].rpartition("/")[0] for stem in result["stems"].values()}) == 1
 
 
-def test_inline_is_inline_also_beside_a_bucket(with_bucket: Settings) -> None:
-    assert "output_audio" in deliver(one(noise(0.1)), with_bucket, delivery="inline")
-    error = refusal(one(noise(5)), with_bucket, delivery="inline", output_format="wav")
+def test_inline_stays_inline_if_a_bucket_is_configured(with_bucket: Settings) -> None:
+    assert "output_audio" in run_delivery(reply_with(noise(0.1)), with_bucket, delivery="inline")
+    error = catch_error(reply_with(noise(5)), with_bucket, delivery="inline", output_format="wav")
     assert error.details["deliveries"] == ["bucket"]
 
 
-def test_jobs_of_one_id_keep_apart_in_the_bucket(with_bucket: Settings) -> None:
-    first, second = (deliver(one(noise(0.1, seed=seed)), with_bucket) for seed in (1, 2))
-    fetched(first)
-    fetched(second)
+def test_jobs_with_the_same_id_do_not_overwrite_each_other_in_the_bucket(with_bucket: Settings) -> None:
+    first, second = (run_delivery(reply_with(noise(0.1, seed=seed)), with_bucket) for seed in (1, 2))
+    download(first)
+    download(second)
 
 
-def test_the_requests_own_bucket_is_used_where_private_addresses_are_open(with_bucket: Settings) -> None:
+def test_the_requests_own_bucket_is_used_if_private_addresses_are_allowed(with_bucket: Settings) -> None:
     s3_config = {
         "accessId": "a",
         "accessSecret": "b",
@@ -614,57 +629,57 @@ def test_the_requests_own_bucket_is_used_where_private_addresses_are_open(with_b
         "endpointUrl": with_bucket.bucket_endpoint_url,
     }
     job = Job(id="j", s3_config=s3_config)
-    fetched(deliver(one(noise(1)), Settings(volume_dirs=(), allow_private_urls=True), job=job))
-    error = refusal(one(noise(1)), INLINE, job=Job(id="j", s3_config=s3_config), delivery="bucket")
+    download(run_delivery(reply_with(noise(1)), Settings(volume_dirs=(), allow_private_urls=True), job=job))
+    error = catch_error(reply_with(noise(1)), INLINE, job=Job(id="j", s3_config=s3_config), delivery="bucket")
     assert error.error_code == "private_url"
 
 
-def test_a_bucket_that_fails_under_auto_is_a_warning_where_the_result_fits_inline(with_bucket: Settings) -> None:
+def test_a_bucket_that_fails_with_auto_is_a_warning_if_the_result_fits_inline(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    result = deliver(one(noise(0.1)), broken)
-    opened(result)
+    result = run_delivery(reply_with(noise(0.1)), broken)
+    read_artefact(result)
     assert result["parameters"]["delivery"] == "inline"
     assert any("NoSuchBucket" in warning and "in this reply" in warning for warning in result["warnings"])
 
 
-def test_a_bucket_that_fails_under_auto_is_an_error_where_the_result_does_not_fit(with_bucket: Settings) -> None:
+def test_a_bucket_that_fails_with_auto_is_an_error_if_the_result_does_not_fit_inline(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    error = refusal(one(noise(5)), broken, output_format="wav")
+    error = catch_error(reply_with(noise(5)), broken, output_format="wav")
     assert error.error_code == "bucket_upload_failed"
     assert "NoSuchBucket" in error.message and error.details["limit"] == 100_000
 
 
-def test_a_bucket_that_fails_when_asked_for_is_an_error(with_bucket: Settings) -> None:
+def test_a_requested_bucket_that_fails_is_an_error(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    assert refusal(one(noise(0.1)), broken, delivery="bucket").error_code == "bucket_upload_failed"
+    assert catch_error(reply_with(noise(0.1)), broken, delivery="bucket").error_code == "bucket_upload_failed"
 
 
-def test_a_half_configured_bucket_is_named_in_a_warning_under_auto() -> None:
+def test_an_incomplete_bucket_configuration_is_a_warning_with_auto() -> None:
     half = dataclasses.replace(INLINE, bucket_endpoint_url="https://s3.example.com")
-    result = deliver(one(noise(0.1)), half)
+    result = run_delivery(reply_with(noise(0.1)), half)
     assert any("BUCKET_NAME" in warning for warning in result["warnings"])
 
 
 # The process
 
 
-def test_no_file_stays_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_left_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    deliver(one(tone(0.1)), output_format="mp3")
+    run_delivery(reply_with(tone(0.1)), output_format="mp3")
     before = len(os.listdir("/proc/self/fd"))
     for kind in ("wav", "mp3", "flac"):
-        refusal(Reply(outputs=[Output(noise(2), "a"), Output(noise(2), "b")]), budget(5000), output_format=kind)
+        catch_error(Reply(outputs=[Output(noise(2), "a"), Output(noise(2), "b")]), budget(5000), output_format=kind)
     assert len(os.listdir("/proc/self/fd")) == before
     assert not list(tmp_path.iterdir())
 
 
-def test_a_reply_without_sound_imports_no_encoder_and_no_torch() -> None:
+def test_a_reply_without_audio_imports_no_encoder_and_no_torch() -> None:
     script = (
-        "import sys, time; from worker.output import deliver as delivery; from worker.job import Job\n"
+        "import sys; from worker.output.deliver import deliver; from worker.job import Job\n"
         "from worker.reply import *\n"
         "from worker.settings import Settings\n"
-        "delivery.deliver(Reply(), operation='health_check', used={}, audio_out=AudioOut(), job=Job(id='j'),"
-        " settings=Settings(), started=time.monotonic())\n"
+        "deliver(Reply(), operation='health_check', used={}, audio_out=AudioOut(), job=Job(id='j'),"
+        " settings=Settings())\n"
         "sys.exit(bool({'torch', 'boto3', 'soundfile', 'pedalboard', 'runpod'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
