@@ -1,15 +1,24 @@
-"""Fixtures that several test files share."""
+"""The environment of the tests, and fixtures that several test files share."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
+from testing.property_tests import register_profiles
+
+# Read by huggingface_hub when it is imported, here and in the processes that tests start.
+for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.pop(variable, None)
+
+register_profiles(in_ci=bool(os.environ.get("CI")))
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on several threads, and much slower where others compute beside the tests."""
+    """Computes on one thread: tiny matrices are slower on several, and much slower on a busy machine."""
     import torch
 
     threads = torch.get_num_threads()

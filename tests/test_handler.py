@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from handler import get_models, handler, read_settings
 from operations.operation import find_operation
 from testing.processes import build_environment
+from testing.property_tests import examples
 from testing.repository import ROOT
 from worker.output.strict_json import dump_json
 
@@ -66,7 +67,7 @@ INPUTS = JSON | st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)  # the first call imports
+@examples(60, suppress_health_check=[HealthCheck.too_slow])
 @given(JSON | st.fixed_dictionaries({"id": JSON, "input": INPUTS}))
 def test_the_handler_never_raises_and_never_changes_the_job(job: Any) -> None:
     before = repr(job)

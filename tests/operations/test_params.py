@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from audio.files.formats import OUTPUT_FORMATS
@@ -22,6 +22,7 @@ from models.musicgen import MusicGenFamily
 from operations.operation import load_operations
 from operations.params import AudioOutParams
 from testing.dispatch import answer
+from testing.property_tests import examples
 from testing.repository import ROOT
 from worker.reply import AudioOut
 from worker.settings import Settings
@@ -219,13 +220,13 @@ def fields_of(operation: str) -> list[str]:
     return sorted({*params.model_fields, *params.ALIASES})
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@examples(150, suppress_health_check=[HealthCheck.too_slow])
 @given(job=JSON | st.builds(lambda value: {"input": value}, JSON))
 def test_any_json_gets_a_reply_or_a_request_error(job: Any) -> None:
     check_outcome(job)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@examples(300, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_values_in_real_fields_get_a_reply_or_a_request_error(data: st.DataObject) -> None:
     operation = data.draw(st.sampled_from(LOCAL))

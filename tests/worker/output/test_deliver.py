@@ -24,12 +24,12 @@ import pytest
 import requests
 import soundfile
 from hypothesis import given
-from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from audio import Audio
 from audio.files.encode import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
+from testing.property_tests import examples
 from worker.input.load import load_audio
 from worker.job import Job
 from worker.output.artefacts import Artefact, OutputEncoder, make_file_name
@@ -335,7 +335,7 @@ def test_the_first_output_of_a_list_counts_twice_in_the_budget() -> None:
     assert run_delivery(pair, budget(2 * size + 5000))["format"] != "wav"
 
 
-@profile(max_examples=12, deadline=None)
+@examples(12)
 @given(limit=st.integers(5_000, 500_000), seconds=st.floats(0.1, 2.0), kind=st.sampled_from(["auto", "wav", "mp3"]))
 def test_a_reply_is_never_larger_than_its_budget(limit: int, seconds: float, kind: str) -> None:
     try:
