@@ -45,7 +45,7 @@ class ContinueUpload:
     options: SongOptions
     continue_at: float | None
 
-    def build_submission(self, duration: float) -> Submission:
+    def build(self, duration: float) -> Submission:
         """The submission for a song of `duration` seconds."""
         return extend_upload(self.options, duration=duration, continue_at=self.continue_at)
 

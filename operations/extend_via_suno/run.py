@@ -9,7 +9,7 @@ from typing import Any
 from models import Models
 from models.suno.download import DownloadedClip
 from models.suno.payloads import Submission
-from operations.extend_via_suno.plan import SEPARATION_MODEL, SONG_FIELDS, ContinueUpload, Plan, ResumeTask
+from operations.extend_via_suno.plan import SEPARATION_MODEL, SONG_FIELDS, Plan, ResumeTask
 from operations.extend_via_suno.task import Task, build_reply, fetch_task, name_task_in_errors, submit_task
 from operations.operation import find_operation
 from worker.job import Job
@@ -23,7 +23,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
     """Runs `plan`. Raises `UpstreamError` for everything that the provider refuses or fails at."""
     for warning in plan.warnings:
         job.warn(warning)
-    span = (0.0, SONG_FRACTION if plan.stems else 1.0)
+    progress_range = (0.0, SONG_FRACTION if plan.stems else 1.0)
     deadline = plan.engine.start_deadline(plan.polling.max_wait_s, job.check)
     used: dict[str, Any] = {"max_wait_s": plan.polling.max_wait_s}
     submission: Submission | None = None
@@ -31,23 +31,21 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         task = Task(plan.action.task_id, is_new=False)
         used |= dict.fromkeys(SONG_FIELDS)
     else:
-        submission = plan.action if isinstance(plan.action, Submission) else _build_submission(plan.action, job)
+        submission = (
+            plan.action if isinstance(plan.action, Submission) else plan.action.build(job.audio["audio"].duration)
+        )
         # The source is popped, so that minutes of audio do not stay in memory while Suno works.
         source = job.audio.pop("audio", None)
-        task = submit_task(plan.engine, submission, job, plan.polling, source=source, span=span)
+        task = submit_task(plan.engine, submission, job, plan.polling, source=source, progress_range=progress_range)
         del source
         weights = {name: submission.body[key] for name, key in WEIGHTS.items() if key in submission.body}
         used |= {"model": plan.version, **weights, **submission.used}
-    result = fetch_task(plan.engine, task, job, plan.polling, deadline=deadline, span=span)
+    result = fetch_task(plan.engine, task, job, plan.polling, deadline=deadline, progress_range=progress_range)
     with name_task_in_errors(task):
         stems = _separate(result.clips, plan.stems, job, models) if plan.stems else {}
     if submission is not None:
         _warn_of_fragments(result.clips, submission, job)
     return build_reply(task, result, used=used, stems=stems)
-
-
-def _build_submission(action: ContinueUpload, job: Job) -> Submission:
-    return action.build_submission(job.audio["audio"].duration)
 
 
 def _separate(clips: Sequence[DownloadedClip], stems: Sequence[str], job: Job, models: Models) -> dict[str, Output]:

@@ -39,7 +39,7 @@ DOWNLOAD_START = 0.9  # the completed fraction when the download starts
 MAX_CLIP_S = 1800.0
 MAX_CLIP_BYTES = 200_000_000
 
-Span = tuple[float, float]
+ProgressRange = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
     polling: PollingOptions,
     *,
     source: Audio | None = None,
-    span: Span = (0.0, 1.0),
+    progress_range: ProgressRange = (0.0, 1.0),
 ) -> Task:
     """Submits once, with `source` as the upload. A job that is delivered a second time gets the task that it has."""
     for warning in submission.warnings:
@@ -83,7 +83,7 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
     digest = hashlib.sha256(source.waveform.tobytes()).hexdigest() if source is not None else ""
     content = {"path": submission.path, "body": dict(submission.body), "source": digest}
     with (
-        job.stage("submit", span),
+        job.stage("submit", progress_range),
         engine.reserve(compute_idempotency_key(job.id, content)) as reservation,
     ):
         if reservation.task_id is not None:
@@ -108,14 +108,14 @@ def fetch_task(  # noqa: PLR0913  (options by keyword)
     polling: PollingOptions,
     *,
     deadline: Deadline,
-    span: Span = (0.0, 1.0),
+    progress_range: ProgressRange = (0.0, 1.0),
 ) -> TaskResult:
     """Waits for the task as `polling` says, and downloads its clips; costs nothing.
 
     From here on every progress update and every error of the job carries the task's id.
     """
     job.details["task_id"] = task.id
-    with name_task_in_errors(task), job.stage("suno", span):
+    with name_task_in_errors(task), job.stage("suno", progress_range):
         job.progress(0.05)  # sends the task's id out at once
         if polling.mode == "submit":
             record = TaskRecord("PENDING")
