@@ -1,16 +1,14 @@
-"""More than two channels into stereo, by the weights of ITU-R BS.775-4 annex 4. Knows no files."""
+"""Downmix of more than two channels to stereo with the weights of ITU-R BS.775-4 annex 4."""
 
 from __future__ import annotations
-
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-_HALF_POWER: Final = 0.5**0.5
+_HALF_POWER = 0.5**0.5
 
-# Weights into (left, right); the low-frequency channel is left out, as BS.775 does.
-_WEIGHTS: Final = {
+# Weights into (left, right); the low-frequency channel is left out, as in BS.775.
+_WEIGHTS = {
     "L": (1.0, 0.0),
     "R": (0.0, 1.0),
     "C": (_HALF_POWER, _HALF_POWER),
@@ -19,17 +17,17 @@ _WEIGHTS: Final = {
     "b": (0.5, 0.5),  # back centre
     "f": (0.0, 0.0),  # low-frequency effects
 }
-_WAV_ORDER: Final = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRCflr", 7: "LRCfblr", 8: "LRCflrlr"}
-_VORBIS_ORDER: Final = {3: "LCR", 4: "LRlr", 5: "LCRlr", 6: "LCRlrf", 7: "LCRlrbf", 8: "LCRlrlrf"}
-_AAC_ORDER: Final = _WAV_ORDER | {4: "LRCb"}
-_ORDERS: Final = {"ogg": _VORBIS_ORDER, "opus": _VORBIS_ORDER, "m4a": _AAC_ORDER, "aac": _AAC_ORDER}
+_WAV_ORDER = {3: "LRC", 4: "LRlr", 5: "LRClr", 6: "LRCflr", 7: "LRCfblr", 8: "LRCflrlr"}
+_VORBIS_ORDER = {3: "LCR", 4: "LRlr", 5: "LCRlr", 6: "LCRlrf", 7: "LCRlrbf", 8: "LCRlrlrf"}
+_AAC_ORDER = _WAV_ORDER | {4: "LRCb"}
+_ORDERS = {"ogg": _VORBIS_ORDER, "opus": _VORBIS_ORDER, "m4a": _AAC_ORDER, "aac": _AAC_ORDER}
 
 
 def downmix_weights(channels: int, container: str) -> NDArray[np.float32]:
-    """`[C, 2]` weights for a file's channels, ordered as its container orders them.
+    """`[C, 2]` weights for a file's channels, in the channel order of its container.
 
-    They are scaled so that neither side's sum exceeds 1: what does not exceed full scale before does not after.
-    Channel counts without a customary order go left and right in turn.
+    The sum for each side is at most 1, so audio within full scale stays within it. If the container defines no order
+    for this number of channels, they alternate between left and right.
     """
     order = _ORDERS.get(container, _WAV_ORDER).get(channels) or ("LR" * channels)[:channels]
     weights = np.array([_WEIGHTS[speaker] for speaker in order], np.float32)

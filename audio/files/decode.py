@@ -1,4 +1,4 @@
-"""A sound file's bytes into an Audio, whatever the container, in bounded memory. Knows no names, URLs or requests."""
+"""Decodes an audio file of any supported container, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio.dsp.downmix import downmix_weights
-from audio.files.containers import Spliced, corrupt, inspect
+from audio.files.buffer import DecoderStream, SpillBuffer
+from audio.files.containers import PatchedStream, inspect, raise_corrupt
 from audio.files.ffmpeg import open_ffmpeg
-from audio.files.sample_buffer import Stream
 from audio.files.sniff import SNIFF_BYTES, sniff
-from audio.files.spill_buffer import SpillBuffer
-from audio.types import Audio, DiskAudio
+from audio.types import Audio, AudioSource, DiskAudio
 from errors import AudioError, ErrorCode
 
-FORMATS: Final = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w64")
-"""Everything that `decode` reads; `m4a`, `aac` and `webm` need the ffmpeg program."""
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w64")
+"""Every container that can be decoded; `m4a`, `aac` and `webm` need the ffmpeg program."""
 
-_NEEDS_FFMPEG: Final = frozenset({"m4a", "aac", "webm"})
-_ALSO_TRY_FFMPEG: Final = frozenset({"wav", "w64", "aiff", "ogg", "opus"})  # odd codecs in familiar containers
-_BLOCK_SAMPLES: Final = 1 << 17
-_LOWEST_SAMPLE_RATE: Final = 1000
-_NO_LENGTH: Final = 1 << 48  # libsndfile says 2**63 - 1 where it does not know
+_NEEDS_FFMPEG = frozenset({"m4a", "aac", "webm"})
+_FFMPEG_FALLBACK = frozenset({"wav", "w64", "aiff", "ogg", "opus"})  # may hold codecs that libsndfile cannot read
+_BLOCK_SAMPLES = 1 << 17
+_MIN_SAMPLE_RATE = 1000
+_UNKNOWN_LENGTH = 1 << 48  # libsndfile reports 2**63 - 1 if it does not know the length
+
+AudioT_co = TypeVar("AudioT_co", bound=AudioSource, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeLimits:
-    """What is taken in.
+    """The largest input that is accepted.
 
     Args:
         max_bytes: of the file.
-        max_seconds: of the sound, decoded.
+        max_seconds: of the decoded audio.
         max_sample_rate: in Hz.
-        max_channels: in the file; above two they are downmixed.
+        max_channels: in the file; more than two are downmixed.
     """
 
     max_bytes: int
@@ -48,93 +49,93 @@ class DecodeLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """What came out.
+class Decoded(Generic[AudioT_co]):
+    """Result of decoding a file.
 
     Args:
-        audio: `[C, T]`, C = 1 or 2, at the file's own sample rate; values above full scale are kept.
+        audio: one or two channels, at the file's own sample rate; values above full scale are kept.
         format: one of `FORMATS`.
-        warnings: sentences on what was done to the sound on its way.
+        warnings: sentences about what was changed while decoding.
     """
 
-    audio: Audio
+    audio: AudioT_co
     format: str
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedSound:
-    """As `Decoded`, of any length: `sound` is an `Audio`, or a `DiskAudio` that is the caller's to close."""
+def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpeg") -> Decoded[Audio]:
+    """Decodes a whole file, given as bytes or as a seekable binary stream, into memory.
 
-    sound: Audio | DiskAudio
-    format: str
-    warnings: tuple[str, ...] = ()
+    Beside `data` it takes the memory of the waveform (4 bytes a sample) and a few megabytes, even if the file's header
+    is wrong; decoding stops when a limit is exceeded.
 
-
-def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpeg") -> Decoded:
-    """Decodes a whole file, given as bytes or as a seekable binary stream.
-
-    Memory beside `data`: the waveform (4 bytes a sample) and a few megabytes, also for a file that lies about itself;
-    decoding stops where a limit is passed.
+    Args:
+        ffmpeg: name or path of the ffmpeg program.
 
     Raises:
         AudioError: with code `empty_audio`, `input_too_large`, `unsupported_audio_format`, `corrupt_audio`,
             `nan_audio`, `audio_too_long`, `sample_rate_too_high`, `sample_rate_too_low`, `too_many_channels` or
             `decoder_missing` (m4a, aac and webm without the `ffmpeg` program).
     """
-    decoded = decode_sound(data, limits=limits, ffmpeg=ffmpeg, memory_bytes=None)
-    assert isinstance(decoded.sound, Audio)
-    return Decoded(decoded.sound, decoded.format, decoded.warnings)
+    decoded = decode_source(data, limits=limits, ffmpeg=ffmpeg, memory_bytes=None)
+    assert isinstance(decoded.audio, Audio), "without a memory limit, audio is decoded into memory"
+    return Decoded(decoded.audio, decoded.format, decoded.warnings)
 
 
-def decode_sound(
+def decode_source(
     data: BinaryIO | bytes, *, limits: DecodeLimits, memory_bytes: int | None, ffmpeg: str = "ffmpeg"
-) -> DecodedSound:
-    """As `decode`, but a waveform of more than `memory_bytes` goes to a nameless file on disk (None: never)."""
+) -> Decoded[Audio | DiskAudio]:
+    """`decode` for audio of any length: a waveform larger than `memory_bytes` is stored on disk (None: never).
+
+    The caller closes a `DiskAudio`.
+    """
     stream = io.BytesIO(data) if isinstance(data, (bytes, bytearray)) else data
     size = stream.seek(0, io.SEEK_END)
     _check_size(size, limits)
-    container = _container(stream)
+    container = _find_container(stream)
     inspection = inspect(stream, container, size)
-    whole = Spliced(stream, inspection) if inspection.head else stream
+    patched = PatchedStream(stream, inspection) if inspection.head else stream
     with ExitStack() as stack:
-        sound = _open(stack, cast(BinaryIO, whole), container, length_known=inspection.length_known, ffmpeg=ffmpeg)
-        _check_header(sound, limits)
-        store = stack.enter_context(
-            SpillBuffer(min(sound.channels, 2), sound.sample_rate, sound.expected, memory_bytes)
+        decoder = _open(stack, cast(BinaryIO, patched), container, length_known=inspection.length_known, ffmpeg=ffmpeg)
+        _check_header(decoder, limits)
+        buffer = stack.enter_context(
+            SpillBuffer(min(decoder.channels, 2), decoder.sample_rate, decoder.expected, memory_bytes)
         )
-        _read(sound, container, limits, store)
-        warnings = inspection.warnings + _check_length(store.num_samples, sound, container)
-        kept = store.finish()
-    if sound.channels > 2:
-        warnings += (f"The audio's {sound.channels} channels were downmixed to stereo (ITU-R BS.775 weights).",)
-    return DecodedSound(kept, container, warnings)
+        weights = downmix_weights(decoder.channels, container) if decoder.channels > 2 else None
+        for block in decoder.blocks:
+            buffer.add(block if weights is None else block @ weights)
+            _check_duration(buffer.num_samples, decoder.sample_rate, limits)
+        warnings = inspection.warnings + _check_length(buffer.num_samples, decoder, container)
+        audio = buffer.finish()
+    if weights is not None:
+        warnings += (f"The audio's {decoder.channels} channels were downmixed to stereo (ITU-R BS.775 weights).",)
+    return Decoded(audio, container, warnings)
 
 
 def _check_size(size: int, limits: DecodeLimits) -> None:
     if size == 0:
-        raise AudioError("The audio is empty: it has no bytes. Send a sound file.", code=ErrorCode.EMPTY_AUDIO)
+        raise AudioError("The audio is empty: it has no bytes. Send an audio file.", code=ErrorCode.EMPTY_AUDIO)
     if size > limits.max_bytes:
         raise AudioError(
-            f"The audio file has {size} bytes; at most {limits.max_bytes} are taken. Send a shorter or compressed one.",
+            f"The file has {size} bytes; at most {limits.max_bytes} are accepted. Send a shorter or smaller one.",
             code=ErrorCode.INPUT_TOO_LARGE,
             details={"size": size, "max_bytes": limits.max_bytes},
         )
 
 
-def _container(stream: BinaryIO) -> str:
+def _find_container(stream: BinaryIO) -> str:
     stream.seek(0)
     container = sniff(stream.read(SNIFF_BYTES))
     if container is None:
         raise AudioError(
-            f"The data is no audio file of a known kind. Send one of: {', '.join(FORMATS)}.",
+            f"The data is not an audio file of a supported format. Send one of: {', '.join(FORMATS)}.",
             code=ErrorCode.UNSUPPORTED_AUDIO_FORMAT,
             details={"formats": list(FORMATS)},
         )
     return container
 
 
-def _open(stack: ExitStack, stream: BinaryIO, container: str, *, length_known: bool, ffmpeg: str) -> Stream:
+def _open(stack: ExitStack, stream: BinaryIO, container: str, *, length_known: bool, ffmpeg: str) -> DecoderStream:
     import soundfile
 
     if container in _NEEDS_FFMPEG:
@@ -142,21 +143,23 @@ def _open(stack: ExitStack, stream: BinaryIO, container: str, *, length_known: b
     stream.seek(0)
     try:
         file = stack.enter_context(_forward_only(soundfile)(stream))
-    except soundfile.LibsndfileError as refusal:
-        return _second_opinion(stack, stream, container, ffmpeg=ffmpeg, refusal=refusal)
-    guessed = container != "mp3" and file.subtype.startswith("MPEG")  # mp3 frames within a wav file
-    known = length_known and not guessed and 0 <= file.frames < _NO_LENGTH
-    return Stream(file.samplerate, file.channels, _blocks(file, soundfile), file.frames if known else None)
+    except soundfile.LibsndfileError as error:
+        return _open_with_fallback(stack, stream, container, ffmpeg=ffmpeg, cause=error)
+    estimated = container != "mp3" and file.subtype.startswith("MPEG")  # mp3 frames within a wav file
+    known = length_known and not estimated and 0 <= file.frames < _UNKNOWN_LENGTH
+    return DecoderStream(file.samplerate, file.channels, _blocks(file, soundfile), file.frames if known else None)
 
 
-def _second_opinion(stack: ExitStack, stream: BinaryIO, container: str, *, ffmpeg: str, refusal: Exception) -> Stream:
-    """ffmpeg's reading of what libsndfile refused, where a codec that only ffmpeg knows may be inside."""
+def _open_with_fallback(
+    stack: ExitStack, stream: BinaryIO, container: str, *, ffmpeg: str, cause: Exception
+) -> DecoderStream:
+    """Opens with ffmpeg what libsndfile refused, if the container may hold a codec that only ffmpeg reads."""
     refused = AudioError(
-        f"The audio file is damaged, or of a kind of {container} that is not read here. Send it as wav or flac.",
+        f"The audio file is damaged, or it is a kind of {container} that is not supported. Send it as wav or flac.",
         code=ErrorCode.CORRUPT_AUDIO,
     )
-    if container not in _ALSO_TRY_FFMPEG:
-        raise refused from refusal
+    if container not in _FFMPEG_FALLBACK:
+        raise refused from cause
     try:
         return stack.enter_context(open_ffmpeg(stream, container, ffmpeg))
     except AudioError as error:
@@ -164,10 +167,10 @@ def _second_opinion(stack: ExitStack, stream: BinaryIO, container: str, *, ffmpe
 
 
 def _forward_only(soundfile: Any) -> type[Any]:
-    """A `SoundFile` that is only read onwards.
+    """A `SoundFile` class that never seeks.
 
-    soundfile seeks to where it already is after every read of a seekable file; in an mp3 that drops the decoder's state
-    and changes the samples.
+    soundfile seeks to the current position after every read of a seekable file; in an mp3 that drops the decoder's
+    state and changes the samples.
     """
 
     class ForwardOnly(soundfile.SoundFile):  # type: ignore[misc]
@@ -183,55 +186,48 @@ def _blocks(file: Any, soundfile: Any) -> Iterator[NDArray[np.float32]]:
         while len(block := file.read(len(buffer), dtype="float32", always_2d=True, out=buffer)):
             yield block
     except soundfile.LibsndfileError:
-        corrupt("its sound breaks off or cannot be decoded")
+        raise_corrupt("its audio data ends early or cannot be decoded")
 
 
-def _check_header(sound: Stream, limits: DecodeLimits) -> None:
-    rate, channels = sound.sample_rate, sound.channels
+def _check_header(decoder: DecoderStream, limits: DecodeLimits) -> None:
+    rate, channels = decoder.sample_rate, decoder.channels
     if rate > limits.max_sample_rate:
         raise AudioError(
-            f"The audio's sample rate is {rate} Hz; at most {limits.max_sample_rate} Hz is taken. Resample it first.",
+            f"The audio's sample rate is {rate} Hz; at most {limits.max_sample_rate} Hz is accepted. Resample it.",
             code=ErrorCode.SAMPLE_RATE_TOO_HIGH,
             details={"sample_rate": rate, "max_sample_rate": limits.max_sample_rate},
         )
-    if rate < _LOWEST_SAMPLE_RATE:
+    if rate < _MIN_SAMPLE_RATE:
         raise AudioError(
-            f"The audio's sample rate is {rate} Hz; at least {_LOWEST_SAMPLE_RATE} Hz is needed. Resample it first.",
+            f"The audio's sample rate is {rate} Hz; at least {_MIN_SAMPLE_RATE} Hz is needed. Resample it first.",
             code=ErrorCode.SAMPLE_RATE_TOO_LOW,
-            details={"sample_rate": rate, "min_sample_rate": _LOWEST_SAMPLE_RATE},
+            details={"sample_rate": rate, "min_sample_rate": _MIN_SAMPLE_RATE},
         )
     if channels > limits.max_channels:
         raise AudioError(
-            f"The audio has {channels} channels; at most {limits.max_channels} are taken. Send it in stereo.",
+            f"The audio has {channels} channels; at most {limits.max_channels} are accepted. Send it in stereo.",
             code=ErrorCode.TOO_MANY_CHANNELS,
             details={"channels": channels, "max_channels": limits.max_channels},
         )
-    _check_duration(sound.expected or 0, rate, limits)
+    _check_duration(decoder.expected or 0, rate, limits)
 
 
 def _check_duration(num_samples: int, sample_rate: int, limits: DecodeLimits) -> None:
     if num_samples > limits.max_seconds * sample_rate:
         raise AudioError(
-            f"The audio is longer than {limits.max_seconds:g} s, which is the most taken. Send a shorter piece of it.",
+            f"The audio is longer than the accepted {limits.max_seconds:g} s. Send a shorter part of it.",
             code=ErrorCode.AUDIO_TOO_LONG,
             details={"max_seconds": limits.max_seconds},
         )
 
 
-def _read(sound: Stream, container: str, limits: DecodeLimits, store: SpillBuffer) -> None:
-    weights = downmix_weights(sound.channels, container) if sound.channels > 2 else None
-    for block in sound.blocks:
-        store.add(block if weights is None else block @ weights)
-        _check_duration(store.num_samples, sound.sample_rate, limits)
-
-
-def _check_length(num_samples: int, sound: Stream, container: str) -> tuple[str, ...]:
-    missing = (sound.expected or 0) - num_samples
+def _check_length(num_samples: int, decoder: DecoderStream, container: str) -> tuple[str, ...]:
+    missing = (decoder.expected or 0) - num_samples
     if missing > 0 and container == "mp3":
-        seconds = missing / sound.sample_rate
-        return (f"The mp3 file is damaged in places: {seconds:.2f} s less than its header promises could be decoded.",)
+        seconds = missing / decoder.sample_rate
+        return (f"The mp3 file is damaged in places: it decodes to {seconds:.2f} s less than its header states.",)
     if missing > 0:
-        corrupt(f"{num_samples} of the {sound.expected} samples that its header promises can be decoded")
+        raise_corrupt(f"only {num_samples} of the {decoder.expected} samples that its header states can be decoded")
     if num_samples == 0:
-        raise AudioError("The audio is empty: it holds no samples. Send a longer one.", code=ErrorCode.EMPTY_AUDIO)
+        raise AudioError("The audio is empty: it contains no samples. Send longer audio.", code=ErrorCode.EMPTY_AUDIO)
     return ()

@@ -1,4 +1,4 @@
-"""A sound into a sound file of any format that the contract names. Knows no names, deliveries or requests."""
+"""Encodes audio of any length into a file of any output format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from audio.dsp.gain import bring_below_full_scale
 from audio.dsp.resample import resample_source
 from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
 from audio.files.ogg import set_serial
-from audio.files.quantize import interleaved, quantized
+from audio.files.quantize import iter_interleaved, quantize
 from audio.files.wav import write_wav
 from audio.types import AudioSource
 
@@ -27,24 +27,24 @@ MP3_BITRATES = OUTPUT_FORMATS["mp3"].bitrates
 
 __all__ = ["BIT_DEPTHS", "FORMATS", "MP3_BITRATES", "Encoding", "Format", "Written", "encode"]
 
-# Up to which sample rate an mp3 goes no higher than which bitrate (MPEG-2.5 and MPEG-2; LAME's limits).
-_MP3_BITRATE_LIMITS: Final = ((12000, 64), (24000, 160))
+# (sample rate, highest bitrate up to that rate) of mp3 below 32 kHz (MPEG-2.5 and MPEG-2; limits of LAME).
+_MP3_BITRATE_LIMITS = ((12000, 64), (24000, 160))
 # Nominal bitrates of Vorbis qualities 0 to 10, two channels at 44.1 kHz (libvorbis).
-_VORBIS_BITRATES: Final = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
-_MP3_BLOCK_FRAMES: Final = 65536
-_SPOOLED_BYTES: Final = 64 * 1024 * 1024
-_SERIAL: Final = 1
+_VORBIS_BITRATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
+_MP3_BLOCK_FRAMES = 65536
+_SPOOLED_BYTES = 64 * 1024 * 1024
+_SERIAL = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written.
+    """Properties of a written file.
 
     Args:
-        sample_rate: of the file, in Hz.
-        channels: of the file.
-        num_samples: per channel, at that rate.
-        warnings: sentences on what the format made necessary.
+        sample_rate: in Hz.
+        channels: number of channels.
+        num_samples: per channel.
+        warnings: sentences about what had to be changed for the format.
     """
 
     sample_rate: int
@@ -54,34 +54,34 @@ class Written:
 
 
 def encode(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> Written:
-    """Writes a whole file to `stream`, which need not be seekable. The same sound gives the same bytes.
+    """Writes a whole file to `stream`, which need not be seekable. The same audio gives the same bytes.
 
-    Values above full scale, where the format cannot keep them, are never clipped: the sound is lowered and a warning
-    says so. Sounds that belong together go through `bring_below_full_scale` first, to be lowered as one.
+    Samples above full scale that the format cannot keep are never clipped: the level is lowered and a warning says so.
+    Pass sources that belong together through `bring_below_full_scale` first, to lower them by one gain.
     """
-    assert audio.num_samples > 0, "a file without samples is nothing anyone can want"
+    assert audio.num_samples > 0, "an audio file has at least one sample"
     with ExitStack() as stack:
-        sound, warnings = _fitted(audio, encoding, stack)
-        warnings += _WRITERS[encoding.format](sound, encoding, stream)
-    return Written(sound.sample_rate, sound.channels, sound.num_samples, warnings)
+        source, warnings = _adapt(audio, encoding, stack)
+        warnings += _WRITERS[encoding.format](source, encoding, stream)
+    return Written(source.sample_rate, source.channels, source.num_samples, warnings)
 
 
-def _fitted(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[AudioSource, tuple[str, ...]]:
-    """The sound at a rate and level that the format can hold, and what was done to it."""
+def _adapt(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[AudioSource, tuple[str, ...]]:
+    """The audio at a sample rate and level that the format supports, and warnings about the changes."""
     warnings: tuple[str, ...] = ()
-    legal = encoding.output_format.sample_rates or (audio.sample_rate,)
-    # The lowest rate that loses nothing, else the highest there is.
-    rate = next((rate for rate in legal if rate >= audio.sample_rate), legal[-1])
-    sound = resample_source(audio, rate, stack)
+    allowed = encoding.output_format.sample_rates or (audio.sample_rate,)
+    # The lowest rate that loses nothing, else the highest.
+    rate = next((rate for rate in allowed if rate >= audio.sample_rate), allowed[-1])
+    source = resample_source(audio, rate, stack)
     if rate != audio.sample_rate:
-        warnings += (f"{encoding.format} cannot hold {audio.sample_rate} Hz; the file has {rate} Hz.",)
+        warnings += (f"{encoding.format} does not support {audio.sample_rate} Hz; the file has {rate} Hz.",)
     if not encoding.keeps_overs:
-        (sound,), gain_db = bring_below_full_scale([sound])
+        (source,), gain_db = bring_below_full_scale([source])
         if gain_db is not None:
             warnings += (
-                f"{encoding.format} cannot hold peaks above full scale; the sound was lowered by {-gain_db:.2f} dB.",
+                f"{encoding.format} cannot keep peaks above full scale; the level was lowered by {-gain_db:.2f} dB.",
             )
-    return sound, warnings
+    return source, warnings
 
 
 def _write_wav(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _write_wav(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
 
 def _write_flac(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
     subtype = f"PCM_{encoding.bits}"
-    _write_with_libsndfile(audio, stream, quantized(audio, encoding.bits), format="FLAC", subtype=subtype)
+    _write_with_libsndfile(audio, stream, quantize(audio, encoding.bits), format="FLAC", subtype=subtype)
     return ()
 
 
@@ -99,7 +99,7 @@ def _write_ogg(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
     stereo_kbits = encoding.kbits * 2 / audio.channels
     quality = float(np.interp(stereo_kbits, _VORBIS_BITRATES, np.linspace(0.0, 1.0, len(_VORBIS_BITRATES))))
     _write_with_libsndfile(
-        audio, stream, interleaved(audio), format="OGG", subtype="VORBIS", compression_level=1.0 - quality
+        audio, stream, iter_interleaved(audio), format="OGG", subtype="VORBIS", compression_level=1.0 - quality
     )
     return ()
 
@@ -110,7 +110,7 @@ def _write_opus(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tup
     _write_with_libsndfile(
         audio,
         stream,
-        interleaved(audio),
+        iter_interleaved(audio),
         format="OGG",
         subtype="OPUS",
         compression_level=min(max(level, 0.0), 1.0),
@@ -121,7 +121,7 @@ def _write_opus(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tup
 def _write_with_libsndfile(
     audio: AudioSource, stream: BinaryIO, blocks: Iterator[NDArray[Any]], **options: str | float
 ) -> None:
-    """Through a nameless spool: libsndfile seeks back to mend headers, and Ogg serial numbers are random."""
+    """Writes through a spooled file: libsndfile seeks back to complete headers, and Ogg serial numbers are random."""
     import soundfile
 
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
@@ -135,13 +135,13 @@ def _write_with_libsndfile(
 
 
 def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
-    """By pedalboard's LAME: of the encoders at hand the fastest that writes the tag from which players know the exact
-    length (lameenc writes none, libsndfile is 3 times slower). Below 64 kbit/s the tag does not fit into a frame."""
+    """Writes with pedalboard's LAME: the fastest encoder that writes the tag from which players know the exact length
+    (lameenc writes none, libsndfile is 3 times slower). Below 64 kbit/s the tag does not fit into a frame."""
     from pedalboard.io import AudioFile
 
     highest = next((kbits for rate, kbits in _MP3_BITRATE_LIMITS if audio.sample_rate <= rate), MP3_BITRATES[-1])
     kbits = min(encoding.kbits, highest)
-    step = 1 if audio.num_samples == 2 else _MP3_BLOCK_FRAMES  # a square block hides which side are the channels
+    step = 1 if audio.num_samples == 2 else _MP3_BLOCK_FRAMES  # a square block does not show which side is the channels
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
         with AudioFile(
             cast(BinaryIO, spool), "w", audio.sample_rate, audio.channels, quality=kbits, format="mp3"
@@ -152,10 +152,10 @@ def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
         shutil.copyfileobj(spool, stream, 1 << 20)
     if kbits == encoding.kbits:
         return ()
-    return (f"mp3 at {audio.sample_rate} Hz goes no higher than {kbits} kbit/s; the file has {kbits}.",)
+    return (f"mp3 at {audio.sample_rate} Hz supports at most {kbits} kbit/s; the file has {kbits} kbit/s.",)
 
 
-_WRITERS: Final[dict[str, Callable[[AudioSource, Encoding, BinaryIO], tuple[str, ...]]]] = {
+_WRITERS: dict[str, Callable[[AudioSource, Encoding, BinaryIO], tuple[str, ...]]] = {
     "wav": _write_wav,
     "flac": _write_flac,
     "mp3": _write_mp3,

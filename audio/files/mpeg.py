@@ -1,31 +1,30 @@
-"""MPEG audio (mp3) by frames: their headers, the ID3v2 tag before them, the Xing/Info tag in the first one.
+"""MPEG audio (mp3) frames: their headers, the ID3v2 tag before them, the Xing/Info tag in the first one.
 
-Decodes no sound. Sources: ISO/IEC 11172-3 and 13818-3 2.4.2.3, id3.org ID3v2.4 section 3.1, and the Xing tag as
+Sources: ISO/IEC 11172-3 and 13818-3 2.4.2.3, id3.org ID3v2.4 section 3.1, and the Xing tag as
 LAME and mpg123 write and read it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-_BITRATES_V1: Final = (
+_BITRATES_V1 = (
     (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
 )
-_BITRATES_V2: Final = (
+_BITRATES_V2 = (
     (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 )
-_RATES: Final = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-# mpg123 takes a frame count above INT_MAX / 4 / 1152 for a mistake and estimates again.
-_MOST_FRAMES: Final = 466_000
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+# mpg123 ignores a frame count above INT_MAX / 4 / 1152 and estimates the length.
+_MAX_FRAMES = 466_000
 
 
 def id3_length(head: bytes) -> int:
-    """Bytes that an ID3v2 tag at the start takes, 0 where there is none (id3.org, ID3v2.4 section 3.1)."""
+    """Size in bytes of an ID3v2 tag at the start, 0 if there is none (id3.org, ID3v2.4 section 3.1)."""
     if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:10]):
         return 0
     size = (head[6] << 21) | (head[7] << 14) | (head[8] << 7) | head[9]
@@ -33,7 +32,7 @@ def id3_length(head: bytes) -> int:
 
 
 def frame_length(head: bytes) -> int:
-    """Bytes of the MPEG audio frame whose header starts `head`; 0 where no valid header stands there."""
+    """Size in bytes of the MPEG audio frame whose header starts `head`; 0 if that is not a valid header."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return 0
     version, layer = (head[1] >> 3) & 3, 4 - ((head[1] >> 1) & 3)
@@ -49,10 +48,10 @@ def frame_length(head: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class XingTag:
-    """What the first frame says of all others; None where it does not.
+    """Totals that the first frame states, each None if it does not.
 
     Args:
-        frames: their number.
+        frames: number of frames.
         size: bytes from the start of the first frame to the end of the last.
     """
 
@@ -61,7 +60,7 @@ class XingTag:
 
 
 def xing_tag(frame: bytes) -> XingTag | None:
-    """The Xing or Info tag in an mp3 file's first frame, None where there is none."""
+    """The Xing or Info tag in an mp3 file's first frame, None if there is none."""
     if frame_length(frame) == 0:
         return None
     tag = frame[4 + _side_info_length(frame) :][:16]
@@ -72,16 +71,16 @@ def xing_tag(frame: bytes) -> XingTag | None:
     return XingTag(frames, int.from_bytes(tag[size_at : size_at + 4], "big") if tag[7] & 2 else None)
 
 
-def open_ended_frame(header: bytes, size: int) -> bytes:
-    """A silent first frame whose tag promises as many frames as `size` bytes could ever hold.
+def make_open_ended_frame(header: bytes, size: int) -> bytes:
+    """A silent first frame whose tag states as many frames as `size` bytes could ever hold.
 
-    Without a tag libsndfile guesses the length from the first frame's bitrate and stops there: an mp3 of variable
-    bitrate loses most of its sound. Put before the real frames, this makes it read to the end.
+    Without a tag libsndfile estimates the length from the first frame's bitrate and stops there: an mp3 of variable
+    bitrate would lose most of its audio. Inserted before the real frames, this frame makes it read to the end.
     """
-    roomy = bytes([header[0], header[1] | 1, (header[2] & 0x0D) | 0xE0, header[3]])
-    frames = min(size // 24 + 1, _MOST_FRAMES)
-    tag = roomy + bytes(_side_info_length(roomy)) + b"Xing" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
-    return tag.ljust(frame_length(roomy), b"\0")
+    largest = bytes([header[0], header[1] | 1, (header[2] & 0x0D) | 0xE0, header[3]])
+    frames = min(size // 24 + 1, _MAX_FRAMES)
+    tag = largest + bytes(_side_info_length(largest)) + b"Xing" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
+    return tag.ljust(frame_length(largest), b"\0")
 
 
 def _side_info_length(header: bytes) -> int:

@@ -1,47 +1,48 @@
-"""Float samples to integers: exact where they are integers already, dithered to 16 bit where they are not."""
+"""Converts float samples to interleaved integers; dithers to 16 bits unless the samples are 16-bit integers already."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio.types import AudioSource, Waveform, iter_blocks
 
-_BLOCK_FRAMES: Final = 16384  # libsndfile's Vorbis writer overflows its stack from some 100,000 on (issue 1095)
-_SEED: Final = 0x5EED
+_BLOCK_FRAMES = 16384  # libsndfile's Vorbis writer overflows its stack from some 100,000 on (issue 1095)
+_SEED = 0x5EED
 
 
-def interleaved(sound: AudioSource) -> Iterator[Waveform]:
-    """The sound as blocks `[n, C]`, the order in which files hold samples."""
-    for part in iter_blocks(sound):
+def iter_interleaved(source: AudioSource) -> Iterator[Waveform]:
+    """The audio as `[n, C]` blocks, the sample order of files."""
+    for part in iter_blocks(source):
         for start in range(0, part.shape[1], _BLOCK_FRAMES):
             yield np.ascontiguousarray(part[:, start : start + _BLOCK_FRAMES].T)
 
 
-def on_16_bit_grid(sound: AudioSource) -> bool:
-    """Whether every sample is a whole number of 1/32768, as in what was decoded from 16 bit."""
-    return all(np.array_equal(scaled, np.rint(scaled)) for scaled in (block * 32768.0 for block in interleaved(sound)))
+def is_on_16_bit_grid(source: AudioSource) -> bool:
+    """Whether every sample is a multiple of 1/32768, as after decoding a 16-bit file."""
+    return all(
+        np.array_equal(scaled, np.rint(scaled)) for scaled in (block * 32768.0 for block in iter_interleaved(source))
+    )
 
 
-def quantized(sound: AudioSource, bit_depth: int) -> Iterator[NDArray[np.int16] | NDArray[np.int32]]:
-    """The sound as interleaved `[n, C]` blocks: int16 for 16 bit, int32 with the value in the upper 24 for 24 bit.
+def quantize(source: AudioSource, bit_depth: int) -> Iterator[NDArray[np.int16] | NDArray[np.int32]]:
+    """The audio as interleaved `[n, C]` blocks: int16 for 16 bits, int32 with the value in the upper 24 for 24 bits.
 
-    Full scale 1.0 is 2**(bits - 1), the scale at which decoders read, so integers survive a round trip; +1.0 itself,
-    which integers lack, becomes the largest one. To 16 bit triangular dither of +-1 step is added (Lipshitz, Wannamaker
-    and Vanderkooy 1992), from a fixed seed so that the same sound gives the same bytes. Moments in which all channels
-    are exactly zero stay so, and sound that already lies on the 16-bit grid is not dithered again. 24 bit is rounded:
-    its step lies below the noise of any converter.
+    Full scale 1.0 is 2**(bits - 1), the scale of decoders, so integers survive a round trip; +1.0 itself becomes the
+    largest integer. For 16 bits, triangular dither of +-1 step is added (Lipshitz, Wannamaker and Vanderkooy 1992),
+    from a fixed seed so that the same audio gives the same bytes. Samples at which all channels are exactly zero stay
+    zero, and audio that already lies on the 16-bit grid is not dithered again. 24 bits are rounded: their step lies
+    below the noise of any converter.
     """
     if bit_depth == 16:
-        dithered = not on_16_bit_grid(sound)
+        dithered = not is_on_16_bit_grid(source)
         generator = np.random.default_rng(_SEED)
-        for block in interleaved(sound):
+        for block in iter_interleaved(source):
             yield _to_int16(block, generator if dithered else None)
     else:
-        for block in interleaved(sound):
+        for block in iter_interleaved(source):
             yield np.clip(np.rint(block * 8388608.0), -8388608, 8388607).astype(np.int32) << 8
 
 

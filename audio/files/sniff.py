@@ -1,22 +1,21 @@
-"""Which audio container some bytes are, told from the bytes alone. Knows no file names and decodes nothing."""
+"""Detects the audio container from the first bytes of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from audio.files.mpeg import frame_length, id3_length
 
-SNIFF_BYTES: Final = 65536
-"""How much of a file's beginning `sniff` likes to see; less will do where no tag stands before the sound."""
+SNIFF_BYTES = 65536
+"""Number of bytes to pass to `sniff`; fewer are enough if no tag precedes the audio."""
 
-_W64_GUID: Final = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-_EBML: Final = b"\x1a\x45\xdf\xa3"
-_IMAGE_BRANDS: Final = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx "})
+_W64_GUID = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_EBML = b"\x1a\x45\xdf\xa3"
+_IMAGE_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx "})
 
 
 def sniff(head: bytes) -> str | None:
-    """The container that `head`, a file's first bytes, begins; None where it is no audio that we know.
+    """The container of a file that starts with the bytes `head`; None if it is not a supported audio file.
 
     Returns:
         `wav` (RIFF, RF64), `w64`, `flac`, `mp3`, `ogg` (Vorbis, FLAC or Speex inside), `opus`, `aiff` (also AIFF-C),
@@ -30,7 +29,7 @@ def sniff(head: bytes) -> str | None:
 
 def _is_mp3(head: bytes) -> bool:
     length = frame_length(head)
-    return length > 0 and _followed(head, length, frame_length)
+    return length > 0 and _is_followed(head, length, frame_length)
 
 
 def _adts_frame_length(head: bytes) -> int:
@@ -42,16 +41,16 @@ def _adts_frame_length(head: bytes) -> int:
 
 def _is_adts(head: bytes) -> bool:
     length = _adts_frame_length(head)
-    return length > 0 and _followed(head, length, _adts_frame_length)
+    return length > 0 and _is_followed(head, length, _adts_frame_length)
 
 
-def _followed(head: bytes, length: int, length_of: Callable[[bytes], int]) -> bool:
-    """Whether a second frame follows the first: eleven set bits alone occur in any noise."""
+def _is_followed(head: bytes, length: int, length_of: Callable[[bytes], int]) -> bool:
+    """Whether a second frame follows the first: the eleven set bits of a header also occur by chance."""
     following = head[length:]
     return len(following) < 7 or length_of(following) > 0
 
 
-def _is_ogg_of(codec: bytes) -> Callable[[bytes], bool]:
+def _match_ogg(codec: bytes) -> Callable[[bytes], bool]:
     return lambda head: head[:4] == b"OggS" and len(head) > 26 and head[27 + head[26] :].startswith(codec)
 
 
@@ -59,11 +58,11 @@ def _is_iso_media(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] not in _IMAGE_BRANDS
 
 
-_SIGNATURES: Final[dict[str, Callable[[bytes], bool]]] = {
+_SIGNATURES: dict[str, Callable[[bytes], bool]] = {
     "wav": lambda head: head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE",
     "w64": lambda head: head[:16] == _W64_GUID,
     "flac": lambda head: head[:4] == b"fLaC",
-    "opus": _is_ogg_of(b"OpusHead"),
+    "opus": _match_ogg(b"OpusHead"),
     "ogg": lambda head: head[:4] == b"OggS",
     "aiff": lambda head: head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"),
     "m4a": _is_iso_media,

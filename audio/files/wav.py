@@ -1,26 +1,26 @@
-"""Wav files written front to back: PCM 16 and 24, 32-bit float, RF64 where 32-bit sizes run out. Reads nothing.
+"""Writes wav files front to back: 16 and 24-bit PCM and 32-bit float, as RF64 if 32-bit sizes are too small.
 
-libsndfile would write them too, but it clamps float to integer conversions its own way, and stamps the clock into every
-float file (the PEAK chunk), while the same sound is to give the same bytes.
+Not with libsndfile: it clips when converting float to integers, and writes the time of day into every float file (the
+PEAK chunk), but the same audio must give the same bytes.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import numpy as np
 
-from audio.files.quantize import interleaved, quantized
+from audio.files.quantize import iter_interleaved, quantize
 from audio.types import AudioSource
 
-_LONGEST_RIFF: Final = 0xFFFFFFFF
+_MAX_RIFF_BYTES = 0xFFFFFFFF
 _PCM, _FLOAT = 1, 3
 
 
 def write_wav(audio: AudioSource, bit_depth: int, stream: BinaryIO) -> None:
-    """Writes a whole wav file: PCM at 16 and 24 bit, float at 32. Needs no seeking.
+    """Writes a whole wav file, without seeking: PCM for 16 and 24 bits, float for 32.
 
     Beyond 4 GiB the file is RF64 (EBU Tech 3306).
     """
@@ -31,12 +31,12 @@ def write_wav(audio: AudioSource, bit_depth: int, stream: BinaryIO) -> None:
 
 
 def _float_bytes(audio: AudioSource) -> Iterator[bytes]:
-    for block in interleaved(audio):
+    for block in iter_interleaved(audio):
         yield block.astype("<f4", copy=False).tobytes()
 
 
 def _pcm_bytes(audio: AudioSource, bit_depth: int) -> Iterator[bytes]:
-    for block in quantized(audio, bit_depth):
+    for block in quantize(audio, bit_depth):
         little = block.astype(block.dtype.newbyteorder("<"), copy=False)
         yield little.tobytes() if bit_depth == 16 else little.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
 
@@ -55,12 +55,12 @@ def _header(sample_rate: int, channels: int, bit_depth: int, *, num_samples: int
         bit_depth,
     )
     body = _chunk(b"fmt ", fmt + bytes(2) if is_float else fmt)
-    body += _chunk(b"fact", struct.pack("<I", min(num_samples, _LONGEST_RIFF))) if is_float else b""
+    body += _chunk(b"fact", struct.pack("<I", min(num_samples, _MAX_RIFF_BYTES))) if is_float else b""
     riff_bytes = 4 + len(body) + 8 + data_bytes + data_bytes % 2
-    if riff_bytes <= _LONGEST_RIFF:
+    if riff_bytes <= _MAX_RIFF_BYTES:
         return b"RIFF" + struct.pack("<I", riff_bytes) + b"WAVE" + body + b"data" + struct.pack("<I", data_bytes)
     ds64 = _chunk(b"ds64", struct.pack("<QQQI", riff_bytes + 36, data_bytes, num_samples, 0))
-    unknown = struct.pack("<I", _LONGEST_RIFF)
+    unknown = struct.pack("<I", _MAX_RIFF_BYTES)
     return b"RF64" + unknown + b"WAVE" + ds64 + body + b"data" + unknown
 
 

@@ -22,7 +22,7 @@ import soundfile
 from audio import Audio
 from audio.files.encode import Encoding, Format
 from audio.files.mpeg import frame_length
-from audio.files.ogg import checksum, pages
+from audio.files.ogg import checksum, iter_pages
 from testing.repository import ROOT
 from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
 
@@ -108,7 +108,7 @@ def mp3_without_a_tag(seconds: int) -> bytes:
 
 def ogg_that_says(total: int) -> bytes:
     """Vorbis whose last page puts its end at sample `total`, with a checksum that holds."""
-    *before, last = pages(io.BytesIO(silent("ogg", 4)))
+    *before, last = iter_pages(io.BytesIO(silent("ogg", 4)))
     unsigned = last.data[:6] + struct.pack("<Q", total) + last.data[14:22] + bytes(4) + last.data[26:]
     signed = unsigned[:22] + struct.pack("<I", checksum(unsigned)) + unsigned[26:]
     return b"".join(page.data for page in before) + signed

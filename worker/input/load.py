@@ -108,7 +108,7 @@ def load_file(source: str, *, field: str, job: Job, settings: Settings) -> Binar
 
 
 def _decode(source: str, field: InputField, *, memory_bytes: int | None) -> Audio | DiskAudio:
-    from audio.files.decode import DecodeLimits, decode_sound
+    from audio.files.decode import DecodeLimits, decode_source
 
     settings = field.settings
     limits = DecodeLimits(
@@ -119,13 +119,13 @@ def _decode(source: str, field: InputField, *, memory_bytes: int | None) -> Audi
     )
     try:
         with _open(source.strip(), field) as file:
-            decoded = decode_sound(file, limits=limits, memory_bytes=memory_bytes)
+            decoded = decode_source(file, limits=limits, memory_bytes=memory_bytes)
     except (AudioError, SourceError) as error:
         raise _name_field(error, field.name) from error
     field.job.check()
     for sentence in decoded.warnings:
         field.job.warn(f"{field.name}: {sentence}")
-    return decoded.sound
+    return decoded.audio
 
 
 def _name_field(error: RequestError, field: str) -> RequestError:

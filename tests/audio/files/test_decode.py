@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.files.decode import Decoded, DecodeLimits, decode, decode_sound
+from audio.files.decode import Decoded, DecodeLimits, decode, decode_source
 from audio.files.encode import Encoding
-from audio.files.ogg import pages
+from audio.files.ogg import iter_pages
 from audio.types import DiskAudio
 from errors import AudioError
 from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, snr_db, tone, with_ffmpeg
@@ -188,7 +188,7 @@ def test_what_players_leave_behind_an_mp3_changes_nothing(options: tuple[str, ..
 
 
 def test_an_ogg_without_an_end_mark_is_taken_with_a_warning() -> None:
-    whole = list(pages(io.BytesIO(file_of(tone(3.0), Encoding("ogg")))))
+    whole = list(iter_pages(io.BytesIO(file_of(tone(3.0), Encoding("ogg")))))
     decoded = decode(b"".join(page.data for page in whole[:-1]), limits=LIMITS)
     assert decoded.audio.num_samples > 44100
     assert "end mark" in decoded.warnings[0]
@@ -358,7 +358,7 @@ def test_without_ffmpeg_all_else_decodes() -> None:
 def test_a_long_file_is_decoded_to_disk_and_is_the_same_sound(no_files_left: Path, memory_bytes: int | None) -> None:
     data = by_libsndfile(Audio(noise(2, 200_000), 44_100), "FLAC", "PCM_24")
     expected = decode(data, limits=LIMITS).audio
-    sound = decode_sound(data, limits=LIMITS, memory_bytes=memory_bytes).sound
+    sound = decode_source(data, limits=LIMITS, memory_bytes=memory_bytes).audio
     assert isinstance(sound, DiskAudio) == (memory_bytes in (0, 100_000))
     np.testing.assert_array_equal(sound.read(0, 1 << 30), expected.waveform)
     assert (sound.sample_rate, sound.channels, sound.peak) == (44_100, 2, expected.peak)
@@ -373,7 +373,7 @@ def test_a_long_file_of_unknown_length_moves_to_disk_on_the_way(no_files_left: P
     data = bytearray(file.getvalue())
     at = data.index(b"data") + 4
     data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
-    sound = decode_sound(bytes(data), limits=LIMITS, memory_bytes=100_000).sound
+    sound = decode_source(bytes(data), limits=LIMITS, memory_bytes=100_000).audio
     assert isinstance(sound, DiskAudio)
     np.testing.assert_array_equal(sound.read(0, 1 << 30), noise(2, 300_000))
     sound.close()
@@ -386,7 +386,7 @@ def test_long_audio_with_nan_is_refused_and_leaves_nothing(no_files_left: Path, 
     file = io.BytesIO()
     soundfile.write(file, waveform.T, 44_100, format="WAV", subtype="FLOAT")
     with pytest.raises(AudioError) as caught:
-        decode_sound(file.getvalue(), limits=LIMITS, memory_bytes=1000)
+        decode_source(file.getvalue(), limits=LIMITS, memory_bytes=1000)
     assert caught.value.error_code == "nan_audio"
 
 
@@ -420,7 +420,7 @@ def children() -> set[str]:
     return set(listed.read_text().split()) if listed.exists() else set()
 
 
-def decoded_or_refused(data: bytes) -> Decoded | None:
+def decoded_or_refused(data: bytes) -> Decoded[Audio] | None:
     try:
         return decode(data, limits=replace(LIMITS, max_seconds=30.0), ffmpeg="no-such-program")
     except AudioError:

@@ -20,8 +20,8 @@ from audio.dsp.resample import resample
 from audio.files.decode import decode
 from audio.files.encode import encode
 from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
-from audio.files.ogg import OggError, pages, set_serial
-from audio.files.quantize import on_16_bit_grid
+from audio.files.ogg import OggError, iter_pages, set_serial
+from audio.files.quantize import is_on_16_bit_grid
 from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, on_disk, snr_db, tone
 
 ALL = [
@@ -180,7 +180,7 @@ def test_digital_silence_stays_silent_within_dithered_sound() -> None:
     waveform[:, 10000:20000] = 0.0
     back = decoded(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
     assert not back[:, 10000:20000].any()
-    assert not on_16_bit_grid(Audio(waveform, 44_100))
+    assert not is_on_16_bit_grid(Audio(waveform, 44_100))
 
 
 def test_full_scale_itself_is_not_brought_down() -> None:
@@ -279,11 +279,11 @@ def test_a_new_serial_number_leaves_valid_pages_and_the_same_sound() -> None:
     data = file_of(tone(1.0), Encoding("ogg"))
     stream = io.BytesIO(data)
     set_serial(stream, 77)
-    assert {page.data[14:18] for page in pages(stream)} == {struct.pack("<I", 77)}
-    assert all(page.checksum_holds for page in pages(stream))
+    assert {page.data[14:18] for page in iter_pages(stream)} == {struct.pack("<I", 77)}
+    assert all(page.is_intact for page in iter_pages(stream))
     np.testing.assert_array_equal(decoded(stream.getvalue()).waveform, decoded(data).waveform)
 
 
 def test_an_ogg_that_is_cut_off_has_no_pages_to_its_end() -> None:
     with pytest.raises(OggError):
-        list(pages(io.BytesIO(file_of(tone(0.5), Encoding("ogg"))[:-10])))
+        list(iter_pages(io.BytesIO(file_of(tone(0.5), Encoding("ogg"))[:-10])))
