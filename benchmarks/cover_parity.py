@@ -11,13 +11,13 @@ import torch
 
 from benchmarks.cover_sides import VOICE, Case
 from benchmarks.figures import print_figures
-from models.f0.rmvpe import Rmvpe, load
-from models.f0.rmvpe_network import Network
-from models.f0.tracker import Curve, Waveform
+from models.f0.estimator import F0Contour, Waveform
+from models.f0.rmvpe import Rmvpe, RmvpeNetwork
 from models.hubert.encoder import ContentEncoder, read_fairseq
+from models.runtime.dtype import Precision
 from models.rvc.checkpoint import read_checkpoint
-from models.rvc.excitation import phases, sine
-from models.rvc.networks import Precision, Synthesizer
+from models.rvc.excitation import accumulate_phase, generate_sine
+from models.rvc.synthesizer import Synthesizer
 from testing.rvc_reference import Noise, RvcPython, rvc_python
 from testing.tiny_rvc import sung
 
@@ -42,8 +42,11 @@ def _hubert(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str, floa
     usual = ContentEncoder(state, device=case.device)
     errors, relative = [], 0.0
     for version in ("v1", "v2"):
-        wanted = reference.features(vocal, version)
-        found = [encoder.features(torch.from_numpy(vocal), version=version).cpu().numpy() for encoder in (exact, usual)]
+        wanted = reference.extract_features(vocal, version)
+        found = [
+            encoder.extract_features(torch.from_numpy(vocal), version=version).cpu().numpy()
+            for encoder in (exact, usual)
+        ]
         errors.append(float(np.abs(found[0] - wanted).max()))
         relative = max(relative, float(np.sqrt(np.mean((found[1] - wanted) ** 2) / np.mean(wanted**2))))
     return {"hubert_max_error": max(errors), "hubert_default_relative_error": relative}
@@ -53,14 +56,14 @@ def _f0(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str, float]:
     """A random network's salience has second peaks nearly as high as the first: some frames flip in half precision."""
     wanted = reference.f0(vocal, "rmvpe")[1]
     state = torch.load(case.models / "rmvpe.pt", map_location="cpu", weights_only=True)
-    exact = Rmvpe(Network(state, device=torch.device(case.device), dtype=torch.float32))
-    usual = load(case.models / "rmvpe.pt", case.device)
+    exact = Rmvpe(RmvpeNetwork(state, device=torch.device(case.device), dtype=torch.float32))
+    usual = Rmvpe.load(weights=case.models / "rmvpe.pt", device=case.device)
     how: dict[str, Any] = {"hop_length": 160, "filter_radius": 3, "progress": lambda fraction: None}
-    cents, default = (_cents(tracker.track(vocal, **how), wanted) for tracker in (exact, usual))
+    cents, default = (_cents(tracker.estimate(vocal, **how), wanted) for tracker in (exact, usual))
     return {"f0_max_cents": float(cents.max()), "f0_default_within_5_cents": float((default < 5).mean())}
 
 
-def _cents(found: Curve, wanted: Curve) -> Curve:
+def _cents(found: F0Contour, wanted: F0Contour) -> F0Contour:
     """Distance of each frame that either side holds for voiced; infinite where only one does."""
     wanted = wanted[: len(found)]
     voiced = (found > 0) | (wanted > 0)
@@ -74,7 +77,7 @@ def _synthesizer(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str,
     folder: Path = case.voices / VOICE
     reference.load(folder)
     coarse, f0 = reference.f0(vocal, "pm")
-    features = torch.from_numpy(np.repeat(reference.features(vocal, "v2"), 2, axis=0))[None]
+    features = torch.from_numpy(np.repeat(reference.extract_features(vocal, "v2"), 2, axis=0))[None]
     frames = features.shape[1]
     pitch, curve = torch.from_numpy(coarse[None, :frames]).long(), f0[:frames]
     noise = Noise(1)
@@ -95,8 +98,10 @@ def _synthesizer(reference: RvcPython, vocal: Waveform, case: Case) -> dict[str,
     }
 
 
-def _ours(network: Synthesizer, given: list[Any], curve: Curve) -> torch.Tensor:
+def _ours(network: Synthesizer, given: list[Any], curve: F0Contour) -> torch.Tensor:
     features, pitch, latent_noise, source_noise = given
-    f0, phase = (torch.from_numpy(part)[None].to(network.device) for part in (curve, phases(curve, 100)))
-    excitation = sine(f0, phase, source_noise.view(1, f0.shape[1], -1), sample_rate=network.sample_rate)
-    return network.decode(network.latent(features, pitch, latent_noise), network.excitation(excitation))[0]
+    f0, phase = (torch.from_numpy(part)[None].to(network.device) for part in (curve, accumulate_phase(curve, 100)))
+    excitation = generate_sine(f0, phase, source_noise.view(1, f0.shape[1], -1), sample_rate=network.sample_rate)
+    return network.decode(
+        network.sample_latents(features, pitch, latent_noise), network.project_excitation(excitation)
+    )[0]

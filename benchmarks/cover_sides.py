@@ -14,7 +14,7 @@ from audio import Audio
 from benchmarks.machine import Clock
 from benchmarks.stopwatch import Stopwatch
 from models.registry import build
-from models.rvc.conversion_settings import Conversion
+from models.rvc.converter import ConversionSettings
 from models.rvc.preprocess import preprocess
 from testing.rvc_reference import rvc_python
 
@@ -76,8 +76,8 @@ def our_side(case: Case, clock: Clock) -> Side:
     watch = Stopwatch(clock, case.device)
     watch_singer(singer, encoder, watch)
     heard_by = watch.watched("hear", preprocess)
-    track = watch.watched("f0", tracker.track)
-    settings = Conversion(**SETTINGS, retrieval=case.retrieval)
+    track = watch.watched("f0", tracker.estimate)
+    settings = ConversionSettings(**SETTINGS, retrieval=case.retrieval)
 
     def run() -> dict[str, float]:
         watch.reset()
@@ -85,7 +85,7 @@ def our_side(case: Case, clock: Clock) -> Side:
         samples, sample_rate = soundfile.read(case.vocal, dtype="float32")
         heard = heard_by(Audio(samples[None], sample_rate), _ignore)
         f0 = track(heard.waveform, hop_length=160, filter_radius=3, progress=_ignore)
-        for _ in singer.convert(heard, f0, encoder, settings, _ignore):
+        for _ in singer.convert(heard, f0, encoder, settings=settings, progress=_ignore):
             pass
         return _ordered(watch.seconds, watch.now() - started)
 
@@ -94,12 +94,12 @@ def our_side(case: Case, clock: Clock) -> Side:
 
 def watch_singer(singer: Any, encoder: Any, watch: Stopwatch) -> None:
     """Lets every network of a loaded voice, and its index, be timed."""
-    encoder.features = watch.watched("hubert", encoder.features)
+    encoder.extract_features = watch.watched("hubert", encoder.extract_features)
     network, retrieval = singer._network, singer._retrieval
-    for step in ("latent", "excitation", "decode"):
+    for step in ("sample_latents", "project_excitation", "decode"):
         setattr(network, step, watch.watched("synth", getattr(network, step)))
     if retrieval is not None:
-        retrieval.nearest_blend = watch.watched("retrieval", retrieval.nearest_blend)
+        retrieval.blend_nearest = watch.watched("retrieval", retrieval.blend_nearest)
 
 
 def _ignore(fraction: float) -> None:

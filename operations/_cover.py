@@ -19,11 +19,11 @@ from audio.types import AudioSource, Waveform, iter_blocks
 from models import Models
 from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_two_stems, separate
-from models.rvc.conversion_settings import Conversion
 from operations._cover_plan import VOCALS, Plan
 from worker.job import Job
 
 if TYPE_CHECKING:
+    from models.rvc.converter import ConversionSettings
     from operations.generate_cover import Params
 
 PART_FIELDS: Final = ("voice_audio", "instrument_audio", "backup_audio")
@@ -123,7 +123,7 @@ class Cover:
 
         def sing(encoder: Any, singer: Any) -> AudioSource:
             length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
-            coming = singer.convert(heard, f0, encoder, self._settings(), job.progress)
+            coming = singer.convert(heard, f0, encoder, settings=self._settings(), progress=job.progress)
             return self._kept(fit_length(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
 
         with job.stage("convert", (middle, span[1])):
@@ -136,9 +136,11 @@ class Cover:
                 check=job.check,
             )
 
-    def _settings(self) -> Conversion:
+    def _settings(self) -> ConversionSettings:
+        from models.rvc.converter import ConversionSettings
+
         params = self.params
-        return Conversion(
+        return ConversionSettings(
             semitones=0.0,  # the curve is transposed already, so that autotune finds the notes that are sung
             index_rate=params.index_rate if self.plan.has_index else 0.0,
             protect=params.protect,
@@ -151,13 +153,13 @@ class Cover:
 
     def _f0(self, waveform: Curve) -> Curve:
         """The pitch to sing, in Hz at 100 frames a second."""
-        from models.f0.curve import autotune, transpose
+        from models.f0.contour import autotune, transpose
 
         params, progress = self.params, _share(self.job.progress, _HEARING, 1.0)
         hop_length, filter_radius = params.crepe_hop_length, params.filter_radius
 
         def track(tracker: Any) -> Curve:
-            found = tracker.track(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=progress)
+            found = tracker.estimate(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=progress)
             return cast(Curve, found)
 
         f0 = self.models.run("f0", cast(str, self.plan.tracker), track, check=self.job.check)

@@ -10,7 +10,7 @@ from errors import ErrorCode, InvalidRequestError, ModelError
 from models import Models
 from models.cache import Family
 from models.demucs import DemucsFamily
-from models.f0.keys import parse_key
+from models.f0.contour import parse_key
 from models.rvc import RvcFamily
 from worker.job import Job
 

@@ -15,8 +15,8 @@ from audio.dsp.resample import resample
 from errors import ErrorCode, ModelError, UnknownNameError
 from models import Models
 from models.cache import Family
-from models.rvc.conversion_settings import Conversion
-from models.rvc.preprocess import Heard
+from models.rvc.converter import ConversionSettings
+from models.rvc.preprocess import PreprocessedVocal
 
 Waveform = NDArray[np.float32]
 Progress = Callable[[float], None]
@@ -46,7 +46,7 @@ class Calls:
 
     loaded: list[str] = field(default_factory=list)
     tracked: list[dict[str, Any]] = field(default_factory=list)
-    sung: list[tuple[Waveform | None, Conversion]] = field(default_factory=list)
+    sung: list[tuple[Waveform | None, ConversionSettings]] = field(default_factory=list)
 
 
 class Named:
@@ -91,7 +91,7 @@ class Tracker:
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
 
-    def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Waveform:
+    def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Waveform:
         progress(0.5)
         self.calls.tracked.append({"hop_length": hop_length, "filter_radius": filter_radius})
         frames = waveform[: len(waveform) // 160 * 160].reshape(-1, 160)
@@ -115,10 +115,16 @@ class Singer:
     level: float = 1.0
 
     def convert(
-        self, heard: Heard, f0: Waveform | None, encoder: object, settings: Conversion, progress: Progress
+        self,
+        vocal: PreprocessedVocal,
+        f0: Waveform | None,
+        encoder: object,
+        *,
+        settings: ConversionSettings,
+        progress: Progress,
     ) -> Iterator[Waveform]:
         self.calls.sung.append((f0, settings))
-        sung = resample(Audio(np.ascontiguousarray(heard.waveform[None]), 16_000), self.sample_rate).waveform
+        sung = resample(Audio(np.ascontiguousarray(vocal.waveform[None]), 16_000), self.sample_rate).waveform
         noise = self.noise * np.random.default_rng(settings.seed).standard_normal(sung.shape)
         sung = (self.level * sung + noise).astype(np.float32)
         for start in range(0, sung.shape[1], BLOCK):

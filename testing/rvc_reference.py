@@ -169,7 +169,7 @@ class RvcPython:
         return coarse, f0.astype(np.float32)
 
     @torch.no_grad()
-    def features(self, waveform: FloatArray, version: str) -> FloatArray:
+    def extract_features(self, waveform: FloatArray, version: str) -> FloatArray:
         """`[T', 256 or 768]` at 50 Hz of `[T]` at 16 kHz, as its `vc` method asks for them."""
         source = torch.from_numpy(waveform)[None].to(self.config.device)
         source = source.half() if self.config.is_half else source.float()

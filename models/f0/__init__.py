@@ -1,7 +1,7 @@
-"""The fundamental frequency of a voice: seven ways to find it, and what is done to the curve. Light to import."""
+"""Estimates the fundamental frequency of a voice, by one of seven methods, and changes f0 contours. Light to import."""
 
 from models.f0.catalog import DEFAULT_METHOD, METHODS
+from models.f0.estimator import F0Estimator
 from models.f0.family import PitchFamily
-from models.f0.tracker import Tracker
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "PitchFamily", "Tracker"]
+__all__ = ["DEFAULT_METHOD", "METHODS", "F0Estimator", "PitchFamily"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from errors import ErrorCode, ModelError, unknown_name
 from models.checkpoints.locations import WeightLocations
 from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, Method
-from models.f0.tracker import Tracker
+from models.f0.estimator import F0Estimator
 
 _FOLDERS: Final = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
 
@@ -72,9 +73,11 @@ class PitchFamily:
         """The weights, in float32."""
         return CATALOG[name].size
 
-    def load(self, name: str, *, device: str) -> Tracker:
-        """The tracker, on `device` (harvest and pm always work on the CPU)."""
-        return _LOADERS[self.resolve(name)](self, device)
+    def load(self, name: str, *, device: str) -> F0Estimator:
+        """The method on `device` (harvest and pm always work on the CPU)."""
+        method = self.resolve(name)
+        weights = self._rmvpe_file() if method == "rmvpe" else None
+        return _import_estimator(method).load(device=device, weights=weights)
 
     def fetch(self, name: str) -> None:
         """Downloads what the method still lacks."""
@@ -119,54 +122,19 @@ def _unavailable(method: Method, lack: str) -> ModelError:
     )
 
 
-def _load_rmvpe(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.rmvpe import load
-
-    return load(family._rmvpe_file(), device)
-
-
-def _load_crepe(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.crepe import Crepe, load_network
-
-    return Crepe(load_network("full", device))
-
-
-def _load_crepe_tiny(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.crepe import Crepe, load_network
-
-    return Crepe(load_network("tiny", device))
-
-
-def _load_mangio_crepe(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.crepe import MangioCrepe, load_network
-
-    return MangioCrepe(load_network("full", device))
-
-
-def _load_harvest(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.harvest import Harvest
-
-    return Harvest()
-
-
-def _load_pm(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.praat import Praat
-
-    return Praat()
-
-
-def _load_fcpe(family: PitchFamily, device: str) -> Tracker:
-    from models.f0.fcpe import load
-
-    return load(device)
-
-
-_LOADERS: Final[dict[str, Callable[[PitchFamily, str], Tracker]]] = {
-    "rmvpe": _load_rmvpe,
-    "crepe": _load_crepe,
-    "crepe-tiny": _load_crepe_tiny,
-    "mangio-crepe": _load_mangio_crepe,
-    "harvest": _load_harvest,
-    "pm": _load_pm,
-    "fcpe": _load_fcpe,
+_ESTIMATORS: Final = {
+    "rmvpe": "models.f0.rmvpe:Rmvpe",
+    "crepe": "models.f0.crepe:Crepe",
+    "crepe-tiny": "models.f0.crepe:CrepeTiny",
+    "mangio-crepe": "models.f0.crepe:MangioCrepe",
+    "harvest": "models.f0.harvest:Harvest",
+    "pm": "models.f0.praat:Praat",
+    "fcpe": "models.f0.fcpe:Fcpe",
 }
+"""The class of each method. They are imported when they are loaded, because they import torch and their packages."""
+
+
+def _import_estimator(method: str) -> type[F0Estimator]:
+    module, _, class_name = _ESTIMATORS[method].partition(":")
+    estimator: type[F0Estimator] = getattr(import_module(module), class_name)
+    return estimator

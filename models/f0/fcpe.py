@@ -1,101 +1,110 @@
-"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in windows that answer as the whole file."""
+"""f0 by FCPE (arXiv 2509.15140) with torchfcpe's network and weights, in chunks that give the whole file's result."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchfcpe
-from torch import Tensor
 from torchfcpe.models import CFNaiveMelPE
 
 from errors import ErrorCode, ModelError
 from models.device import require
+from models.f0.estimator import F0Contour, F0Estimator, Waveform, count_frames
 from models.f0.mel import LogMel
-from models.f0.tracker import Curve, Progress, Waveform, num_frames, windows
+from models.runtime.chunks import plan_equal_chunks
+from models.runtime.progress import Progress
 
-WINDOW = 2048  # frames
-CONTEXT = 96  # six layers that look 15 frames to each side, and two convolutions that look one
+CHUNK_LENGTH = 2048  # frames
+CONTEXT = 96  # frames: six layers that see 15 frames to each side, and two convolutions that see one
 THRESHOLD = 0.006
 POWER_FLOOR = 1e-9
-_STATISTICS_SHARE = 0.1  # of the time, about, for the progress
+_STATISTICS_SHARE = 0.1  # of the progress; about its share of the time
+
+Normalize = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Fcpe:
+class Fcpe(F0Estimator):
     """FCPE on a device.
 
-    The network is convolutions alone, but for one group norm over the whole file: its statistics are gathered first,
-    window by window. torchfcpe's frames lie 5 ms late; ours are around their samples.
+    The network is convolutional except for one group norm over the whole file, whose statistics are computed first,
+    chunk by chunk. torchfcpe's frames are 5 ms late; these are centred on their samples.
 
     Args:
         network: torchfcpe's, with its weights.
-        device: where it is.
-        window: frames that are looked at together.
+        device: where the network is.
+        chunk_length: frames that are computed together.
     """
 
-    def __init__(self, network: CFNaiveMelPE, device: torch.device, *, window: int = WINDOW) -> None:
-        self.network, self.device, self._window = network, device, window
+    def __init__(self, network: CFNaiveMelPE, device: torch.device, *, chunk_length: int = CHUNK_LENGTH) -> None:
+        self.network, self.device, self._chunk_length = network, device, chunk_length
         self._mel = LogMel(f_min=0.0, htk=False, power_floor=POWER_FLOOR, device=device)
-        self.memory_bytes = sum(value.numel() * value.element_size() for value in network.parameters())
+        self.memory_bytes = sum(value.nbytes for value in network.parameters())
+
+    @classmethod
+    def load(cls, *, device: str, weights: Path | None = None) -> Self:
+        """FCPE with the weights in torchfcpe's wheel.
+
+        Raises:
+            ModelError: the wheel has no weights, or there is no such device.
+        """
+        require(device)
+        file = Path(torchfcpe.__file__).parent / "assets" / "fcpe_c_v001.pt"
+        try:
+            stored = torch.load(file, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise ModelError(
+                "The installed torchfcpe has no weights. Install the wheel again, or choose another f0_method.",
+                code=ErrorCode.MODEL_UNAVAILABLE,
+            ) from error
+        sizes, bands = stored["config_dict"]["model"], stored["config_dict"]["mel"]["num_mels"]
+        names = ("out_dims", "hidden_dims", "n_layers", "n_heads", "f0_max", "f0_min", "conv_only")
+        network = CFNaiveMelPE(
+            input_channels=bands, use_fa_norm=sizes["use_fa_norm"], **{name: sizes[name] for name in names}
+        )
+        network.load_state_dict(stored["model"])
+        place = torch.device(device)
+        return cls(network.eval().requires_grad_(False).to(place), place)
 
     @torch.inference_mode()
-    def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
-        """As `Tracker.track`; neither `hop_length` nor `filter_radius` counts here."""
-        count = num_frames(waveform)
-        f0 = np.zeros(count, np.float32)
-        if count == 0:
+    def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:
+        """See `F0Estimator.estimate`; `hop_length` and `filter_radius` have no effect."""
+        num_frames = count_frames(waveform)
+        f0 = np.zeros(num_frames, np.float32)
+        if num_frames == 0:
             return f0
-        normalize = self._normalizer(waveform, count, lambda done: progress(_STATISTICS_SHARE * done))
-        for window in windows(count, longest=self._window, context=CONTEXT):
-            mel = self._mel.frames(waveform, window.start, window.stop)[None]
-            f0[window.kept] = self._f0(mel, normalize)[window.inside]
-            progress(_STATISTICS_SHARE + (1 - _STATISTICS_SHARE) * window.keep_stop / count)
+        normalize = self._fit_norm(waveform, num_frames, lambda done: progress(_STATISTICS_SHARE * done))
+        for chunk in plan_equal_chunks(num_frames, longest=self._chunk_length, context=CONTEXT):
+            mel = self._mel.frames(waveform, chunk.start, chunk.stop)[None]
+            f0[chunk.kept] = self._estimate_chunk(mel, normalize)[chunk.inside]
+            progress(_STATISTICS_SHARE + (1 - _STATISTICS_SHARE) * chunk.keep_stop / num_frames)
         return f0
 
-    def _normalizer(self, waveform: Waveform, count: int, progress: Progress) -> Callable[[Tensor], Tensor]:
+    def _fit_norm(self, waveform: Waveform, num_frames: int, progress: Progress) -> Normalize:
         """The group norm after the first convolution, with the statistics of the whole file."""
         convolution, norm = self.network.input_stack[0], self.network.input_stack[1]
-        total = torch.zeros(2, norm.num_groups, dtype=torch.float64)
-        for window in windows(count, longest=self._window, context=1):
-            mel = self._mel.frames(waveform, window.start, window.stop)[None]
-            groups = convolution(mel)[0, :, window.inside].reshape(norm.num_groups, -1)
-            total += torch.stack((groups.sum(1), groups.square().sum(1))).cpu()
-            progress(window.keep_stop / count)
-        each = norm.num_channels // norm.num_groups
-        mean, power = total / (count * each)
+        sums = torch.zeros(2, norm.num_groups, dtype=torch.float64)
+        for chunk in plan_equal_chunks(num_frames, longest=self._chunk_length, context=1):
+            mel = self._mel.frames(waveform, chunk.start, chunk.stop)[None]
+            groups = convolution(mel)[0, :, chunk.inside].reshape(norm.num_groups, -1)
+            sums += torch.stack((groups.sum(1), groups.square().sum(1))).cpu()
+            progress(chunk.keep_stop / num_frames)
+        group_size = norm.num_channels // norm.num_groups
+        mean, power = sums / (num_frames * group_size)
         factor = (power - mean.square() + norm.eps).rsqrt()
-        factors, means = torch.stack((factor, mean * factor)).float().to(self.device).repeat_interleave(each, dim=1)
+        per_channel = torch.stack((factor, mean * factor)).float().to(self.device).repeat_interleave(group_size, dim=1)
+        factors, means = per_channel
         scale, shift = norm.weight * factors, norm.bias - norm.weight * means
         return lambda x: x * scale[:, None] + shift[:, None]
 
-    def _f0(self, mel: Tensor, normalize: Callable[[Tensor], Tensor]) -> Curve:
-        """`[T]` Hz for a window's log-mel `[1, 128, T]`."""
+    def _estimate_chunk(self, mel: torch.Tensor, normalize: Normalize) -> F0Contour:
+        """Log-mel `[1, 128, T]` -> `[T]` in Hz."""
         network = self.network
         x = network.input_stack[3](F.leaky_relu(normalize(network.input_stack[0](mel))))
         x = network.norm(network.net(x.transpose(1, 2)))
         cents = network.latent2cents_local_decoder(network.output_proj(x).sigmoid(), threshold=THRESHOLD)
         return np.asarray(network.cent_to_f0(cents)[0, :, 0].cpu().numpy())
-
-
-def load(device: str) -> Fcpe:
-    """FCPE with the weights in torchfcpe's wheel."""
-    require(device)
-    file = Path(torchfcpe.__file__).parent / "assets" / "fcpe_c_v001.pt"
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(
-            "torchfcpe is installed without its weights. Install the wheel again, or choose another f0_method.",
-            code=ErrorCode.MODEL_UNAVAILABLE,
-        ) from error
-    sizes, bands = stored["config_dict"]["model"], stored["config_dict"]["mel"]["num_mels"]
-    names = ("out_dims", "hidden_dims", "n_layers", "n_heads", "f0_max", "f0_min", "conv_only")
-    network = CFNaiveMelPE(
-        input_channels=bands, use_fa_norm=sizes["use_fa_norm"], **{name: sizes[name] for name in names}
-    )
-    network.load_state_dict(stored["model"])
-    place = torch.device(device)
-    return Fcpe(network.eval().requires_grad_(False).to(place), place)

@@ -1,14 +1,14 @@
-"""Mel spectrograms as RMVPE and FCPE were trained on, frame i around sample 160 i, without librosa."""
+"""The log-mel spectrograms that RMVPE and FCPE were trained on, without librosa. Frame i is centred on sample 160 i."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
-from models.f0.tracker import Waveform, reflected
+from models.f0.estimator import Waveform
+from models.runtime.chunks import reflect_pad
 
 N_FFT = 1024
 N_MELS = 128
@@ -23,30 +23,30 @@ class LogMel:
     """The logarithm of mel-weighted magnitudes.
 
     Args:
-        f_min: Hz, the lower edge of the lowest band.
-        htk: whether bands are spaced by HTK's formula instead of Slaney's.
+        f_min: lower edge of the lowest band in Hz.
+        htk: spaces the bands by HTK's mel formula instead of Slaney's.
         power_floor: added to squared magnitudes.
         device: where the spectrogram is computed.
     """
 
     def __init__(self, *, f_min: float, htk: bool, power_floor: float, device: torch.device) -> None:
-        bands = filterbank(f_min, SAMPLE_RATE / 2, htk=htk)
+        bands = mel_filterbank(f_min, SAMPLE_RATE / 2, htk=htk)
         self._bands = torch.from_numpy(bands).to(device)
         self._window = torch.hann_window(N_FFT, device=device)
         self._power_floor = power_floor
 
-    def frames(self, waveform: Waveform, start: int, stop: int) -> Tensor:
-        """Frames `start` to `stop` as `[128, stop - start]` float32; the waveform is mirrored at its ends."""
+    def frames(self, waveform: Waveform, start: int, stop: int) -> torch.Tensor:
+        """Frames `start` to `stop` of `[T]` at 16 kHz: `[128, stop - start]` float32; the ends are mirrored."""
         half = N_FFT // 2
-        samples = reflected(waveform, start * HOP_LENGTH - half, (stop - 1) * HOP_LENGTH + half)
-        piece = torch.from_numpy(np.ascontiguousarray(samples)).to(self._window.device)
-        spectrum = torch.stft(piece, N_FFT, HOP_LENGTH, window=self._window, center=False, return_complex=True)
+        samples = reflect_pad(waveform, start * HOP_LENGTH - half, (stop - 1) * HOP_LENGTH + half)
+        segment = torch.from_numpy(np.ascontiguousarray(samples)).to(self._window.device)
+        spectrum = torch.stft(segment, N_FFT, HOP_LENGTH, window=self._window, center=False, return_complex=True)
         magnitude = (spectrum.real.square() + spectrum.imag.square() + self._power_floor).sqrt()
         return (self._bands @ magnitude).clamp(min=FLOOR).log()
 
 
-def filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float32]:
-    """Triangular mel bands `[128, 513]` at 16 kHz, each of unit area in Hz (Slaney's normalisation, both spacings)."""
+def mel_filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float32]:
+    """Triangular mel bands `[128, 513]` at 16 kHz, each with unit area in Hz, as Slaney normalizes."""
     to_mel, to_hz = (_htk_mel, _htk_hz) if htk else (_slaney_mel, _slaney_hz)
     low, high = to_mel(np.array([f_min, f_max]))
     edges = to_hz(np.linspace(low, high, N_MELS + 2))

@@ -1,4 +1,4 @@
-"""f0 by Praat's autocorrelation method, in overlapping windows. On the CPU."""
+"""f0 by Praat's autocorrelation method, in overlapping chunks on the CPU."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import numpy as np
 import parselmouth
 
 from models.f0.catalog import F0_MAX, F0_MIN, HOP_LENGTH, SAMPLE_RATE
-from models.f0.tracker import Curve, Progress, Waveform, num_frames, silenced, windows
+from models.f0.estimator import F0Contour, F0Estimator, Waveform, count_frames, zero_pad
+from models.runtime.chunks import plan_equal_chunks
+from models.runtime.progress import Progress
 
-WINDOW = 3000  # frames
+CHUNK_LENGTH = 3000  # frames
 CONTEXT = 200
 VOICING_THRESHOLD = 0.6
 
-# Praat takes three periods of the lowest pitch (60 ms) a frame and centres its frames in the sound. With so many
-# samples before the first and after the last frame's centre, the frames that fit lie on our grid.
-_BEFORE = int(1.5 * SAMPLE_RATE / F0_MIN) + HOP_LENGTH // 4
-_GUARD = 2 * _BEFORE
+# Praat analyses three periods of the lowest pitch (60 ms) per frame and centres its frames in the audio. With this many
+# samples before the first and after the last frame's centre, exactly our frames fit.
+_MARGIN = int(1.5 * SAMPLE_RATE / F0_MIN) + HOP_LENGTH // 4
+_GUARD = 2 * _MARGIN
 
 
-class Praat:
+class Praat(F0Estimator):
     """Praat's `To Pitch (ac)` (Boersma 1993).
 
     Args:
-        window: frames that are looked at together.
+        chunk_length: frames that are computed together.
     """
 
-    memory_bytes = 0
+    def __init__(self, *, chunk_length: int = CHUNK_LENGTH) -> None:
+        self._chunk_length = chunk_length
 
-    def __init__(self, *, window: int = WINDOW) -> None:
-        self._window = window
-
-    def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
-        """As `Tracker.track`; neither `hop_length` nor `filter_radius` counts here."""
-        count = num_frames(waveform)
-        f0 = np.zeros(count, np.float32)
+    def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:
+        """See `F0Estimator.estimate`; `hop_length` and `filter_radius` have no effect."""
+        num_frames = count_frames(waveform)
+        f0 = np.zeros(num_frames, np.float32)
         peak = float(np.abs(waveform).max(initial=0.0))
-        if count == 0 or peak == 0.0:
+        if num_frames == 0 or peak == 0.0:
             return f0
-        for window in windows(count, longest=self._window, context=CONTEXT):
-            f0[window.kept] = _pitch(waveform, window.start, window.stop, peak)[window.inside]
-            progress(window.keep_stop / count)
+        for chunk in plan_equal_chunks(num_frames, longest=self._chunk_length, context=CONTEXT):
+            f0[chunk.kept] = _run_praat(waveform, chunk.start, chunk.stop, peak)[chunk.inside]
+            progress(chunk.keep_stop / num_frames)
         return f0
 
 
-def _pitch(waveform: Waveform, start: int, stop: int, peak: float) -> Curve:
-    """Frames `start` to `stop`.
+def _run_praat(waveform: Waveform, start: int, stop: int, peak: float) -> F0Contour:
+    """f0 of the frames `start` to `stop`.
 
-    Praat judges silence by the loudest sample of the sound, so the whole file's `peak` is appended, behind silence.
+    Praat's silence threshold is relative to the loudest sample, so the whole file's `peak` is appended after silence.
     """
-    samples = silenced(waveform, start * HOP_LENGTH - _BEFORE, (stop - 1) * HOP_LENGTH + _BEFORE)
+    samples = zero_pad(waveform, start * HOP_LENGTH - _MARGIN, (stop - 1) * HOP_LENGTH + _MARGIN)
     guard = np.zeros(_GUARD + -_GUARD % HOP_LENGTH, np.float32)
     guard[-1] = peak
     sound = parselmouth.Sound(np.concatenate((samples, guard)).astype(np.float64), SAMPLE_RATE)

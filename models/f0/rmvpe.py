@@ -1,104 +1,293 @@
-"""f0 by RMVPE (arXiv 2306.15412), in overlapping windows: any length in bounded memory."""
+"""f0 by RMVPE (arXiv 2306.15412), in overlapping chunks: audio of any length in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
+from errors import ModelError
 from models.device import require
-from models.f0.mel import LogMel
-from models.f0.rmvpe_network import Network
-from models.f0.tracker import Curve, Progress, Waveform, Window, num_frames, windows
-from models.rvc.checkpoint import read_tensors
+from models.f0.estimator import BIN_REACH, CENTS_OF_BIN_0, CENTS_PER_BIN, F0Contour, F0Estimator, Waveform, count_frames
+from models.f0.mel import N_MELS, LogMel
+from models.runtime.chunks import Chunk, plan_equal_chunks
+from models.runtime.dtype import RMVPE, inference_dtype
+from models.runtime.progress import Progress
+from models.rvc.checkpoint import broken, read_tensors
 
 MEL_F_MIN = 30.0
-THRESHOLD = 0.03  # salience at or below which a frame is unvoiced
-CENTS_OF_BIN_0 = 1997.3794084376191  # above 10 Hz
-CENTS_PER_BIN = 20
-REACH = 4  # bins on either side of the highest that take part in the mean
+THRESHOLD = 0.03  # frames with at most this salience are unvoiced
+NUM_BINS = 360
+_BN_EPS = 1e-5
 
-WINDOW = 12_288  # frames: a file of up to two minutes is computed at once
-# Frames at a window's ends that its neighbours decide on. The U-Net sees about 1600 to either side, the GRU the whole
-# file. On random weights with a slow GRU, f0 then is that of the whole file within 1e-4 Hz (with 768 within 6 Hz).
+CHUNK_LENGTH = 12_288  # frames: up to two minutes are computed at once
+# Frames at a chunk's ends whose result is discarded. The U-Net sees about 1600 frames to each side, the GRU the whole
+# file. With random weights and a slow GRU, f0 is within 1e-4 Hz of that of the whole file (with 768 within 6 Hz).
 CONTEXT = 1024
-BATCH = {"cpu": 1, "cuda": 3}  # in half precision at most 0.9 GB of activations
+BATCH_SIZE = {"cpu": 1, "cuda": 3}  # chunks; in half precision at most 0.9 GB of activations
 
 
-class Rmvpe:
+class Rmvpe(F0Estimator):
     """RMVPE on a device.
 
     Args:
         network: the network.
-        window: frames of a window, a multiple of what the network asks for.
-        context: frames at both ends of a window that its neighbours decide on; likewise a multiple.
+        chunk_length: frames that are computed together, a multiple of `network.frames_multiple`.
+        context: frames at both ends of a chunk whose result is discarded; likewise a multiple.
     """
 
-    def __init__(self, network: Network, *, window: int = WINDOW, context: int = CONTEXT) -> None:
-        assert window % network.frames_multiple == context % network.frames_multiple == 0
-        self._network, self._window, self._context = network, window, context
+    def __init__(self, network: RmvpeNetwork, *, chunk_length: int = CHUNK_LENGTH, context: int = CONTEXT) -> None:
+        assert chunk_length % network.frames_multiple == context % network.frames_multiple == 0, (
+            f"chunk_length and context are multiples of {network.frames_multiple}"
+        )
+        self._network, self._chunk_length, self._context = network, chunk_length, context
         self._mel = LogMel(f_min=MEL_F_MIN, htk=True, power_floor=0.0, device=network.device)
         self.memory_bytes = network.memory_bytes
 
-    def track(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> Curve:
-        """As `Tracker.track`; neither `hop_length` nor `filter_radius` counts here."""
-        count = num_frames(waveform)
-        f0 = np.zeros(count, np.float32)
-        if count == 0:
+    @classmethod
+    def load(cls, *, device: str, weights: Path | None = None) -> Self:
+        """RMVPE from the file rmvpe.pt; on CUDA the U-Net runs in half precision."""
+        assert weights is not None, "RMVPE is loaded from the file rmvpe.pt"
+        require(device)
+        place = torch.device(device)
+        return cls(RmvpeNetwork(read_tensors(weights), device=place, dtype=inference_dtype(RMVPE, place)))
+
+    def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:
+        """See `F0Estimator.estimate`; `hop_length` and `filter_radius` have no effect."""
+        num_frames = count_frames(waveform)
+        f0 = np.zeros(num_frames, np.float32)
+        if num_frames == 0:
             return f0
-        for batch in _batches(self._windows(count + 1), BATCH.get(self._network.device.type, 1)):
-            for window, curve in zip(batch, self._f0(waveform, batch, count + 1), strict=True):
-                f0[window.kept] = curve[window.inside][: count - window.keep_start]
-            progress(min(batch[-1].keep_stop / count, 1.0))
+        mel_frames = num_frames + 1
+        multiple = self._network.frames_multiple
+        # On a grid of whole steps of the network, as if the file had been padded and computed at once.
+        padded = -(-mel_frames // multiple) * multiple
+        chunks = plan_equal_chunks(padded, longest=self._chunk_length, context=self._context, multiple=multiple)
+        for batch in _split_batches(chunks, BATCH_SIZE.get(self._network.device.type, 1)):
+            mel = torch.stack([self._chunk_mel(waveform, chunk, mel_frames) for chunk in batch])
+            batch_f0 = decode_salience(self._network.salience(mel)).cpu().numpy()
+            for chunk, chunk_f0 in zip(batch, batch_f0, strict=True):
+                f0[chunk.kept] = chunk_f0[chunk.inside][: num_frames - chunk.keep_start]
+            progress(min(batch[-1].keep_stop / num_frames, 1.0))
         return f0
 
-    def _windows(self, frames: int) -> Iterable[Window]:
-        """On a grid of whole steps of the network, as if the file had been padded and computed at once."""
-        multiple = self._network.frames_multiple
-        padded = -(-frames // multiple) * multiple
-        return windows(padded, longest=self._window, context=self._context, multiple=multiple)
-
-    def _f0(self, waveform: Waveform, batch: Sequence[Window], frames: int) -> Curve:
-        mel = torch.stack([self._window_mel(waveform, window, frames) for window in batch])
-        return np.asarray(decode(self._network.salience(mel)).cpu().numpy())
-
-    def _window_mel(self, waveform: Waveform, window: Window, frames: int) -> Tensor:
-        """`[128, window]`; frames after the file's last are 0, as the network's users have always padded."""
-        mel = self._mel.frames(waveform, window.start, min(window.stop, frames))
-        return F.pad(mel, (0, window.stop - window.start - mel.shape[1]))
+    def _chunk_mel(self, waveform: Waveform, chunk: Chunk, mel_frames: int) -> torch.Tensor:
+        """`[128, chunk]`; frames after the last one are 0, because RMVPE's users have always padded so."""
+        mel = self._mel.frames(waveform, chunk.start, min(chunk.stop, mel_frames))
+        return F.pad(mel, (0, chunk.stop - chunk.start - mel.shape[1]))
 
 
-def decode(salience: Tensor) -> Tensor:
-    """f0 in Hz, `[...]` float32: the mean of the bins around the highest, weighted by salience `[..., 360]`."""
+def decode_salience(salience: torch.Tensor) -> torch.Tensor:
+    """f0 in Hz, 0 = unvoiced: the mean of the bins around the most salient one, weighted by salience.
+
+    Args:
+        salience: `[..., 360]`, 0 to 1.
+
+    Returns:
+        `[...]` float32.
+    """
+    assert salience.shape[-1] == NUM_BINS, f"salience has {NUM_BINS} bins, not {salience.shape[-1]}"
     highest, center = salience.max(dim=-1, keepdim=True)
-    beside = torch.arange(-REACH, REACH + 1, device=salience.device)
-    weights = F.pad(salience, (REACH, REACH)).gather(-1, center + REACH + beside)
-    place = center[..., 0] + (weights * beside).sum(-1) / weights.sum(-1)
-    f0 = 10 * torch.exp2((CENTS_OF_BIN_0 + CENTS_PER_BIN * place) / 1200)
+    offsets = torch.arange(-BIN_REACH, BIN_REACH + 1, device=salience.device)
+    weights = F.pad(salience, (BIN_REACH, BIN_REACH)).gather(-1, center + BIN_REACH + offsets)
+    position = center[..., 0] + (weights * offsets).sum(-1) / weights.sum(-1)
+    f0 = 10 * torch.exp2((CENTS_OF_BIN_0 + CENTS_PER_BIN * position) / 1200)
     return torch.where(highest[..., 0] > THRESHOLD, f0, 0.0)
 
 
-def load(path: Path, device: str) -> Rmvpe:
-    """RMVPE from the file rmvpe.pt; on CUDA the U-Net is in half precision."""
-    require(device)
-    place = torch.device(device)
-    return Rmvpe(Network(read_tensors(path), device=place, dtype=choose_dtype(place)))
-
-
-def choose_dtype(device: torch.device) -> torch.dtype:
-    """float16 on CUDA, where RVC has always run this network in it; else float32.
-
-    bfloat16 would save a second a minute on a CPU, and frames where two octaves are nearly alike would flip.
-    """
-    return torch.float16 if device.type == "cuda" else torch.float32
-
-
-def _batches(items: Iterable[Window], size: int) -> Iterator[tuple[Window, ...]]:
-    left = iter(items)
-    while batch := tuple(islice(left, size)):
+def _split_batches(chunks: Iterable[Chunk], size: int) -> Iterator[tuple[Chunk, ...]]:
+    remaining = iter(chunks)
+    while batch := tuple(islice(remaining, size)):
         yield batch
+
+
+class RmvpeNetwork:
+    """RMVPE's network: log-mel spectrograms to pitch salience by a U-Net, a GRU and a classifier of 360 bins.
+
+    Batch norms are folded into the convolutions. Sizes are read from the tensors.
+
+    Args:
+        state: the tensors of rmvpe.pt.
+        device: where to run.
+        dtype: of the U-Net; the GRU and the classifier run in float32.
+
+    Raises:
+        ModelError: a tensor is missing, or its shape does not fit the others.
+    """
+
+    def __init__(self, state: Mapping[str, torch.Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        build = _LayerBuilder(state, device, dtype)
+        self._scale, self._shift = (part.to(device) for part in build.affine("unet.encoder.bn"))
+        self._encoder = [build.blocks(f"{name}.conv") for name in build.names("unet.encoder.layers")]
+        self._middle = [build.blocks(f"{name}.conv") for name in build.names("unet.intermediate.layers")]
+        self._decoder = [
+            (build.upsampling(f"{name}.conv1"), build.blocks(f"{name}.conv2"))
+            for name in build.names("unet.decoder.layers")
+        ]
+        self._head = build.conv(build.tensor("cnn.weight", 4), build.tensor("cnn.bias", 1))
+        self._gru = build.gru("fc.0.gru").to(device)
+        self._classifier = build.tensor("fc.1.weight", 2).to(device), build.tensor("fc.1.bias", 1).to(device)
+        if len(self._encoder) != len(self._decoder) or len(self._classifier[1]) != NUM_BINS:
+            raise _not_rmvpe()
+        self.memory_bytes = sum(value.numel() for value in state.values()) * torch.finfo(dtype).bits // 8
+
+    @property
+    def frames_multiple(self) -> int:
+        """The number of frames must be a multiple of this, because each level of the U-Net halves it."""
+        return int(2 ** len(self._encoder))
+
+    @torch.inference_mode()
+    def salience(self, mel: torch.Tensor) -> torch.Tensor:
+        """The salience of each pitch bin.
+
+        Args:
+            mel: `[B, 128, T]` log-mel, T a multiple of `frames_multiple`.
+
+        Returns:
+            `[B, T, 360]` float32, 0 to 1.
+        """
+        assert mel.ndim == 3 and mel.shape[2] % self.frames_multiple == 0, (
+            f"the log-mel is [B, {N_MELS}, T] with T a multiple of {self.frames_multiple}, not {list(mel.shape)}"
+        )
+        hidden = self._unet(mel * self._scale + self._shift)
+        states = self._gru(hidden)[0]
+        return F.linear(states, *self._classifier).sigmoid()
+
+    def _unet(self, mel: torch.Tensor) -> torch.Tensor:
+        """`[B, 128, T]` to the GRU's input `[B, T, 384]` float32."""
+        x = mel.transpose(1, 2).unsqueeze(1).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        skips = []
+        for blocks in self._encoder:
+            x = _run_blocks(blocks, x)
+            skips.append(x)
+            x = F.avg_pool2d(x, 2)
+        for blocks in self._middle:
+            x = _run_blocks(blocks, x)
+        for upsampling, blocks in self._decoder:
+            x = _run_blocks(blocks, torch.cat((upsampling(x).relu_(), skips.pop()), dim=1))
+        return self._head(x).float().transpose(1, 2).flatten(2)
+
+
+class _Conv:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        self._weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
+        self._bias = bias.to(device, dtype)
+        self._padding = weight.shape[-1] // 2
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self._weight, self._bias, padding=self._padding)
+
+
+class _Upsampling:
+    """A transposed convolution that doubles both axes."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
+        self._weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
+        self._bias = bias.to(device, dtype)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv_transpose2d(x, self._weight, self._bias, stride=2, padding=1, output_padding=1)
+
+
+class _Block:
+    """Two convolutions with a residual connection."""
+
+    def __init__(self, first: _Conv, second: _Conv, shortcut: _Conv | None) -> None:
+        self._first, self._second, self._shortcut = first, second, shortcut
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        y = self._second(self._first(x).relu_()).relu_()
+        return y.add_(x if self._shortcut is None else self._shortcut(x))
+
+
+def _run_blocks(blocks: Sequence[_Block], x: torch.Tensor) -> torch.Tensor:
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+class _LayerBuilder:
+    """Builds layers from a state dict, by name.
+
+    Raises:
+        ModelError: a tensor is missing, or its shape does not fit the others.
+    """
+
+    def __init__(self, state: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
+        self._state, self._device, self._dtype = state, device, dtype
+
+    def tensor(self, name: str, ndim: int) -> torch.Tensor:
+        value = self._state.get(name)
+        if value is None or value.ndim != ndim:
+            raise _not_rmvpe()
+        return value.detach().to(torch.float32)
+
+    def names(self, prefix: str) -> list[str]:
+        """The names `<prefix>.0`, `<prefix>.1` ... that the state dict has."""
+        indices = {key[len(prefix) + 1 :].split(".")[0] for key in self._state if key.startswith(f"{prefix}.")}
+        names = [str(index) for index in range(len(indices))]
+        if indices != set(names) or not names:
+            raise _not_rmvpe()
+        return [f"{prefix}.{name}" for name in names]
+
+    def blocks(self, prefix: str) -> list[_Block]:
+        return [self._block(name) for name in self.names(prefix)]
+
+    def upsampling(self, prefix: str) -> _Upsampling:
+        scale, shift = self.affine(f"{prefix}.1")
+        weight = self.tensor(f"{prefix}.0.weight", 4)
+        if weight.shape[1] != len(scale):
+            raise _not_rmvpe()
+        return _Upsampling(weight * scale[None, :, None, None], shift, self._device, self._dtype)
+
+    def conv(self, weight: torch.Tensor, bias: torch.Tensor) -> _Conv:
+        if len(weight) != len(bias):
+            raise _not_rmvpe()
+        return _Conv(weight, bias, self._device, self._dtype)
+
+    def affine(self, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch norm at inference as scale and shift, `[C]` each."""
+        names = ("weight", "bias", "running_mean", "running_var")
+        weight, bias, mean, variance = (self.tensor(f"{prefix}.{name}", 1) for name in names)
+        if not len(weight) == len(bias) == len(mean) == len(variance):
+            raise _not_rmvpe()
+        scale = weight / (variance + _BN_EPS).sqrt()
+        return scale, bias - mean * scale
+
+    def gru(self, prefix: str) -> nn.GRU:
+        weights = {
+            key.removeprefix(f"{prefix}."): value.detach().to(torch.float32)
+            for key, value in self._state.items()
+            if key.startswith(f"{prefix}.")
+        }
+        gates, width = self.tensor(f"{prefix}.weight_ih_l0", 2).shape
+        hidden, num_layers = max(gates // 3, 1), max(len(weights) // 8, 1)
+        gru = nn.GRU(width, hidden, num_layers=num_layers, batch_first=True, bidirectional=True)
+        if {key: value.shape for key, value in gru.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
+            raise _not_rmvpe()
+        gru.load_state_dict(weights)
+        return gru.eval().requires_grad_(False)
+
+    def _block(self, prefix: str) -> _Block:
+        shortcut = None
+        if f"{prefix}.shortcut.weight" in self._state:
+            shortcut = self.conv(self.tensor(f"{prefix}.shortcut.weight", 4), self.tensor(f"{prefix}.shortcut.bias", 1))
+        return _Block(self._folded_conv(f"{prefix}.conv", 0), self._folded_conv(f"{prefix}.conv", 3), shortcut)
+
+    def _folded_conv(self, prefix: str, index: int) -> _Conv:
+        scale, shift = self.affine(f"{prefix}.{index + 1}")
+        weight = self.tensor(f"{prefix}.{index}.weight", 4)
+        if len(weight) != len(scale):
+            raise _not_rmvpe()
+        return self.conv(weight * scale[:, None, None, None], shift)
+
+
+def _not_rmvpe() -> ModelError:
+    return broken("rmvpe.pt does not hold the network RMVPE")

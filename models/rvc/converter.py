@@ -1,55 +1,79 @@
-"""Sings what another sang: a loaded voice's conversion of a whole vocal, window by window. Knows no requests, no files.
+"""Converts a whole vocal to a voice, chunk by chunk.
 
-The steps are those of RVC's pipeline; what differs is where they lie in time. Every window starts on an absolute grid
-of frames and is fed so that HuBERT gives exactly two 100 Hz frames for each of its own (RVC loses one or two at every
-cut, and what follows comes early by as much). Noise and phase belong to moments of the song, not to windows.
+The steps are those of RVC's pipeline; their timing differs. Chunks lie on an absolute grid of frames and are padded so
+that HuBERT gives exactly two 100 Hz frames for each of its own. (RVC loses one or two at every chunk, so what follows
+comes early.) Noise and phase depend on the position in the song, not on the chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, gcd
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from audio.types import Waveform
-from models.f0.curve import coarse, fill_gaps, transpose
-from models.rvc.conversion_settings import Conversion
-from models.rvc.envelope import LoudnessMatch, gated, open_frames, source_curve
-from models.rvc.excitation import phases, sine
-from models.rvc.networks import Precision, Synthesizer
-from models.rvc.noise import NoiseGrid
-from models.rvc.preprocess import Heard
-from models.rvc.windows import CONTEXT, ENCODER_TAIL, FADE, FRAME, Windows, cut, joined, mirrored
+from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
+from models.f0.contour import fill_gaps, quantize_f0, transpose
+from models.f0.estimator import F0Contour
+from models.runtime.chunks import crossfade, reflect_pad
+from models.runtime.dtype import Precision
+from models.runtime.progress import Progress
+from models.rvc.checkpoint import Checkpoint
+from models.rvc.chunks import CONTEXT, ENCODER_TAIL, FADE, ChunkPlan, plan_chunks
+from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, detect_activity, rms_envelope
+from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
+from models.rvc.index import Index
+from models.rvc.preprocess import PreprocessedVocal
+from models.rvc.retrieval import Retrieval, RetrievalMode
+from models.rvc.synthesizer import Synthesizer
 
-if TYPE_CHECKING:
-    from models.rvc.checkpoint import Checkpoint
-    from models.rvc.index import Index
-    from models.rvc.retrieval import Retrieval
+NumberT = TypeVar("NumberT", np.float32, np.bool_)
 
-Progress = Callable[[float], None]
-Curve = NDArray[np.float32]
-Number = TypeVar("Number", np.float32, np.bool_)
-
-_LONGEST_CORE: Final = 3000  # frames
-_WINDOWS_AT_ONCE: Final = {"cuda": 8}
+_MAX_CHUNK_SIZE = 3000  # frames
+_BATCH_SIZE = {"cuda": 8}  # chunks; 1 on other devices
 _LATENT_STREAM, _SOURCE_STREAM = 0, 1
 
 
-class Encoder(Protocol):
-    """What the singer needs of a `ContentEncoder`."""
+@dataclass(frozen=True, slots=True)
+class ConversionSettings:
+    """Settings of one conversion.
 
-    def features(self, waveform: Tensor, *, version: str) -> Tensor:
+    Args:
+        semitones: added to f0.
+        index_rate: share of the features that comes from the voice's index. 0 = none, 1 = all.
+        protect: protects unvoiced sounds (consonants, breaths) from the index. 0 = full protection, 0.5 = off.
+        rms_mix_rate: whose RMS envelope the result has. 0 = the source's, 1 = its own.
+        fill_gaps: interpolates f0 through unvoiced sounds, which `protect` still counts as unvoiced.
+        formant_shift: semitones by which the voice's resonances move; f0 stays.
+        seed: of the noise, at least 0.
+        retrieval: `ivf` searches the nearest clusters of the index as faiss does, `exact` all of it.
+    """
+
+    semitones: float = 0.0
+    index_rate: float = 0.5
+    protect: float = 0.33
+    rms_mix_rate: float = 0.25
+    fill_gaps: bool = False
+    formant_shift: float = 0.0
+    seed: int = 0
+    retrieval: RetrievalMode = "ivf"
+
+
+class FeatureExtractor(Protocol):
+    """What the converter uses of a `ContentEncoder`."""
+
+    def extract_features(self, waveform: torch.Tensor, *, version: str) -> torch.Tensor:
         """`[B, T]` at 16 kHz -> `[B, (T - 400) // 320 + 1, D]`."""
 
 
-class Network(Protocol):
-    """What the singer needs of a `Synthesizer`."""
+class SynthesizerProtocol(Protocol):
+    """What the converter uses of a `Synthesizer`."""
 
     sample_rate: int
     hop_length: int
@@ -64,251 +88,265 @@ class Network(Protocol):
     @property
     def memory_bytes(self) -> int: ...
 
-    def latent(self, features: Tensor, pitch: Tensor | None, noise: Tensor) -> Tensor: ...
+    def sample_latents(
+        self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor
+    ) -> torch.Tensor: ...
 
-    def excitation(self, sine: Tensor) -> Tensor: ...
+    def project_excitation(self, sine: torch.Tensor) -> torch.Tensor: ...
 
-    def decode(self, latent: Tensor, source: Tensor | None) -> Tensor: ...
+    def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Song:
-    """One conversion under way: what all windows take from.
+class _Conversion:
+    """The inputs of one conversion that every chunk takes its part of.
 
     Args:
-        f0: `[frames from the first window's start on]`, transposed; None for a voice without.
-        voiced: as long, where the vocal has a pitch, whatever was drawn through its gaps.
-        phase: as long, of the sine at each frame's beginning.
-        stretched_hop: samples a frame while formants are moved, else the voice's hop length.
+        f0: `[frames]` from the first chunk's start on, transposed; None for a voice without f0.
+        voiced: `[frames]`, whether the source has a pitch, also if `f0` was interpolated there.
+        phase: `[frames]`, of the sine at the start of each frame, in periods.
+        active: `[frames of the vocal]`, False where the noise gate is closed.
+        shifted_hop: samples per frame that are synthesized; differs from the voice's hop length if formants are moved.
     """
 
-    heard: Heard
-    windows: Windows
-    encoder: Encoder
-    settings: Conversion
-    f0: Curve | None
+    vocal: PreprocessedVocal
+    plan: ChunkPlan
+    encoder: FeatureExtractor
+    settings: ConversionSettings
+    f0: F0Contour | None
     voiced: NDArray[np.bool_] | None
-    phase: Curve | None
-    is_open: NDArray[np.bool_]
-    latent_noise: NoiseGrid
-    source_noise: NoiseGrid
-    stretched_hop: int
+    phase: NDArray[np.float32] | None
+    active: NDArray[np.bool_]
+    latent_noise: FrameNoise
+    source_noise: FrameNoise
+    shifted_hop: int
+
+    def slice(self, contour: NDArray[NumberT], chunk: int) -> NDArray[NumberT]:
+        """The chunk's part, `[plan.length]`, of a contour that begins with the first chunk."""
+        start = chunk * self.plan.size
+        return contour[start : start + self.plan.length]
+
+    def is_audible(self, chunk: int) -> bool:
+        """Whether the noise gate passes any of the frames that the chunk contributes or fades into."""
+        start = max(chunk * self.plan.size - FADE, 0)
+        return bool(self.active[start : (chunk + 1) * self.plan.size + FADE].any())
 
 
 class VoiceConverter:
-    """A loaded voice.
+    """Converts vocals to one loaded voice.
 
     Args:
         network: the voice's `Synthesizer`.
-        version: `v1` or `v2`: which features it takes.
-        retrieval: its index, or None.
-        longest_core: frames that a window stands for at most.
-        at_once: windows in one batch; None: by device.
+        version: `v1` or `v2`, the kind of features that the voice was trained on.
+        retrieval: the voice's index, or None.
+        max_chunk_size: frames of 10 ms that a chunk contributes at most.
+        batch_size: chunks that are converted together; None chooses by device.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: SynthesizerProtocol,
         *,
         version: str,
         retrieval: Retrieval | None = None,
-        longest_core: int = _LONGEST_CORE,
-        at_once: int | None = None,
+        max_chunk_size: int = _MAX_CHUNK_SIZE,
+        batch_size: int | None = None,
     ) -> None:
         self.sample_rate = network.sample_rate
         self.uses_f0 = network.uses_f0
         self._network = network
         self._version = version
         self._retrieval = retrieval
-        self._longest_core = longest_core
-        self._at_once = at_once or _WINDOWS_AT_ONCE.get(network.device.type, 1)
+        self._max_chunk_size = max_chunk_size
+        self._batch_size = batch_size or _BATCH_SIZE.get(network.device.type, 1)
 
     @property
     def memory_bytes(self) -> int:
-        """What the weights and the index hold."""
+        """Bytes of the weights and of the index."""
         return self._network.memory_bytes + (self._retrieval.memory_bytes if self._retrieval else 0)
 
     def convert(
-        self, heard: Heard, f0: Curve | None, encoder: Encoder, settings: Conversion, progress: Progress
+        self,
+        vocal: PreprocessedVocal,
+        f0: F0Contour | None,
+        encoder: FeatureExtractor,
+        *,
+        settings: ConversionSettings,
+        progress: Progress,
     ) -> Iterator[Waveform]:
-        """The vocal in this voice, in time with it to the sample.
+        """Converts a vocal, aligned with the source to the sample.
 
-        Silence comes out as silence: where the vocal lies below -80 dB of full scale (and 60 dB below its loudest) for
-        a quarter of a second, all samples are zero. The same arguments give the same samples.
+        If the vocal stays below -80 dB of full scale (or 60 dB below its loudest frame, whichever is lower) for more
+        than a quarter of a second, the result is exactly zero there. The same arguments give the same samples.
 
         Args:
-            heard: the vocal; of any length, also a single sample.
+            vocal: of any length, down to a single sample.
             f0: `[T]` in Hz at 100 frames/s, 0 = unvoiced; None for a voice without f0.
-            encoder: `ContentEncoder`, on the voice's device.
-            settings: see there.
-            progress: given the finished fraction before each batch of windows and at the end; what it raises ends it.
+            encoder: on the voice's device.
+            settings: of this conversion.
+            progress: called with the fraction done before each batch and at the end; what it raises ends the work.
 
         Yields:
-            `[1, n]` float32 at the voice's rate; together exactly `round(heard.duration * sample_rate)` samples.
+            `[1, n]` float32 at the voice's sample rate; `round(vocal.duration * sample_rate)` samples in all.
         """
-        num_samples = round(heard.duration * self.sample_rate)
+        assert vocal.waveform.ndim == 1, f"the vocal is mono, [T], not {list(vocal.waveform.shape)}"
+        num_samples = round(vocal.duration * self.sample_rate)
         if not num_samples:
             return
-        song = self._song(_not_empty(heard), f0, encoder, settings, num_samples)
-        parts = joined(self._windows(song, progress), FADE * self._network.hop_length)
-        coming = _first(parts, num_samples)
+        if not len(vocal.waveform):  # a single sample at a high rate gives none at 16 kHz
+            vocal = PreprocessedVocal(np.zeros(1, np.float32), vocal.duration)
+        conversion = self._prepare(vocal, f0, encoder, settings, num_samples)
+        blocks = crossfade(self._convert_chunks(conversion, progress), FADE * self._network.hop_length)
+        blocks = _truncate(blocks, num_samples)
         if settings.rms_mix_rate < 1:
-            curve = source_curve(song.heard.waveform)
-            coming = LoudnessMatch(curve, settings.rms_mix_rate, self.sample_rate, num_samples).matched(coming)
-        for part in gated(coming, song.is_open, self._network.hop_length):
-            yield part[None]
+            envelope = rms_envelope(vocal.waveform, SAMPLE_RATE)
+            blocks = RmsEnvelopeMatcher(envelope, settings.rms_mix_rate, self.sample_rate, num_samples).match(blocks)
+        for block in apply_noise_gate(blocks, conversion.active, self._network.hop_length):
+            yield block[None]
         progress(1.0)
 
-    def _song(self, heard: Heard, f0: Curve | None, encoder: Encoder, settings: Conversion, num_samples: int) -> _Song:
+    def _prepare(
+        self,
+        vocal: PreprocessedVocal,
+        f0: F0Contour | None,
+        encoder: FeatureExtractor,
+        settings: ConversionSettings,
+        num_samples: int,
+    ) -> _Conversion:
         hop, device = self._network.hop_length, self._network.device
-        windows = cut(ceil(num_samples / hop), self._longest_core)
-        curve = self._pitch(f0, windows, settings.semitones)
-        voiced = None if curve is None else curve > 0
-        curve = fill_gaps(curve) if curve is not None and settings.fill_gaps else curve
-        stretched = round(hop * 2 ** (settings.formant_shift / 12))
-        return _Song(
-            heard=heard,
-            windows=windows,
+        plan = plan_chunks(ceil(num_samples / hop), self._max_chunk_size)
+        contour = self._place_on_grid(f0, plan, settings.semitones)
+        voiced = None if contour is None else contour > 0
+        if contour is not None and settings.fill_gaps:
+            contour = fill_gaps(contour)
+        shifted_hop = round(hop * 2 ** (settings.formant_shift / 12))
+        return _Conversion(
+            vocal=vocal,
+            plan=plan,
             encoder=encoder,
             settings=settings,
-            f0=curve,
+            f0=contour,
             voiced=voiced,
-            phase=None if curve is None else phases(curve, self.sample_rate / hop),
-            is_open=open_frames(heard.waveform),
-            latent_noise=NoiseGrid(settings.seed, _LATENT_STREAM, self._network.inter_channels, device),
-            source_noise=NoiseGrid(settings.seed, _SOURCE_STREAM, stretched, device),
-            stretched_hop=stretched,
+            phase=None if contour is None else accumulate_phase(contour, self.sample_rate / hop),
+            active=detect_activity(vocal.waveform),
+            latent_noise=FrameNoise(settings.seed, _LATENT_STREAM, self._network.inter_channels, device),
+            source_noise=FrameNoise(settings.seed, _SOURCE_STREAM, shifted_hop, device),
+            shifted_hop=shifted_hop,
         )
 
-    def _pitch(self, f0: Curve | None, windows: Windows, semitones: float) -> Curve | None:
+    def _place_on_grid(self, f0: F0Contour | None, plan: ChunkPlan, semitones: float) -> F0Contour | None:
+        """f0 of all frames from the first chunk's start to the last chunk's end, transposed."""
         if not self.uses_f0:
             return None
-        assert f0 is not None, "a voice with f0 is given one"
-        known = f0 if len(f0) else np.zeros(1, np.float32)
-        span = mirrored(known, -CONTEXT, windows.count * windows.core + 2 * CONTEXT)
-        return transpose(span, semitones) if semitones else span
+        assert f0 is not None and f0.ndim == 1, "a voice with f0 needs an f0 contour, [T] in Hz"
+        contour = f0 if len(f0) else np.zeros(1, np.float32)
+        contour = reflect_pad(contour, -CONTEXT, plan.count * plan.size + CONTEXT)
+        return transpose(contour, semitones) if semitones else contour
 
-    def _windows(self, song: _Song, progress: Progress) -> Iterator[Waveform]:
-        """Each window's sound, half a fade longer on either side than what it stands for."""
-        windows = song.windows
-        for first in range(0, windows.count, self._at_once):
-            group = range(first, min(first + self._at_once, windows.count))
-            progress(first / windows.count)
-            sounding = [window for window in group if _has_sound(song, window)]
-            made = dict(zip(sounding, self._sung(song, sounding), strict=True))
-            hop = self._network.hop_length
-            start = (CONTEXT - FADE // 2) * hop
-            silence = np.zeros((windows.core + FADE) * hop, np.float32)
-            for window in group:
-                yield made[window][start : start + len(silence)] if window in made else silence
+    def _convert_chunks(self, conversion: _Conversion, progress: Progress) -> Iterator[Waveform]:
+        """The audio of each chunk, half a fade longer on each side than what the chunk contributes."""
+        plan, hop = conversion.plan, self._network.hop_length
+        start = (CONTEXT - FADE // 2) * hop
+        silence = np.zeros((plan.size + FADE) * hop, np.float32)
+        for first in range(0, plan.count, self._batch_size):
+            progress(first / plan.count)
+            batch = range(first, min(first + self._batch_size, plan.count))
+            audible = [chunk for chunk in batch if conversion.is_audible(chunk)]
+            converted = dict(zip(audible, self._convert_batch(conversion, audible), strict=True))
+            for chunk in batch:
+                yield converted[chunk][start : start + len(silence)] if chunk in converted else silence
 
     @torch.inference_mode()
-    def _sung(self, song: _Song, windows: Sequence[int]) -> list[Waveform]:
-        """The sound of whole windows, `[length * hop]` each."""
-        if not windows:
+    def _convert_batch(self, conversion: _Conversion, chunks: Sequence[int]) -> list[Waveform]:
+        """The audio of whole chunks with their context, `[length * hop]` each."""
+        if not chunks:
             return []
-        features = self._features(song, windows)
+        plan, hop, shifted_hop = conversion.plan, self._network.hop_length, conversion.shifted_hop
+        features = self._extract_features(conversion, chunks)
         pitch = None
-        if song.f0 is not None:
-            pitch = self._tensor(np.stack([coarse(_window(song.f0, song, window)) for window in windows]))
-        length = song.windows.length
-        noise = torch.stack([song.latent_noise.frames(song.windows.start(window), length) for window in windows])
-        latent = self._network.latent(features, pitch, noise.transpose(1, 2))
-        source = self._source(song, windows)
-        hop, stretched = self._network.hop_length, song.stretched_hop
-        if stretched == hop:
-            return list(self._network.decode(latent, source).cpu().numpy())
-        latent = _stretched(latent, stretched / hop)
-        if source is not None:
-            source = torch.nn.functional.pad(source, (0, latent.shape[2] * hop - source.shape[1]))
-        made = self._network.decode(latent, source)[:, : length * stretched]
-        return [_squeezed(row, stretched, hop) for row in made.cpu().numpy()]
+        if conversion.f0 is not None:
+            pitch = self._to_tensor([quantize_f0(conversion.slice(conversion.f0, chunk)) for chunk in chunks])
+        noise = torch.stack([conversion.latent_noise.draw(plan.start(chunk), plan.length) for chunk in chunks])
+        latents = self._network.sample_latents(features, pitch, noise.transpose(1, 2))
+        excitation = self._generate_excitation(conversion, chunks)
+        if shifted_hop == hop:
+            return list(self._network.decode(latents, excitation).cpu().numpy())
+        # Synthesized at another tempo and resampled to the song's, which moves the formants; f0 accounts for it.
+        latents = _stretch(latents, shifted_hop / hop)
+        if excitation is not None:
+            excitation = F.pad(excitation, (0, latents.shape[2] * hop - excitation.shape[1]))
+        waveforms = self._network.decode(latents, excitation)[:, : plan.length * shifted_hop]
+        return [_change_tempo(waveform, shifted_hop, hop) for waveform in waveforms.cpu().numpy()]
 
-    def _features(self, song: _Song, windows: Sequence[int]) -> Tensor:
-        """Content at 100 frames/s, `[B, length, D]`, drawn towards the voice's own where it has an index."""
-        count = song.windows.length * FRAME + ENCODER_TAIL
-        waveforms = [mirrored(song.heard.waveform, song.windows.start(window) * FRAME, count) for window in windows]
-        own = song.encoder.features(self._tensor(np.stack(waveforms)), version=self._version)
-        rate, near = song.settings.index_rate, own
+    def _extract_features(self, conversion: _Conversion, chunks: Sequence[int]) -> torch.Tensor:
+        """Content features at 100 frames/s, `[B, length, D]`, mixed with those of the index."""
+        plan, settings, waveform = conversion.plan, conversion.settings, conversion.vocal.waveform
+        starts = [plan.start(chunk) * HOP_LENGTH for chunk in chunks]
+        num_samples = plan.length * HOP_LENGTH + ENCODER_TAIL
+        waveforms = self._to_tensor([reflect_pad(waveform, start, start + num_samples) for start in starts])
+        own = conversion.encoder.extract_features(waveforms, version=self._version)
+        mixed, rate = own, settings.index_rate
         if self._retrieval is not None and rate > 0:
-            blend = self._retrieval.nearest_blend(own.flatten(0, 1), mode=song.settings.retrieval)
-            near = blend.view_as(own) * rate + own * (1 - rate)
-        own, near = own.repeat_interleave(2, dim=1), near.repeat_interleave(2, dim=1)
-        if song.voiced is None or song.settings.protect >= 0.5 or rate == 0:
-            return near
-        voiced = self._tensor(np.stack([_window(song.voiced, song, window) for window in windows]))
-        return torch.where(voiced[..., None], near, near * song.settings.protect + own * (1 - song.settings.protect))
+            retrieved = self._retrieval.blend_nearest(own.flatten(0, 1), mode=settings.retrieval)
+            mixed = retrieved.view_as(own) * rate + own * (1 - rate)
+        own, mixed = own.repeat_interleave(2, dim=1), mixed.repeat_interleave(2, dim=1)
+        if conversion.voiced is None or settings.protect >= 0.5 or rate == 0:
+            return mixed
+        voiced = self._to_tensor([conversion.slice(conversion.voiced, chunk) for chunk in chunks])
+        return torch.where(voiced[..., None], mixed, mixed * settings.protect + own * (1 - settings.protect))
 
-    def _source(self, song: _Song, windows: Sequence[int]) -> Tensor | None:
-        if song.f0 is None or song.phase is None:
+    def _generate_excitation(self, conversion: _Conversion, chunks: Sequence[int]) -> torch.Tensor | None:
+        """`[B, length * shifted_hop]`; None for a voice without f0."""
+        if conversion.f0 is None or conversion.phase is None:
             return None
-        length, hop = song.windows.length, song.stretched_hop
-        f0 = self._tensor(np.stack([_window(song.f0, song, window) for window in windows]))
-        phase = self._tensor(np.stack([_window(song.phase, song, window) for window in windows]))
-        noise = torch.stack([song.source_noise.frames(song.windows.start(window), length) for window in windows])
-        rate = self.sample_rate * hop / self._network.hop_length
-        return self._network.excitation(sine(f0, phase, noise, sample_rate=rate))
+        plan = conversion.plan
+        f0 = self._to_tensor([conversion.slice(conversion.f0, chunk) for chunk in chunks])
+        phase = self._to_tensor([conversion.slice(conversion.phase, chunk) for chunk in chunks])
+        noise = torch.stack([conversion.source_noise.draw(plan.start(chunk), plan.length) for chunk in chunks])
+        sample_rate = self.sample_rate * conversion.shifted_hop / self._network.hop_length
+        return self._network.project_excitation(generate_sine(f0, phase, noise, sample_rate=sample_rate))
 
-    def _tensor(self, values: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._network.device)
+    def _to_tensor(self, rows: Sequence[NDArray[np.generic]]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(rows)).to(self._network.device)
 
 
-def load_singer(
+def load_voice_converter(
     checkpoint: Checkpoint, index: Index | None, *, device: str, precision: Precision = "auto"
 ) -> VoiceConverter:
-    """The voice of a checkpoint, with its index, on a device.
+    """Builds a checkpoint's voice, with its index, on a device.
 
     Raises:
         ModelError: the checkpoint's weights do not fit its config.
     """
-    from models.rvc.retrieval import Retrieval
-
     synthesizer = Synthesizer(checkpoint, device=device, precision=precision)
     retrieval = Retrieval(index, device) if index is not None else None
     return VoiceConverter(synthesizer, version=checkpoint.version, retrieval=retrieval)
 
 
-def _not_empty(heard: Heard) -> Heard:
-    """A sound of one sample at a high rate has none at 16 kHz."""
-    return heard if len(heard.waveform) else Heard(np.zeros(1, np.float32), heard.duration)
-
-
-def _has_sound(song: _Song, window: int) -> bool:
-    """Whether anything that the window stands for, or fades into, will be heard."""
-    start = max(window * song.windows.core - FADE, 0)
-    return bool(song.is_open[start : (window + 1) * song.windows.core + FADE].any())
-
-
-def _window(curve: NDArray[Number], song: _Song, window: int) -> NDArray[Number]:
-    """A window's part of a curve that begins with the first window."""
-    start = window * song.windows.core
-    return curve[start : start + song.windows.length]
-
-
-def _stretched(latent: Tensor, factor: float) -> Tensor:
-    """`[B, C, T]` at `factor` times as many frames a second, linearly between them: `[B, C, ceil(T * factor)]`."""
-    frames = latent.shape[2]
-    places = (torch.arange(ceil(frames * factor), device=latent.device) + 0.5) / factor - 0.5
-    places = places.clamp(0, frames - 1)
-    left = places.floor().long()
+def _stretch(latents: torch.Tensor, factor: float) -> torch.Tensor:
+    """Interpolates `[B, C, T]` linearly to `factor` times as many frames: `[B, C, ceil(T * factor)]`."""
+    frames = latents.shape[2]
+    positions = (torch.arange(ceil(frames * factor), device=latents.device) + 0.5) / factor - 0.5
+    positions = positions.clamp(0, frames - 1)
+    left = positions.floor().long()
     right = (left + 1).clamp(max=frames - 1)
-    return torch.lerp(latent[..., left], latent[..., right], (places - left).to(latent.dtype))
+    return torch.lerp(latents[..., left], latents[..., right], (positions - left).to(latents.dtype))
 
 
-def _squeezed(waveform: Waveform, samples: int, into: int) -> Waveform:
-    """Plays faster: `samples` become `into`, exactly."""
+def _change_tempo(waveform: Waveform, from_samples: int, to_samples: int) -> Waveform:
+    """Resamples every `from_samples` samples to exactly `to_samples`."""
     import soxr
 
-    common = gcd(samples, into)
-    length = len(waveform) // samples * into
-    made = soxr.resample(waveform, samples // common, into // common, quality="HQ")[:length]
-    return np.pad(made, (0, length - len(made))).astype(np.float32)
+    common = gcd(from_samples, to_samples)
+    length = len(waveform) // from_samples * to_samples
+    resampled = soxr.resample(waveform, from_samples // common, to_samples // common, quality="HQ")[:length]
+    return np.pad(resampled, (0, length - len(resampled))).astype(np.float32)
 
 
-def _first(parts: Iterator[Waveform], num_samples: int) -> Iterator[Waveform]:
-    """As many samples of the sound as there shall be; the rest is run through."""
-    left = num_samples
-    for part in parts:
-        if left:
-            yield part[:left]
-        left -= min(left, len(part))
+def _truncate(blocks: Iterator[Waveform], num_samples: int) -> Iterator[Waveform]:
+    """The first `num_samples` samples. All of `blocks` is consumed, so that progress is reported to the end."""
+    remaining = num_samples
+    for block in blocks:
+        if remaining:
+            yield block[:remaining]
+        remaining -= min(remaining, len(block))

@@ -1,152 +1,158 @@
-"""How loud a converted vocal is: the source's loudness curve given back, and silence where the source is silent."""
+"""The loudness of a converted vocal: matches the source's RMS envelope, and mutes what the source is silent in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audio.types import Waveform
-from models.rvc.preprocess import SAMPLE_RATE
-from models.rvc.windows import FRAME
+from models.f0.catalog import HOP_LENGTH
 
-_QUIETEST_RMS: Final = 1e-6
-_SILENT_RMS: Final = 1e-4  # -80 dB of full scale
-_SILENT_RATIO: Final = 1e-3  # or 60 dB below the loudest frame, whichever is less
-_OPENS_BEFORE: Final = 10  # frames
-_CLOSES_AFTER: Final = 25
+_MIN_RMS = 1e-6
+_SILENT_RMS = 1e-4  # -80 dB of full scale
+_SILENT_RATIO = 1e-3  # or 60 dB below the loudest frame, whichever is lower
+_ATTACK = 10  # frames before sound in which the noise gate is open
+_HOLD = 25  # frames after sound in which it stays open
 
-Levels = NDArray[np.float64]
+Envelope = NDArray[np.float64]
 
 
-def open_frames(heard: Waveform) -> NDArray[np.bool_]:
-    """Which frames of 10 ms have sound, or have it within 0.1 s after or 0.25 s before them: `[ceil(T / 160)]`."""
-    count = -(-len(heard) // FRAME)
-    whole = len(heard) // FRAME
-    frames = heard[: whole * FRAME].reshape(-1, FRAME)
+def detect_activity(waveform: Waveform) -> NDArray[np.bool_]:
+    """Which frames of 10 ms contain sound, or do within the next 0.1 s or did within the last 0.25 s.
+
+    Args:
+        waveform: `[T]` at 16 kHz.
+
+    Returns:
+        `[ceil(T / 160)]`.
+    """
+    assert waveform.ndim == 1, f"the waveform is mono, [T], not {list(waveform.shape)}"
+    count, whole = -(-len(waveform) // HOP_LENGTH), len(waveform) // HOP_LENGTH
+    frames = waveform[: whole * HOP_LENGTH].reshape(-1, HOP_LENGTH)
     energy = np.zeros(count)
     energy[:whole] = np.einsum("ij,ij->i", frames, frames, dtype=np.float64)
     if whole < count:
-        energy[whole] = float(np.square(heard[whole * FRAME :], dtype=np.float64).sum())
-    rms = np.sqrt(energy / FRAME)
-    sounding = rms > min(_SILENT_RMS, _SILENT_RATIO * float(rms.max(initial=0.0)))
+        energy[whole] = _energy(waveform[whole * HOP_LENGTH :])
+    rms = np.sqrt(energy / HOP_LENGTH)
+    audible = np.flatnonzero(rms > min(_SILENT_RMS, _SILENT_RATIO * float(rms.max(initial=0.0))))
     changes = np.zeros(count + 1, np.int64)
-    places = np.flatnonzero(sounding)
-    np.add.at(changes, np.maximum(places - _OPENS_BEFORE, 0), 1)
-    np.add.at(changes, np.minimum(places + _CLOSES_AFTER + 1, count), -1)
+    np.add.at(changes, np.maximum(audible - _ATTACK, 0), 1)
+    np.add.at(changes, np.minimum(audible + _HOLD + 1, count), -1)
     return np.cumsum(changes)[:count] > 0
 
 
-def gated(parts: Iterable[Waveform], is_open: NDArray[np.bool_], hop_length: int) -> Iterator[Waveform]:
-    """`[n]` parts with exact zeros where frames are closed, faded over one frame within the open ones."""
-    if is_open.all():
-        yield from parts
+def apply_noise_gate(blocks: Iterable[Waveform], active: NDArray[np.bool_], hop_length: int) -> Iterator[Waveform]:
+    """Sets inactive frames to exact zeros, with a fade over one frame inside the active ones.
+
+    Args:
+        blocks: `[n]`, consecutive.
+        active: `[frames]`, from `detect_activity`.
+        hop_length: samples per frame.
+
+    Yields:
+        `[n]` blocks of the same lengths.
+    """
+    if active.all():
+        yield from blocks
         return
-    padded = np.concatenate([is_open[:1], is_open, is_open[-1:]])
+    padded = np.concatenate([active[:1], active, active[-1:]])
     gains = np.minimum(padded[1:-1], np.minimum(padded[:-2], padded[2:])).astype(np.float32)
     position = 0
-    for part in parts:
-        places = (np.arange(position, position + len(part), dtype=np.float64) + 0.5) / hop_length - 0.5
-        gain = np.interp(places, np.arange(len(gains)), gains).astype(np.float32)
-        inside = np.minimum(np.arange(position, position + len(part)) // hop_length, len(is_open) - 1)
-        yield part * gain * is_open[inside]
-        position += len(part)
+    for block in blocks:
+        samples = np.arange(position, position + len(block))
+        gain = np.interp((samples + 0.5) / hop_length - 0.5, np.arange(len(gains)), gains).astype(np.float32)
+        yield block * gain * active[np.minimum(samples // hop_length, len(active) - 1)]
+        position += len(block)
 
 
-def loudness_curve(waveform: Waveform, sample_rate: int) -> Levels:
-    """RMS over 1 s, every half second from the first sample on: `[1 + T // (sample_rate // 2)]`."""
+def rms_envelope(waveform: Waveform, sample_rate: int) -> Envelope:
+    """RMS over 1 s, every half second from the first sample on: `[T]` -> `[1 + T // (sample_rate // 2)]`."""
     half = sample_rate // 2
-    energies = [
-        float(np.square(waveform[start : start + half], dtype=np.float64).sum())
-        for start in range(0, len(waveform), half)
-    ]
-    return _curve(np.array(energies), 1 + len(waveform) // half, half)
-
-
-def _curve(energies: Levels, count: int, half: int) -> Levels:
-    """From the energies of consecutive half seconds; point j lies between the halves j - 1 and j."""
-    padded = np.zeros(count + 1)
-    padded[1 : 1 + len(energies)] = energies[:count]
-    return np.asarray(np.sqrt((padded[:-1] + padded[1:]) / (2 * half)))
+    energies = [_energy(waveform[start : start + half]) for start in range(0, len(waveform), half)]
+    return _envelope_of(np.array(energies), 1 + len(waveform) // half, half)
 
 
 @dataclass(eq=False)
-class LoudnessMatch:
-    """Gives a sound, part by part, the loudness curve of its source (RVC's `rms_mix_rate`).
+class RmsEnvelopeMatcher:
+    """Gives a waveform, block by block, the RMS envelope of its source (RVC's `rms_mix_rate`).
 
-    The gain is source^(1 - rate) * own^(rate - 1), both curves stretched over the sound as torch's linear
-    interpolation of a curve over samples does, which is how RVC does it.
+    The gain is source^(1 - rate) * own^(rate - 1). As in RVC, both envelopes are stretched over the waveform as torch's
+    linear interpolation does it.
 
     Args:
-        source: curve of the source.
-        rate: 0 takes all of the source's loudness, 1 (not to be used: nothing to do) none.
-        sample_rate: of the sound.
-        num_samples: of the whole sound.
+        source: RMS envelope of the source.
+        rate: 0 takes the source's envelope entirely; 1 would change nothing.
+        sample_rate: of the waveform, in Hz.
+        num_samples: of the whole waveform.
     """
 
-    source: Levels
+    source: Envelope
     rate: float
     sample_rate: int
     num_samples: int
     _energies: list[float] = field(default_factory=list)
-    _waiting: list[Waveform] = field(default_factory=list)
-    _partial: Waveform = field(default_factory=lambda: np.zeros(0, np.float32))
-    _received: int = 0
-    _given: int = 0
+    _pending: list[Waveform] = field(default_factory=list)
+    _partial: Waveform = field(default_factory=lambda: np.zeros(0, np.float32))  # of the current half second
+    _num_received: int = 0
+    _num_sent: int = 0
 
-    def matched(self, parts: Iterable[Waveform]) -> Iterator[Waveform]:
-        """`[n]` parts in, `[n]` parts out, some two seconds later; as many samples."""
-        for part in parts:
-            self._receive(part)
-            yield from self._ready()
+    def match(self, blocks: Iterable[Waveform]) -> Iterator[Waveform]:
+        """`[n]` blocks with the source's envelope: as many samples as `blocks`, about two seconds later."""
+        for block in blocks:
+            self._receive(block)
+            yield from self._take_ready()
         if len(self._partial):
-            self._energies.append(float(np.square(self._partial, dtype=np.float64).sum()))
+            self._energies.append(_energy(self._partial))
             self._partial = self._partial[:0]
-        yield from self._ready(last=True)
+        yield from self._take_ready(last=True)
 
     @property
     def _half(self) -> int:
         return self.sample_rate // 2
 
     @property
-    def _points(self) -> int:
+    def _num_points(self) -> int:
         return 1 + self.num_samples // self._half
 
-    def _receive(self, part: Waveform) -> None:
-        self._waiting.append(part)
-        self._received += len(part)
-        gathered = np.concatenate([self._partial, part])
-        whole = len(gathered) // self._half * self._half
-        for start in range(0, whole, self._half):
-            self._energies.append(float(np.square(gathered[start : start + self._half], dtype=np.float64).sum()))
-        self._partial = gathered[whole:]
+    def _receive(self, block: Waveform) -> None:
+        self._pending.append(block)
+        self._num_received += len(block)
+        joined = np.concatenate([self._partial, block])
+        whole = len(joined) // self._half * self._half
+        self._energies += [_energy(joined[start : start + self._half]) for start in range(0, whole, self._half)]
+        self._partial = joined[whole:]
 
-    def _ready(self, *, last: bool = False) -> Iterator[Waveform]:
-        """What can be given now: samples all of whose curve points are known."""
-        known = self._points - 1 if last else len(self._energies) - 1
-        # Sample t lies at point (t + 0.5) * points / num_samples - 0.5 and needs the next one.
-        until = self._received if last else int((known + 0.5) * self.num_samples / self._points)
-        until = min(max(until, self._given), self._received)
-        if until == self._given:
+    def _take_ready(self, *, last: bool = False) -> Iterator[Waveform]:
+        """The samples for which all points of the envelope are known."""
+        known = self._num_points - 1 if last else len(self._energies) - 1
+        # Sample t is at point (t + 0.5) * points / num_samples - 0.5 and needs the point after it.
+        end = self._num_received if last else int((known + 0.5) * self.num_samples / self._num_points)
+        end = min(max(end, self._num_sent), self._num_received)
+        if end == self._num_sent:
             return
-        curve = np.maximum(_curve(np.array(self._energies), self._points, self._half), _QUIETEST_RMS)
-        waiting = np.concatenate(self._waiting)
-        count = until - self._given
-        places = np.arange(self._given, until) + 0.5
-        own = _stretched(curve, places / self.num_samples)
-        source = _stretched(self.source, places / self.num_samples)
-        self._waiting, self._given = [waiting[count:]], until
-        yield waiting[:count] * (source ** (1 - self.rate) * own ** (self.rate - 1)).astype(np.float32)
+        envelope = np.maximum(_envelope_of(np.array(self._energies), self._num_points, self._half), _MIN_RMS)
+        pending = np.concatenate(self._pending)
+        count = end - self._num_sent
+        positions = (np.arange(self._num_sent, end) + 0.5) / self.num_samples
+        own, source = _interpolate(envelope, positions), _interpolate(self.source, positions)
+        self._pending, self._num_sent = [pending[count:]], end
+        yield pending[:count] * (source ** (1 - self.rate) * own ** (self.rate - 1)).astype(np.float32)
 
 
-def _stretched(curve: Levels, places: Levels) -> Levels:
-    """`curve` at `places`, 0 to 1 of the sound's length."""
-    return np.interp(places * len(curve) - 0.5, np.arange(len(curve)), curve)
+def _energy(waveform: Waveform) -> float:
+    return float(np.square(waveform, dtype=np.float64).sum())
 
 
-def source_curve(heard: Waveform) -> Levels:
-    """`loudness_curve` of a vocal as the networks hear it."""
-    return loudness_curve(heard, SAMPLE_RATE)
+def _envelope_of(energies: Envelope, num_points: int, half: int) -> Envelope:
+    """The envelope of consecutive half seconds' energies; point j lies between the halves j - 1 and j."""
+    padded = np.zeros(num_points + 1)
+    padded[1 : 1 + len(energies)] = energies[:num_points]
+    return np.asarray(np.sqrt((padded[:-1] + padded[1:]) / (2 * half)))
+
+
+def _interpolate(envelope: Envelope, positions: Envelope) -> Envelope:
+    """The envelope at `positions`, which are fractions of the waveform's length."""
+    return np.interp(positions * len(envelope) - 0.5, np.arange(len(envelope)), envelope)

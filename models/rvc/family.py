@@ -72,13 +72,13 @@ class RvcFamily:
             ModelError: a file is missing, broken, or does not fit the other.
         """
         from models.rvc.checkpoint import read_checkpoint
-        from models.rvc.converter import load_singer
+        from models.rvc.converter import load_voice_converter
         from models.rvc.index import read_index
 
         voice = self.voices.find(name)
         checkpoint = read_checkpoint(voice.checkpoint)
         index = read_index(voice.index, width=PHONE_WIDTHS[checkpoint.version]) if voice.index else None
-        return load_singer(checkpoint, index, device=device)
+        return load_voice_converter(checkpoint, index, device=device)
 
     def upload_status(self) -> str:
         """`ready` where voices may be added, or how to allow it."""

@@ -13,18 +13,17 @@ import torchfcpe
 from numpy.typing import NDArray
 
 from models.f0.catalog import F0_MAX, F0_MIN
-from models.f0.crepe import Crepe, load_network
-from models.f0.fcpe import load as load_fcpe
+from models.f0.crepe import Crepe, decode_viterbi, load_crepe
+from models.f0.estimator import F0Contour, F0Estimator, Waveform
+from models.f0.fcpe import Fcpe
 from models.f0.harvest import Harvest
-from models.f0.mel import LogMel, filterbank
+from models.f0.mel import LogMel, mel_filterbank
 from models.f0.praat import Praat
-from models.f0.rmvpe import THRESHOLD, Rmvpe, choose_dtype, decode
-from models.f0.rmvpe_network import Network
-from models.f0.tracker import Curve, Tracker, Waveform, ignore_progress
-from models.f0.viterbi import best_path
+from models.f0.rmvpe import THRESHOLD, Rmvpe, RmvpeNetwork, decode_salience
+from models.runtime.dtype import RMVPE, inference_dtype
 from testing.rvc_reference import RvcPython, rvc_python
-from testing.sung_phrases import cents_off, phrase
 from testing.tiny_rvc import hubert_file, random_rmvpe, rmvpe_file, sung
+from testing.vocals import cents_off, phrase
 
 CPU = torch.device("cpu")
 
@@ -44,11 +43,11 @@ def rmvpe_state() -> dict[str, torch.Tensor]:
 
 
 def rmvpe(state: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32, **windows: int) -> Rmvpe:
-    return Rmvpe(Network(state, device=CPU, dtype=dtype), **windows)
+    return Rmvpe(RmvpeNetwork(state, device=CPU, dtype=dtype), **windows)
 
 
-def track(tracker: Tracker, waveform: Waveform, *, filter_radius: int = 3) -> Curve:
-    return tracker.track(waveform, hop_length=160, filter_radius=filter_radius, progress=ignore_progress)
+def track(tracker: F0Estimator, waveform: Waveform, *, filter_radius: int = 3) -> F0Contour:
+    return tracker.estimate(waveform, hop_length=160, filter_radius=filter_radius, progress=lambda fraction: None)
 
 
 # RMVPE
@@ -70,7 +69,7 @@ def test_rmvpe_finds_what_the_reference_finds(
 def test_rmvpe_in_windows_is_rmvpe_at_once(rmvpe_state: dict[str, torch.Tensor]) -> None:
     waveform = sung(30.0, seed=2)
     at_once = track(rmvpe(rmvpe_state), waveform)
-    in_windows = track(rmvpe(rmvpe_state, window=2560, context=1024), waveform)
+    in_windows = track(rmvpe(rmvpe_state, chunk_length=2560, context=1024), waveform)
     np.testing.assert_array_equal(in_windows > 0, at_once > 0)
     np.testing.assert_allclose(in_windows, at_once, atol=1e-3)
 
@@ -78,11 +77,11 @@ def test_rmvpe_in_windows_is_rmvpe_at_once(rmvpe_state: dict[str, torch.Tensor])
 def test_rmvpe_in_bfloat16_says_nearly_the_same(rmvpe_state: dict[str, torch.Tensor]) -> None:
     mel = LogMel(f_min=30.0, htk=True, power_floor=0.0, device=CPU).frames(sung(6.0, seed=3), 0, 576)[None]
     exact, rounded = (
-        Network(rmvpe_state, device=CPU, dtype=dtype).salience(mel) for dtype in (torch.float32, torch.bfloat16)
+        RmvpeNetwork(rmvpe_state, device=CPU, dtype=dtype).salience(mel) for dtype in (torch.float32, torch.bfloat16)
     )
     assert (exact - rounded).abs().mean() < 0.003
     clear = (exact.amax(dim=-1) - THRESHOLD).abs() > 0.02
-    before, after = (np.asarray(decode(salience)[clear].numpy()) for salience in (exact, rounded))
+    before, after = (np.asarray(decode_salience(salience)[clear].numpy()) for salience in (exact, rounded))
     np.testing.assert_array_equal(before > 0, after > 0)
     assert np.median(cents_off(after, before.astype(np.float64))) < 2
 
@@ -92,13 +91,13 @@ def test_the_mean_of_bins_is_that_of_the_reference_also_at_the_edges(reference: 
     salience[torch.arange(400), torch.arange(400) % 360] = 1.0
     salience[::7] /= 50  # below the threshold
     theirs = reference.modules["rmvpe"].RMVPE.decode(reference._rmvpe, salience.numpy(), thred=0.03)
-    np.testing.assert_allclose(decode(salience).numpy(), theirs, rtol=1e-6)
+    np.testing.assert_allclose(decode_salience(salience).numpy(), theirs, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("f_min", "htk"), [(30.0, True), (0.0, False)])
 def test_the_mel_bands_are_librosas(f_min: float, htk: bool) -> None:
     theirs = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=128, fmin=f_min, fmax=8000, htk=htk)
-    np.testing.assert_allclose(filterbank(f_min, 8000, htk=htk), theirs, atol=1e-7)
+    np.testing.assert_allclose(mel_filterbank(f_min, 8000, htk=htk), theirs, atol=1e-7)
 
 
 # CREPE
@@ -108,7 +107,7 @@ def test_the_mel_bands_are_librosas(f_min: float, htk: bool) -> None:
 def probabilities() -> NDArray[np.float32]:
     """`[300, 360]` of the small network."""
     frames = torch.from_numpy(phrase(3.0).waveform).unfold(0, 1024, 157)[:300]
-    return load_network("tiny", "cpu", torch.float32).probabilities(frames)
+    return load_crepe("tiny", "cpu", torch.float32).probabilities(frames)
 
 
 def test_the_network_is_torchcrepes(probabilities: NDArray[np.float32]) -> None:
@@ -127,14 +126,14 @@ def test_the_path_through_the_bins_is_torchcrepes(probabilities: NDArray[np.floa
     masked = torch.from_numpy(probabilities.T.copy())[None]
     masked[:, :low], masked[:, high:] = -torch.inf, -torch.inf
     theirs = torchcrepe.decode.viterbi(masked)[0][0].numpy()
-    np.testing.assert_array_equal(low + best_path(probabilities[:, low:high]), theirs)
+    np.testing.assert_array_equal(low + decode_viterbi(probabilities[:, low:high]), theirs)
 
 
 @pytest.mark.parametrize(("capacity", "frames"), [("tiny", slice(0, 600)), ("full", slice(100, 130))])
 def test_crepe_hears_voicing_as_the_reference_and_pitch_closer_to_the_truth(capacity: str, frames: slice) -> None:
     song = phrase(6.0).cut(frames)
     theirs = crepe_of_rvc(song.waveform, capacity)
-    ours = track(Crepe(load_network(capacity, "cpu", torch.float32)), song.waveform)  # type: ignore[arg-type]
+    ours = track(Crepe(load_crepe(capacity, "cpu", torch.float32)), song.waveform)  # type: ignore[arg-type]
     np.testing.assert_array_equal(ours > 0, theirs > 0)
     voiced = song.sings & (ours > 0)
     assert voiced.any()
@@ -143,7 +142,7 @@ def test_crepe_hears_voicing_as_the_reference_and_pitch_closer_to_the_truth(capa
     assert np.mean(errors[0]) <= np.mean(errors[1])
 
 
-def crepe_of_rvc(waveform: Waveform, capacity: str) -> Curve:
+def crepe_of_rvc(waveform: Waveform, capacity: str) -> F0Contour:
     """rvc-python's call, in which the small network cannot be chosen."""
     np.random.seed(0)  # noqa: NPY002  (scipy's, with which torchcrepe blurs its steps)
     f0, periodicity = torchcrepe.predict(
@@ -157,7 +156,7 @@ def crepe_of_rvc(waveform: Waveform, capacity: str) -> Curve:
 def test_crepe_in_bfloat16_stays_within_a_cent() -> None:
     song = phrase(4.0)
     exact, rounded = (
-        track(Crepe(load_network("tiny", "cpu", dtype)), song.waveform) for dtype in (torch.float32, torch.bfloat16)
+        track(Crepe(load_crepe("tiny", "cpu", dtype)), song.waveform) for dtype in (torch.float32, torch.bfloat16)
     )
     both = song.sings & (exact > 0) & (rounded > 0)
     assert np.mean(both[song.sings]) > 0.99
@@ -171,10 +170,10 @@ def test_crepe_in_bfloat16_stays_within_a_cent() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_networks_say_on_a_gpu_what_they_say_on_a_cpu(rmvpe_state: dict[str, torch.Tensor]) -> None:
     song, cuda = phrase(4.0), torch.device("cuda")
-    pairs: list[tuple[Tracker, Tracker]] = [
-        (rmvpe(rmvpe_state), Rmvpe(Network(rmvpe_state, device=cuda, dtype=choose_dtype(cuda)))),
-        (Crepe(load_network("tiny", "cpu", torch.float32)), Crepe(load_network("tiny", "cuda"))),
-        (load_fcpe("cpu"), load_fcpe("cuda")),
+    pairs: list[tuple[F0Estimator, F0Estimator]] = [
+        (rmvpe(rmvpe_state), Rmvpe(RmvpeNetwork(rmvpe_state, device=cuda, dtype=inference_dtype(RMVPE, cuda)))),
+        (Crepe(load_crepe("tiny", "cpu", torch.float32)), Crepe(load_crepe("tiny", "cuda"))),
+        (Fcpe.load(device="cpu"), Fcpe.load(device="cuda")),
     ]
     for on_cpu, on_gpu in pairs:
         slow, fast = track(on_cpu, song.waveform), track(on_gpu, song.waveform)
@@ -209,7 +208,7 @@ def test_fcpe_finds_what_its_own_package_finds_5_ms_earlier() -> None:
     network = torchfcpe.spawn_bundled_infer_model(device="cpu")
     late = np.pad(waveform, (80, 0))  # its frames are centred 80 samples after ours
     theirs = network.infer(torch.from_numpy(late)[None, :, None], sr=16_000, threshold=0.006)[0, :, 0].numpy()
-    ours = track(load_fcpe("cpu"), waveform)
+    ours = track(Fcpe.load(device="cpu"), waveform)
     inner = slice(100, 300)  # it mirrors other samples at the ends, and its group norm counts one frame more
     np.testing.assert_array_equal((ours > 0)[inner], (theirs[: len(ours)] > 0)[inner])
     both = np.flatnonzero((ours > 0) & (theirs[: len(ours)] > 0))

@@ -48,33 +48,35 @@ def test_features_are_those_of_torchaudio(version: str, file: Path, encoder: Con
     with torch.inference_mode():
         hidden, _ = reference.extract_features(waveform[None], torch.zeros(1), LAYERS[version])
         expected = (reference.final_proj(hidden) if version == "v1" else hidden)[0]
-    got = encoder.features(waveform, version=version)
+    got = encoder.extract_features(waveform, version=version)
     assert got.shape == (74, WIDTHS[version])
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16_080, 50)])
 def test_there_is_a_frame_for_every_320_samples_from_400_on(samples: int, frames: int, encoder: ContentEncoder) -> None:
-    assert encoder.features(sound(samples), version="v2").shape == (frames, 768)
+    assert encoder.extract_features(sound(samples), version="v2").shape == (frames, 768)
 
 
 def test_a_batch_gives_what_its_parts_give(encoder: ContentEncoder) -> None:
     batch = torch.stack([sound(4000, 1), sound(4000, 2)])
-    together = encoder.features(batch, version="v1")
-    torch.testing.assert_close(together[1], encoder.features(batch[1], version="v1"), atol=1e-5, rtol=0)
+    together = encoder.extract_features(batch, version="v1")
+    torch.testing.assert_close(together[1], encoder.extract_features(batch[1], version="v1"), atol=1e-5, rtol=0)
 
 
 def test_v1_runs_no_layer_after_the_ninth(state: dict[str, torch.Tensor]) -> None:
     later = {f"encoder.layers.{layer}.final_layer_norm.bias" for layer in (9, 10, 11)}
     broken = {name: tensor + torch.nan if name in later else tensor for name, tensor in state.items()}
     encoder = ContentEncoder(broken)
-    assert encoder.features(sound(2000), version="v1").isfinite().all()
-    assert encoder.features(sound(2000), version="v2").isnan().all()
+    assert encoder.extract_features(sound(2000), version="v1").isfinite().all()
+    assert encoder.extract_features(sound(2000), version="v2").isnan().all()
 
 
 def test_bfloat16_is_a_small_noise_beside_float32(state: dict[str, torch.Tensor], encoder: ContentEncoder) -> None:
     reduced = ContentEncoder(state, precision=torch.bfloat16)
-    wanted, got = (one.features(sound(140_000), version="v2") for one in (encoder, reduced))  # several rows of queries
+    wanted, got = (
+        one.extract_features(sound(140_000), version="v2") for one in (encoder, reduced)
+    )  # several rows of queries
     assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 25
     assert reduced.memory_bytes < encoder.memory_bytes
 
@@ -90,7 +92,7 @@ def test_a_hugging_face_folder_gives_the_same_features(
     other = ContentEncoder(read_folder(folder), precision=torch.float32)
     for version in WIDTHS:
         torch.testing.assert_close(
-            other.features(sound(3000), version=version), encoder.features(sound(3000), version=version)
+            other.extract_features(sound(3000), version=version), encoder.extract_features(sound(3000), version=version)
         )
 
 
@@ -99,17 +101,17 @@ def test_what_is_written_over_the_weights_later_is_not_heard(tmp_path: Path) -> 
     path = folder / "model.safetensors"
     save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), path)
     encoder = load_encoder(folder, device="cpu")
-    before = encoder.features(sound(3000), version="v2")
+    before = encoder.extract_features(sound(3000), version="v2")
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
-    assert torch.equal(encoder.features(sound(3000), version="v2"), before)
+    assert torch.equal(encoder.extract_features(sound(3000), version="v2"), before)
 
 
 def test_without_a_final_projection_only_v2_can_be_sung(state: dict[str, torch.Tensor]) -> None:
     encoder = ContentEncoder({name: value for name, value in state.items() if not name.startswith("final_proj")})
-    assert encoder.features(sound(1000), version="v2").shape[1] == 768
+    assert encoder.extract_features(sound(1000), version="v2").shape[1] == 768
     with pytest.raises(ModelError, match="v1"):
-        encoder.features(sound(1000), version="v1")
+        encoder.extract_features(sound(1000), version="v1")
 
 
 def test_weights_of_something_else_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_the_weights_are_found_below_the_model_folder(place: str, tmp_path: Path
     family = HubertFamily(WeightLocations(explicit=tmp_path))
     assert family.status() == "ready" and family.rows()[0]["available"] == "local"
     encoder = family.load(family.resolve(None), device="cpu")
-    assert encoder.features(sound(800), version="v1").shape == (2, 256)
+    assert encoder.extract_features(sound(800), version="v1").shape == (2, 256)
 
 
 def test_weights_that_are_nowhere_are_fetched_from_the_hub(tmp_path: Path) -> None:

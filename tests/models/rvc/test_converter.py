@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from scipy.signal import butter, filtfilt
 
 from audio.types import Audio
-from models.f0.curve import coarse
+from models.f0.contour import quantize_f0
 from models.hubert.encoder import ContentEncoder, read_fairseq
+from models.runtime.chunks import reflect_pad
 from models.rvc.checkpoint import read_checkpoint
-from models.rvc.conversion_settings import Conversion
-from models.rvc.converter import VoiceConverter, load_singer
-from models.rvc.envelope import LoudnessMatch, gated, open_frames, source_curve
+from models.rvc.chunks import CONTEXT, FADE, plan_chunks
+from models.rvc.converter import ConversionSettings, VoiceConverter, load_voice_converter
+from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, detect_activity, rms_envelope
+from models.rvc.excitation import FrameNoise
 from models.rvc.index import read_index
-from models.rvc.noise import NoiseGrid
-from models.rvc.preprocess import Heard, preprocess
-from models.rvc.windows import CONTEXT, FADE, cut, joined, mirrored
+from models.rvc.preprocess import PreprocessedVocal, preprocess
 from testing.rvc_reference import RvcPython, rvc_python
 from testing.tiny_rvc import hubert_file, voice_folder
 
 FloatArray = NDArray[np.float32]
 RATE = 40_000
 HOP = 400
-PLAIN = Conversion(index_rate=0.0, rms_mix_rate=1.0)
+PLAIN = ConversionSettings(index_rate=0.0, rms_mix_rate=1.0)
 
 
 def unheard(_: float) -> None:
@@ -45,7 +45,7 @@ class Echo:
 
     batches: list[tuple[int, ...]] = field(default_factory=list)
 
-    def features(self, waveform: torch.Tensor, *, version: str) -> torch.Tensor:
+    def extract_features(self, waveform: torch.Tensor, *, version: str) -> torch.Tensor:
         self.batches.append(tuple(waveform.shape))
         frames = (waveform.shape[1] - 400) // 320 + 1
         return torch.stack([waveform[:, 0 : frames * 320 : 320]] * 2, dim=2)
@@ -69,28 +69,32 @@ class Repeater:
     def memory_bytes(self) -> int:
         return 0
 
-    def latent(self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
+    def sample_latents(self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
         return features[..., :1].transpose(1, 2)
 
-    def excitation(self, tone: torch.Tensor) -> torch.Tensor:
+    def project_excitation(self, tone: torch.Tensor) -> torch.Tensor:
         return tone
 
     def decode(self, latent: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:
         return latent[:, 0].repeat_interleave(self.hop_length, dim=1) if source is None else source
 
 
-def stub(network: Repeater | None = None, *, longest_core: int = 3000, at_once: int = 1) -> VoiceConverter:
-    return VoiceConverter(network or Repeater(), version="v2", longest_core=longest_core, at_once=at_once)
+def stub(network: Repeater | None = None, *, max_chunk_size: int = 3000, batch_size: int = 1) -> VoiceConverter:
+    return VoiceConverter(network or Repeater(), version="v2", max_chunk_size=max_chunk_size, batch_size=batch_size)
 
 
-def heard_as(waveform: FloatArray) -> Heard:
-    return Heard(waveform, len(waveform) / 16_000)
+def heard_as(waveform: FloatArray) -> PreprocessedVocal:
+    return PreprocessedVocal(waveform, len(waveform) / 16_000)
 
 
 def converted(
-    singer: VoiceConverter, heard: Heard, encoder: Any, chosen: Conversion, f0: FloatArray | None = None
+    singer: VoiceConverter,
+    heard: PreprocessedVocal,
+    encoder: Any,
+    chosen: ConversionSettings,
+    f0: FloatArray | None = None,
 ) -> FloatArray:
-    parts = list(singer.convert(heard, f0, encoder, chosen, unheard))
+    parts = list(singer.convert(heard, f0, encoder, settings=chosen, progress=unheard))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
     return np.concatenate(parts, axis=None)
 
@@ -124,7 +128,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder, hubert = voice_folder(root, "tiny", index_rows=400), hubert_file(root / "hubert_base.pt")
     checkpoint = read_checkpoint(folder / "tiny.pth")
     index = read_index(next(folder.glob("*.index")), width=768)
-    singer = load_singer(checkpoint, index, device="cpu", precision="float32")
+    singer = load_voice_converter(checkpoint, index, device="cpu", precision="float32")
     encoder = ContentEncoder(read_fairseq(hubert), precision=torch.float32)
     return Loaded(folder, hubert, encoder, singer, checkpoint.config.inter_channels)
 
@@ -140,13 +144,13 @@ def reference(loaded: Loaded) -> Iterator[RvcPython]:
 
 
 def same_noise(seed: int, inter_channels: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    latent = NoiseGrid(seed, 0, inter_channels, torch.device("cpu"))
-    source = NoiseGrid(seed, 1, HOP, torch.device("cpu"))
+    latent = FrameNoise(seed, 0, inter_channels, torch.device("cpu"))
+    source = FrameNoise(seed, 1, HOP, torch.device("cpu"))
 
     def draw(like: torch.Tensor) -> torch.Tensor:
         if like.shape[1] == inter_channels:
-            return latent.frames(-CONTEXT, like.shape[2]).T[None]
-        return source.frames(-CONTEXT, like.shape[1] // HOP).reshape(1, -1, 1)
+            return latent.draw(-CONTEXT, like.shape[2]).T[None]
+        return source.draw(-CONTEXT, like.shape[1] // HOP).reshape(1, -1, 1)
 
     return draw
 
@@ -155,14 +159,14 @@ def both(loaded: Loaded, reference: RvcPython, *, timing_fixed: bool, **chosen: 
     """Ours and rvc-python's sound for the same f0 and noise, the reference's in full scale before its peak limit."""
     waveform = vocal(2.0)
     heard, f0 = preprocess(Audio(waveform[None], 16_000), unheard), melody(200)
-    ours = converted(loaded.singer, heard, loaded.encoder, Conversion(seed=3, retrieval="ivf", **chosen), f0)  # type: ignore[arg-type]
+    ours = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=3, retrieval="ivf", **chosen), f0)  # type: ignore[arg-type]
     pipeline = reference.vc.pipeline
-    around = mirrored(f0, -CONTEXT, len(f0) + 2 * CONTEXT)
-    pipeline.get_f0 = lambda *_: (coarse(around), around)
+    around = reflect_pad(f0, -CONTEXT, len(f0) + CONTEXT)
+    pipeline.get_f0 = lambda *_: (quantize_f0(around), around)
     pipeline.vc = type(pipeline).vc.__get__(pipeline)
     if timing_fixed:
         # The reference's last HuBERT frame is missing for want of 80 samples; here it gets them.
-        after = mirrored(heard.waveform, len(waveform) + 16_000, 80)
+        after = reflect_pad(heard.waveform, len(waveform) + 16_000, len(waveform) + 16_080)
         whole = pipeline.vc
         pipeline.vc = lambda model, network, sid, audio, *rest: whole(
             model, network, sid, np.concatenate([audio, after]), *rest
@@ -202,9 +206,9 @@ def test_the_loudness_curve_is_applied_as_rvc_python_does(reference: RvcPython) 
     source, sound = vocal(5.3), np.random.default_rng(1).standard_normal(round(5.3 * RATE)).astype(np.float32)
     sound *= np.linspace(0.1, 1, len(sound), dtype=np.float32)
     expected = change_rms(source, 16_000, sound.copy(), RATE, 0.3)
-    match = LoudnessMatch(source_curve(source), 0.3, RATE, len(sound))
+    match = RmsEnvelopeMatcher(rms_envelope(source, 16_000), 0.3, RATE, len(sound))
     parts = np.split(sound, [7, 30_000, 30_001, 150_000])
-    got = np.concatenate(list(match.matched(parts)))
+    got = np.concatenate(list(match.match(parts)))
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -216,7 +220,7 @@ def test_the_result_has_exactly_the_length_of_the_source(num_samples: int, sampl
     tone = 0.3 * np.sin(np.arange(num_samples) / 30).astype(np.float32)
     heard = preprocess(Audio(np.stack([tone, tone]), sample_rate), unheard)
     f0 = np.full(len(heard.waveform) // 160, 220, np.float32)
-    made = converted(loaded.singer, heard, loaded.encoder, Conversion(), f0)
+    made = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(), f0)
     assert len(made) == round(num_samples / sample_rate * RATE)
     assert np.isfinite(made).all()
 
@@ -225,8 +229,8 @@ def test_the_result_has_exactly_the_length_of_the_source(num_samples: int, sampl
 @settings(max_examples=40, deadline=None)
 def test_any_length_in_any_windows_comes_out_whole(frames: int, longest: int, formant: float) -> None:
     waveform = np.full(frames * 160 - 7, 0.25, np.float32)
-    chosen = Conversion(index_rate=0.0, rms_mix_rate=1.0, formant_shift=formant)
-    made = converted(stub(longest_core=2 * longest), heard_as(waveform), Echo(), chosen)
+    chosen = ConversionSettings(index_rate=0.0, rms_mix_rate=1.0, formant_shift=formant)
+    made = converted(stub(max_chunk_size=2 * longest), heard_as(waveform), Echo(), chosen)
     assert len(made) == round(len(waveform) / 16_000 * RATE)
     np.testing.assert_allclose(made[HOP:-HOP], 0.25, atol=1e-3)
 
@@ -236,7 +240,7 @@ def test_impulses_stay_where_they_are_over_an_hour() -> None:
     waveform = np.full(seconds * 16_000, 0.01, np.float32)
     times = np.arange(0, seconds, 9)
     waveform[times * 16_000] = 0.9
-    coming = stub().convert(heard_as(waveform), None, Echo(), PLAIN, unheard)
+    coming = stub().convert(heard_as(waveform), None, Echo(), settings=PLAIN, progress=unheard)
     position, found = 0, []
     for part in coming:
         found.append(position + np.flatnonzero(part[0] > 0.3))
@@ -249,23 +253,23 @@ def test_impulses_stay_where_they_are_over_an_hour() -> None:
 
 def test_windows_are_of_one_shape_and_no_more_than_the_song_needs() -> None:
     echo = Echo()
-    converted(stub(longest_core=300), heard_as(np.full(160 * 1000, 0.5, np.float32)), echo, PLAIN)
+    converted(stub(max_chunk_size=300), heard_as(np.full(160 * 1000, 0.5, np.float32)), echo, PLAIN)
     assert echo.batches == [(1, (250 + 2 * CONTEXT) * 160 + 80)] * 4
 
 
 def test_a_batch_of_windows_gives_what_single_ones_give() -> None:
     heard = heard_as(vocal(8))
     echo = Echo()
-    single = converted(stub(longest_core=200), heard, Echo(), PLAIN)
-    batched = converted(stub(longest_core=200, at_once=3), heard, echo, PLAIN)
+    single = converted(stub(max_chunk_size=200), heard, Echo(), PLAIN)
+    batched = converted(stub(max_chunk_size=200, batch_size=3), heard, echo, PLAIN)
     assert [shape[0] for shape in echo.batches] == [3, 1]
     np.testing.assert_array_equal(single, batched)
 
 
 def test_where_a_song_is_cut_is_hardly_heard(loaded: Loaded) -> None:
     checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
-    one = load_singer(checkpoint, None, device="cpu", precision="float32")
-    many = VoiceConverter(one._network, version="v2", longest_core=150)
+    one = load_voice_converter(checkpoint, None, device="cpu", precision="float32")
+    many = VoiceConverter(one._network, version="v2", max_chunk_size=150)
     heard, f0 = preprocess(Audio(vocal(4)[None], 16_000), unheard), melody(400)
     whole, cut_up = (converted(singer, heard, loaded.encoder, PLAIN, f0) for singer in (one, many))
     assert 10 * np.log10(np.square(whole).sum() / np.square(whole - cut_up).sum()) > 10
@@ -277,9 +281,11 @@ def test_where_a_song_is_cut_is_hardly_heard(loaded: Loaded) -> None:
 def test_the_same_request_gives_the_same_bytes_and_another_seed_other_ones(loaded: Loaded) -> None:
     heard, f0 = preprocess(Audio(vocal(1)[None], 16_000), unheard), melody(100)
     seen: list[float] = []
-    first = converted(loaded.singer, heard, loaded.encoder, Conversion(seed=1), f0)
-    parts = list(loaded.singer.convert(heard, f0, loaded.encoder, Conversion(seed=1), seen.append))
-    other = converted(loaded.singer, heard, loaded.encoder, Conversion(seed=2), f0)
+    first = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=1), f0)
+    parts = list(
+        loaded.singer.convert(heard, f0, loaded.encoder, settings=ConversionSettings(seed=1), progress=seen.append)
+    )
+    other = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=2), f0)
     assert first.tobytes() == np.concatenate(parts, axis=1)[0].tobytes()
     assert not np.array_equal(first, other)
     assert seen[0] == 0.0 and seen[-1] == 1.0 and seen == sorted(seen)
@@ -287,7 +293,7 @@ def test_the_same_request_gives_the_same_bytes_and_another_seed_other_ones(loade
 
 def test_silence_is_sung_as_silence_and_costs_no_network() -> None:
     echo = Echo()
-    made = converted(stub(), heard_as(np.zeros(160_000, np.float32)), echo, Conversion())
+    made = converted(stub(), heard_as(np.zeros(160_000, np.float32)), echo, ConversionSettings())
     assert len(made) == 10 * RATE and not made.any() and not echo.batches
 
 
@@ -295,7 +301,7 @@ def test_pauses_are_exactly_silent_and_the_sound_around_them_is_whole(loaded: Lo
     waveform = vocal(4)
     waveform[20_000:44_000] = 0
     heard = preprocess(Audio(waveform[None], 16_000), unheard)
-    made = converted(loaded.singer, heard, loaded.encoder, Conversion(), melody(400))
+    made = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(), melody(400))
     start, end = 20_000 * RATE // 16_000, 44_000 * RATE // 16_000
     assert not made[start + RATE // 2 : end - RATE // 5].any()
     assert np.abs(made[: start - HOP]).max() > 0.05 and np.abs(made[end + HOP :]).max() > 0.05
@@ -304,10 +310,10 @@ def test_pauses_are_exactly_silent_and_the_sound_around_them_is_whole(loaded: Lo
 def test_the_gate_lets_pass_what_is_open_unchanged() -> None:
     sounding = np.zeros(16_000, np.float32)
     sounding[8000:8160] = 0.1
-    is_open = open_frames(sounding)
+    is_open = detect_activity(sounding)
     assert np.flatnonzero(is_open).tolist() == list(range(40, 76))
     sound = np.ones(100 * HOP, np.float32)
-    made = np.concatenate(list(gated(np.split(sound, [333, 20_001]), is_open, HOP)))
+    made = np.concatenate(list(apply_noise_gate(np.split(sound, [333, 20_001]), is_open, HOP)))
     assert (made[42 * HOP : 74 * HOP] == 1).all()
     assert not made[: 40 * HOP].any() and not made[76 * HOP :].any()
     assert np.abs(np.diff(made)).max() < 0.01
@@ -315,7 +321,9 @@ def test_the_gate_lets_pass_what_is_open_unchanged() -> None:
 
 def test_blocks_come_while_the_song_goes_on() -> None:
     echo = Echo()
-    coming = stub(longest_core=200).convert(heard_as(vocal(20)), None, echo, Conversion(), unheard)
+    coming = stub(max_chunk_size=200).convert(
+        heard_as(vocal(20)), None, echo, settings=ConversionSettings(), progress=unheard
+    )
     next(coming)
     assert len(echo.batches) <= 3
 
@@ -325,7 +333,7 @@ def test_what_progress_raises_ends_the_work() -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        list(stub().convert(heard_as(vocal(1)), None, Echo(), PLAIN, stop))
+        list(stub().convert(heard_as(vocal(1)), None, Echo(), settings=PLAIN, progress=stop))
 
 
 @pytest.mark.gpu
@@ -333,11 +341,11 @@ def test_what_progress_raises_ends_the_work() -> None:
 def test_a_gpu_sings_in_half_precision_what_a_processor_sings_and_repeats_itself(loaded: Loaded) -> None:
     checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
     encoder = ContentEncoder(read_fairseq(loaded.hubert), device="cuda")
-    singer = load_singer(checkpoint, None, device="cuda")
+    singer = load_voice_converter(checkpoint, None, device="cuda")
     heard, f0 = preprocess(Audio(vocal(3)[None], 16_000), unheard), melody(300)
     first, second = (converted(singer, heard, encoder, PLAIN, f0) for _ in range(2))
     assert first.tobytes() == second.tobytes() and len(first) == 3 * RATE
-    exact, half = load_singer(checkpoint, None, device="cpu", precision="float32")._network, singer._network
+    exact, half = load_voice_converter(checkpoint, None, device="cpu", precision="float32")._network, singer._network
     latent, source = torch.randn(1, loaded.inter_channels, 80), 0.1 * torch.randn(1, 80 * HOP)
     with torch.inference_mode():
         wanted, got = exact.decode(latent, source), half.decode(latent.cuda(), source.cuda()).cpu()
@@ -355,8 +363,8 @@ def strongest_hz(waveform: FloatArray) -> float:
 @pytest.mark.parametrize(("semitones", "formant"), [(0, 0), (12, 0), (0, 4), (0, -7.3), (-5, 2.5)])
 def test_the_pitch_is_that_of_f0_and_the_semitones_whatever_the_formants(semitones: float, formant: float) -> None:
     f0 = np.full(400, 220, np.float32)
-    chosen = Conversion(semitones=semitones, formant_shift=formant, index_rate=0.0, rms_mix_rate=1.0)
-    made = converted(stub(Repeater(sings_source=True), longest_core=150), heard_as(vocal(4)), Echo(), chosen, f0)
+    chosen = ConversionSettings(semitones=semitones, formant_shift=formant, index_rate=0.0, rms_mix_rate=1.0)
+    made = converted(stub(Repeater(sings_source=True), max_chunk_size=150), heard_as(vocal(4)), Echo(), chosen, f0)
     assert len(made) == 4 * RATE
     assert strongest_hz(made) == pytest.approx(220 * 2 ** (semitones / 12), abs=0.3)
 
@@ -376,7 +384,7 @@ class Vowel(Repeater):
 def test_the_resonances_move_by_the_formant_shift(formant: float) -> None:
     noise_like = np.zeros(400, np.float32)  # unvoiced: the source is noise, which shows the whole envelope
     plain, moved = (
-        converted(stub(Vowel(sings_source=True)), heard_as(vocal(4)), Echo(), Conversion(
+        converted(stub(Vowel(sings_source=True)), heard_as(vocal(4)), Echo(), ConversionSettings(
             formant_shift=shift, index_rate=0.0, rms_mix_rate=1.0), noise_like)
         for shift in (0.0, formant)
     )  # fmt: skip
@@ -409,27 +417,12 @@ def test_an_impulse_is_heard_at_its_moment(sample_rate: int, channels: int) -> N
     assert np.argmax(np.abs(heard.waveform)) == 32_000
 
 
-@given(length=st.integers(1, 40), start=st.integers(-90, 60), count=st.integers(1, 120))
-def test_mirrored_is_numpys_reflection(length: int, start: int, count: int) -> None:
-    values = np.arange(length, dtype=np.float32)
-    before, after = max(-start, 0), max(start + count - length, 0)
-    expected = np.pad(values, (before, after), "reflect")[start + before :][:count]
-    np.testing.assert_array_equal(mirrored(values, start, count), expected)
-
-
 @given(frames=st.integers(1, 100_000), longest=st.integers(20, 1500))
 def test_windows_cover_the_song_and_keep_to_their_bound(frames: int, longest: int) -> None:
-    windows = cut(frames, 2 * longest)
-    assert windows.core * windows.count >= windows.frames >= frames
-    assert windows.core <= max(2 * longest, 2 * FADE) and windows.core % 2 == 0
-    assert (windows.count - 1) * windows.core < windows.frames
-
-
-def test_seams_of_one_sound_leave_no_trace() -> None:
-    sound = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    parts = [sound[start : start + 220] for start in (0, 200, 400, 600, 780)][:4]
-    made = np.concatenate(list(joined(iter(parts), 20)))
-    np.testing.assert_allclose(made, sound[10:820], atol=1e-6)
+    windows = plan_chunks(frames, 2 * longest)
+    assert windows.size * windows.count >= windows.num_frames >= frames
+    assert windows.size <= max(2 * longest, 2 * FADE) and windows.size % 2 == 0
+    assert (windows.count - 1) * windows.size < windows.num_frames
 
 
 def test_a_pitch_drawn_through_gaps_sounds_there_and_leaves_consonants_protected(loaded: Loaded) -> None:
@@ -437,7 +430,7 @@ def test_a_pitch_drawn_through_gaps_sounds_there_and_leaves_consonants_protected
     assert (f0 == 0).any()
 
     def sung(**changes: Any) -> FloatArray:
-        return converted(loaded.singer, heard, loaded.encoder, Conversion(index_rate=1.0, **changes), f0)
+        return converted(loaded.singer, heard, loaded.encoder, ConversionSettings(index_rate=1.0, **changes), f0)
 
     assert not np.array_equal(sung(fill_gaps=True, protect=0.0), sung(fill_gaps=True, protect=0.5))
     tone = converted(stub(Repeater(sings_source=True)), heard, Echo(), replace(PLAIN, fill_gaps=True), f0)

@@ -84,7 +84,7 @@ def test_ivf_blends_as_rvc_does_with_faiss(tmp_path: Path, nprobe: int) -> None:
     index = read_index(path, width=768)
     assert index.nprobe == nprobe
     frames = queries(index.vectors, 200)
-    ours = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(frames), mode="ivf")
+    ours = Retrieval(index, "cpu").blend_nearest(torch.from_numpy(frames), mode="ivf")
     np.testing.assert_allclose(ours.numpy(), reference_blend(theirs, index.vectors, frames), atol=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_exact_blends_as_a_flat_index_would(count: int) -> None:
     flat.add(vectors)
     index = Index(vectors, vectors[:3], np.arange(count) % 3, 1)
     frames = queries(vectors, 300)
-    ours = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(frames), mode="exact")
+    ours = Retrieval(index, "cpu").blend_nearest(torch.from_numpy(frames), mode="exact")
     np.testing.assert_allclose(ours.numpy(), reference_blend(flat, vectors, frames), atol=1e-5)
 
 
@@ -106,22 +106,22 @@ def test_a_gpu_blends_as_the_cpu(mode: Any) -> None:
     vectors = rvc_files.vectors(5000, 768)
     index = Index(vectors, rvc_files.vectors(30, 768, seed=5), np.arange(5000) % 30, 2)
     frames = torch.from_numpy(queries(vectors, 400))
-    on_gpu = Retrieval(index, "cuda").nearest_blend(frames.cuda(), mode=mode).cpu()
-    torch.testing.assert_close(on_gpu, Retrieval(index, "cpu").nearest_blend(frames, mode=mode), atol=1e-4, rtol=1e-4)
+    on_gpu = Retrieval(index, "cuda").blend_nearest(frames.cuda(), mode=mode).cpu()
+    torch.testing.assert_close(on_gpu, Retrieval(index, "cpu").blend_nearest(frames, mode=mode), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
 def test_a_frame_that_is_stored_itself_comes_back_as_it_is(mode: Any) -> None:
     vectors = rvc_files.vectors(700, 256)
     index = Index(vectors, vectors[:10], np.arange(700) % 10, 10)
-    blend = Retrieval(index, "cpu").nearest_blend(torch.from_numpy(vectors), mode=mode)
+    blend = Retrieval(index, "cpu").blend_nearest(torch.from_numpy(vectors), mode=mode)
     torch.testing.assert_close(blend, torch.from_numpy(vectors), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
 def test_vectors_that_are_all_the_same_give_that_one(mode: Any) -> None:
     index = Index(np.ones((20, 256), np.float32), np.ones((2, 256), np.float32), np.arange(20) % 2, 1)
-    blend = Retrieval(index, "cpu").nearest_blend(torch.ones(3, 256), mode=mode)
+    blend = Retrieval(index, "cpu").blend_nearest(torch.ones(3, 256), mode=mode)
     torch.testing.assert_close(blend, torch.ones(3, 256))
 
 
@@ -133,7 +133,7 @@ def test_fewer_vectors_than_neighbours_are_all_that_count(mode: Any, count: int)
     frames = torch.from_numpy(rvc_files.vectors(9, 256, seed=3))
     squared = (frames[:, None] - torch.from_numpy(vectors)).square().sum(-1).double()
     weights = squared**-2 / (squared**-2).sum(1, keepdim=True)
-    blend = Retrieval(index, "cpu").nearest_blend(frames, mode=mode)
+    blend = Retrieval(index, "cpu").blend_nearest(frames, mode=mode)
     torch.testing.assert_close(blend, (weights @ torch.from_numpy(vectors).double()).float(), atol=1e-5, rtol=0)
 
 
@@ -142,11 +142,11 @@ def test_the_blend_of_a_long_recording_is_that_of_its_parts_and_keeps_the_dtype(
     retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(24_000) % 50, 1), "cpu")
     frames = torch.from_numpy(queries(vectors, 1700))
     for mode in ("exact", "ivf"):
-        whole = retrieval.nearest_blend(frames.half(), mode=mode)
+        whole = retrieval.blend_nearest(frames.half(), mode=mode)
         assert whole.dtype == torch.half and whole.shape == frames.shape
-        part = retrieval.nearest_blend(frames.half()[800:900], mode=mode)
+        part = retrieval.blend_nearest(frames.half()[800:900], mode=mode)
         torch.testing.assert_close(whole[800:900], part, atol=2e-3, rtol=0)
-    assert retrieval.nearest_blend(frames[:0], mode="exact").shape == (0, 32)
+    assert retrieval.blend_nearest(frames[:0], mode="exact").shape == (0, 32)
 
 
 def test_memory_is_told(tmp_path: Path) -> None:

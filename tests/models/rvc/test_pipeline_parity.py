@@ -18,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from audio import Audio
+from models.f0.estimator import F0Estimator
 from models.f0.harvest import Harvest
 from models.f0.praat import Praat
-from models.f0.tracker import Tracker
 from models.hubert.encoder import ContentEncoder, read_fairseq
 from models.rvc.checkpoint import read_checkpoint
-from models.rvc.conversion_settings import Conversion
-from models.rvc.converter import VoiceConverter, load_singer
+from models.rvc.converter import ConversionSettings, VoiceConverter, load_voice_converter
+from models.rvc.excitation import FrameNoise
 from models.rvc.index import read_index
-from models.rvc.noise import NoiseGrid
 from models.rvc.preprocess import preprocess
 from testing.rvc_reference import RvcPython, rvc_python
 from testing.tiny_rvc import FEATURE_WIDTH, hubert_file, rmvpe_file, sung, voice_folder, write_index
@@ -38,7 +37,7 @@ PADDING = 100  # frames of 10 ms that the reference adds on each side
 SEED = 7
 SECONDS = 1.28
 VOCAL = sung(2.88)[-round(SECONDS * 16_000) :]  # with a pause in it
-SETTINGS = Conversion(index_rate=0.7, retrieval="ivf", seed=SEED)
+SETTINGS = ConversionSettings(index_rate=0.7, retrieval="ivf", seed=SEED)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def voice(folder: Path, reference: RvcPython) -> Callable[..., Path]:
         made = folder / f"{version}-{sample_rate}-{f0}"
         if not made.exists():
             voice_folder(folder, made.name, version=version, sample_rate=sample_rate, f0=f0)
-            known = np.repeat(reference.features(sung(6.0, seed=5), version), 2, axis=0)
+            known = np.repeat(reference.extract_features(sung(6.0, seed=5), version), 2, axis=0)
             noise = np.random.default_rng(0).standard_normal(known.shape).astype(np.float32)
             write_index(made / "added.index", known + 0.05 * noise)
         return made
@@ -79,15 +78,17 @@ def voice(folder: Path, reference: RvcPython) -> Callable[..., Path]:
 def singer_of(folder: Path, **how: Any) -> VoiceConverter:
     checkpoint = read_checkpoint(next(folder.glob("*.pth")))
     index = read_index(folder / "added.index", width=FEATURE_WIDTH[checkpoint.version])
-    singer = load_singer(checkpoint, index, device="cpu", precision="float32")
+    singer = load_voice_converter(checkpoint, index, device="cpu", precision="float32")
     return singer if not how else VoiceConverter(singer._network, version=checkpoint.version, **how)
 
 
 def ours(
-    singer: VoiceConverter, waveform: FloatArray, f0: FloatArray | None, encoder: Any, settings: Conversion
+    singer: VoiceConverter, waveform: FloatArray, f0: FloatArray | None, encoder: Any, settings: ConversionSettings
 ) -> FloatArray:
     heard = preprocess(Audio(waveform[None], 16_000), lambda fraction: None)
-    blocks = singer.convert(heard, f0 if singer.uses_f0 else None, encoder, settings, lambda fraction: None)
+    blocks = singer.convert(
+        heard, f0 if singer.uses_f0 else None, encoder, settings=settings, progress=lambda fraction: None
+    )
     whole: FloatArray = np.concatenate(list(blocks), axis=1)[0]
     return whole
 
@@ -96,18 +97,20 @@ def noise_of(singer: VoiceConverter) -> Callable[[torch.Tensor], torch.Tensor]:
     """Our noise, as the reference asks for it: the latent's `[1, C, T]`, then the source's `[1, samples, 1]`."""
     channels, hop = singer._network.inter_channels, singer.sample_rate // 100
     latent, source = (
-        NoiseGrid(SEED, stream, width, torch.device("cpu")) for stream, width in ((0, channels), (1, hop))
+        FrameNoise(SEED, stream, width, torch.device("cpu")) for stream, width in ((0, channels), (1, hop))
     )
 
     def draw(like: torch.Tensor) -> torch.Tensor:
         if like.shape[2] == 1:
-            return source.frames(-PADDING, like.shape[1] // hop).reshape(like.shape)
-        return latent.frames(-PADDING, like.shape[2]).T[None]
+            return source.draw(-PADDING, like.shape[1] // hop).reshape(like.shape)
+        return latent.draw(-PADDING, like.shape[2]).T[None]
 
     return draw
 
 
-def theirs(reference: RvcPython, voice: Path, waveform: FloatArray, *, settings: Conversion, **more: Any) -> FloatArray:
+def theirs(
+    reference: RvcPython, voice: Path, waveform: FloatArray, *, settings: ConversionSettings, **more: Any
+) -> FloatArray:
     made = reference.convert(
         voice,
         waveform,
@@ -165,11 +168,11 @@ def test_a_conversion_is_that_of_the_reference(  # noqa: PLR0913
 
 @pytest.mark.parametrize(("method", "tracker"), [("pm", Praat()), ("harvest", Harvest())])
 def test_pitch_without_padding_is_the_references_with_it(
-    method: str, tracker: Tracker, *, reference: RvcPython
+    method: str, tracker: F0Estimator, *, reference: RvcPython
 ) -> None:
     """But near the ends. (RMVPE hears further: on equal sound it is compared in the tests of pitch.)"""
     heard = preprocess(Audio(VOCAL[None], 16_000), lambda fraction: None).waveform
-    found = tracker.track(heard, hop_length=160, filter_radius=3, progress=lambda fraction: None)
+    found = tracker.estimate(heard, hop_length=160, filter_radius=3, progress=lambda fraction: None)
     wanted = reference.f0(np.pad(heard, 16_000, mode="reflect"), method)[1][PADDING : PADDING + len(found)]
     both = (found > 0) & (wanted > 0)
     alike = np.where(both, np.abs(found - wanted) < 0.001 * wanted, (found > 0) == (wanted > 0))
@@ -197,7 +200,7 @@ def test_a_later_chunk_of_the_reference_comes_early_and_ours_does_not(
     chosen, waveform = voice(f0=False), sung(7.04, seed=1)
     settings = replace(SETTINGS, index_rate=0.0, rms_mix_rate=1.0)
     with rvc_python(folder / "hubert_base.pt") as reference:
-        singer = singer_of(chosen, longest_core=100)
+        singer = singer_of(chosen, max_chunk_size=100)
         whole = theirs(reference, chosen, waveform, settings=settings, noise=noise_of(singer), mended=True)
         reference.config.x_query, reference.config.x_center, reference.config.x_max = 1, 2, 3
         chunked = theirs(reference, chosen, waveform, settings=settings)

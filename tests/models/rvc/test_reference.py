@@ -97,12 +97,12 @@ def test_a_hubert_folder_holds_the_weights_of_the_file_under_other_names(folder:
     waveform = sung(1.0)
     with torch.no_grad():
         states = model(torch.from_numpy(waveform)[None], output_hidden_states=True).hidden_states
-    assert np.abs(states[12][0].numpy() - reference.features(waveform, "v2")).max() < 1e-4
+    assert np.abs(states[12][0].numpy() - reference.extract_features(waveform, "v2")).max() < 1e-4
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_features_follow_the_sound(version: str, reference: RvcPython) -> None:
-    features = reference.features(sung(2.0), version)
+    features = reference.extract_features(sung(2.0), version)
     assert features.shape == (99, FEATURE_WIDTH[version])
     assert 0.5 < features.std(0).mean() < 2
 

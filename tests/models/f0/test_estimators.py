@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from errors import CancelledError, ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
-from models.f0 import METHODS, PitchFamily, Tracker
-from models.f0.crepe import MangioCrepe, load_network
+from models.f0 import METHODS, F0Estimator, PitchFamily
+from models.f0.crepe import MangioCrepe, load_crepe
+from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
-from models.f0.tracker import Curve, Waveform, ignore_progress, reflected, silenced, windows
 from testing.repository import ROOT
-from testing.sung_phrases import Phrase, cents_off, phrase
 from testing.tiny_rvc import rmvpe_file, sung
+from testing.vocals import Phrase, cents_off, phrase
 
 ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio-crepe")]
 
@@ -36,15 +36,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightLocations:
 
 
 @pytest.fixture(scope="module")
-def load(weights: WeightLocations) -> Callable[[str], Tracker]:
+def load(weights: WeightLocations) -> Callable[[str], F0Estimator]:
     """Loads each method once; mangio-crepe with the small network."""
     family = PitchFamily(weights)
 
     @functools.cache
-    def loaded(method: str) -> Tracker:
-        return (
-            MangioCrepe(load_network("tiny", "cpu")) if method == "mangio-crepe" else family.load(method, device="cpu")
-        )
+    def loaded(method: str) -> F0Estimator:
+        return MangioCrepe(load_crepe("tiny", "cpu")) if method == "mangio-crepe" else family.load(method, device="cpu")
 
     return loaded
 
@@ -54,8 +52,10 @@ def song() -> Phrase:
     return phrase()
 
 
-def track(tracker: Tracker, waveform: Waveform, *, hop_length: int = 128, filter_radius: int = 3) -> Curve:
-    return tracker.track(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=ignore_progress)
+def track(tracker: F0Estimator, waveform: Waveform, *, hop_length: int = 128, filter_radius: int = 3) -> F0Contour:
+    return tracker.estimate(
+        waveform, hop_length=hop_length, filter_radius=filter_radius, progress=lambda fraction: None
+    )
 
 
 # What it finds
@@ -66,7 +66,7 @@ def track(tracker: Tracker, waveform: Waveform, *, hop_length: int = 128, filter
     [("crepe-tiny", 6, 0.15), ("fcpe", 6, 0.0), ("harvest", 2, 0.2), ("pm", 2, 0.0)],
 )
 def test_a_sung_glide_with_vibrato_is_followed_and_rests_are_heard(
-    load: Callable[[str], Tracker], song: Phrase, method: str, median_cents: float, voiced_rests: float
+    load: Callable[[str], F0Estimator], song: Phrase, method: str, median_cents: float, voiced_rests: float
 ) -> None:
     f0 = track(load(method), song.waveform)
     assert np.mean(f0[song.sings] > 0) > 0.99
@@ -77,7 +77,7 @@ def test_a_sung_glide_with_vibrato_is_followed_and_rests_are_heard(
 
 
 def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
-    load: Callable[[str], Tracker], song: Phrase
+    load: Callable[[str], F0Estimator], song: Phrase
 ) -> None:
     curves = [track(load("mangio-crepe"), song.waveform, hop_length=hop) for hop in (100, 128, 200)]
     for f0 in curves:
@@ -87,12 +87,12 @@ def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
 
 
 @pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"])
-def test_silence_has_no_pitch(load: Callable[[str], Tracker], method: str) -> None:
+def test_silence_has_no_pitch(load: Callable[[str], F0Estimator], method: str) -> None:
     assert not track(load(method), np.zeros(16_000, np.float32)).any()
 
 
 def test_harvest_smooths_from_a_filter_radius_of_3_on_and_always_alike(
-    load: Callable[[str], Tracker], song: Phrase
+    load: Callable[[str], F0Estimator], song: Phrase
 ) -> None:
     piece = song.waveform[8_000:24_000]
     rough, smooth, smoother = (track(load("harvest"), piece, filter_radius=radius) for radius in (2, 3, 7))
@@ -108,7 +108,7 @@ def test_harvest_smooths_from_a_filter_radius_of_3_on_and_always_alike(
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
 @pytest.mark.parametrize("samples", [0, 1, 159, 160, 320, 513, 1024, 8_000 + 77])
 def test_there_is_a_frame_every_160_samples_however_short_the_sound(
-    load: Callable[[str], Tracker], method: str, samples: int
+    load: Callable[[str], F0Estimator], method: str, samples: int
 ) -> None:
     f0 = track(load(method), sung(1.01)[:samples])
     assert f0.shape == (samples // 160,)
@@ -122,8 +122,8 @@ def test_there_is_a_frame_every_160_samples_however_short_the_sound(
 @settings(max_examples=40, deadline=None)
 def test_mangio_crepe_takes_a_hop_longer_than_the_sound(samples: int, hop_length: int) -> None:
     tracker = MangioCrepe(SilentNetwork())
-    assert tracker.track(
-        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=ignore_progress
+    assert tracker.estimate(
+        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=lambda fraction: None
     ).shape == (samples // 160,)
 
 
@@ -137,7 +137,7 @@ class SilentNetwork:
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
-def test_the_same_sound_gives_the_same_curve(load: Callable[[str], Tracker], method: str) -> None:
+def test_the_same_sound_gives_the_same_curve(load: Callable[[str], F0Estimator], method: str) -> None:
     waveform = sung(0.6)
     before = waveform.copy()
     np.testing.assert_array_equal(track(load(method), waveform), track(load(method), waveform))
@@ -145,9 +145,9 @@ def test_the_same_sound_gives_the_same_curve(load: Callable[[str], Tracker], met
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
-def test_progress_rises_to_1_and_what_it_raises_ends_the_work(load: Callable[[str], Tracker], method: str) -> None:
+def test_progress_rises_to_1_and_what_it_raises_ends_the_work(load: Callable[[str], F0Estimator], method: str) -> None:
     told: list[float] = []
-    load(method).track(sung(2.0), hop_length=160, filter_radius=3, progress=told.append)
+    load(method).estimate(sung(2.0), hop_length=160, filter_radius=3, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert told[0] > 0
@@ -156,41 +156,18 @@ def test_progress_rises_to_1_and_what_it_raises_ends_the_work(load: Callable[[st
         raise CancelledError("stopped")
 
     with pytest.raises(CancelledError):
-        load(method).track(sung(0.5), hop_length=160, filter_radius=3, progress=cancel)
-
-
-@given(st.integers(0, 500), st.integers(1, 60), st.integers(0, 29), st.sampled_from([1, 2, 8]))
-def test_windows_keep_every_frame_once_with_context_on_both_sides(
-    frames: int, room: int, context: int, multiple: int
-) -> None:
-    frames, context, longest = frames * multiple, context * multiple, (room + 2 * context) * multiple
-    plan = list(windows(frames, longest=longest, context=context, multiple=multiple))
-    kept = [frame for window in plan for frame in range(window.keep_start, window.keep_stop)]
-    assert kept == list(range(frames))
-    assert len({window.stop - window.start for window in plan}) == 1
-    for window in plan:
-        assert window.stop - window.start <= min(longest, frames)
-        assert window.start % multiple == window.stop % multiple == 0
-        assert window.keep_start - window.start >= (context if window.start else 0)
-        assert window.stop - window.keep_stop >= (context if window.stop < frames else 0)
-
-
-@given(st.integers(2, 50), st.integers(-120, 120), st.integers(0, 150))
-def test_a_piece_beyond_the_ends_is_the_mirror_image(length: int, start: int, size: int) -> None:
-    waveform = np.arange(length, dtype=np.float32)
-    padded = np.pad(waveform, 300, mode="reflect")
-    np.testing.assert_array_equal(reflected(waveform, start, start + size), padded[300 + start : 300 + start + size])
+        load(method).estimate(sung(0.5), hop_length=160, filter_radius=3, progress=cancel)
 
 
 @given(st.integers(0, 50), st.integers(-120, 120), st.integers(0, 150))
 def test_a_piece_beyond_the_ends_is_silent(length: int, start: int, size: int) -> None:
     waveform = np.arange(1, length + 1, dtype=np.float32)
     padded = np.pad(waveform, 300)
-    np.testing.assert_array_equal(silenced(waveform, start, start + size), padded[300 + start : 300 + start + size])
+    np.testing.assert_array_equal(zero_pad(waveform, start, start + size), padded[300 + start : 300 + start + size])
 
 
 @pytest.mark.parametrize("method", ["harvest", "pm", "fcpe"])
-def test_windows_find_what_one_piece_finds(load: Callable[[str], Tracker], method: str) -> None:
+def test_windows_find_what_one_piece_finds(load: Callable[[str], F0Estimator], method: str) -> None:
     phrases = [phrase(1.5, seed=seed) for seed in range(3)]
     waveform = np.concatenate([phrase.waveform * level for phrase, level in zip(phrases, (1, 0.3, 0.05), strict=True)])
     whole, pieces = (track(with_window(load(method), window), waveform) for window in (1000, 430))
@@ -200,11 +177,11 @@ def test_windows_find_what_one_piece_finds(load: Callable[[str], Tracker], metho
     assert cents_off(pieces[sure], whole[sure].astype(np.float64)).max() < 0.1
 
 
-def with_window(tracker: Tracker, window: int) -> Tracker:
+def with_window(tracker: F0Estimator, window: int) -> F0Estimator:
     return (
-        Fcpe(tracker.network, tracker.device, window=window)
+        Fcpe(tracker.network, tracker.device, chunk_length=window)
         if isinstance(tracker, Fcpe)
-        else type(tracker)(window=window)  # type: ignore[call-arg]
+        else type(tracker)(chunk_length=window)  # type: ignore[call-arg]
     )
 
 
@@ -302,7 +279,7 @@ def test_a_file_that_is_no_rmvpe_is_refused_in_a_sentence(tmp_path: Path) -> Non
         PitchFamily(WeightLocations(explicit=tmp_path)).load("rmvpe", device="cpu")
 
 
-def test_the_engines_say_what_they_hold(load: Callable[[str], Tracker], weights: WeightLocations) -> None:
+def test_the_engines_say_what_they_hold(load: Callable[[str], F0Estimator], weights: WeightLocations) -> None:
     family = PitchFamily(weights)
     for method in METHODS:
         assert family.memory_bytes(method) >= 0
@@ -313,9 +290,9 @@ def test_the_engines_say_what_they_hold(load: Callable[[str], Tracker], weights:
 
 def test_the_family_answers_without_torch() -> None:
     code = (
-        "import sys; from models.f0 import METHODS, PitchFamily; from models.checkpoints.locations import Weights;"
-        "from models.f0.keys import parse_key;"
-        "family = PitchFamily(Weights()); family.rows(); family.status(); family.resolve('pm'); parse_key('Am');"
+        "import sys; from models.f0 import METHODS, PitchFamily; from models.f0.contour import parse_key;"
+        "from models.checkpoints.locations import WeightLocations; family = PitchFamily(WeightLocations());"
+        "family.rows(); family.status(); family.resolve('pm'); parse_key('Am');"
         "print([m for m in ('torch', 'torchcrepe', 'torchfcpe', 'librosa', 'parselmouth') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -11,12 +11,10 @@ import pytest
 import torch
 
 from errors import ModelError
-from models.f0.curve import coarse
+from models.f0.contour import quantize_f0
 from models.rvc.checkpoint import Checkpoint, read_checkpoint
-from models.rvc.excitation import phases, sine
-from models.rvc.networks import RelativeAttention, Synthesizer, choose_dtype, fold_weight_norm
-from models.rvc.noise import NoiseGrid
-from models.rvc.rvc_import import import_network_module
+from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
+from models.rvc.synthesizer import RelativeAttention, Synthesizer, fold_weight_norm, import_network_module
 from testing.rvc_reference import Noise, RvcPython, rvc_python
 from testing.tiny_rvc import hubert_file, voice_folder
 
@@ -51,12 +49,12 @@ def melody(frames: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 @torch.inference_mode()
 def sung(voice: Synthesizer, features: torch.Tensor, f0: Any, noises: list[torch.Tensor]) -> torch.Tensor:
     if not voice.uses_f0:
-        return voice.decode(voice.latent(features, None, noises[0]), None)
-    latent = voice.latent(features, torch.from_numpy(coarse(f0))[None], noises[0])
-    phase = torch.from_numpy(phases(f0, 100))[None]
+        return voice.decode(voice.sample_latents(features, None, noises[0]), None)
+    latent = voice.sample_latents(features, torch.from_numpy(quantize_f0(f0))[None], noises[0])
+    phase = torch.from_numpy(accumulate_phase(f0, 100))[None]
     drawn = noises[1].view(1, len(f0), -1)
-    tone = sine(torch.from_numpy(f0)[None], phase, drawn, sample_rate=voice.sample_rate)
-    return voice.decode(latent, voice.excitation(tone))
+    tone = generate_sine(torch.from_numpy(f0)[None], phase, drawn, sample_rate=voice.sample_rate)
+    return voice.decode(latent, voice.project_excitation(tone))
 
 
 @pytest.mark.parametrize("voice", VOICES, ids=str)
@@ -70,7 +68,7 @@ def test_with_the_same_noise_a_voice_sounds_as_in_rvc_python(
     reference.load(folder)
     given = [features, torch.tensor([FRAMES])]
     if ours.uses_f0:
-        given += [torch.from_numpy(coarse(f0))[None], torch.from_numpy(f0)[None]]
+        given += [torch.from_numpy(quantize_f0(f0))[None], torch.from_numpy(f0)[None]]
     expected = reference.synthesize(*given, torch.tensor([0]), noise=noise)[:, 0]
     got = sung(ours, features, f0, noise.drawn)
     assert got.shape == expected.shape == (1, FRAMES * checkpoint.sample_rate // 100)
@@ -130,12 +128,6 @@ def test_a_checkpoint_without_all_weights_is_refused(tiny: Checkpoint, lacking: 
     assert caught.value.error_code == "broken_checkpoint"
 
 
-def test_precision_follows_the_device() -> None:
-    assert choose_dtype("auto", torch.device("cuda")) is torch.float16
-    assert choose_dtype("auto", torch.device("mps")) is torch.float32
-    assert choose_dtype("float32", torch.device("cuda")) is torch.float32
-
-
 def test_building_a_voice_prints_nothing_and_draws_no_random_numbers(
     tiny: Checkpoint, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,22 +138,22 @@ def test_building_a_voice_prints_nothing_and_draws_no_random_numbers(
 
 
 def test_noise_of_a_frame_does_not_depend_on_where_it_is_asked_for() -> None:
-    noise = NoiseGrid(5, 1, 8, CPU)
-    whole = noise.frames(-100, 500)
-    assert torch.equal(noise.frames(37, 240), whole[137:377])
+    noise = FrameNoise(5, 1, 8, CPU)
+    whole = noise.draw(-100, 500)
+    assert torch.equal(noise.draw(37, 240), whole[137:377])
     assert whole.std() == pytest.approx(1, abs=0.1)
-    for other in (NoiseGrid(6, 1, 8, CPU), NoiseGrid(5, 0, 8, CPU)):
-        assert not torch.equal(other.frames(-100, 500), whole)
+    for other in (FrameNoise(6, 1, 8, CPU), FrameNoise(5, 0, 8, CPU)):
+        assert not torch.equal(other.draw(-100, 500), whole)
 
 
 def test_the_sine_goes_on_where_a_cut_falls() -> None:
     f0, hop = melody(300), 400
     noise = torch.zeros(1, 300, hop)
-    phase = phases(f0, 100)
+    phase = accumulate_phase(f0, 100)
 
     def tone(start: int, end: int) -> torch.Tensor:
         part = torch.from_numpy(f0[start:end])[None], torch.from_numpy(phase[start:end])[None]
-        return sine(*part, noise[:, start:end], sample_rate=40_000)
+        return generate_sine(*part, noise[:, start:end], sample_rate=40_000)
 
     assert torch.equal(torch.cat([tone(0, 77), tone(77, 300)], dim=1), tone(0, 300))
 
@@ -169,5 +161,5 @@ def test_the_sine_goes_on_where_a_cut_falls() -> None:
 def test_after_an_hour_the_sine_is_still_in_phase() -> None:
     f0 = np.full(360_000, 220.3, np.float32)
     turns = np.arange(360_000) * (np.float64(f0[0]) / 100) % 1
-    apart = np.abs(phases(f0, 100) - turns)
+    apart = np.abs(accumulate_phase(f0, 100) - turns)
     assert np.minimum(apart, 1 - apart).max() < 1e-5

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from errors import InvalidRequestError
-from models.f0.curve import autotune, coarse, fill_gaps, transpose
-from models.f0.keys import CHROMATIC, parse_key
-from models.f0.tracker import Curve
+from models.f0.contour import CHROMATIC, autotune, fill_gaps, parse_key, quantize_f0, transpose
+from models.f0.estimator import F0Contour
 
 KEYS = [None, "C major", "F# minor", "Bb", "Am", "chromatic"]
 HZ = st.one_of(st.just(0.0), st.floats(50, 1100))
@@ -20,7 +19,7 @@ STRENGTHS = st.floats(0, 1)
 KEY = st.sampled_from(KEYS)
 
 
-def cents(f0: Curve, reference: Curve) -> NDArray[np.float64]:
+def cents(f0: F0Contour, reference: F0Contour) -> NDArray[np.float64]:
     """From one voiced curve to another."""
     return np.asarray(1200 * np.log2(f0.astype(np.float64) / reference))
 
@@ -64,7 +63,7 @@ def test_what_is_no_key_is_refused_with_what_is(key: str) -> None:
 
 @given(CURVES, STRENGTHS, KEY)
 def test_autotune_keeps_unvoiced_frames_and_moves_no_note_beyond_half_a_step(
-    f0: Curve, strength: float, key: str | None
+    f0: F0Contour, strength: float, key: str | None
 ) -> None:
     tuned = autotune(f0, strength=strength, key=key)
     assert tuned.dtype == np.float32
@@ -74,7 +73,7 @@ def test_autotune_keeps_unvoiced_frames_and_moves_no_note_beyond_half_a_step(
 
 
 @given(CURVES, KEY)
-def test_full_strength_lands_on_the_notes_of_the_key_and_stays_there(f0: Curve, key: str | None) -> None:
+def test_full_strength_lands_on_the_notes_of_the_key_and_stays_there(f0: F0Contour, key: str | None) -> None:
     tuned = autotune(f0, strength=1, key=key)
     notes = np.array([note_of(float(hz)) for hz in tuned[tuned > 0]])
     np.testing.assert_allclose(notes, np.rint(notes), atol=1e-4)
@@ -90,7 +89,7 @@ def test_autotune_keeps_the_order_of_pitches(values: list[float], strength: floa
 
 
 @given(CURVES, st.floats(-24, 24), KEY)
-def test_without_strength_a_transposition_is_exactly_that(f0: Curve, semitones: float, key: str | None) -> None:
+def test_without_strength_a_transposition_is_exactly_that(f0: F0Contour, semitones: float, key: str | None) -> None:
     moved = autotune(transpose(f0, semitones), strength=0, key=key)
     np.testing.assert_array_equal(moved == 0, f0 == 0)
     np.testing.assert_allclose(cents(moved[f0 > 0], f0[f0 > 0]), 100 * semitones, atol=1e-3)
@@ -126,7 +125,7 @@ def test_gaps_are_filled_by_lines_in_pitch_and_ends_are_held() -> None:
 
 
 @given(CURVES)
-def test_filling_gaps_changes_no_voiced_frame_and_leaves_no_gap(f0: Curve) -> None:
+def test_filling_gaps_changes_no_voiced_frame_and_leaves_no_gap(f0: F0Contour) -> None:
     filled = fill_gaps(f0)
     np.testing.assert_array_equal(filled[f0 > 0], f0[f0 > 0])
     assert np.all(filled > 0) or not f0.any()
@@ -134,16 +133,16 @@ def test_filling_gaps_changes_no_voiced_frame_and_leaves_no_gap(f0: Curve) -> No
 
 
 @given(CURVES)
-def test_quantisation_is_that_of_rvc(f0: Curve) -> None:
+def test_quantisation_is_that_of_rvc(f0: F0Contour) -> None:
     low, high = (1127 * np.log(1 + hz / 700) for hz in (50, 1100))
     mel = 1127 * np.log(1 + f0.astype(np.float64) / 700)
     mel[mel > 0] = (mel[mel > 0] - low) * 254 / (high - low) + 1
     mel[mel <= 1] = 1
     mel[mel > 255] = 255
-    levels = coarse(f0)
+    levels = quantize_f0(f0)
     assert levels.dtype == np.int64
     np.testing.assert_array_equal(levels, np.rint(mel))
 
 
 def test_quantisation_reaches_its_ends_and_holds_them() -> None:
-    assert coarse(np.array([0, 20, 50, 1100, 3000], np.float32)).tolist() == [1, 1, 1, 255, 255]
+    assert quantize_f0(np.array([0, 20, 50, 1100, 3000], np.float32)).tolist() == [1, 1, 1, 255, 255]
