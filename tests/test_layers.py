@@ -1,4 +1,4 @@
-"""The house's imports go down only: handler > operations > models and worker, side by side > audio > errors."""
+"""Imports go down only (handler > operations > models and worker, side by side > audio > errors)."""
 
 from __future__ import annotations
 
@@ -18,41 +18,52 @@ MAY_IMPORT = {
     "operations": {"models", "worker", "audio", "errors"},
     "handler": {"operations", "models", "worker", "audio", "errors"},
 }
-ROOMS = {*MAY_IMPORT, "demo", "tests", "testing", "tools", "benchmarks"}
+PRODUCT = {*MAY_IMPORT, "demo"}
+ALL_PACKAGES = {*PRODUCT, "tests", "testing", "tools", "benchmarks"}
 
 
-def sources() -> list[Path]:
-    return [
-        path for room in MAY_IMPORT for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")] if path.exists()
-    ]
+def list_files(*packages: str) -> list[Path]:
+    """The Python files of these top-level packages and modules."""
+    folders = [path for package in packages for path in (ROOT / package).rglob("*.py")]
+    return sorted(folders + [path for package in packages if (path := ROOT / f"{package}.py").exists()])
 
 
-def imported(path: Path) -> Iterator[str]:
+SOURCES = list_files(*MAY_IMPORT)
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in list_files(*ALL_PACKAGES)}
+
+
+def find_module(name: str) -> str | None:
+    """The key in `MODULES` of the module or package called `name`."""
+    return next((key for key in (name, f"{name}.__init__") if key in MODULES), None)
+
+
+def list_imports(path: Path) -> Iterator[str]:
+    """The names of all imported modules, also within functions and under `TYPE_CHECKING`."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: imports are absolute"
-            yield (node.module or "").split(".")[0]
+            assert node.level == 0, f"{path.name}: imports must be absolute"
+            # `from package import name` imports the submodule `name`, or else the package itself.
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if find_module(submodule) else str(node.module)
 
 
-def room(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_imports_only_from_its_own_room_and_those_below(path: Path) -> None:
-    allowed = MAY_IMPORT[room(path)] | {room(path)}
-    assert {name for name in imported(path) if name in ROOMS} <= allowed
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_its_own_package_and_from_lower_ones(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    imported = {name.split(".")[0] for name in list_imports(path)}
+    assert imported & ALL_PACKAGES <= MAY_IMPORT[package] | {package}
 
 
 def test_there_is_no_other_top_level_package() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert packages <= ROOMS
+    assert packages <= ALL_PACKAGES
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_environment_is_read_in_settings_only(path: Path) -> None:
     if path != ROOT / "worker/settings.py":
-        names = {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not names & {"environ", "getenv"}

@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 
 MEBIBYTE = 1024 * 1024
 SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Group = Literal["models", "limits", "delivery", "suno", "runtime", "platform"]
+
 
 class SettingsError(ValueError):
-    """A variable that cannot be read; the message names it and says what it takes."""
+    """A variable with an invalid value; the message names the variable and what it accepts, never the value."""
 
 
-def _paths(text: str) -> tuple[Path, ...]:
-    return tuple(Path(part) for part in text.split(os.pathsep) if part)
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T_co]):
+    """What a variable accepts, in words, and how to parse it; `parse` raises `ValueError` or `KeyError`."""
+
+    accepts: str
+    parse: Callable[[str], T_co]
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def integer(minimum: int, maximum: int | None = None) -> Kind[int]:
+    """Whole numbers from `minimum` to `maximum`."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < minimum or (maximum is not None and number > maximum):
+            raise ValueError("out of range")
+        return number
+
+    return Kind(f"a whole number of at least {minimum}" if maximum is None else f"{minimum} to {maximum}", parse)
 
 
-def _switch(text: str) -> bool:
-    known = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
-        "": False,
-    }
-    return known[text.strip().lower()]
+def seconds(*, zero: bool) -> Kind[float]:
+    """Finite seconds above 0, or 0 as well."""
+
+    def parse(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+            raise ValueError("out of range")
+        return number
+
+    return Kind(f"seconds, {'0 or more' if zero else 'more than 0'}", parse)
 
 
-def _count(text: str) -> int:
-    if (count := int(text)) < 1:
-        raise ValueError("at least 1")
-    return count
+def choice(*names: str) -> Kind[str]:
+    """One of `names`, in upper or lower case."""
+    by_name = {name: name for name in names}
+    return Kind(f"one of {', '.join(names)}", lambda text: by_name[text.strip().upper()])
 
 
-def _one_of(*names: str) -> Callable[[str], str]:
-    known = {name: name for name in names}
-    return lambda text: known[text.strip().upper()]
+_SWITCH_VALUES = {"1": True, "true": True, "yes": True, "on": True}
+_SWITCH_VALUES |= {"0": False, "false": False, "no": False, "off": False, "": False}
+
+SWITCH = Kind("1 or 0", lambda text: _SWITCH_VALUES[text.strip().lower()])
+TEXT = Kind("text", str)
+PATH = Kind("a path", Path)
+PATHS = Kind(
+    f"paths separated by '{os.pathsep}'", lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part)
+)
+NAMES = Kind("names separated by commas", lambda text: tuple(part.strip() for part in text.split(",") if part.strip()))
 
 
-def _variable(name: str, parse: Callable[[str], Any], default: Any, *, secret: bool = False, doc: str) -> Any:
-    metadata = {"variable": name, "parse": parse, "doc": doc, "secret": secret}
+def variable(  # noqa: PLR0913  (half of them by keyword)
+    name: str, kind: Kind[T], default: T, *, group: Group, doc: str, secret: bool = False
+) -> T:
+    """A field that is read from the environment variable `name`. `group` and `doc` are for the documentation."""
+    metadata = {"variable": name, "kind": kind, "group": group, "doc": doc, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
 
 
@@ -59,110 +83,201 @@ def _variable(name: str, parse: Callable[[str], Any], default: Any, *, secret: b
 class _Environment:
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Reads every variable; an unreadable one raises `SettingsError` that names it, without its value."""
+        """Reads every variable; one that is empty counts as unset. Raises `SettingsError` for an invalid value."""
         environ = os.environ if environ is None else environ
-        given = {
-            f.name: _read(f.metadata, environ) for f in fields(cls) if environ.get(f.metadata["variable"], "") != ""
+        values = {
+            f.name: _read(f.metadata["variable"], f.metadata["kind"], environ)
+            for f in fields(cls)
+            if environ.get(f.metadata["variable"], "") != ""
         }
-        return cls(**given)
+        return cls(**values)
 
     def secrets(self) -> tuple[str, ...]:
-        """The values that may stand in no log and no reply."""
+        """The values that no log and no reply may contain."""
         return tuple(str(getattr(self, f.name)) for f in fields(self) if f.metadata["secret"])
+
+
+def _read(name: str, kind: Kind[Any], environ: Mapping[str, str]) -> Any:
+    try:
+        return kind.parse(environ[name])
+    except (ValueError, KeyError) as error:
+        raise SettingsError(f"{name} has an invalid value. It accepts {kind.accepts}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(_Environment):
-    """The worker's settings, read by `Settings.from_env()`; a test compares the README's table with them."""
+    """The worker's settings, read by `Settings.from_env()`; the documentation's tables are generated from them."""
 
-    rvc_models_dir: Path | None = _variable(
+    rvc_models_dir: Path | None = variable(
         "RVC_MODELS_DIR",
-        Path,
+        PATH,
         None,
-        doc="Folder of voices, one sub-folder each; empty = `rvc_models` in `VOLUME_DIRS`, else in the working folder",
+        group="models",
+        doc="Folder of RVC voices, one sub-folder per voice. Default: `rvc_models` in the first of `VOLUME_DIRS` that"
+        " has it, else in the working folder.",
     )
-    allow_voice_upload: bool = _variable(
-        "ALLOW_VOICE_UPLOAD", _switch, False, doc="Requests may add voices to that folder (`add_voice`)"
+    allow_voice_upload: bool = variable(
+        "ALLOW_VOICE_UPLOAD",
+        SWITCH,
+        False,
+        group="models",
+        doc="Allows requests to add voices to that folder (`add_voice`).",
     )
-    models_dir: Path | None = _variable("MODELS_DIR", Path, None, doc="Folder of all other weights")
-    preload: tuple[str, ...] = _variable(
-        "PRELOAD", _names, (), doc="Models to load before the first job, `family/name`, by comma"
+    models_dir: Path | None = variable("MODELS_DIR", PATH, None, group="models", doc="Folder of all other weights.")
+    preload: tuple[str, ...] = variable(
+        "PRELOAD",
+        NAMES,
+        (),
+        group="models",
+        doc="Models to load before the first job, as `family/name`, separated by commas.",
     )
-    device: str = _variable("DEVICE", str, "auto", doc="`auto`, `cuda`, `cpu` or `mps`")
-    model_memory_bytes: int = _variable(
-        "MODEL_MEMORY_BYTES", int, 0, doc="Memory that loaded models may take; 0 = measured"
+    device: str = variable(
+        "DEVICE", TEXT, "auto", group="models", doc="Device to compute on: `auto`, `cuda`, `cpu` or `mps`."
     )
-    output_dir: Path = _variable("OUTPUT_DIR", Path, Path("output"), doc="Where a local run writes its audio")
-    inline_budget_bytes: int = _variable(
-        "INLINE_BUDGET_BYTES", int, 9_500_000, doc="Largest JSON reply that goes out inline"
+    model_memory_bytes: int = variable(
+        "MODEL_MEMORY_BYTES",
+        integer(0),
+        0,
+        group="models",
+        doc="Memory budget for loaded models, in bytes. `0` = auto-detect.",
     )
-    max_input_bytes: int = _variable("MAX_INPUT_BYTES", int, 512 * MEBIBYTE, doc="Largest audio file taken in")
-    max_input_seconds: float = _variable("MAX_INPUT_SECONDS", float, 7200.0, doc="Longest audio taken in, decoded")
-    max_input_sample_rate: int = _variable(
-        "MAX_INPUT_SAMPLE_RATE", int, 192_000, doc="Highest sample rate taken in, Hz"
+    inline_budget_bytes: int = variable(
+        "INLINE_BUDGET_BYTES",
+        integer(1),
+        9_500_000,
+        group="limits",
+        doc="Largest JSON reply with inline audio, in bytes. RunPod silently discards replies over 10 MB. Local runs"
+        " have no limit unless this is set.",
     )
-    max_input_channels: int = _variable(
-        "MAX_INPUT_CHANNELS", int, 8, doc="Most channels taken in (more than 2 are downmixed)"
+    max_input_bytes: int = variable(
+        "MAX_INPUT_BYTES", integer(1), 512 * MEBIBYTE, group="limits", doc="Largest input file, in bytes."
     )
-    download_timeout_s: float = _variable("DOWNLOAD_TIMEOUT_S", float, 120.0, doc="Longest download of one audio URL")
-    allow_private_urls: bool = _variable(
-        "ALLOW_PRIVATE_URLS", _switch, False, doc="URLs may point to private addresses"
+    max_input_seconds: float = variable(
+        "MAX_INPUT_SECONDS", seconds(zero=False), 7200.0, group="limits", doc="Longest input audio, in seconds."
     )
-    volume_dirs: tuple[Path, ...] = _variable(
-        "VOLUME_DIRS", _paths, (Path("/runpod-volume"), Path("/workspace")), doc="Mounted volumes that paths may name"
+    max_input_sample_rate: int = variable(
+        "MAX_INPUT_SAMPLE_RATE",
+        integer(8000),
+        192_000,
+        group="limits",
+        doc="Highest sample rate of input audio, in Hz.",
     )
-    bucket_endpoint_url: str = _variable("BUCKET_ENDPOINT_URL", str, "", doc="S3 endpoint that results are uploaded to")
-    bucket_access_key_id: str = _variable("BUCKET_ACCESS_KEY_ID", str, "", secret=True, doc="Its access key id")
-    bucket_secret_access_key: str = _variable("BUCKET_SECRET_ACCESS_KEY", str, "", secret=True, doc="Its secret key")
-    bucket_name: str = _variable("BUCKET_NAME", str, "", doc="Its bucket")
-    bucket_region: str = _variable("BUCKET_REGION", str, "", doc="Its region")
-    suno_api_token: str = _variable("SUNO_API_TOKEN", str, "", secret=True, doc="Key of a Suno API provider")
-    suno_api_base_url: str = _variable("SUNO_API_BASE_URL", str, "https://api.sunoapi.org", doc="Its API")
-    suno_upload_base_url: str = _variable(
-        "SUNO_UPLOAD_BASE_URL", str, "", doc="Its upload service; empty = the one that belongs to the API"
+    max_input_channels: int = variable(
+        "MAX_INPUT_CHANNELS",
+        integer(1),
+        8,
+        group="limits",
+        doc="Most channels of input audio. More than 2 are downmixed to stereo.",
     )
-    suno_callback_url: str = _variable(
+    download_timeout_s: float = variable(
+        "DOWNLOAD_TIMEOUT_S",
+        seconds(zero=False),
+        120.0,
+        group="limits",
+        doc="Time limit for the download of one input URL, in seconds.",
+    )
+    allow_private_urls: bool = variable(
+        "ALLOW_PRIVATE_URLS",
+        SWITCH,
+        False,
+        group="limits",
+        doc="Allows URLs that point to private addresses. Only for trusted networks.",
+    )
+    volume_dirs: tuple[Path, ...] = variable(
+        "VOLUME_DIRS",
+        PATHS,
+        (Path("/runpod-volume"), Path("/workspace")),
+        group="delivery",
+        doc="Mounted volumes: input paths must be below one of them, and `delivery: volume` writes to the first one.",
+    )
+    output_dir: Path = variable(
+        "OUTPUT_DIR",
+        PATH,
+        Path("output"),
+        group="delivery",
+        doc="Folder for the audio of local runs. A relative path is a folder in the repository.",
+    )
+    bucket_endpoint_url: str = variable(
+        "BUCKET_ENDPOINT_URL", TEXT, "", group="delivery", doc="Endpoint of the S3 bucket for results."
+    )
+    bucket_access_key_id: str = variable(
+        "BUCKET_ACCESS_KEY_ID", TEXT, "", group="delivery", secret=True, doc="Access key id of the bucket."
+    )
+    bucket_secret_access_key: str = variable(
+        "BUCKET_SECRET_ACCESS_KEY", TEXT, "", group="delivery", secret=True, doc="Secret access key of the bucket."
+    )
+    bucket_name: str = variable("BUCKET_NAME", TEXT, "", group="delivery", doc="Name of the bucket.")
+    bucket_region: str = variable("BUCKET_REGION", TEXT, "", group="delivery", doc="Region of the bucket.")
+    suno_api_token: str = variable(
+        "SUNO_API_TOKEN", TEXT, "", group="suno", secret=True, doc="API key of a Suno provider."
+    )
+    suno_api_base_url: str = variable(
+        "SUNO_API_BASE_URL", TEXT, "https://api.sunoapi.org", group="suno", doc="URL of the provider's API."
+    )
+    suno_upload_base_url: str = variable(
+        "SUNO_UPLOAD_BASE_URL",
+        TEXT,
+        "",
+        group="suno",
+        doc="URL of the provider's upload service. Default: the one that belongs to the API.",
+    )
+    suno_callback_url: str = variable(
         "SUNO_CALLBACK_URL",
-        str,
+        TEXT,
         "https://callback.invalid/suno",
-        doc="Callback that providers insist on; nothing has to listen there",
+        group="suno",
+        doc="Callback URL that providers require. Nothing has to listen there.",
     )
-    suno_rate_limit: int = _variable("SUNO_RATE_LIMIT", _count, 10, doc="Most Suno submissions a minute")
-    concurrency: int = _variable("CONCURRENCY", _count, 1, doc="Jobs in hand at once (device work stays one at a time)")
-    job_timeout_s: float = _variable(
+    suno_rate_limit: int = variable(
+        "SUNO_RATE_LIMIT", integer(1), 10, group="suno", doc="Maximum Suno submissions per minute."
+    )
+    concurrency: int = variable(
+        "CONCURRENCY",
+        integer(1),
+        1,
+        group="runtime",
+        doc="Maximum concurrent jobs. GPU work is always serialized.",
+    )
+    job_timeout_s: float = variable(
         "JOB_TIMEOUT_S",
-        float,
+        seconds(zero=True),
         0.0,
-        doc="The endpoint's execution timeout in seconds: a job ends by itself before the platform ends it; 0 = none",
+        group="runtime",
+        doc="The endpoint's execution timeout, in seconds. A job then ends by itself shortly before the platform would"
+        " end it. `0` = none.",
     )
-    cancel_grace_s: float = _variable(
-        "CANCEL_GRACE_S", float, 30.0, doc="Seconds that a cancelled job may take to stop before the worker restarts"
+    cancel_grace_s: float = variable(
+        "CANCEL_GRACE_S",
+        seconds(zero=True),
+        30.0,
+        group="runtime",
+        doc="Seconds that a cancelled job may take to stop before the worker restarts.",
     )
-    log_level: str = _variable(
-        "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", doc="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
+    log_level: str = variable(
+        "LOG_LEVEL",
+        choice("DEBUG", "INFO", "WARNING", "ERROR"),
+        "INFO",
+        group="runtime",
+        doc="Log level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Platform(_Environment):
-    """What RunPod itself sets in a worker's environment; no setting for people, so not in the README's table."""
+    """What RunPod itself sets in a worker's environment; these are not settings for users."""
 
-    endpoint_id: str = _variable("RUNPOD_ENDPOINT_ID", str, "", doc="Endpoint that this worker serves")
-    pod_id: str = _variable("RUNPOD_POD_ID", str, "", doc="This worker's id")
-    job_url: str = _variable("RUNPOD_WEBHOOK_GET_JOB", str, "", doc="Where jobs are taken from")
-    done_url: str = _variable("RUNPOD_WEBHOOK_POST_OUTPUT", str, "", doc="Where results and progress are posted to")
-    api_key: str = _variable("RUNPOD_AI_API_KEY", str, "", secret=True, doc="Key for both")
-    realtime_port: int = _variable("RUNPOD_REALTIME_PORT", int, 0, doc="Port of the realtime API, 0 = none")
-    sdk_log_level: str = _variable(
-        "RUNPOD_LOG_LEVEL",
-        _one_of(*SDK_LOG_LEVELS),
-        "",
-        doc="the SDK's own log level: `NOTSET`, `TRACE`, `DEBUG`, `INFO`, `WARN` or `ERROR`",
+    endpoint_id: str = variable(
+        "RUNPOD_ENDPOINT_ID", TEXT, "", group="platform", doc="Id of the endpoint that this worker serves."
     )
-
-
-def _read(metadata: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    try:
-        return metadata["parse"](environ[metadata["variable"]])
-    except (ValueError, KeyError) as error:
-        raise SettingsError(f"{metadata['variable']} cannot be read. It is: {metadata['doc']}.") from error
+    pod_id: str = variable("RUNPOD_POD_ID", TEXT, "", group="platform", doc="Id of this worker.")
+    job_url: str = variable("RUNPOD_WEBHOOK_GET_JOB", TEXT, "", group="platform", doc="URL that jobs are taken from.")
+    done_url: str = variable(
+        "RUNPOD_WEBHOOK_POST_OUTPUT", TEXT, "", group="platform", doc="URL that results and progress are posted to."
+    )
+    api_key: str = variable("RUNPOD_AI_API_KEY", TEXT, "", group="platform", secret=True, doc="Key for both.")
+    realtime_port: int = variable(
+        "RUNPOD_REALTIME_PORT", integer(0, 65535), 0, group="platform", doc="Port of the realtime API; 0 = none."
+    )
+    sdk_log_level: str = variable(
+        "RUNPOD_LOG_LEVEL", choice(*SDK_LOG_LEVELS), "", group="platform", doc="The SDK's own log level."
+    )
