@@ -1,4 +1,4 @@
-"""A raw HTTP server on loopback whose answers are written byte by byte, so that it can misbehave."""
+"""A raw HTTP server on loopback whose responses are written as bytes, so that they can be invalid, slow or endless."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 Write = Callable[[bytes], None]
-Answer = Callable[["Request", Write], None]
+Respond = Callable[["Request", Write], None]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Request:
 
 
 @dataclass
-class Loopback:
-    """The running server: its port and what it was asked."""
+class LoopbackServer:
+    """A running server: its port and the requests that it received."""
 
     port: int
     requests: list[Request] = field(default_factory=list)
@@ -37,22 +37,22 @@ class Loopback:
         return f"{scheme}://{host}:{self.port}{path}"
 
 
-def whole(body: bytes, *, status: str = "200 OK", headers: str = "") -> Answer:
-    """A proper answer."""
+def respond_with(body: bytes, *, status: str = "200 OK", headers: str = "") -> Respond:
+    """A valid response with `body`."""
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body)
 
-    return answer
+    return respond
 
 
-def redirect(location: str, status: str = "302 Found") -> Answer:
-    return whole(b"", status=status, headers=f"Location: {location}\r\n")
+def redirect_to(location: str, status: str = "302 Found") -> Respond:
+    return respond_with(b"", status=status, headers=f"Location: {location}\r\n")
 
 
 @contextlib.contextmanager
-def serve(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[Loopback]:
-    """Serves on a free port of 127.0.0.1, one thread a connection; clients that hang up are no error."""
+def serve(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterator[LoopbackServer]:
+    """Serves on a free port of 127.0.0.1, one thread for each connection; a client that hangs up is not an error."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -60,8 +60,8 @@ def serve(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[Loop
                 line = self.rfile.readline().decode("latin-1").strip()
                 pairs = (part.decode("latin-1").partition(":") for part in iter(self.rfile.readline, b"\r\n") if part)
                 request = Request(line, {name.lower(): value.strip() for name, _, value in pairs}, self.rfile.read)
-                loopback.requests.append(request)
-                answer(request, self._write)
+                running.requests.append(request)
+                respond(request, self._write)
 
         def _write(self, data: bytes) -> None:
             self.wfile.write(data)
@@ -72,23 +72,23 @@ def serve(answer: Answer, *, tls: ssl.SSLContext | None = None) -> Iterator[Loop
         block_on_close = False
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """A client that refuses the certificate is what some tests want."""
+            """Ignores clients that reject the certificate, which some tests want."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        loopback = Loopback(port=int(server.server_address[1]))
+        running = LoopbackServer(port=int(server.server_address[1]))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
-            yield loopback
+            yield running
         finally:
             server.shutdown()
             thread.join()
 
 
-def certificate(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a trusting client's TLS context for a self-signed certificate of `names`."""
+def make_certificate(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS contexts of a server with a self-signed certificate for `names`, and of a client that trusts it."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -28,7 +28,7 @@ from models.rvc import Voices, install
 from operations.build_models import models_for
 from testing import rvc_files
 from testing.dispatch import answer
-from testing.loopback import serve, whole
+from testing.loopback import respond_with, serve
 from worker.settings import Settings
 
 
@@ -84,7 +84,7 @@ def test_it_is_off_unless_the_setting_allows_it(folder: Path, made: Mapping[str,
     models = models_for(Settings(rvc_models_dir=folder))
     reply = answer({"input": {"operation": "health_check"}}, settings=Settings(), models=models)
     assert reply["operations"]["add_voice"] == "off: set ALLOW_VOICE_UPLOAD=1"
-    with serve(whole(made["v2.pth"])) as server:
+    with serve(respond_with(made["v2.pth"])) as server:
         private = Settings(allow_private_urls=True)
         error = refusal(models, private, name="alice", checkpoint=server.url())
         assert error.error_code == "voice_upload_off" and "ALLOW_VOICE_UPLOAD=1" in error.message
@@ -138,7 +138,7 @@ def test_a_voice_comes_from_urls_and_from_the_volume(
     volume.mkdir()
     (volume / "a.index").write_bytes(made["v2.index"])
     settings = Settings(allow_private_urls=True, volume_dirs=(volume,))
-    with serve(whole(made["v2.pth"])) as server:
+    with serve(respond_with(made["v2.pth"])) as server:
         reply = ask(models, settings, name="alice", checkpoint=server.url("/a.pth"), index=str(volume / "a.index"))
         assert reply["voice"]["has_index"] is True
         error = refusal(models, name="bob", checkpoint=server.url("/a.pth"))

@@ -23,7 +23,7 @@ from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LINK_SECONDS = 7 * 24 * 3600
+LINK_S = 7 * 24 * 3600
 UPLOAD_TIMEOUT_S = 900.0
 ATTEMPTS = 3
 SIGNATURE_S = 3600
@@ -43,9 +43,9 @@ REGION = re.compile(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Where results go. `endpoint_url` empty = AWS; `trusted` = named by the worker's operator, not by a request."""
+    """Where results go; an empty `endpoint_url` means AWS. `trusted`: the worker's operator named it, not a request."""
 
     name: str
     access_key_id: str = field(repr=False)
@@ -56,61 +56,67 @@ class Bucket:
 
     @property
     def path_style(self) -> bool:
-        """Only AWS asks for the bucket in the host name; names with dots do not suit its certificate there."""
+        """Only AWS requires the bucket in the host name; its certificate does not cover names with dots there."""
         return "amazonaws.com" not in (self.endpoint_url or "amazonaws.com") or "." in self.name
 
 
-def configured(s3_config: Mapping[str, Any] | None, settings: Settings) -> Bucket | None:
-    """The request's own bucket, else the settings', else None; `DeliveryError` where one is described by halves."""
+def find_bucket(s3_config: Mapping[str, Any] | None, settings: Settings) -> Bucket | None:
+    """The request's own bucket, else the bucket of the settings, else None.
+
+    Raises:
+        DeliveryError: `bucket_misconfigured`, if a value is missing or not valid; the message names it.
+    """
     if s3_config:
-        given = {ours: s3_config.get(theirs) or "" for theirs, ours in S3_CONFIG.items()}
-        if not all(isinstance(value, str) and value.isprintable() for value in given.values()):
+        names = {ours: theirs for theirs, ours in S3_CONFIG.items()}
+        values = {ours: s3_config.get(theirs) or "" for ours, theirs in names.items()}
+        if not all(isinstance(value, str) and value.isprintable() for value in values.values()):
             raise _misconfigured("the values of s3Config must be strings")
-        return _bucket(given, names={ours: theirs for theirs, ours in S3_CONFIG.items()}, trusted=False)
+        return _make_bucket(values, names=names, trusted=False)
     if not (settings.bucket_endpoint_url or settings.bucket_name):
         return None
     names = {ours: "bucket_name" if ours == "name" else f"bucket_{ours}" for ours in S3_CONFIG.values()}
-    given = {ours: getattr(settings, name) for ours, name in names.items()}
-    return _bucket(given, names={ours: name.upper() for ours, name in names.items()}, trusted=True)
+    values = {ours: getattr(settings, name) for ours, name in names.items()}
+    return _make_bucket(values, names={ours: name.upper() for ours, name in names.items()}, trusted=True)
 
 
-def _bucket(given: Mapping[str, str], *, names: Mapping[str, str], trusted: bool) -> Bucket:
-    endpoint, name = _located(given["endpoint_url"].strip(), given["name"].strip())
-    complete = {**given, "name": name}
+def _make_bucket(values: Mapping[str, str], *, names: Mapping[str, str], trusted: bool) -> Bucket:
+    """`names` has the name that the user knows each value by, for errors."""
+    endpoint, name = _split_endpoint(values["endpoint_url"].strip(), values["name"].strip())
+    complete = {**values, "name": name}
     missing = [names[key] for key in ("access_key_id", "secret_access_key", "name") if not complete[key]]
     if missing:
         raise _misconfigured(f"{', '.join(missing)} must be set too")
     if not NAME.fullmatch(name):
-        raise _misconfigured(f"{names['name']} is no name that a bucket can have")
+        raise _misconfigured(f"{names['name']} is not a valid bucket name")
     return Bucket(
         name=name,
-        access_key_id=given["access_key_id"],
-        secret_access_key=given["secret_access_key"],
+        access_key_id=values["access_key_id"],
+        secret_access_key=values["secret_access_key"],
         endpoint_url=endpoint,
-        region=given["region"] or region_of(endpoint),
+        region=values["region"] or guess_region(endpoint),
         trusted=trusted,
     )
 
 
-def _located(endpoint: str, name: str) -> tuple[str, str]:
-    """The endpoint without the bucket in its host or path, where people also write it, and the bucket's name."""
+def _split_endpoint(endpoint: str, name: str) -> tuple[str, str]:
+    """The endpoint without the bucket, which people also write into its host or path, and the bucket's name."""
     if not endpoint:
         return "", name
     try:
-        target = parse_url(endpoint)
+        url = parse_url(endpoint)
     except InvalidUrlError as error:
         raise _misconfigured("the endpoint must be a plain http(s):// URL") from error
-    aws = AWS_HOST.fullmatch(target.host)
-    in_host = (aws["bucket"] or "") if aws else name if name and target.host.startswith(f"{name}.") else ""
-    found = {part for part in (name, in_host, target.path.strip("/")) if part}
+    aws = AWS_HOST.fullmatch(url.host)
+    in_host = (aws["bucket"] or "") if aws else name if name and url.host.startswith(f"{name}.") else ""
+    found = {part for part in (name, in_host, url.path.strip("/")) if part}
     if len(found) > 1:
-        raise _misconfigured("the endpoint holds a path or bucket that is not the bucket's name")
-    authority = target.authority[len(in_host) + 1 :] if in_host else target.authority
-    return f"{target.scheme}://{authority}", next(iter(found), "")
+        raise _misconfigured("the endpoint contains a path or bucket other than the bucket's name")
+    authority = url.authority[len(in_host) + 1 :] if in_host else url.authority
+    return f"{url.scheme}://{authority}", next(iter(found), "")
 
 
-def region_of(endpoint: str) -> str:
-    """The region that the usual providers write into their endpoints; `us-east-1` where there is none."""
+def guess_region(endpoint: str) -> str:
+    """The region that the usual providers have in their endpoints; `us-east-1` if there is none."""
     host = parse_url(endpoint).host if endpoint else ""
     if host.endswith(".r2.cloudflarestorage.com"):
         return "auto"
@@ -140,7 +146,7 @@ class Uploader:
     ) -> None:
         self._bucket, self._deadline, self._check, self._pause_s = bucket, deadline, check, pause_s
         self._http = HttpClient(allow_private=allow_private or bucket.trusted, network=network)
-        self._signer = _client(bucket)
+        self._signer = _make_signer(bucket)
 
     def upload(self, file: BinaryIO, *, key: str, content_type: str) -> str:
         """Sends `file`, from its start, to `key` and returns a link that opens it for seven days.
@@ -164,7 +170,7 @@ class Uploader:
                 failure = _failed("it could not be reached, or the connection broke")
                 continue
             if status == HTTP_OK:
-                return self._sign("get_object", key, LINK_SECONDS)
+                return self._sign("get_object", key, LINK_S)
             failure = _failed(f"it answered HTTP {status} {reason}".rstrip(), status=status, reason=reason)
             if status < HTTP_SERVER_ERROR:
                 break
@@ -177,7 +183,7 @@ class Uploader:
         try:
             return str(self._signer.generate_presigned_url(method, Params=parameters, ExpiresIn=seconds))
         except (BotoCoreError, ValueError) as error:
-            raise _misconfigured("its name or endpoint is not a valid one") from error
+            raise _misconfigured("its name or endpoint is not valid") from error
 
     def _put(self, url: str, file: BinaryIO, content_type: str) -> tuple[int, str]:
         """One attempt; returns the HTTP status and S3's own code for what went wrong."""
@@ -197,11 +203,11 @@ class Uploader:
         while (remaining := end - time.monotonic()) > 0:
             self._check()
             if time.monotonic() >= self._deadline:
-                raise _failed("the time for it is up")
+                raise _failed("its time is up")
             time.sleep(min(0.1, remaining))
 
 
-def _client(bucket: Bucket) -> Any:
+def _make_signer(bucket: Bucket) -> Any:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -209,7 +215,7 @@ def _client(bucket: Bucket) -> Any:
     config = Config(
         signature_version="s3v4",
         s3={"addressing_style": "path" if bucket.path_style else "virtual"},
-        # Most of the other S3 servers know none of the checksums that boto3 otherwise adds.
+        # Most other S3 servers do not support the checksums that boto3 otherwise adds.
         request_checksum_calculation="when_required",
     )
     try:
@@ -221,16 +227,16 @@ def _client(bucket: Bucket) -> Any:
             config=config,
         )
     except (BotoCoreError, ValueError) as error:
-        raise _misconfigured("its endpoint or region is not a valid one") from error
+        raise _misconfigured("its endpoint or region is not valid") from error
 
 
 def _misconfigured(reason: str) -> DeliveryError:
-    return DeliveryError(f"The bucket is not usable as configured: {reason}.", code=ErrorCode.BUCKET_MISCONFIGURED)
+    return DeliveryError(f"The bucket cannot be used as configured: {reason}.", code=ErrorCode.BUCKET_MISCONFIGURED)
 
 
-def _failed(sentence: str, **details: Any) -> DeliveryError:
+def _failed(problem: str, **details: Any) -> DeliveryError:
     return DeliveryError(
-        f"The upload to the bucket failed: {sentence}. Check its keys, name, region and endpoint, or choose another"
+        f"The upload to the bucket failed: {problem}. Check its keys, name, region and endpoint, or choose another"
         " 'delivery'.",
         code=ErrorCode.BUCKET_UPLOAD_FAILED,
         details=details,

@@ -254,7 +254,7 @@ def _list_other_deliveries(job: Job, settings: Settings) -> list[str]:
 def _require_bucket(job: Job, settings: Settings) -> Bucket:
     from worker.output import bucket
 
-    target = bucket.configured(job.s3_config, settings)
+    target = bucket.find_bucket(job.s3_config, settings)
     if target is None:
         raise DeliveryError(
             "No bucket is configured. Set BUCKET_ENDPOINT_URL, BUCKET_ACCESS_KEY_ID, BUCKET_SECRET_ACCESS_KEY and"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from errors import InternalError, RequestError
 from worker import logs
 from worker.job import Job, build_job, read_job_id
-from worker.runpod.progress import reporting
+from worker.runpod.progress import report_progress
 from worker.settings import Platform, Settings
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Adapter:
     def _work(self, raw_job: dict[str, Any], job_id: str, cancel: threading.Event) -> dict[str, Any]:
         settings = self._settings
         with logs.job_context(job_id):
-            with reporting(self._platform, job_id) as report:
+            with report_progress(self._platform, job_id) as report:
                 job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, cancel=cancel, report=report)
                 reply = self._run_job(job, settings)
             return _check_reply(reply, settings)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from worker import logs
 from worker.job import build_job, read_job_id
 from worker.runpod.adapter import Adapter, RunJob, serve_api, set_sdk_log_level, take_jobs
-from worker.runpod.progress import reporting
+from worker.runpod.progress import report_progress
 from worker.settings import SDK_LOG_LEVELS, Platform, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings
     if settings.inline_budget_bytes == Settings.inline_budget_bytes:  # no platform limits the reply's size here
         settings = replace(settings, inline_budget_bytes=LOCAL_BUDGET_BYTES)
     job_id = read_job_id(raw_job)
-    with logs.job_context(job_id), reporting(Platform(), job_id) as report:
+    with logs.job_context(job_id), report_progress(Platform(), job_id) as report:
         reply = run_job(build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=report), settings)
     shown = _write_audio(reply, _OutputFolder(root / settings.output_dir))
     can_print_unicode = "utf" in (sys.stdout.encoding or "").lower()

@@ -1,7 +1,7 @@
-"""Progress of one job on its way out: in order, at most one a second, the latest wins, none after the result.
+"""Sends a job's progress updates: in order, at most one a second, only the latest, and none after the result.
 
-The SDK's `progress_update` starts a thread an update and promises neither order nor an end (runpod-python issue 250),
-so this posts what it would post by one thread that is joined before the job's result leaves.
+The SDK's `progress_update` starts a thread for each update and guarantees neither order nor an end (runpod-python issue
+250). This posts the same requests from one thread, which is joined before the job's result is sent.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ JOIN_S = 10.0
 Update = Mapping[str, Any]
 
 
-class Sender:
-    """Hands updates to `send` from one thread of its own, at least `interval_s` apart.
+class ProgressReporter:
+    """Calls `send` with updates from a thread of its own, at least `interval_s` apart.
 
-    `close` waits for an update that is under way; one that still waits for its turn is dropped, for the result that
-    follows says more.
+    `close` waits for an update that is being sent. One that is still waiting is dropped: the result follows.
     """
 
     def __init__(self, send: Callable[[Update], None], *, interval_s: float = INTERVAL_S) -> None:
@@ -43,7 +42,7 @@ class Sender:
         self._thread: threading.Thread | None = None
 
     def report(self, update: Update) -> None:
-        """Takes an update in microseconds; one not yet sent is replaced."""
+        """Returns within microseconds; replaces an update that is not yet sent."""
         with self._changed:
             self._latest = dict(update)
             if self._thread is None and not self._closed:
@@ -53,7 +52,7 @@ class Sender:
             self._changed.notify()
 
     def close(self) -> None:
-        """Returns when nothing more will be sent."""
+        """Returns when no more updates will be sent."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -61,12 +60,12 @@ class Sender:
             self._thread.join(JOIN_S)
 
     def _run(self) -> None:
-        while (update := self._next()) is not None:
+        while (update := self._take_latest()) is not None:
             self._send(update)
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, timeout=self._interval_s)
 
-    def _next(self) -> Update | None:
+    def _take_latest(self) -> Update | None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._latest is not None)
             update, self._latest = self._latest, None
@@ -74,21 +73,21 @@ class Sender:
 
 
 @contextmanager
-def reporting(platform: Platform, job_id: str) -> Iterator[Callable[[Update], None]]:
-    """Gives the job's `report`; on leaving nothing more will be sent. Off the platform, updates are log lines."""
-    sender = Sender(_poster(platform, job_id) if platform.done_url else _log)
+def report_progress(platform: Platform, job_id: str) -> Iterator[Callable[[Update], None]]:
+    """Yields the job's `report` function; after the block nothing more is sent. Outside RunPod, updates are logged."""
+    reporter = ProgressReporter(_make_poster(platform, job_id) if platform.done_url else _log)
     try:
-        yield sender.report
+        yield reporter.report
     finally:
-        sender.close()
+        reporter.close()
 
 
 def _log(update: Update) -> None:
     logger.info("%s %s %%", update.get("stage") or "work", update.get("percent"))
 
 
-def _poster(platform: Platform, job_id: str) -> Callable[[Update], None]:
-    """Posts an update as the SDK would: same address, headers and body."""
+def _make_poster(platform: Platform, job_id: str) -> Callable[[Update], None]:
+    """A function that posts an update as the SDK does: same URL, headers and body."""
     from worker.http.client import HttpClient
     from worker.http.connection import Timeout
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from errors import CancelledError, HttpError, NoResponseError, NotSentError
-from testing.loopback import Request, Write, certificate, redirect, serve, whole
+from testing.loopback import Request, Write, make_certificate, redirect_to, respond_with, serve
 from worker.http.client import HttpClient
 from worker.http.connection import NetworkBackend, Timeout
 from worker.http.errors import (
@@ -33,14 +33,14 @@ BODY = bytes(range(256)) * 4000  # 1 MB
 LOCAL = HttpClient(allow_private=True)
 
 
-def record_body(bodies: list[bytes], *, status: str = "200 OK") -> Callable[[Request, Write], None]:
-    """An answer that reads the whole request body first."""
+def respond_after_body(bodies: list[bytes], *, status: str = "200 OK") -> Callable[[Request, Write], None]:
+    """A response that reads the whole request body first."""
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         bodies.append(request.body(int(request.headers["content-length"])))
-        whole(b"done", status=status)(request, write)
+        respond_with(b"done", status=status)(request, write)
 
-    return answer
+    return respond
 
 
 @contextlib.contextmanager
@@ -67,14 +67,14 @@ def dripping_server(start: bytes = b"") -> Iterator[int]:
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "500 Oops"])
 def test_a_response_is_returned_whatever_its_status(status: str) -> None:
-    with serve(whole(b"text", status=status, headers="Retry-After: 7\r\n")) as server:
+    with serve(respond_with(b"text", status=status, headers="Retry-After: 7\r\n")) as server:
         response = LOCAL.request("GET", server.url("/a?b=1"))
     assert (response.status, response.body) == (int(status[:3]), b"text")
     assert response.headers["retry-after"] == "7"
 
 
 def test_the_request_carries_its_headers_and_asks_for_a_connection_of_its_own() -> None:
-    with serve(whole(b"")) as server:
+    with serve(respond_with(b"")) as server:
         LOCAL.request("GET", server.url(), headers={"Authorization": "Bearer key", "Accept": "application/json"})
     headers = server.requests[0].headers
     assert headers["host"] == f"127.0.0.1:{server.port}"
@@ -87,7 +87,7 @@ def test_bytes_and_files_are_sent_whole_with_their_length(body: bytes) -> None:
     bodies: list[bytes] = []
     file = io.BytesIO(body)
     file.seek(len(body) // 2)
-    with serve(record_body(bodies)) as server:
+    with serve(respond_after_body(bodies)) as server:
         assert LOCAL.request("POST", server.url(), body=body).body == b"done"
         assert LOCAL.request("PUT", server.url(), body=file).body == b"done"
     assert bodies == [body, body]
@@ -95,13 +95,13 @@ def test_bytes_and_files_are_sent_whole_with_their_length(body: bytes) -> None:
 
 
 def test_a_response_before_the_end_of_the_body_is_read() -> None:
-    with serve(whole(b"too large", status="413 Content Too Large")) as server:
+    with serve(respond_with(b"too large", status="413 Content Too Large")) as server:
         response = LOCAL.request("PUT", server.url(), body=bytes(1 << 20))
     assert response.status == 413
 
 
 def test_a_redirect_is_returned_unless_the_client_follows_them() -> None:
-    with serve(whole(BODY)) as other, serve(redirect(other.url())) as server:
+    with serve(respond_with(BODY)) as other, serve(redirect_to(other.url())) as server:
         assert LOCAL.request("GET", server.url()).status == 302
         assert not other.requests
         assert HttpClient(allow_private=True, max_redirects=1).request("GET", server.url()).body == BODY
@@ -113,7 +113,7 @@ def test_only_a_get_can_follow_redirects() -> None:
 
 
 def test_a_private_address_is_refused_unless_the_client_allows_it() -> None:
-    with serve(whole(b"")) as server:
+    with serve(respond_with(b"")) as server:
         with pytest.raises(PrivateAddressError):
             HttpClient().request("GET", server.url())
         assert not server.requests
@@ -122,37 +122,37 @@ def test_a_private_address_is_refused_unless_the_client_allows_it() -> None:
 def test_a_body_over_the_limit_is_not_returned() -> None:
     client = HttpClient(allow_private=True, max_bytes=len(BODY) - 1)
     for packed, headers in ((BODY, ""), (gzip.compress(BODY), "Content-Encoding: gzip\r\n")):
-        with serve(whole(packed, headers=headers)) as server, pytest.raises(ResponseTooLargeError):
+        with serve(respond_with(packed, headers=headers)) as server, pytest.raises(ResponseTooLargeError):
             client.request("GET", server.url())
 
 
 def test_a_body_that_is_cut_short_is_not_returned() -> None:
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")
 
-    with serve(answer) as server, pytest.raises(IncompleteBodyError):
+    with serve(respond) as server, pytest.raises(IncompleteBodyError):
         LOCAL.request("GET", server.url())
 
 
 def test_a_connection_that_is_refused_sent_nothing() -> None:
-    with serve(whole(b"")) as server:
+    with serve(respond_with(b"")) as server:
         url = server.url()
     with pytest.raises(ConnectError):
         LOCAL.request("POST", url, body=b"x")
 
 
 def test_a_certificate_that_is_not_trusted_is_found_before_anything_is_sent(tmp_path: Path) -> None:
-    server_tls, _ = certificate(tmp_path, "localhost")
-    with serve(whole(b""), tls=server_tls) as server, pytest.raises(CertificateError) as caught:
+    server_tls, _ = make_certificate(tmp_path, "localhost")
+    with serve(respond_with(b""), tls=server_tls) as server, pytest.raises(CertificateError) as caught:
         LOCAL.request("POST", server.url(scheme="https", host="localhost"), body=b"x")
     assert isinstance(caught.value, NotSentError)
     assert not server.requests
 
 
 def test_a_name_with_a_dot_at_its_end_is_verified_without_it(tmp_path: Path) -> None:
-    server_tls, client_tls = certificate(tmp_path, "localhost")
+    server_tls, client_tls = make_certificate(tmp_path, "localhost")
     network = NetworkBackend(resolve=lambda host, port: ["127.0.0.1"], tls=client_tls)
-    with serve(whole(b"text"), tls=server_tls) as server:
+    with serve(respond_with(b"text"), tls=server_tls) as server:
         client = HttpClient(allow_private=True, network=network)
         assert client.request("GET", server.url(scheme="https", host="localhost.")).body == b"text"
 
@@ -248,16 +248,16 @@ def raising_when(cancelled: threading.Event) -> Callable[[], None]:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_cancel_ends_the_wait_for_a_response(tls: bool, tmp_path: Path) -> None:
-    server_tls, client_tls = certificate(tmp_path, "localhost")
+    server_tls, client_tls = make_certificate(tmp_path, "localhost")
     cancelled = threading.Event()
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         cancelled.set()
         time.sleep(5)
 
     client = HttpClient(allow_private=True, network=NetworkBackend(tls=client_tls))
     started = time.monotonic()
-    with serve(answer, tls=server_tls if tls else None) as server, pytest.raises(CancelledError):
+    with serve(respond, tls=server_tls if tls else None) as server, pytest.raises(CancelledError):
         url = server.url(scheme="https" if tls else "http", host="localhost")
         client.request("GET", url, check=raising_when(cancelled))
     assert time.monotonic() - started < 4
@@ -267,12 +267,12 @@ def test_a_cancel_ends_a_body_that_would_end_with_the_connection() -> None:
     """The connection that is shut down looks like the end of such a body; it is not returned as complete."""
     cancelled = threading.Event()
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
         cancelled.set()
         time.sleep(5)
 
-    with serve(answer) as server, pytest.raises(CancelledError):
+    with serve(respond) as server, pytest.raises(CancelledError):
         LOCAL.request("GET", server.url(), check=raising_when(cancelled))
 
 
@@ -280,14 +280,14 @@ def test_a_cancelled_job_connects_to_nothing() -> None:
     def check() -> None:
         raise CancelledError("The job was cancelled.")
 
-    with serve(whole(b"")) as server:
+    with serve(respond_with(b"")) as server:
         with pytest.raises(CancelledError):
             LOCAL.request("GET", server.url(), check=check)
         assert not server.requests
 
 
 def test_no_thread_is_left_after_a_request() -> None:
-    with serve(whole(BODY)) as server:
+    with serve(respond_with(BODY)) as server:
         for _ in range(3):
             LOCAL.request("GET", server.url())
         assert not [thread for thread in threading.enumerate() if thread.name == "http-watch"]
@@ -298,14 +298,14 @@ def test_proxies_of_the_environment_and_netrc_are_not_used(monkeypatch: pytest.M
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with serve(whole(b"text")) as server:
+    with serve(respond_with(b"text")) as server:
         assert LOCAL.request("GET", server.url()).body == b"text"
     assert "authorization" not in server.requests[0].headers
 
 
 def failing_requests() -> Iterator[Callable[[], object]]:
     """Requests whose URL and headers contain `secret`, each failing in another way."""
-    with serve(whole(b"")) as server:
+    with serve(respond_with(b"")) as server:
         closed = server.url("/secret?key=secret")
     yield lambda: LOCAL.request("GET", closed)
     yield lambda: HttpClient().request("GET", closed)
@@ -313,10 +313,10 @@ def failing_requests() -> Iterator[Callable[[], object]]:
         yield lambda url=url: LOCAL.request("GET", url)  # type: ignore[misc]
     network = NetworkBackend(resolve=lambda host, port: [], tls=ssl.create_default_context())
     yield lambda: HttpClient(network=network).request("GET", "https://secret.example/")
-    for answer in (b"", b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 200 OK\r\n" * 200):
+    for response in (b"", b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HTTP/1.1 200 OK\r\n" * 200):
 
-        def exchange(answer: bytes = answer) -> object:
-            with serve(lambda request, write: write(answer)) as server:
+        def exchange(response: bytes = response) -> object:
+            with serve(lambda request, write: write(response)) as server:
                 return LOCAL.request("GET", server.url("/secret"), headers={"Authorization": "secret"})
 
         yield exchange

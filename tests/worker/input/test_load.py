@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from audio import Audio
 from errors import AudioError, CancelledError, RequestError, SourceError
-from testing.loopback import serve, whole
+from testing.loopback import respond_with, serve
 from worker.input.load import SPOOL_BYTES, load_audio
 from worker.job import Job
 from worker.settings import Settings
@@ -163,7 +163,7 @@ def test_base64_over_the_limit_is_refused_without_decoding() -> None:
 def test_the_byte_limit_is_the_same_for_base64_a_url_and_a_path(volume: Settings) -> None:
     for limit, fits in ((len(WAV), True), (len(WAV) - 1, False)):
         settings = dataclasses.replace(volume, max_input_bytes=limit, allow_private_urls=True)
-        with serve(whole(WAV)) as server:
+        with serve(respond_with(WAV)) as server:
             for source in (TEXT, f"data:;base64,{TEXT}", server.url(), str(root(volume) / "song.wav")):
                 if fits:
                     assert is_the_tone(load(source, settings))
@@ -194,7 +194,7 @@ def test_a_cancelled_job_stops_decoding_its_base64() -> None:
 
 
 def test_a_url_is_loaded() -> None:
-    with serve(whole(encoded("FLAC"))) as server:
+    with serve(respond_with(encoded("FLAC"))) as server:
         audio = load(server.url("/x.mp3"), Settings(volume_dirs=(), allow_private_urls=True))
     assert audio.sample_rate == 8000
 

@@ -1,4 +1,4 @@
-"""Uploads to a real S3 server over HTTP, and to servers that fail."""
+"""Uploads over HTTP to an S3 server, and to servers that fail."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 import requests
 
 from errors import CancelledError, DeliveryError
-from testing.loopback import Request, Write, serve, whole
+from testing.loopback import Request, Write, respond_with, serve
 from worker.http.connection import NetworkBackend
-from worker.output.bucket import Bucket, Uploader, configured, region_of
+from worker.output.bucket import Bucket, Uploader, find_bucket, guess_region
 from worker.settings import Settings
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
@@ -23,8 +23,8 @@ KEY, SECRET = "AKIAEXAMPLEEXAMPLE", "geheim/geheim/geheim"
 
 
 @pytest.fixture
-def made(s3: str) -> Bucket:
-    """A fresh bucket on the server."""
+def fresh_bucket(s3: str) -> Bucket:
+    """An empty bucket on the server."""
     name = f"results-{uuid.uuid4().hex[:8]}"
     admin(s3).create_bucket(Bucket=name)
     return bucket(s3, name=name)
@@ -50,35 +50,35 @@ def upload(to: Bucket, *, key: str = "job/song.wav", **options: Any) -> str:
 def failure(to: Bucket, **options: Any) -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
         upload(to, **options)
-    told = str(caught.value.reply())
-    assert KEY not in told and SECRET not in told and "127.0.0.1" not in told and "X-Amz" not in told
+    reply = str(caught.value.reply())
+    assert KEY not in reply and SECRET not in reply and "127.0.0.1" not in reply and "X-Amz" not in reply
     return caught.value
 
 
-def test_a_file_comes_back_through_its_link_byte_for_byte(made: Bucket) -> None:
-    answer = requests.get(upload(made), timeout=10)
-    assert answer.status_code == 200
-    assert hashlib.sha256(answer.content).digest() == hashlib.sha256(BODY).digest()
-    assert answer.headers["Content-Type"] == "audio/wav"
+def test_a_file_comes_back_through_its_link_byte_for_byte(fresh_bucket: Bucket) -> None:
+    response = requests.get(upload(fresh_bucket), timeout=10)
+    assert response.status_code == 200
+    assert hashlib.sha256(response.content).digest() == hashlib.sha256(BODY).digest()
+    assert response.headers["Content-Type"] == "audio/wav"
 
 
-def test_a_key_may_hold_any_letters(made: Bucket) -> None:
-    link = upload(made, key="job/Lied für Zoë – 歌 (1)+.wav")
+def test_a_key_may_hold_any_letters(fresh_bucket: Bucket) -> None:
+    link = upload(fresh_bucket, key="job/Lied für Zoë – 歌 (1)+.wav")
     assert requests.get(link, timeout=10).content == BODY
-    stored = admin(made.endpoint_url).list_objects_v2(Bucket=made.name)["Contents"]
+    stored = admin(fresh_bucket.endpoint_url).list_objects_v2(Bucket=fresh_bucket.name)["Contents"]
     assert [entry["Key"] for entry in stored] == ["job/Lied für Zoë – 歌 (1)+.wav"]
 
 
-def test_the_link_holds_for_seven_days_and_is_signed_for_the_region(s3: str) -> None:
-    made = bucket(s3, name=f"r-{uuid.uuid4().hex[:8]}", region="eu-central-1")
-    admin(s3).create_bucket(Bucket=made.name)
-    link = upload(made)
+def test_the_link_is_valid_for_seven_days_and_signed_for_the_region(s3: str) -> None:
+    fresh_bucket = bucket(s3, name=f"r-{uuid.uuid4().hex[:8]}", region="eu-central-1")
+    admin(s3).create_bucket(Bucket=fresh_bucket.name)
+    link = upload(fresh_bucket)
     assert "X-Amz-Expires=604800" in link
     assert "eu-central-1%2Fs3" in link
     assert SECRET not in link
 
 
-def test_a_bucket_that_does_not_exist_is_named_by_s3s_own_word(s3: str) -> None:
+def test_a_bucket_that_does_not_exist_is_reported_with_the_error_code_of_s3(s3: str) -> None:
     error = failure(bucket(s3, name="nowhere"))
     assert error.error_code == "bucket_upload_failed"
     assert error.details == {"status": 404, "reason": "NoSuchBucket"}
@@ -94,53 +94,53 @@ def test_the_file_is_streamed_and_not_held_in_memory() -> None:
             reads.append(size)
             return super().read(size)
 
-    with serve(_swallow()) as server:
+    with serve(respond_after_upload()) as server:
         uploader = Uploader(bucket(server.url("")), allow_private=False)
         uploader.upload(Counted(BODY), key="k", content_type="audio/wav")
     assert 0 < max(reads) <= 1 << 20 and min(reads) > 0
 
 
-def _swallow(*statuses: str) -> Any:
-    """Reads the whole upload, then answers with the next status, 200 once they are used up."""
-    left = list(statuses)
+def respond_after_upload(*statuses: str) -> Any:
+    """Reads the whole upload, then responds with the next of `statuses`; after the last one, with 200."""
+    remaining = list(statuses)
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         request.body(int(request.headers["content-length"]))
-        whole(b"", status=left.pop(0) if left else "200 OK")(request, write)
+        respond_with(b"", status=remaining.pop(0) if remaining else "200 OK")(request, write)
 
-    return answer
+    return respond
 
 
-def test_a_server_in_trouble_is_tried_three_times() -> None:
-    with serve(_swallow("503 Slow Down", "500 Oops")) as server:
+def test_an_upload_is_tried_three_times_if_the_server_fails() -> None:
+    with serve(respond_after_upload("503 Slow Down", "500 Oops")) as server:
         upload(bucket(server.url("")))
     assert len(server.requests) == 3
-    with serve(_swallow(*["503 Slow Down"] * 5)) as server:
+    with serve(respond_after_upload(*["503 Slow Down"] * 5)) as server:
         assert failure(bucket(server.url(""))).details["status"] == 503
     assert len(server.requests) == 3
 
 
-def test_a_refusal_is_not_tried_again() -> None:
+def test_an_upload_that_is_denied_is_not_tried_again() -> None:
     denied = b"<Error><Code>AccessDenied</Code><AWSAccessKeyId>" + KEY.encode() + b"</AWSAccessKeyId></Error>"
 
-    def answer(request: Request, write: Write) -> None:
+    def respond(request: Request, write: Write) -> None:
         request.body(int(request.headers["content-length"]))
-        whole(denied, status="403 Forbidden")(request, write)
+        respond_with(denied, status="403 Forbidden")(request, write)
 
-    with serve(answer) as server:
+    with serve(respond) as server:
         error = failure(bucket(server.url("")))
     assert len(server.requests) == 1
     assert error.details == {"status": 403, "reason": "AccessDenied"}
 
 
-def test_an_answer_before_the_end_of_the_upload_is_heard() -> None:
-    with serve(whole(b"<Code>EntityTooLarge</Code>", status="400 Bad Request")) as server:
+def test_a_response_before_the_end_of_the_upload_is_reported() -> None:
+    with serve(respond_with(b"<Code>EntityTooLarge</Code>", status="400 Bad Request")) as server:
         error = failure(bucket(server.url("")))
     assert error.error_code == "bucket_upload_failed"
 
 
-def test_an_endpoint_where_nothing_listens_fails_clearly() -> None:
-    with serve(whole(b"")) as server:
+def test_an_endpoint_that_cannot_be_reached_is_an_upload_error() -> None:
+    with serve(respond_with(b"")) as server:
         gone = server.url("")
     assert failure(bucket(gone)).error_code == "bucket_upload_failed"
 
@@ -155,19 +155,19 @@ def test_a_cancelled_job_ends_its_upload() -> None:
     def check() -> None:
         raise CancelledError("The job was cancelled.")
 
-    with serve(_swallow()) as server, pytest.raises(CancelledError):
+    with serve(respond_after_upload()) as server, pytest.raises(CancelledError):
         upload(bucket(server.url("")), check=check)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9", "http://169.254.169.254", "http://[::1]:9", "http://localhost:9"]
 )
-def test_a_requests_own_bucket_may_not_lie_on_a_private_address(url: str) -> None:
+def test_a_requests_own_bucket_with_a_private_address_is_refused(url: str) -> None:
     error = failure(bucket(url, trusted=False))
     assert error.error_code == "private_url"
 
 
-def test_a_requests_own_bucket_may_not_rebind_to_a_private_address() -> None:
+def test_a_requests_own_bucket_that_rebinds_to_a_private_address_is_refused() -> None:
     answers = iter([["93.184.215.14"], ["127.0.0.1"]])
 
     def refused(address: tuple[str, int], timeout: float) -> Any:
@@ -178,14 +178,14 @@ def test_a_requests_own_bucket_may_not_rebind_to_a_private_address() -> None:
     assert failure(bucket("http://s3.example", trusted=False), network=network).error_code == "private_url"
 
 
-def test_secrets_are_in_no_repr() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     assert SECRET not in repr(bucket("http://h")) and KEY not in repr(bucket("http://h"))
 
 
-# What the settings and s3Config say
+# Settings and s3Config
 
 
-def environment(**changes: str) -> Settings:
+def settings_with(**changes: str) -> Settings:
     return Settings.from_env(
         {
             "BUCKET_ENDPOINT_URL": "https://s3.example.com",
@@ -197,8 +197,8 @@ def environment(**changes: str) -> Settings:
     )
 
 
-def found(settings: Settings, s3_config: dict[str, Any] | None = None) -> Bucket:
-    bucket = configured(s3_config, settings)
+def bucket_from(settings: Settings, s3_config: dict[str, Any] | None = None) -> Bucket:
+    bucket = find_bucket(s3_config, settings)
     assert bucket is not None
     return bucket
 
@@ -225,8 +225,8 @@ def found(settings: Settings, s3_config: dict[str, Any] | None = None) -> Bucket
         ("", "results", ("", "results", "us-east-1")),
     ],
 )
-def test_the_buckets_name_may_stand_in_the_endpoint(endpoint: str, name: str, expected: tuple[str, ...]) -> None:
-    bucket = found(environment(endpoint_url=endpoint, name=name))
+def test_the_endpoint_may_contain_the_buckets_name(endpoint: str, name: str, expected: tuple[str, ...]) -> None:
+    bucket = bucket_from(settings_with(endpoint_url=endpoint, name=name))
     assert (bucket.endpoint_url, bucket.name, bucket.region) == expected
     assert bucket.trusted
 
@@ -250,8 +250,8 @@ def test_the_buckets_name_may_stand_in_the_endpoint(endpoint: str, name: str, ex
     ],
 )
 def test_the_region_is_read_from_the_usual_endpoints(endpoint: str, region: str) -> None:
-    assert region_of(endpoint) == region
-    assert found(environment(endpoint_url=endpoint, region="xy-1")).region == "xy-1"
+    assert guess_region(endpoint) == region
+    assert bucket_from(settings_with(endpoint_url=endpoint, region="xy-1")).region == "xy-1"
 
 
 @pytest.mark.parametrize(
@@ -267,33 +267,31 @@ def test_the_region_is_read_from_the_usual_endpoints(endpoint: str, region: str)
         ({"endpoint_url": "https://u:geheim@s3.example.com"}, "endpoint"),
     ],
 )
-def test_a_bucket_described_by_halves_is_an_error_that_names_what_is_missing(
-    changes: dict[str, str], named: str
-) -> None:
+def test_an_incomplete_bucket_is_an_error_that_names_what_is_missing(changes: dict[str, str], named: str) -> None:
     with pytest.raises(DeliveryError) as caught:
-        configured(None, environment(**changes))
+        find_bucket(None, settings_with(**changes))
     assert caught.value.error_code == "bucket_misconfigured"
     assert named in caught.value.message and "geheim" not in caught.value.message
 
 
-def test_nothing_set_is_no_bucket() -> None:
-    assert configured(None, Settings()) is None
-    assert configured({}, Settings()) is None
+def test_without_settings_there_is_no_bucket() -> None:
+    assert find_bucket(None, Settings()) is None
+    assert find_bucket({}, Settings()) is None
 
 
-def test_s3_config_comes_before_the_settings_and_is_not_trusted() -> None:
-    given = {
+def test_s3_config_has_priority_over_the_settings_and_is_not_trusted() -> None:
+    s3_config = {
         "accessId": "a",
         "accessSecret": "b",
         "bucketName": "theirs",
         "endpointUrl": "https://s3.eu-west-1.amazonaws.com",
     }
-    bucket = found(environment(), given)
+    bucket = bucket_from(settings_with(), s3_config)
     assert (bucket.name, bucket.access_key_id, bucket.region, bucket.trusted) == ("theirs", "a", "eu-west-1", False)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "s3_config",
     [
         {"accessId": "a"},
         {"accessId": 1, "accessSecret": "b", "bucketName": "c"},
@@ -303,14 +301,14 @@ def test_s3_config_comes_before_the_settings_and_is_not_trusted() -> None:
         {"bucketName": "c", "endpointUrl": "https://s3.example.com"},
     ],
 )
-def test_an_s3_config_that_is_not_whole_is_an_error(given: dict[str, Any]) -> None:
+def test_an_incomplete_s3_config_is_an_error(s3_config: dict[str, Any]) -> None:
     with pytest.raises(DeliveryError) as caught:
-        configured(given, environment())
+        find_bucket(s3_config, settings_with())
     assert caught.value.error_code == "bucket_misconfigured"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "A B", "x" * 64, "ü", "a\\b", "a?b", "../b"])
-def test_a_bucket_name_that_is_none_is_refused_before_anything_is_sent(name: str) -> None:
+def test_an_invalid_bucket_name_is_refused_before_anything_is_sent(name: str) -> None:
     with pytest.raises(DeliveryError) as caught:
-        configured(None, environment(name=name))
+        find_bucket(None, settings_with(name=name))
     assert caught.value.error_code == "bucket_misconfigured"
