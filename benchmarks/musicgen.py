@@ -150,12 +150,14 @@ def _gain_of_batch(
     engine: Engine, order: GenerationRequest, rates: Rates, clock: Callable[[], float]
 ) -> dict[str, float]:
     """How many times the steps of one clip all clips together make, by the same engine."""
-    single = replace(order, texts=order.texts[:1], seeds=order.seeds[:1])
+    single = replace(order, descriptions=order.descriptions[:1], seeds=order.seeds[:1])
     if engine.lm.device.type == "cuda":
         engine.generate(single)  # records its graphs
     one, _ = _generated(engine, single, clock)
-    gain = rates.steps_per_s * len(order.texts) / one.steps_per_s
-    _say(f"{len(order.texts)} clips at once: {gain:.2f} times the steps of one, which makes {one.steps_per_s:.1f}")
+    gain = rates.steps_per_s * len(order.descriptions) / one.steps_per_s
+    _say(
+        f"{len(order.descriptions)} clips at once: {gain:.2f} times the steps of one, which makes {one.steps_per_s:.1f}"
+    )
     return {"batch_gain": round(gain, 2), "single_steps_per_s": round(one.steps_per_s, 1)}
 
 
@@ -208,7 +210,7 @@ def _read(file: Path) -> int:
 
 
 def _codec(engine: Engine, clock: Callable[[], float]) -> float:
-    card = engine.lm.shape.card
+    card = engine.lm.config.card
     codes = torch.randint(card, (1, engine.codec.codebooks, 1500), device=engine.lm.device)
 
     @torch.inference_mode()

@@ -11,7 +11,13 @@ import torch
 from benchmarks.figures import print_figures
 from models.musicgen.engine import Engine
 from testing.audiocraft_reference import audiocraft_conditions, audiocraft_lm, audiocraft_logits
-from testing.musicgen_steps import conditions_of, engine_of, forced_logits, logits_of, window_of
+from testing.musicgen_steps import (
+    decode_with_logits,
+    load_cpu_engine,
+    make_window,
+    prepare_conditions,
+    teacher_forced_logits,
+)
 
 TEXT = "slow techno with piano and drums"
 FRAMES = 40  # of random codes, each column's logits compared
@@ -30,14 +36,14 @@ class Heard:
 
 def hear(engine: Engine) -> Heard:
     """The logits of an engine in whatever precision it runs in."""
-    conditions = conditions_of(engine.listener, [TEXT])
-    return Heard(forced_logits(engine.lm, conditions, _codes(engine).to(engine.lm.device)).float().cpu())
+    conditions = prepare_conditions(engine.conditioning, [TEXT])
+    return Heard(teacher_forced_logits(engine.lm, conditions, _codes(engine).to(engine.lm.device)).float().cpu())
 
 
 def parity(folder: Path, heard: Heard) -> dict[str, float | bool]:
     """Holds `heard`, and our engine in float32 on the CPU, against audiocraft's float32 there; one after the other,
     since both at once would not fit into the memory with the largest model."""
-    exact = engine_of(folder)
+    exact = load_cpu_engine(folder)
     codes, ours = _codes(exact), _float32(exact)
     del exact
     gc.collect()
@@ -54,14 +60,14 @@ def parity(folder: Path, heard: Heard) -> dict[str, float | bool]:
 
 
 def _codes(engine: Engine) -> torch.Tensor:
-    shape = engine.lm.shape
-    return torch.randint(shape.card, (1, shape.codebooks, FRAMES), generator=torch.Generator().manual_seed(0))
+    config = engine.lm.config
+    return torch.randint(config.card, (1, config.codebooks, FRAMES), generator=torch.Generator().manual_seed(0))
 
 
 def _float32(engine: Engine) -> Heard:
-    conditions = conditions_of(engine.listener, [TEXT])
-    logits = forced_logits(engine.lm, conditions, _codes(engine))
-    greedy, _ = logits_of(engine.lm, window_of(engine.lm, conditions, length=GREEDY_FRAMES))
+    conditions = prepare_conditions(engine.conditioning, [TEXT])
+    logits = teacher_forced_logits(engine.lm, conditions, _codes(engine))
+    greedy, _ = decode_with_logits(engine.lm, make_window(engine.lm, conditions, length=GREEDY_FRAMES))
     return Heard(logits, greedy)
 
 

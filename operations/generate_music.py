@@ -131,11 +131,11 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     _warn(params, job, model)
     generation = _generated(order, job, models, model=model, mbd=params.mbd)
     _warn_of(generation, order, job)
-    pieces = [_finished(item, params) for item in generation.items]
+    pieces = [_finished(item, params) for item in generation.clips]
     seeds = list(order.seeds)
     outputs = [
         Output(piece, f"music_{index + 1}" if len(pieces) > 1 else "music", {"seed": seed, "prompt": text})
-        for index, (piece, seed, text) in enumerate(zip(pieces, seeds, order.texts, strict=False))
+        for index, (piece, seed, text) in enumerate(zip(pieces, seeds, order.descriptions, strict=False))
     ]
     used = {"model": model.name, "seed": seeds if len(seeds) > 1 else seeds[0], "extend_stride": order.stride}
     return Reply(
@@ -187,7 +187,7 @@ class _Model:
 def _order(params: Params, job: Job, models: Models, *, model: _Model) -> GenerationRequest:
     texts = [_caption(prompt, params) for prompt in params.prompts for _ in range(params.n_samples)]
     return GenerationRequest(
-        texts=texts,
+        descriptions=texts,
         seeds=_seeds(params, len(texts)),
         duration=params.duration,
         stride=_stride(params, model),
@@ -278,11 +278,11 @@ def _warn(params: Params, job: Job, model: _Model) -> None:
 def _warn_of(generation: GenerationResult, order: GenerationRequest, job: Job) -> None:
     """What of the result is not as it was asked for."""
     if not generation.complete:
-        made = sum(item.duration for item in generation.items)
+        made = sum(item.duration for item in generation.clips)
         job.deadline = None  # it has passed, and what is left to do is short: to hand over what there is
         job.warn(
-            f"Time ran out: {len(generation.items)} of {len(order.texts)} pieces, {made:.1f} s in all, were made. "
-            "Ask for less, or raise the execution timeout."
+            f"Time ran out: {len(generation.clips)} of {len(order.descriptions)} pieces, {made:.1f} s in all, were "
+            "made. Ask for less, or raise the execution timeout."
         )
     drifts = [max(abs(level - levels[0]) for level in levels) for levels in generation.window_levels_db if levels]
     if max(drifts, default=0.0) > MAX_DRIFT_DB:

@@ -1,4 +1,4 @@
-"""Runs our language model on given texts, step by step, and hears the logits of every step."""
+"""Runs our language model on given descriptions, step by step, and records the logits of every step."""
 
 from __future__ import annotations
 
@@ -9,71 +9,85 @@ from typing import Any
 import torch
 
 from models.checkpoints.locations import WeightLocations
-from models.musicgen.conditioning.provider import Listener
-from models.musicgen.conditions import Conditions
-from models.musicgen.decode import StepByStep, Window, decode_window
+from models.musicgen.conditioning.provider import BatchConditions, ConditioningProvider
+from models.musicgen.decode import EagerBackend, Window, decode_window
 from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
 from models.musicgen.forward import prefill
+from models.musicgen.linear import Linear
 from models.musicgen.lm import LanguageModel
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest, Sampling
+from models.musicgen.sampling import SamplingMode
 
 GREEDY = Sampling(temperature=0.0)
 
 
-def engine_of(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
+def load_cpu_engine(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
+    """The engine of a checkpoint folder, on the CPU."""
     return load_engine(describe(folder, WeightLocations()), device="cpu", dtype=dtype)
 
 
-def conditions_of(listener: Listener, texts: list[str], sampling: Sampling = GREEDY) -> Conditions:
-    order = GenerationRequest(texts=texts, seeds=[0] * len(texts), duration=1.0, stride=1.0, sampling=sampling)
-    return listener.to(order, None).conditions(range(len(texts)), 0.0)
+def prepare_conditions(
+    conditioning: ConditioningProvider, descriptions: list[str], sampling: Sampling = GREEDY
+) -> BatchConditions:
+    """The conditions of one batch with these descriptions."""
+    seeds = [0] * len(descriptions)
+    request = GenerationRequest(descriptions, seeds, duration=1.0, stride=1.0, sampling=sampling)
+    return conditioning.prepare(request, None).batch(range(len(descriptions)), 0.0)
 
 
-def window_of(lm: LanguageModel, conditions: Conditions, **fields: Any) -> Window:
+def make_window(lm: LanguageModel, conditions: BatchConditions, **fields: Any) -> Window:
+    """A window of 40 frames without a prompt, decoded greedily; `fields` replace those of `Window`, or `batch`."""
     batch = fields.pop("batch", 1)
-    generators = [torch.Generator().manual_seed(seed) for seed in range(batch)]
-    prompt = torch.zeros(batch, lm.shape.codebooks, 0, dtype=torch.long)
-    plain: dict[str, Any] = {"prompt": prompt, "length": 40, "conditions": conditions, "sampling": GREEDY}
-    return Window(**(plain | {"generators": generators, "on_step": lambda done, of: None} | fields))
+    defaults: dict[str, Any] = {
+        "prompt": torch.zeros(batch, lm.config.codebooks, 0, dtype=torch.long),
+        "length": 40,
+        "conditions": conditions,
+        "sampling": GREEDY,
+        "generators": [torch.Generator().manual_seed(seed) for seed in range(batch)],
+        "on_step": lambda done, total: None,
+    }
+    return Window(**(defaults | fields))
 
 
-class Heard:
-    """A linear layer that keeps what it gives."""
+class RecordingLinear:
+    """A linear layer that records its results."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Linear) -> None:
         self._inner, self.nbytes = inner, inner.nbytes
-        self.given: list[torch.Tensor] = []
+        self.results: list[torch.Tensor] = []
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        self.given.append(self._inner(x))
-        return self.given[-1]
+        self.results.append(self._inner(x))
+        return self.results[-1]
 
     def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return residual + self(x)
 
 
-def logits_of(lm: LanguageModel, window: Window, *, exact: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes, and `[steps, rows, K, card]` logits of every step."""
-    head = Heard(lm.head)
-    heard = replace(lm, head=head)
-    codes = decode_window(heard, StepByStep(heard, exact=exact), window)
-    return codes, torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.given])
+def decode_with_logits(
+    lm: LanguageModel, window: Window, *, static_shapes: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes `[B, K, length]`, and `[steps, rows, K, card]` logits of every step."""
+    head = RecordingLinear(lm.head)
+    recording = replace(lm, head=head)
+    codes = decode_window(recording, EagerBackend(recording, static_shapes=static_shapes), window)
+    return codes, torch.stack([step.view(-1, lm.config.codebooks, lm.config.card) for step in head.results])
 
 
 @torch.inference_mode()
-def forced_logits(lm: LanguageModel, conditions: Conditions, codes: torch.Tensor) -> torch.Tensor:
-    """`[frames, rows, K, card]`: each column's logits where the codes `[1, K, frames]` before it are given.
+def teacher_forced_logits(lm: LanguageModel, conditions: BatchConditions, codes: torch.Tensor) -> torch.Tensor:
+    """`[frames, rows, K, card]`: each column's logits after the codes `[1, K, frames]` before it.
 
-    Every column but the first is read by `advance`, as in decoding.
+    Every column but the first is read by `decode_step`, as in decoding.
     """
-    head = Heard(lm.head)
-    heard = replace(lm, head=head)
-    window = window_of(heard, conditions, prompt=codes, length=codes.shape[-1] + 1)
-    runner = StepByStep(heard)
-    state = runner.begin(window)
-    prefill(heard, state, window.rule, prefix=conditions.prefix, known=window.prefix + 1)
-    for _ in runner.run(state, window, window.prefix + 1, window.known - 1):
+    head = RecordingLinear(lm.head)
+    recording = replace(lm, head=head)
+    window = make_window(recording, conditions, prompt=codes, length=codes.shape[-1] + 1)
+    mode, start = SamplingMode.of(window.sampling), window.num_prepended + 1
+    decoding = EagerBackend(recording).start(window)
+    prefill(recording, decoding.state, mode, prepended=conditions.prepended, num_known=start)
+    for _ in decoding.run(mode, start, window.num_known - 1):
         pass
-    return torch.stack([step.view(-1, lm.shape.codebooks, lm.shape.card) for step in head.given])
+    return torch.stack([step.view(-1, lm.config.codebooks, lm.config.card) for step in head.results])

@@ -1,12 +1,12 @@
-"""EnCodec as a value: sound to codes and back, mono or as two interleaved sides. Knows no language model.
+"""EnCodec: audio to codes and back (arXiv 2210.13438), mono or as two interleaved channels, in float32.
 
-Both formats, transformers' and audiocraft's own, become the same network; all in float32.
+Checkpoints in transformers' and in audiocraft's own format become the same network.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ import torch
 
 from models.checkpoints.hf_folder import read_settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
-from models.encodec.seanet import Layer, Plan, decoder, encoder
+from models.encodec.seanet import Layer, SEANetConfig, build_decoder, build_encoder
+from models.runtime.chunks import plan_chunks
+from models.runtime.progress import Progress, ignore_progress
 
 CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
-MARGIN = 16  # frames beside a chunk; what a sample hears of the layers after the LSTM is less than 4
+CONTEXT_FRAMES = 16  # on either side of a chunk; the receptive field of the layers after the LSTM is less than 4
 
 FINAL_ACTIVATIONS: Mapping[str, Layer] = {"Tanh": torch.tanh}
-# Each size and way by its name in transformers' `config.json`, and what it is where that leaves it out.
-HUB_PLAN: Mapping[str, tuple[str, Any]] = {
+# Each field of `SEANetConfig`, its name in transformers' `config.json`, and its value if the file leaves it out.
+HUB_CONFIG: Mapping[str, tuple[str, Any]] = {
     "channels": ("audio_channels", 1),
     "filters": ("num_filters", 32),
     "dimension": ("hidden_size", 128),
@@ -41,21 +43,21 @@ HUB_PLAN: Mapping[str, tuple[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class EnCodec:
-    """A loaded network for one side.
+    """A loaded network for one channel, or for all channels of a codec that was trained on them together.
 
     Args:
         sample_rate: Hz.
-        books: `[card, D]` each.
-        encoder: sound `[B, C, samples]` to `[B, D, frames]`.
-        decoder: `[B, D, frames]` to sound: the layers at the frames' rate, and those after them.
+        codebooks: `[card, D]` each.
+        encoder: `[B, C, samples]` to `[B, D, frames]`.
+        decoder: `[B, D, frames]` to `[B, C, samples]`: the layers at the frame rate, and those after them.
         nbytes: of all weights.
     """
 
-    plan: Plan
+    config: SEANetConfig
     sample_rate: int
-    books: tuple[torch.Tensor, ...]
+    codebooks: tuple[torch.Tensor, ...]
     encoder: list[Layer]
     decoder: tuple[list[Layer], list[Layer]]
     nbytes: int
@@ -65,105 +67,124 @@ class Codec:
     """A codec as a language model uses it.
 
     Args:
-        codebooks: how many of the network's are in use, for one side.
-        stereo: two mono sides with their codebooks interleaved, as MusicGen's stereo models have it.
+        codebooks: how many of the network's are in use, for one channel.
+        stereo: two mono channels with interleaved codebooks, as in MusicGen's stereo models.
     """
 
     def __init__(self, network: EnCodec, *, codebooks: int, stereo: bool = False) -> None:
+        assert len(network.codebooks) >= codebooks, f"the codec has {len(network.codebooks)} of {codebooks} codebooks"
         self._network, self._stereo = network, stereo
+        self._codebooks = network.codebooks[:codebooks]
         self.sample_rate = network.sample_rate
-        self.hop_length = network.plan.hop_length
-        self.channels = 2 if stereo else network.plan.channels
+        self.hop_length = network.config.hop_length
+        self.channels = 2 if stereo else network.config.channels
         self.codebooks = codebooks * (2 if stereo else 1)
-        assert len(network.books) >= codebooks, "describe() has seen to that"
-        self._books = network.books[:codebooks]
 
     @property
     def frame_rate(self) -> float:
+        """Frames of codes per second."""
         return self.sample_rate / self.hop_length
 
     @property
     def nbytes(self) -> int:
+        """Of all weights."""
         return self._network.nbytes
 
-    def sides(self, codes: torch.Tensor) -> torch.Tensor:
-        """`[B, K, F]` to `[sides, B, K / sides, F]`."""
+    def encode(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Finds the codes of audio.
+
+        Args:
+            waveform: `[B, C, samples]` at `sample_rate`, full scale 1.0.
+
+        Returns:
+            `[B, K, frames]`, one frame for each `hop_length` samples, rounded up.
+        """
+        assert waveform.ndim == 3, f"the codec takes [B, C, samples], not {list(waveform.shape)}"
+        batch, channels, _ = waveform.shape
+        assert channels == self.channels, f"{channels} channels for a codec of {self.channels}"
+        mono = waveform.reshape(batch * channels, 1, -1) if self._stereo else waveform
+        residual = _apply(self._network.encoder, mono).transpose(1, 2)
+        codes = []
+        for codebook in self._codebooks:
+            distances = torch.addmm(codebook.square().sum(1), residual.flatten(0, 1), codebook.T, alpha=-2)
+            codes.append(distances.argmin(-1).view(residual.shape[:2]))
+            residual = residual - codebook[codes[-1]]
+        stacked = torch.stack(codes, dim=1)
+        return stacked.view(batch, -1, *stacked.shape[1:]).transpose(1, 2).flatten(1, 2)
+
+    def split_channels(self, codes: torch.Tensor) -> torch.Tensor:
+        """`[B, K, T]` interleaved codes to `[channels, B, K / channels, T]`; a codec that is not stereo has one."""
         batch, codebooks, frames = codes.shape
+        assert codebooks == self.codebooks, f"codes of {codebooks} codebooks, the codec has {self.codebooks}"
         count = 2 if self._stereo else 1
         return codes.reshape(batch, codebooks // count, count, frames).permute(2, 0, 1, 3)
 
-    def encode(self, waveform: torch.Tensor) -> torch.Tensor:
-        """`[B, C, samples]` to `[B, K, F]` codes."""
-        batch, channels, _ = waveform.shape
-        assert channels == self.channels
-        mono = waveform.reshape(batch * channels, 1, -1) if self._stereo else waveform
-        residual = _through(self._network.encoder, mono).transpose(1, 2)
-        codes = []
-        for book in self._books:
-            nearest = torch.addmm(book.square().sum(1), residual.flatten(0, 1), book.T, alpha=-2).argmin(-1)
-            codes.append(nearest.view(residual.shape[:2]))
-            residual = residual - book[codes[-1]]
-        made = torch.stack(codes, dim=1)
-        return made.view(batch, -1, *made.shape[1:]).transpose(1, 2).flatten(1, 2)
+    def decode_latents(self, codes: torch.Tensor) -> torch.Tensor:
+        """`[B, K, T]` codes of one channel to latents `[B, D, T]`, the sum of their codebooks' vectors."""
+        vectors = [codebook[codes[:, k]] for k, codebook in enumerate(self._codebooks)]
+        return torch.stack(vectors).sum(0).transpose(1, 2)
 
-    def latent(self, codes: torch.Tensor) -> torch.Tensor:
-        """`[B, K, F]` codes of one side to `[B, D, F]`."""
-        return torch.stack([book[codes[:, k]] for k, book in enumerate(self._books)]).sum(0).transpose(1, 2)
+    def decode(self, codes: torch.Tensor, *, progress: Progress = ignore_progress) -> torch.Tensor:
+        """Turns codes into audio, in bounded memory whatever the length.
 
-    def decode(self, codes: torch.Tensor, *, on_chunk: Callable[[float], None] = lambda done: None) -> torch.Tensor:
-        """`[B, K, F]` codes to `[B, C, samples]`, in bounded memory whatever the length.
+        The layers at the frame rate, LSTM included, run over the whole. The others have a receptive field of a few
+        frames and run in chunks with context, so that the result is that of a single pass.
 
-        The layers at frame rate, with the LSTM, see the whole; the others, which see less than `MARGIN` frames, take it
-        in chunks. So there is no seam: the result is that of one pass. `on_chunk` is called with 0..1 before each.
+        Args:
+            codes: `[B, K, T]`.
+            progress: called before each chunk.
+
+        Returns:
+            `[B, C, T * hop_length]`.
         """
-        sides = self.sides(codes)
-        hidden = self.latent(sides.flatten(0, 1))
-        at_frames, after = self._network.decoder
-        hidden = _through(at_frames, hidden)
-        chunk, frames = int(CHUNK_S * self.frame_rate), hidden.shape[-1]
-        pieces = []
-        for start in range(0, frames, chunk):
-            on_chunk(start / frames)
-            end, left = min(start + chunk, frames), max(start - MARGIN, 0)
-            piece = _through(after, hidden[..., left : end + MARGIN])
-            pieces.append(piece[..., (start - left) * self.hop_length : (end - left) * self.hop_length])
-        return torch.cat(torch.cat(pieces, dim=-1).chunk(len(sides)), dim=1)
+        channels = self.split_channels(codes)
+        hidden = self.decode_latents(channels.flatten(0, 1))
+        at_frame_rate, upsampling = self._network.decoder
+        hidden = _apply(at_frame_rate, hidden)
+        frames, parts = hidden.shape[-1], []
+        for chunk in plan_chunks(frames, size=int(CHUNK_S * self.frame_rate), context=CONTEXT_FRAMES):
+            progress(chunk.keep_start / frames)
+            part = _apply(upsampling, hidden[..., chunk.start : chunk.stop])
+            parts.append(part[..., chunk.scaled(self.hop_length)])
+        return torch.cat(torch.cat(parts, dim=-1).chunk(len(channels)), dim=1)
 
 
-def _through(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
+def _apply(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
     for layer in layers:
         x = layer(x)
     return x
 
 
 def from_folder(folder: Path, device: str) -> EnCodec:
-    """From transformers' format.
+    """A codec in transformers' format.
 
     Raises:
-        KeyError, ValueError: tensors are missing or of another shape, or a setting asks for something else.
+        KeyError, ValueError: tensors are missing or have another shape, or a setting is not supported.
     """
     settings = read_settings(folder)
-    _demand("normalize", settings.get("normalize", False), False)
-    _demand("norm_type", settings.get("norm_type", "weight_norm"), "weight_norm")
-    plan = Plan(**{part: type(usual)(settings.get(name, usual)) for part, (name, usual) in HUB_PLAN.items()})
-    return _built(plan, int(settings.get("sampling_rate", 24_000)), read_tensors(folder), device)
+    _check_setting("normalize", settings.get("normalize", False), False)
+    _check_setting("norm_type", settings.get("norm_type", "weight_norm"), "weight_norm")
+    config = SEANetConfig(
+        **{part: type(default)(settings.get(name, default)) for part, (name, default) in HUB_CONFIG.items()}
+    )
+    return _build(config, int(settings.get("sampling_rate", 24_000)), read_tensors(folder), device)
 
 
 def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, Any], device: str) -> EnCodec:
-    """From audiocraft's own format; raises as `from_folder`."""
+    """A codec in audiocraft's own format. Raises as `from_folder`."""
     encodec, seanet = settings["encodec"], settings["seanet"]
-    ways = seanet.get("decoder") or {}
-    _demand("autoencoder", encodec.get("autoencoder"), "seanet")
-    _demand("quantizer", encodec.get("quantizer"), "rvq")
-    _demand("renormalize", bool(encodec.get("renormalize")), False)
-    _demand("activation", seanet.get("activation", "ELU"), "ELU")
-    _demand("alpha", (seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0)
-    _demand("channels", seanet["channels"], encodec["channels"])
-    _demand("encoder", bool(seanet.get("encoder")), False)
-    _demand("norm", seanet.get("norm", "none"), "weight_norm", "none")
-    _demand("final_activation", ways.get("final_activation"), None, *FINAL_ACTIVATIONS)
-    _demand("final_activation_params", bool(ways.get("final_activation_params")), False)
-    plan = Plan(
+    decoder = seanet.get("decoder") or {}
+    _check_setting("autoencoder", encodec.get("autoencoder"), "seanet")
+    _check_setting("quantizer", encodec.get("quantizer"), "rvq")
+    _check_setting("renormalize", bool(encodec.get("renormalize")), False)
+    _check_setting("activation", seanet.get("activation", "ELU"), "ELU")
+    _check_setting("alpha", (seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0)
+    _check_setting("channels", seanet["channels"], encodec["channels"])
+    _check_setting("encoder", bool(seanet.get("encoder")), False)
+    _check_setting("norm", seanet.get("norm", "none"), "weight_norm", "none")
+    _check_setting("final_activation", decoder.get("final_activation"), None, *FINAL_ACTIVATIONS)
+    _check_setting("final_activation_params", bool(decoder.get("final_activation_params")), False)
+    config = SEANetConfig(
         channels=int(encodec["channels"]),
         filters=int(seanet["n_filters"]),
         dimension=int(seanet["dimension"]),
@@ -177,30 +198,30 @@ def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, An
         lstm=int(seanet.get("lstm") or 0),
         causal=bool(seanet.get("causal")),
         pad_mode=str(seanet.get("pad_mode", "reflect")),
-        trim_right=float(ways.get("trim_right_ratio", 1.0)),
+        trim_right=float(decoder.get("trim_right_ratio", 1.0)),
         shortcut=not seanet.get("true_skip", True),
-        final=FINAL_ACTIVATIONS.get(ways.get("final_activation") or ""),
+        final=FINAL_ACTIVATIONS.get(decoder.get("final_activation") or ""),
     )
-    return _built(plan, int(encodec["sample_rate"]), state, device)
+    return _build(config, int(encodec["sample_rate"]), state, device)
 
 
-def _demand(name: str, found: object, *wanted: object) -> None:
-    if found not in wanted:
-        raise ValueError(f"codec with {name} = {found}")
+def _check_setting(name: str, value: object, *supported: object) -> None:
+    if value not in supported:
+        raise ValueError(f"codec with {name} = {value}")
 
 
-def _built(plan: Plan, sample_rate: int, state: Mapping[str, torch.Tensor], device: str) -> EnCodec:
-    """The network with these tensors, whosever names they have."""
-    named = {_new_name(name): tensor for name, tensor in state.items()}
-    parts = [TensorLoader(named, device, prefix) for prefix in ("encoder.", "decoder.", "quantizer.layers.")]
+def _build(config: SEANetConfig, sample_rate: int, state: Mapping[str, torch.Tensor], device: str) -> EnCodec:
+    """The network with these tensors, whichever format's names they have."""
+    named = {_rename(name): tensor for name, tensor in state.items()}
+    loaders = [TensorLoader(named, device, prefix) for prefix in ("encoder.", "decoder.", "quantizer.layers.")]
     count = 1 + max(int(name.split(".")[2]) for name in named if name.startswith("quantizer.layers."))
-    made = encoder(plan, parts[0]), decoder(plan, parts[1])
-    books = tuple(parts[2](f"{index}.codebook.embed", -1, plan.dimension) for index in range(count))
-    return EnCodec(plan, sample_rate, books, *made, nbytes=sum(part.nbytes for part in parts))
+    encoder, decoder = build_encoder(config, loaders[0]), build_decoder(config, loaders[1])
+    codebooks = tuple(loaders[2](f"{index}.codebook.embed", -1, config.dimension) for index in range(count))
+    return EnCodec(config, sample_rate, codebooks, encoder, decoder, nbytes=sum(loader.nbytes for loader in loaders))
 
 
-def _new_name(name: str) -> str:
-    """audiocraft's name of a tensor, or an older one of transformers, as transformers' own."""
+def _rename(name: str) -> str:
+    """transformers' current name of a tensor that has audiocraft's name, or an older one of transformers."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv\.conv|convtr\.convtr)\.", ".conv.", name)
     name = name.replace(".parametrizations.weight.original0", ".weight_g")

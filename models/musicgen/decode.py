@@ -1,204 +1,271 @@
-"""One window of codes, step by step: prefill, then one column after the other. Knows no text, sound or request."""
+"""Decodes one window of codes: prefill, then one column after the other, eagerly or by CUDA graphs.
+
+The path of a token: `Engine.generate` -> `decode_window` -> `forward.decode_step`.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial as bind
 from typing import Protocol
 
 import torch
 
 from errors import DeadlineError
-from models.musicgen.conditions import Conditions
-from models.musicgen.forward import State, advance, prefill, text_keys_values
-from models.musicgen.kv_cache import CacheSize, caches
+from models.musicgen.conditioning.provider import BatchConditions
+from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling
-from models.musicgen.sampling import Rule, draw_uniforms
+from models.musicgen.sampling import SamplingMode, draw_uniforms
+from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecorder
+
+STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
+REPLAYS_AHEAD = 2  # replays queued on the device: it never waits, and a cancellation takes effect within two of them
+COLUMN_BUCKETS = (256, 512, 768, 1024, 1280, 1536, 1792, 2048, 3072)  # lengths that graphs are captured for
+CONTEXT_BUCKET = 32  # the context of a captured state is a multiple of this
+MAX_CAPTURED_STATES = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """What is to be decoded.
+    """What to decode, for a batch of B clips.
 
     Args:
-        prompt: `[B, K, P]` codes that are given.
+        prompt: `[B, K, P]` known codes.
         length: frames, prompt included; > P.
+        conditions: for these clips.
+        sampling: how codes are drawn.
         generators: B of them, on the CPU.
-        text: the layers' keys and values of the conditions' context, where another window has made them; else None.
-        on_step: called with (done, of) before each step; what it raises ends the decoding, and leaves no state behind.
-        partial: where that is a `DeadlineError`, what is done is returned instead.
+        on_step: called with (done, total) before each step. Whatever it raises ends the decoding.
+        partial: whether a `DeadlineError` of `on_step` returns the frames that are complete, instead of being raised.
+        cross_kv: `compute_cross_kv` of the conditions' context if the caller has it from another window.
     """
 
     prompt: torch.Tensor
     length: int
-    conditions: Conditions
+    conditions: BatchConditions
     sampling: Sampling
     generators: Sequence[torch.Generator]
     on_step: Callable[[int, int], None]
     partial: bool = False
-    text: Sequence[torch.Tensor] | None = None
+    cross_kv: Sequence[torch.Tensor] | None = None
 
     @property
-    def prefix(self) -> int:
+    def num_prepended(self) -> int:
         """Columns that the prepended conditions take."""
-        return 0 if self.conditions.prefix is None else self.conditions.prefix.shape[1]
+        return 0 if self.conditions.prepended is None else self.conditions.prepended.shape[1]
 
     @property
-    def known(self) -> int:
-        """Columns that are read before the first one is found."""
-        return self.prefix + self.prompt.shape[-1] + 1
+    def num_known(self) -> int:
+        """Columns before the first one that is generated: prepended conditions, start column, prompt."""
+        return self.num_prepended + 1 + self.prompt.shape[-1]
+
+    def state_shape(self, columns: int) -> StateShape:
+        """The smallest state of so many columns that fits."""
+        conditions, clips = self.conditions, self.prompt.shape[0]
+        conditioned, context = (0, 0) if conditions.context is None else conditions.context.shape[:2]
+        rows = clips * (2 if conditions.guided else 1)
+        return StateShape(clips, rows, conditioned, context, columns, padded=conditions.left_padding is not None)
+
+
+class Decoding(Protocol):
+    """A window that is being decoded."""
 
     @property
-    def rule(self) -> Rule:
-        greedy = self.sampling.temperature == 0
-        nucleus = self.sampling.top_p > 0
-        return Rule(greedy, 0 if greedy or nucleus else self.sampling.top_k, nucleus and not greedy)
+    def state(self) -> DecodeState: ...
 
+    def run(self, mode: SamplingMode, first: int, last: int) -> Iterator[int]:
+        """Reads column `first` and those after it until column `last` is written.
 
-class Runner(Protocol):
-    """Keeps states, and moves them on by the device's fastest way."""
-
-    def begin(self, window: Window) -> State:
-        """A state with the window's inputs in it, before any pass."""
-
-    def run(self, state: State, window: Window, first: int, last: int) -> Iterator[int]:
-        """Advances from column `first` until `last` is written; yields the column last written, after each step.
-
-        Steps may be under way still when their column is yielded, so that the device never waits for the host.
+        Yields the number of the last written column after each step. The device may still be working on the steps that
+        follow, so that it never waits for the host.
         """
 
 
+class DecodeBackend(Protocol):
+    """The way in which a device runs decoding steps."""
+
+    def start(self, window: Window) -> Decoding:
+        """Allocates or reuses a state and fills in the window's inputs; runs nothing yet."""
+
+
 @torch.inference_mode()
-def decode_window(lm: LanguageModel, runner: Runner, window: Window) -> torch.Tensor:
-    """Continues the window's prompt: `[B, K, length]` codes, prompt first; fewer frames only where it is `partial`.
+def decode_window(lm: LanguageModel, backend: DecodeBackend, window: Window) -> torch.Tensor:
+    """Continues the window's prompt.
+
+    Returns:
+        `[B, K, length]` codes, prompt first; fewer frames only if the deadline passed and the window is `partial`.
 
     Raises:
-        DeadlineError: raised by `on_step`, where it is not partial or not one frame was made.
+        DeadlineError: `on_step` raised it, and the window is not `partial` or no new frame is complete.
     """
-    pattern, known = lm.shape.pattern, window.known
-    last = window.prefix + pattern.columns(window.length) - 1
-    steps, column = last - known + 1, known - 1
-    state = runner.begin(window)
+    clips, codebooks, known = window.prompt.shape
+    assert codebooks == lm.config.codebooks, f"a prompt of {codebooks} codebooks, the model has {lm.config.codebooks}"
+    assert known < window.length, f"a prompt of {known} frames leaves nothing to decode of {window.length}"
+    assert len(window.generators) == clips, f"{len(window.generators)} generators for {clips} clips"
+    pattern, num_known = lm.config.pattern, window.num_known
+    last = window.num_prepended + pattern.num_columns(window.length) - 1
+    steps, column = last - num_known + 1, num_known - 1
+    mode = SamplingMode.of(window.sampling)
+    decoding = backend.start(window)
     try:
         window.on_step(0, steps)
-        prefill(lm, state, window.rule, prefix=window.conditions.prefix, known=known)
-        column = known
+        prefill(lm, decoding.state, mode, prepended=window.conditions.prepended, num_known=num_known)
+        column = num_known
         if column < last:
             window.on_step(1, steps)
-            for column in runner.run(state, window, known, last):
+            for column in decoding.run(mode, num_known, last):
                 if column < last:
-                    window.on_step(column - known + 1, steps)
+                    window.on_step(column - num_known + 1, steps)
+        frames = window.length
     except DeadlineError:
-        frames = min(pattern.complete(column + 1 - window.prefix), window.length)
-        if not window.partial or frames <= window.prompt.shape[-1]:
+        frames = min(pattern.num_complete_frames(column + 1 - window.num_prepended), window.length)
+        if not window.partial or frames <= known:
             raise
-        return pattern.gather(state.sequence[:, :, window.prefix :], frames).clone()
-    return pattern.gather(state.sequence[:, :, window.prefix :], window.length).clone()
+    return pattern.revert_sequence(decoding.state.sequence[:, :, window.num_prepended :], frames).clone()
 
 
-class StepByStep:
-    """Runs each step as it is: on the CPU, and on any device that cannot capture.
-
-    Args:
-        exact: attention reads the filled columns alone; False is what is captured on a GPU, run as it is: keys and
-            values are kept in its form, and all columns are read, those to come masked.
-    """
-
-    def __init__(self, lm: LanguageModel, *, exact: bool = True) -> None:
-        self._lm, self._exact = lm, exact
-
-    def begin(self, window: Window) -> State:
-        columns = window.prefix + self._lm.shape.pattern.columns(window.length)
-        state = allocate(self._lm, Room.of(window, columns), plain=not self._exact)
-        fill(self._lm, state, window)
-        return state
-
-    def run(self, state: State, window: Window, first: int, last: int) -> Iterator[int]:
-        end = state.sequence.shape[-1]
-        for column in range(first, last):
-            advance(self._lm, state, window.rule, length=column + 1 if self._exact else end, exact=self._exact)
-            yield column + 1
-
-
-@dataclass(frozen=True)
-class Room:
-    """Sizes of a state: items, rows, rows that attend to a text, the text's length, columns."""
-
-    batch: int
-    rows: int
-    attending: int
-    text: int
-    columns: int
-    padded: bool
-
-    @classmethod
-    def of(cls, window: Window, columns: int) -> Room:
-        conditions, batch = window.conditions, window.prompt.shape[0]
-        attending, text = (0, 0) if conditions.context is None else conditions.context.shape[:2]
-        return cls(
-            batch, batch * (2 if conditions.guided else 1), attending, text, columns, conditions.pads is not None
-        )
-
-
-def allocate(lm: LanguageModel, room: Room, *, plain: bool = False) -> State:
-    """A state with nothing in it yet; `plain`: as on a GPU, wherever it is."""
-    shape, device = lm.shape, lm.device
-    size = CacheSize(room.rows, shape.heads, room.columns, shape.head_dim)
-    text = (2, room.attending, shape.heads, room.text, shape.head_dim)
-
-    # What is drawn is computed in float64, which Apple's GPUs do not have.
-    fine = torch.float32 if device.type == "mps" else torch.float64
-
-    def number(dtype: torch.dtype) -> torch.Tensor:
-        return torch.zeros((), dtype=dtype, device=device)
-
-    return State(
-        cache=caches(len(lm.layers), size, dtype=lm.cache_dtype, device=device, plain=plain),
-        text=tuple(torch.zeros(text, dtype=lm.dtype, device=device) for _ in lm.layers) if room.attending else (),
-        text_bias=torch.zeros(room.attending, 1, 1, room.text, dtype=lm.dtype, device=device)
-        if room.attending
-        else None,
-        sequence=torch.zeros(room.batch, shape.codebooks, room.columns, dtype=torch.long, device=device),
-        uniforms=torch.zeros(room.batch, room.columns, shape.codebooks, dtype=fine, device=device),
-        positions=lm.positions(room.columns),
-        pads=torch.zeros(room.rows, dtype=torch.long, device=device),
-        pad_bias=torch.zeros(room.rows, 1, 1, room.columns, dtype=lm.dtype, device=device) if room.padded else None,
-        slot=torch.zeros(1, dtype=torch.long, device=device),
-        guidance=number(torch.float32),
-        temperature=number(fine),
-        top_p=number(fine),
-    )
-
-
-def fill(lm: LanguageModel, state: State, window: Window) -> None:
-    """Writes a window's inputs into a state that has room for them; keys and values of columns stay as they are."""
-    conditions, prefix = window.conditions, window.prefix
-    sequence = lm.shape.pattern.spread(window.prompt, window.length)
-    end = prefix + sequence.shape[-1]
-    state.sequence.fill_(lm.shape.pattern.special)
-    state.sequence[:, :, prefix:end] = sequence.to(lm.device)
-    state.uniforms[:, window.known : end] = draw_uniforms(window.generators, end - window.known, lm.shape.codebooks).to(
-        lm.device
-    )
-    _fill_text(lm, state, conditions, window.text)
-    if conditions.pads is not None and state.pad_bias is not None:
-        state.pads.copy_(conditions.pads)
-        column = torch.arange(state.pad_bias.shape[-1], device=lm.device)
-        state.pad_bias.zero_().masked_fill_((column < state.pads[:, None])[:, None, None], float("-inf"))
-    state.guidance.fill_(window.sampling.cfg_coef)
+def fill_state(lm: LanguageModel, state: DecodeState, window: Window) -> None:
+    """Writes a window's inputs into a state that is large enough; stale keys and values are never attended to."""
+    conditions, first = window.conditions, window.num_prepended
+    sequence = lm.config.pattern.build_sequence(window.prompt, window.length)
+    end = first + sequence.shape[-1]
+    uniforms = draw_uniforms(window.generators, end - window.num_known, lm.config.codebooks)
+    state.sequence.fill_(lm.config.pattern.special_token)
+    state.sequence[:, :, first:end] = sequence.to(lm.device)
+    state.uniforms[:, window.num_known : end] = uniforms.to(lm.device)
+    if conditions.context is not None and state.cross_bias is not None:
+        length = conditions.context.shape[1]
+        cross_kv = window.cross_kv or compute_cross_kv(lm, conditions.context)
+        for stored, keys_values in zip(state.cross_kv, cross_kv, strict=True):
+            stored[:, :, :, :length] = keys_values
+        state.cross_bias.fill_(float("-inf"))
+        state.cross_bias[..., :length] = 0.0
+        if conditions.context_mask is not None:
+            state.cross_bias[..., :length].masked_fill_(~conditions.context_mask[:, None, None], float("-inf"))
+    if conditions.left_padding is not None and state.padding_bias is not None:
+        state.left_padding.copy_(conditions.left_padding)
+        padding = torch.arange(state.padding_bias.shape[-1], device=lm.device) < state.left_padding[:, None]
+        state.padding_bias.zero_().masked_fill_(padding[:, None, None], float("-inf"))
+    state.cfg_coef.fill_(window.sampling.cfg_coef)
     state.temperature.fill_(window.sampling.temperature or 1.0)
     state.top_p.fill_(window.sampling.top_p)
 
 
-def _fill_text(lm: LanguageModel, state: State, conditions: Conditions, made: Sequence[torch.Tensor] | None) -> None:
-    """The text's keys and values, once for all windows; what is beyond its length is masked."""
-    if conditions.context is None or state.text_bias is None:
-        return
-    length = conditions.context.shape[1]
-    for place, both in zip(state.text, made or text_keys_values(lm, conditions.context), strict=True):
-        place[:, :, :, :length] = both
-    state.text_bias.fill_(float("-inf"))
-    state.text_bias[..., :length] = 0.0
-    if conditions.context_mask is not None:
-        state.text_bias[..., :length].masked_fill_(~conditions.context_mask[:, None, None], float("-inf"))
+class EagerBackend:
+    """Launches each step's kernels one by one: on a CPU, and on any device without CUDA graphs.
+
+    Args:
+        static_shapes: runs the steps that `CudaGraphBackend` captures: keys and values are stored as on a GPU, and
+            attention reads all columns of the state, the later ones masked. Otherwise it reads the filled ones alone.
+    """
+
+    def __init__(self, lm: LanguageModel, *, static_shapes: bool = False) -> None:
+        self._lm, self._static_shapes = lm, static_shapes
+
+    def start(self, window: Window) -> Decoding:
+        """See `DecodeBackend`."""
+        columns = window.num_prepended + self._lm.config.pattern.num_columns(window.length)
+        state = allocate_state(self._lm, window.state_shape(columns), dense=self._static_shapes)
+        fill_state(self._lm, state, window)
+        return _EagerDecoding(self._lm, state, self._static_shapes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _EagerDecoding:
+    lm: LanguageModel
+    state: DecodeState
+    static_shapes: bool
+
+    def run(self, mode: SamplingMode, first: int, last: int) -> Iterator[int]:
+        """See `Decoding`."""
+        end = self.state.sequence.shape[-1]
+        for column in range(first, last):
+            length = end if self.static_shapes else column + 1
+            decode_step(self.lm, self.state, mode, length=length, masked=self.static_shapes)
+            yield column + 1
+
+
+class CudaGraphBackend:
+    """Replays captured steps, several at a time. A graph is bound to its tensors, so states are kept and filled anew.
+
+    One window at a time.
+
+    Args:
+        recorder: a `CudaGraphRecorder`, except in tests without a GPU.
+    """
+
+    def __init__(self, lm: LanguageModel, recorder: GraphRecorder | None = None) -> None:
+        self._lm = lm
+        self._recorder = recorder or CudaGraphRecorder(lm.device)
+        self._states: OrderedDict[StateShape, _CapturedDecoding] = OrderedDict()
+
+    def start(self, window: Window) -> Decoding:
+        """See `DecodeBackend`."""
+        columns = window.num_prepended + self._lm.config.pattern.num_columns(window.length) + STEPS_PER_REPLAY
+        shape = window.state_shape(round_up_columns(columns))
+        context = -(-shape.context // CONTEXT_BUCKET) * CONTEXT_BUCKET
+        decoding = self._find_or_allocate(replace(shape, context=context))
+        fill_state(self._lm, decoding.state, window)
+        return decoding
+
+    def _find_or_allocate(self, shape: StateShape) -> _CapturedDecoding:
+        """The state of this kind, as large as any window has needed: a larger one serves smaller windows too."""
+        kind = replace(shape, columns=0, context=0)
+        kept = self._states.pop(kind, None)
+        if kept is not None:
+            columns, context = max(shape.columns, kept.shape.columns), max(shape.context, kept.shape.context)
+            shape = replace(shape, columns=columns, context=context)
+        if kept is None or kept.shape != shape:
+            kept = None  # freed before a larger one is allocated
+            while len(self._states) >= MAX_CAPTURED_STATES:
+                self._states.popitem(last=False)
+            kept = _CapturedDecoding(self._lm, shape, self._recorder)
+        self._states[kind] = kept
+        return kept
+
+
+class _CapturedDecoding:
+    """A state with graphs of `STEPS_PER_REPLAY` steps on it, one for each sampling mode and number of columns."""
+
+    def __init__(self, lm: LanguageModel, shape: StateShape, recorder: GraphRecorder) -> None:
+        self.shape = shape
+        self.state = allocate_state(lm, shape, dense=True)
+        self._lm, self._recorder = lm, recorder
+        self._graphs: dict[tuple[SamplingMode, int], CudaGraphed] = {}
+
+    def run(self, mode: SamplingMode, first: int, last: int) -> Iterator[int]:
+        """See `Decoding`."""
+        queued: deque[tuple[range, Callable[[], None]]] = deque()
+        for start in range(first, last, STEPS_PER_REPLAY):
+            self._graph(mode, round_up_columns(start + STEPS_PER_REPLAY))()
+            written = range(start + 1, min(start + STEPS_PER_REPLAY, last) + 1)
+            queued.append((written, self._recorder.record_event()))
+            if len(queued) >= REPLAYS_AHEAD:
+                yield from _wait_for_next(queued)
+        while queued:
+            yield from _wait_for_next(queued)
+
+    def _graph(self, mode: SamplingMode, length: int) -> CudaGraphed:
+        length = min(length, self.shape.columns)
+        if (mode, length) not in self._graphs:
+            step = bind(decode_step, self._lm, self.state, mode, length=length, masked=True)
+            changed = (self.state.cache_position, self.state.sequence)
+            self._graphs[mode, length] = CudaGraphed(
+                step, self._recorder, name="MusicGen's decoding step", repeats=STEPS_PER_REPLAY, mutated=changed
+            )
+        return self._graphs[mode, length]
+
+
+def _wait_for_next(queued: deque[tuple[range, Callable[[], None]]]) -> Iterator[int]:
+    """Waits for the oldest replay; yields the columns that it wrote."""
+    written, wait = queued.popleft()
+    wait()
+    yield from written
+
+
+def round_up_columns(columns: int) -> int:
+    """The smallest length of `COLUMN_BUCKETS` that holds so many columns; `columns` itself beyond the largest."""
+    return next((length for length in COLUMN_BUCKETS if length >= columns), columns)

@@ -1,4 +1,4 @@
-"""Matrix products by fixed weights, in the form that each device multiplies fastest. Knows no model."""
+"""Linear layers with fixed weights, in the layout that each device multiplies fastest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from models.device import cpu_multiplies_bfloat16
+from models.runtime.dtype import MUSICGEN_WEIGHTS, inference_dtype
 
 Activation = Literal["none", "gelu", "relu"]
 
 
 class Linear(Protocol):
-    """`activation(x @ weight.T + bias)` for `x` `[rows, in]` of any float type; the result has the weight's type."""
+    """`activation(x @ weight.T + bias)` for `x` `[rows, in]` of any float type. The result has the weight's type."""
 
     nbytes: int
 
@@ -25,7 +26,7 @@ class Linear(Protocol):
 
 
 class PlainLinear:
-    """A weight as it is; on CUDA the residual is added within the product."""
+    """A weight in torch's own layout. The residual is added within the product if its type allows it."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation) -> None:
         self._weight, self._bias, self._activation = weight, bias, activation
@@ -46,9 +47,9 @@ class PlainLinear:
 class PackedLinear:
     """A weight in oneDNN's blocked layout: a product with few rows then reads it at the memory's full speed.
 
-    Measured on two cores with AVX-512 BF16, 352 M weights and two rows: 45 ms plain, 22 ms packed in bfloat16; 141 ms
-    plain, 45 ms packed in float32. The layout is chosen once, without a hint for the number of rows: with one, other
-    numbers of rows were slower by up to four times in float32.
+    Measured on two cores with AVX-512 BF16, 352 M weights and two rows: in bfloat16 45 ms plain and 22 ms packed; in
+    float32 141 ms plain and 45 ms packed. The layout is chosen once, without a hint for the number of rows: with one,
+    products with other numbers of rows took up to four times as long in float32.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation) -> None:
@@ -58,7 +59,7 @@ class PackedLinear:
         self.nbytes = weight.nbytes
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        algorithm = "none" if self._activation == "gelu" else ""  # of gelu: exact, not by tanh
+        algorithm = "none" if self._activation == "gelu" else ""  # the exact gelu, not its approximation by tanh
         product = torch.ops.mkldnn._linear_pointwise
         y: torch.Tensor = product(x.to(self._dtype), self._weight, self._bias, self._activation, [], algorithm)
         return y
@@ -67,36 +68,23 @@ class PackedLinear:
         return residual + self(x)
 
 
-def linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = "none") -> Linear:
-    """The fastest form of a `[out, in]` weight on its device."""
+def build_linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = "none") -> Linear:
+    """The fastest layout of a `[out, in]` weight on its device."""
+    assert weight.ndim == 2, f"a weight of {list(weight.shape)} is not a matrix"
     if weight.device.type == "cpu" and _can_pack():
         return PackedLinear(weight, bias, activation)
     return PlainLinear(weight, bias, activation)
 
 
-def weight_type(device: str) -> torch.dtype:
-    """What weights are kept in: float16 on a GPU, as upstream; bfloat16 on a CPU that multiplies it, else float32.
-
-    Where the CPU does not, oneDNN emulates it, slower than float32.
-    """
-    if device != "cpu":
-        return torch.float16
-    return torch.bfloat16 if cpu_multiplies_bfloat16() and _can_pack() else torch.float32
-
-
-def stream_type(device: str) -> torch.dtype:
-    """What activations are added up in."""
-    return torch.float32 if device == "cpu" else torch.float16
-
-
-def cache_type(device: str, weights: torch.dtype) -> torch.dtype:
-    """What keys and values are kept in. float16 holds what products in bfloat16 give, but for what is next to zero."""
-    return torch.float32 if device == "cpu" and weights == torch.float32 else torch.float16
+def choose_weight_dtype(device: str) -> torch.dtype:
+    """The type of the language model's weights: on a CPU, bfloat16 is worth it for packed weights alone."""
+    has_bfloat16 = device == "cpu" and cpu_multiplies_bfloat16() and _can_pack()
+    return inference_dtype(MUSICGEN_WEIGHTS, device, has_bfloat16=has_bfloat16)
 
 
 @functools.cache
 def _can_pack() -> bool:
-    """Whether this torch has oneDNN's packed product, which is no public interface, with its signature of 2.11."""
+    """Whether this torch has oneDNN's packed product, which is not a public interface, with the signature of 2.11."""
     if not torch._C._has_mkldnn:
         return False
     try:

@@ -1,7 +1,7 @@
-"""The transformer language model: weights from a checkpoint's tensors, and the pure functions of one pass.
+"""The transformer language model: its configuration and its weights. `forward.py` runs it.
 
-Works on tensors alone: knows no text, sound, sampling or file. Same arithmetic as audiocraft's `LMModel` (tests hold it
-to 1e-4), with keys and values in place, the text's computed once, and embeddings and heads in one product each.
+The same arithmetic as audiocraft's `LMModel` (tests hold the logits to 1e-4), with the codebooks' embeddings in one
+table, and their output heads in one product.
 """
 
 from __future__ import annotations
@@ -14,15 +14,23 @@ import torch
 from torch.nn import functional as F
 
 from models.checkpoints.tensor_loader import copy_to
-from models.musicgen.linear import Activation, Linear, cache_type, linear, stream_type
-from models.musicgen.pattern import DelayPattern, delays_of
+from models.musicgen.linear import Activation, Linear, build_linear
+from models.musicgen.pattern import DelayPattern, read_delays
+from models.runtime.dtype import MUSICGEN_ACTIVATIONS, inference_dtype, kv_cache_dtype
 
 NORM_EPSILON = 1e-5
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a language model. `cross` and `prepend` name the conditions that are attended to, or come first."""
+@dataclass(frozen=True, slots=True)
+class LMConfig:
+    """Sizes of a language model and how it is conditioned.
+
+    Args:
+        card: codes in each codebook, without the special token.
+        cross: names of the conditions that cross-attention reads.
+        prepend: names of the conditions that come before the sequence.
+        max_period: of the positional sinusoids, columns.
+    """
 
     dim: int
     heads: int
@@ -41,14 +49,14 @@ class Shape:
         return self.dim // self.heads
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Shape:
+    def from_settings(cls, settings: Mapping[str, Any]) -> LMConfig:
         """Reads a checkpoint's settings (`xp.cfg`, plain values).
 
         Raises:
-            ValueError: says which setting asks for something that no MusicGen or AudioGen has.
+            ValueError: a setting asks for something that no MusicGen or AudioGen has; the message names it.
         """
         lm, fuser = settings["transformer_lm"], settings["fuser"]
-        _refuse_unknown(lm, fuser)
+        _check_supported(lm, fuser)
         card, codebooks = int(lm["card"]), int(lm["n_q"])
         return cls(
             dim=int(lm["dim"]),
@@ -57,7 +65,7 @@ class Shape:
             codebooks=codebooks,
             card=card,
             activation=cast(Activation, lm.get("activation") or "relu"),
-            pattern=DelayPattern(delays_of(dict(settings.get("codebooks_pattern") or {}), codebooks), special=card),
+            pattern=DelayPattern(read_delays(settings.get("codebooks_pattern") or {}, codebooks), special_token=card),
             cross=tuple(fuser.get("cross") or ()),
             prepend=tuple(fuser.get("prepend") or ()),
             max_period=float(lm.get("max_period") or 10_000.0),
@@ -65,7 +73,7 @@ class Shape:
         )
 
 
-def _refuse_unknown(lm: Mapping[str, Any], fuser: Mapping[str, Any]) -> None:
+def _check_supported(lm: Mapping[str, Any], fuser: Mapping[str, Any]) -> None:
     expected = {
         "norm_first": (True,),
         "norm": (None, "layer_norm"),
@@ -90,6 +98,8 @@ def _refuse_unknown(lm: Mapping[str, Any], fuser: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
+    """Layer normalization over the last dimension."""
+
     weight: torch.Tensor
     bias: torch.Tensor
 
@@ -99,7 +109,7 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class CrossAttention:
-    """`query` is scaled by 1/sqrt(head_dim) already."""
+    """One layer's cross-attention. `query` already scales by 1/sqrt(head_dim)."""
 
     norm: Norm
     query: Linear
@@ -109,7 +119,7 @@ class CrossAttention:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """`qkv`'s queries are scaled by 1/sqrt(head_dim) already; `up` applies the activation."""
+    """One transformer layer. `qkv` already scales the queries by 1/sqrt(head_dim); `up` applies the activation."""
 
     norm: Norm
     qkv: Linear
@@ -126,13 +136,14 @@ class LanguageModel:
 
     Args:
         embedding: `[K * (card + 1), dim]`, the codebooks' tables one after the other.
-        first_rows: `[K, 1]`, where each codebook's table starts.
-        head: one product for all codebooks, `[K * card]` out.
-        cache_dtype: of the keys and values that are kept.
+        first_rows: `[K, 1]`, the first row of each codebook's table.
+        norm: before the head.
+        head: one product for all codebooks, `dim` to `K * card`.
+        cache_dtype: of cached keys and values.
         nbytes: of all weights.
     """
 
-    shape: Shape
+    config: LMConfig
     embedding: torch.Tensor
     first_rows: torch.Tensor
     layers: tuple[Layer, ...]
@@ -143,6 +154,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.embedding.device
 
     @property
@@ -151,52 +163,52 @@ class LanguageModel:
         return self.embedding.dtype
 
     def embed(self, codes: torch.Tensor) -> torch.Tensor:
-        """`[B, K, n]` codes to `[B, n, dim]`."""
+        """`[B, K, n]` codes, special tokens included, to `[B, n, dim]`."""
         return F.embedding(codes + self.first_rows, self.embedding).sum(1)
 
     def positions(self, count: int) -> torch.Tensor:
-        """`[count, dim]` sinusoids as upstream has them: cosines first, and half_dim - 1 in the exponent."""
-        half = self.shape.dim // 2
+        """`[count, dim]` sinusoids as in audiocraft: cosines first, and dim / 2 - 1 in the exponent."""
+        half = self.config.dim // 2
         exponent = torch.arange(half, dtype=torch.float32, device=self.device) / (half - 1)
-        phase = torch.arange(count, dtype=torch.float32, device=self.device)[:, None] / self.shape.max_period**exponent
-        return (self.shape.positional_scale * torch.cat([phase.cos(), phase.sin()], dim=-1)).to(self.dtype)
+        phase = torch.arange(count, dtype=torch.float32, device=self.device)[:, None] / self.config.max_period**exponent
+        return (self.config.positional_scale * torch.cat([phase.cos(), phase.sin()], dim=-1)).to(self.dtype)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[rows, dim]` to `[rows, K, card]` float32."""
-        return self.head(self.norm(hidden)).float().view(-1, self.shape.codebooks, self.shape.card)
+        return self.head(self.norm(hidden)).float().view(-1, self.config.codebooks, self.config.card)
 
 
 def load_language_model(
-    state: Mapping[str, torch.Tensor], shape: Shape, *, device: str, dtype: torch.dtype
+    state: Mapping[str, torch.Tensor], config: LMConfig, *, device: str, dtype: torch.dtype
 ) -> LanguageModel:
-    """Takes the checkpoint's tensors, one after the other, into their place.
+    """Builds the model from a checkpoint's tensors, one after the other.
 
     Args:
         state: `best_state`; may be mapped from disk, each tensor is read once.
-        dtype: of the weights; activations are added up in `linear.stream_type(device)`.
+        dtype: of the weights; activations have the type of `MUSICGEN_ACTIVATIONS`.
 
     Raises:
         KeyError: a tensor is missing.
     """
-    taker = _Taker(state, shape, device, dtype)
-    embedding = torch.cat([taker.tensor(f"emb.{k}.weight") for k in range(shape.codebooks)])
-    first_rows = torch.arange(shape.codebooks, device=device)[:, None] * (shape.card + 1)
-    layers = tuple(taker.layer(index) for index in range(shape.layers))
-    head = taker.merged([f"linears.{k}" for k in range(shape.codebooks)])
+    taker = _Taker(state, config, device, dtype)
+    embedding = torch.cat([taker.tensor(f"emb.{k}.weight") for k in range(config.codebooks)])
+    first_rows = torch.arange(config.codebooks, device=device)[:, None] * (config.card + 1)
+    layers = tuple(taker.layer(index) for index in range(config.layers))
+    head = taker.merged([f"linears.{k}" for k in range(config.codebooks)])
     norm = taker.norm("out_norm")
     taker.nbytes += embedding.nbytes
-    return LanguageModel(shape, embedding, first_rows, layers, norm, head, cache_type(device, dtype), taker.nbytes)
+    return LanguageModel(config, embedding, first_rows, layers, norm, head, kv_cache_dtype(device, dtype), taker.nbytes)
 
 
 class _Taker:
     """Reads tensors by name into the device's form."""
 
-    def __init__(self, state: Mapping[str, torch.Tensor], shape: Shape, device: str, dtype: torch.dtype) -> None:
-        self._state, self._shape, self._device, self._dtype = state, shape, device, dtype
+    def __init__(self, state: Mapping[str, torch.Tensor], config: LMConfig, device: str, dtype: torch.dtype) -> None:
+        self._state, self._config, self._device, self._dtype = state, config, device, dtype
         self.nbytes = 0
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return copy_to(self._state[name], self._device, dtype or stream_type(self._device))
+        return copy_to(self._state[name], self._device, dtype or inference_dtype(MUSICGEN_ACTIVATIONS, self._device))
 
     def norm(self, name: str) -> Norm:
         return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
@@ -207,9 +219,9 @@ class _Taker:
             norm=self.norm(f"{name}.norm1"),
             qkv=self._attention(f"{name}.self_attn", 0, 3),
             out=self._linear(f"{name}.self_attn.out_proj"),
-            cross=self._cross(name) if self._shape.cross else None,
+            cross=self._cross(name) if self._config.cross else None,
             norm_up=self.norm(f"{name}.norm2"),
-            up=self._linear(f"{name}.linear1", self._shape.activation),
+            up=self._linear(f"{name}.linear1", self._config.activation),
             down=self._linear(f"{name}.linear2"),
         )
 
@@ -219,7 +231,7 @@ class _Taker:
         bias = None
         if f"{names[0]}.bias" in self._state:
             bias = torch.cat([self.tensor(f"{name}.bias", self._dtype) for name in names])
-        return self._counted(linear(weight, bias))
+        return self._counted(build_linear(weight, bias))
 
     def _cross(self, name: str) -> CrossAttention:
         return CrossAttention(
@@ -231,18 +243,18 @@ class _Taker:
 
     def _attention(self, name: str, first: int, last: int) -> Linear:
         """Parts `first` to `last` of the merged query, key and value projections, the query's scaled."""
-        dim = self._shape.dim
+        dim = self._config.dim
         parts = slice(first * dim, last * dim)
         weight, bias = self._pair(f"{name}.in_proj_", parts)
         if first == 0:
-            scale = self._shape.head_dim**-0.5  # a power of two in every published model: exact
+            scale = self._config.head_dim**-0.5  # a power of two in every published model: exact
             weight = torch.cat([weight[:dim] * scale, weight[dim:]])
             bias = None if bias is None else torch.cat([bias[:dim] * scale, bias[dim:]])
-        return self._counted(linear(weight, bias))
+        return self._counted(build_linear(weight, bias))
 
     def _linear(self, name: str, activation: Activation = "none") -> Linear:
         weight, bias = self._pair(f"{name}.", slice(None))
-        return self._counted(linear(weight, bias, activation))
+        return self._counted(build_linear(weight, bias, activation))
 
     def _pair(self, prefix: str, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
         weight = copy_to(self._state[f"{prefix}weight"][rows], self._device, self._dtype)

@@ -17,15 +17,19 @@ from models.checkpoints.locations import CODEC_FILE, LM_FILE
 from models.checkpoints.tensor_loader import copy_to
 from models.device import require
 from models.encodec.codec import Codec, from_audiocraft, from_folder
-from models.musicgen.conditioning.conditioners import Projection, T5Encoder, TextEncoder, WordTable
-from models.musicgen.conditioning.provider import Listener
-from models.musicgen.decode import Runner, StepByStep
+from models.musicgen.conditioning.conditioners import (
+    ChromaConditioner,
+    LUTConditioner,
+    OutputProjection,
+    T5Conditioner,
+    TextConditioner,
+)
+from models.musicgen.conditioning.provider import ConditioningProvider
+from models.musicgen.decode import CudaGraphBackend, DecodeBackend, EagerBackend
 from models.musicgen.describe import Description
 from models.musicgen.engine import GPU_BATCH, Engine
-from models.musicgen.graphs import Captured
-from models.musicgen.linear import weight_type
-from models.musicgen.lm import LanguageModel, Shape, load_language_model
-from models.musicgen.melody import MelodyEncoder
+from models.musicgen.linear import choose_weight_dtype
+from models.musicgen.lm import LanguageModel, LMConfig, load_language_model
 from models.musicgen.peek import SETTINGS_CLASSES
 
 
@@ -33,25 +37,25 @@ def load_engine(description: Description, *, device: str, dtype: torch.dtype | N
     """The engine of a checkpoint whose parts are all here.
 
     Args:
-        dtype: of the language model's weights; None: `linear.weight_type(device)`. All else is in float32.
+        dtype: of the language model's weights; None: `choose_weight_dtype(device)`. All else is in float32.
 
     Raises:
         ModelError: a part does not build or does not fit; the message names it.
     """
     assert not description.to_fetch, description.to_fetch
     require(device)
-    dtype = dtype or weight_type(device)
+    dtype = dtype or choose_weight_dtype(device)
     with translated(description.folder, LM_FILE):
         package = read_package(description.folder / LM_FILE)
         settings, state = plain_settings(package["xp.cfg"]), package["best_state"]
-        shape = Shape.of(settings)
-        lm = load_language_model(state, shape, device=device, dtype=dtype)
-        listener = _listener(description, settings, state, shape, device)
+        config = LMConfig.from_settings(settings)
+        lm = load_language_model(state, config, device=device, dtype=dtype)
+        conditioning = _conditioning(description, settings, state, config, device)
     with translated(description.folder, CODEC_FILE):
         codec = _codec(description, settings, device)
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
     codec_batch = 1 if device == "cpu" else GPU_BATCH
-    return Engine(lm, _runner(lm), listener, codec, description.window, max_batch, codec_batch)
+    return Engine(lm, _backend(lm), conditioning, codec, description.window, max_batch, codec_batch)
 
 
 def read_package(path: Path) -> Mapping[Any, Any]:
@@ -72,45 +76,49 @@ def plain_settings(settings: Any) -> Mapping[str, Any]:
     return {str(name): value for name, value in plain.items()}
 
 
-def _runner(lm: LanguageModel) -> Runner:
-    return Captured(lm) if lm.device.type == "cuda" else StepByStep(lm)
+def _backend(lm: LanguageModel) -> DecodeBackend:
+    return CudaGraphBackend(lm) if lm.device.type == "cuda" else EagerBackend(lm)
 
 
-def _listener(
-    description: Description, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], shape: Shape, device: str
-) -> Listener:
+def _conditioning(
+    description: Description,
+    settings: Mapping[str, Any],
+    state: Mapping[str, torch.Tensor],
+    config: LMConfig,
+    device: str,
+) -> ConditioningProvider:
     folders = {encoder.conditioner: encoder.folder for encoder in description.text_encoders}
-    texts: dict[str, TextEncoder] = {}
+    texts: dict[str, TextConditioner] = {}
     melody = None
     for name, conditioner in (settings.get("conditioners") or {}).items():
         if name == "args":
             continue
-        kind, projection = conditioner["model"], Projection(state, name, device)
+        kind, projection = conditioner["model"], OutputProjection(state, name, device)
         own = conditioner[kind]
         if kind == "chroma_stem":
-            melody = MelodyEncoder(own, projection, window=description.window, device=device)
+            melody = ChromaConditioner(own, projection, window=description.window, device=device)
         elif kind == "lut":
             texts[name] = _word_table(own, state[f"condition_provider.conditioners.{name}.embed.weight"], projection)
         else:
             texts[name] = _t5(
                 own, folders[name], _below(state, f"condition_provider.conditioners.{name}.t5."), projection
             )
-    return Listener(shape, texts, melody, description.window)
+    return ConditioningProvider(config, texts, melody, description.window)
 
 
-def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: Projection) -> WordTable:
+def _word_table(settings: Mapping[str, Any], table: torch.Tensor, projection: OutputProjection) -> LUTConditioner:
     if settings.get("tokenizer") != "noop":
         raise ValueError("a table of words with spaCy's tokenizer")
-    return WordTable(copy_to(table, projection.weight.device), projection)
+    return LUTConditioner(copy_to(table, projection.weight.device), projection)
 
 
 def _t5(
-    settings: Mapping[str, Any], folder: Path | None, tuned: Mapping[str, torch.Tensor], projection: Projection
-) -> T5Encoder:
+    settings: Mapping[str, Any], folder: Path | None, tuned: Mapping[str, torch.Tensor], projection: OutputProjection
+) -> T5Conditioner:
     if settings.get("normalize_text"):
         raise ValueError("a text encoder with spaCy's normalisation")
     assert folder is not None, "nothing is to be fetched any more"
-    return T5Encoder(folder, projection, tuned=tuned)
+    return T5Conditioner(folder, projection, tuned=tuned)
 
 
 def _below(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

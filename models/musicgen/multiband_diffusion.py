@@ -1,4 +1,4 @@
-"""Multi-Band Diffusion in place of the codec's decoder, through audiocraft's classes (arXiv 2308.02560)."""
+"""Multi-Band Diffusion in place of the codec's decoder, by audiocraft's classes (arXiv 2308.02560)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ import torch
 from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.load import read_package, translated
-from models.musicgen.request import Progress, span
+from models.runtime.chunks import plan_chunks
+from models.runtime.progress import Progress, sub_progress
 
 EQ_BANDS = 32
-STEPS = 20  # of audiocraft's default list
+STEPS = 20  # of audiocraft's default noise schedule
+CHUNK_S = 30.0  # decoded at a time
+CONTEXT_S = 1.0  # decoded on either side of a chunk and dropped, so that there is no audible seam
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class MultiBandDiffusion:
-    """Loaded diffusion models, one for each band.
+    """Loaded diffusion models, one for each frequency band.
 
     Args:
         bands: audiocraft's `DiffusionProcess` for each.
@@ -33,46 +36,63 @@ class MultiBandDiffusion:
 
     @property
     def memory_bytes(self) -> int:
-        """What all weights take."""
+        """Of all weights."""
         tensors = [t for band in self.bands for t in (*band.model.parameters(), *band.model.buffers())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @torch.inference_mode()
     def decode(self, codec: Codec, codes: torch.Tensor, *, seed: int, progress: Progress) -> torch.Tensor:
-        """`[1, K, T]` codes to `[1, C, samples]`; the sides of a stereo codec in turn, from the same noise."""
-        sides, references = codec.sides(codes), torch.split(codec.decode(codes), 1, dim=1)
-        count = len(sides)
-        # audiocraft draws its noise from the global generator; it is given back as it was.
+        """`[1, K, T]` codes to `[1, C, samples]`, chunk by chunk. Chunk n draws its noise from `seed + n`."""
+        assert codes.ndim == 3 and codes.shape[0] == 1, f"codes of {list(codes.shape)} are not one clip's"
+        frames, rate = codes.shape[-1], codec.frame_rate
+        chunks = plan_chunks(frames, size=int(CHUNK_S * rate), context=int(CONTEXT_S * rate))
+        # audiocraft draws its noise from the global generators, whose state is restored.
         with torch.random.fork_rng(devices=[codes.device] if codes.is_cuda else []):
-            made = []
-            for index, (side, reference) in enumerate(zip(sides, references, strict=True)):
-                torch.manual_seed(seed)
-                part = span(progress, index / count, (index + 1) / count)
-                made.append(self._side(codec.latent(side), reference, codec.sample_rate, part))
-            return torch.cat(made, dim=1)
+            parts = []
+            for number, chunk in enumerate(chunks):
+                part = sub_progress(progress, chunk.keep_start / frames, chunk.keep_stop / frames)
+                waveform = self._decode_chunk(codec, codes[..., chunk.start : chunk.stop], seed + number, part)
+                parts.append(waveform[..., chunk.scaled(codec.hop_length)])
+            return torch.cat(parts, dim=-1)
 
-    def _side(
-        self, condition: torch.Tensor, reference: torch.Tensor, sample_rate: int, progress: Progress
+    def _decode_chunk(self, codec: Codec, codes: torch.Tensor, seed: int, progress: Progress) -> torch.Tensor:
+        """`[1, C, samples]`; the channels of a stereo codec one after the other, from the same noise."""
+        references = torch.split(codec.decode(codes), 1, dim=1)
+        channels = codec.split_channels(codes)
+        waveforms = []
+        for index, (channel, reference) in enumerate(zip(channels, references, strict=True)):
+            torch.manual_seed(seed)
+            part = sub_progress(progress, index / len(channels), (index + 1) / len(channels))
+            waveforms.append(self._decode_channel(codec.decode_latents(channel), reference, codec.sample_rate, part))
+        return torch.cat(waveforms, dim=1)
+
+    def _decode_channel(
+        self, latents: torch.Tensor, reference: torch.Tensor, sample_rate: int, progress: Progress
     ) -> torch.Tensor:
-        """Denoises every band, then brings the whole to the codec's spectrum, band by band, as audiocraft does."""
-        sound = torch.zeros_like(reference)
+        """Denoises every band, then matches the sum to the codec's spectrum, as audiocraft does.
+
+        Args:
+            latents: `[1, D, T]`.
+            reference: `[1, 1, samples]`, from the codec's own decoder.
+        """
+        waveform, count = torch.zeros_like(reference), len(self.bands)
         for index, band in enumerate(self.bands):
-            with _reporting(band.model, span(progress, index / len(self.bands), (index + 1) / len(self.bands))):
-                sound = sound + band.generate(condition=condition, initial_noise=torch.randn_like(reference))
-        return _equalised(sound, reference, sample_rate)
+            with _report_steps(band.model, sub_progress(progress, index / count, (index + 1) / count)):
+                waveform = waveform + band.generate(condition=latents, initial_noise=torch.randn_like(reference))
+        return _match_spectrum(waveform, reference, sample_rate)
 
 
-def _equalised(sound: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
+def _match_spectrum(waveform: torch.Tensor, reference: torch.Tensor, sample_rate: int) -> torch.Tensor:
     from julius.bands import SplitBands
 
-    split = SplitBands(n_bands=EQ_BANDS, sample_rate=sample_rate).to(sound.device)
-    bands = zip(split(sound), split(reference), strict=True)
+    split = SplitBands(n_bands=EQ_BANDS, sample_rate=sample_rate).to(waveform.device)
+    bands = zip(split(waveform), split(reference), strict=True)
     return torch.stack([band * (wanted.std() / band.std()) for band, wanted in bands]).sum(0)
 
 
 @contextmanager
-def _reporting(model: torch.nn.Module, progress: Progress) -> Iterator[None]:
-    """Calls `progress` before each denoising step, which audiocraft has no callback for."""
+def _report_steps(model: torch.nn.Module, progress: Progress) -> Iterator[None]:
+    """Calls `progress` before each denoising step, for which audiocraft has no callback."""
     steps = itertools.count()
     handle = model.register_forward_pre_hook(lambda module, inputs: progress(min(next(steps) / STEPS, 1.0)))
     try:
@@ -82,7 +102,11 @@ def _reporting(model: torch.nn.Module, progress: Progress) -> Iterator[None]:
 
 
 def load_diffusion(path: Path, *, device: str) -> MultiBandDiffusion:
-    """Reads `mbd_musicgen_32khz.th` or a file of that shape; raises `ModelError` where it does not build."""
+    """Reads `mbd_musicgen_32khz.th` or a file like it.
+
+    Raises:
+        ModelError: its parts do not build.
+    """
     import_audiocraft()
     builders = importlib.import_module("audiocraft.models.builders")
     process = importlib.import_module("audiocraft.models.multibanddiffusion").DiffusionProcess

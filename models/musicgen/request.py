@@ -1,25 +1,24 @@
-"""What an engine is asked for and what it gives back, as values. Without torch."""
+"""What an `Engine` is asked to generate and what it returns. Needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from audio import Audio
 
-Progress = Callable[[float], None]
-MAX_DRIFT_DB = 3.0  # by how much the loudness of a window may differ from the first's: music has dynamics
+MAX_DRIFT_DB = 3.0  # how far the loudness of a window may differ from the first one's: music has dynamics
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a token is drawn.
+    """How codes are drawn from the language model's distribution.
 
     Args:
-        temperature: >= 0; 0 takes the likeliest.
-        top_k: candidates kept; 0: all.
-        top_p: smallest set of candidates with that probability; 0: off; goes before `top_k`.
-        cfg_coef: weight of the condition against the null condition; 1: no guidance.
+        temperature: at least 0; 0 always takes the most likely code.
+        top_k: how many of the most likely codes are candidates; 0 = all.
+        top_p: the candidates are the smallest set of codes with this probability; 0 = off. Replaces `top_k` if set.
+        cfg_coef: classifier-free guidance, the weight of the conditions against the null conditions; 1 = no guidance.
     """
 
     temperature: float = 1.0
@@ -28,23 +27,24 @@ class Sampling:
     cfg_coef: float = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What is to be made, checked already.
+    """What to generate. Its values have been validated.
 
     Args:
-        texts: one for each item; empty: no text.
-        seeds: one for each item.
-        duration: s of new sound.
-        stride: s by which a window moves on where the whole is longer than one; 0 < stride < window.
-        negative: takes the place of the null condition.
-        melody: what the items shall follow, freed of drums and bass; only for a model with melody conditioning.
-        prompt: sound to continue, shorter than the window.
-        include_prompt: whether the result begins with it.
-        partial: whether what is done at the deadline is wanted.
+        descriptions: one for each clip; an empty one means no text.
+        seeds: one for each clip.
+        duration: of the new audio, seconds.
+        stride: how far the window moves on if the clip is longer than one window, seconds; 0 < stride < window.
+        sampling: how codes are drawn.
+        negative: a description that takes the place of the null condition.
+        melody: the melody to follow, without drums and bass; only for a model with melody conditioning.
+        prompt: audio to continue, shorter than the window.
+        include_prompt: whether the clips begin with the prompt.
+        partial: whether to return what has been generated if the deadline passes.
     """
 
-    texts: Sequence[str]
+    descriptions: Sequence[str]
     seeds: Sequence[int]
     duration: float
     stride: float
@@ -56,18 +56,19 @@ class GenerationRequest:
     partial: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """The sounds in the order's sequence, and what they cost.
+    """The generated clips in the order of the request's descriptions, and what they cost.
 
     Args:
+        clips: all of them, unless the deadline passed.
         timings: seconds by stage: `condition_s`, `decode_s`, `codec_s`.
-        steps: decoding steps of the language model, a batch's step counted once.
-        complete: False where the deadline ended it: items may be missing, and the last ones short.
-        window_levels_db: of each item of several windows, their loudness as the model made it, dBFS.
+        steps: decoding steps of the language model; a step of a whole batch counts once.
+        complete: False if the deadline passed: clips may be missing, and the last ones may be short.
+        window_levels_db: for each clip of several windows, each window's loudness before it was levelled, dBFS.
     """
 
-    items: tuple[Audio, ...]
+    clips: tuple[Audio, ...]
     timings: Mapping[str, float]
     steps: int
     complete: bool = True
@@ -75,14 +76,5 @@ class GenerationResult:
 
     @property
     def steps_per_s(self) -> float:
-        """Decoding steps per second; at 50 frames a second, 50 is real time for a batch of one."""
+        """Decoding steps per second. With 50 frames a second, 50 steps per second are real time for one clip."""
         return self.steps / self.timings["decode_s"] if self.timings["decode_s"] else 0.0
-
-
-def silent(fraction: float) -> None:
-    """The progress of a caller who wants none."""
-
-
-def span(progress: Progress, start: float, end: float) -> Progress:
-    """`progress`, with 0..1 of a part mapped to `start`..`end` of the whole."""
-    return lambda fraction: progress(start + (end - start) * fraction)

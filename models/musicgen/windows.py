@@ -1,4 +1,4 @@
-"""Windows that slide over a piece longer than a model sees, and the loudness that may drift over them."""
+"""Sliding windows over a clip that is longer than the model's window, and the loudness that drifts over them."""
 
 from __future__ import annotations
 
@@ -10,74 +10,75 @@ import numpy as np
 from audio import Audio
 from models.musicgen.request import MAX_DRIFT_DB
 
-MOST_DB = 12.0  # gain at most: what faded to nothing is not dug out
+MAX_GAIN_DB = 12.0  # a window that has faded to nothing is not amplified without limit
 SILENCE_DB = -70.0
 
 
-@dataclass(frozen=True)
-class Sight:
-    """Frames `start` to `end` are seen, those from `known` on are to be made."""
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """The model sees frames `start` to `end`; those from `known` on are generated, the others are its prompt."""
 
     start: int
     known: int
     end: int
 
 
-def sights(*, prompt: int, total: int, window: int, stride: int) -> list[Sight]:
-    """Windows that slide by the stride once the first is full; each sees the end of what was made before it.
+def plan_sliding_windows(*, prompt: int, total: int, window: int, stride: int) -> list[SlidingWindow]:
+    """Windows that move on by the stride once the first one is full; each sees the last frames made before it.
 
     Args:
-        prompt: frames that are known; less than `window`.
+        prompt: known frames; less than `window`.
         total: frames, prompt included.
-        window: frames that a model sees.
-        stride: 0 < stride < window.
+        window: frames that the model sees.
+        stride: frames; 0 < stride < window.
     """
-    assert 0 < stride < window and prompt < window
-    made, start, known = [], 0, prompt
+    assert 0 < stride < window, f"a stride of {stride} frames in a window of {window}"
+    assert prompt < window, f"a prompt of {prompt} frames fills the window of {window}"
+    windows, start, known = [], 0, prompt
     while known < total:
         start = max(start, known - (window - stride)) if known - start >= window else start
         end = min(total, start + window)
-        made.append(Sight(start, known, end))
+        windows.append(SlidingWindow(start, known, end))
         start, known = start + stride, end
-    return made
+    return windows
 
 
-def loudness_db(waveform: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    """Level of `[C, T]`: RMS in dBFS of the parts that sound, those within 20 dB of the whole."""
+def measure_loudness_db(waveform: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    """RMS of `[C, T]` in dBFS, over the parts that are not silent: those within 20 dB of the whole."""
     power = np.square(waveform, dtype=np.float64).mean(axis=0)
     blocks = power[: len(power) // 1024 * 1024].reshape(-1, 1024).mean(axis=1) if len(power) >= 1024 else power
-    floor = blocks.mean() / 100 if len(blocks) else 0.0
-    heard = blocks[blocks > floor]
-    return 10 * math.log10(heard.mean()) if len(heard) and heard.mean() > 0 else -math.inf
+    threshold = blocks.mean() / 100 if len(blocks) else 0.0
+    loud = blocks[blocks > threshold]
+    return 10 * math.log10(loud.mean()) if len(loud) and loud.mean() > 0 else -math.inf
 
 
-def steadied(audio: Audio, bounds: list[float]) -> tuple[Audio, list[float]]:
-    """Holds the loudness of a long piece where its model lets it drift from window to window.
+def level_windows(clip: Audio, starts: list[float]) -> tuple[Audio, list[float]]:
+    """Holds the loudness of a long clip, which the model lets drift from window to window.
 
-    A window more than `MAX_DRIFT_DB` off the first one is brought back to that, by a gain that moves in a straight line
-    (in dB) between the windows' middles, so that nothing steps.
+    A window that is more than `MAX_DRIFT_DB` off the first one is brought back to that limit. The gain moves in a
+    straight line (in dB) between the middles of the windows, so that there is no step.
 
     Args:
-        bounds: s, where each window's new sound begins, ascending from where the measure begins.
+        starts: seconds, where each window's new audio begins, ascending.
 
     Returns:
-        The piece, and each window's loudness as it came, dBFS.
+        The clip, and each window's loudness before that, dBFS.
     """
-    edges = [round(bound * audio.sample_rate) for bound in bounds] + [audio.num_samples]
+    edges = [round(start * clip.sample_rate) for start in starts] + [clip.num_samples]
     spans = [(first, last) for first, last in zip(edges, edges[1:], strict=False) if last > first]
-    levels = [loudness_db(audio.waveform[:, first:last]) for first, last in spans]
+    levels = [measure_loudness_db(clip.waveform[:, first:last]) for first, last in spans]
     gains = [_gain_db(level, levels[0]) for level in levels]
     if not any(gains):
-        return audio, levels
+        return clip, levels
     middles = [(first + last) / 2 for first, last in spans]
-    curve = np.interp(np.arange(audio.num_samples), middles, gains)
-    waveform = audio.waveform * (10 ** (curve / 20)).astype(np.float32)
-    return Audio(waveform, audio.sample_rate), levels
+    curve = np.interp(np.arange(clip.num_samples), middles, gains)
+    waveform = clip.waveform * (10 ** (curve / 20)).astype(np.float32)
+    return Audio(waveform, clip.sample_rate), levels
 
 
-def _gain_db(level: float, wanted: float) -> float:
-    if level < SILENCE_DB or wanted < SILENCE_DB:
+def _gain_db(level: float, first: float) -> float:
+    if level < SILENCE_DB or first < SILENCE_DB:
         return 0.0
-    off = wanted - level
-    beyond = math.copysign(max(abs(off) - MAX_DRIFT_DB, 0.0), off)
-    return max(-MOST_DB, min(MOST_DB, beyond))
+    difference = first - level
+    beyond = math.copysign(max(abs(difference) - MAX_DRIFT_DB, 0.0), difference)
+    return max(-MAX_GAIN_DB, min(MAX_GAIN_DB, beyond))

@@ -1,11 +1,12 @@
-"""Text to what the language model attends to: by T5, or by a table of words. Knows no language model."""
+"""A checkpoint's conditioners, each from a text or a melody to embeddings `[n, dim]` of the language model's width."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -13,18 +14,20 @@ from torch.nn import functional as F
 from models.checkpoints.tensor_loader import TensorLoader
 from models.musicgen.conditioning.t5 import T5, read_tokenizer
 
+MIN_CHROMA_NORM = 1e-6
 
-class TextEncoder(Protocol):
+
+class TextConditioner(Protocol):
     """Encodes texts, each by itself."""
 
     @property
     def nbytes(self) -> int: ...
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """`[n, dim]` for each text; an empty one is a single zero vector, as upstream's mask makes it."""
+        """`[n, dim]` for each text. An empty text is one zero vector, as audiocraft's mask makes it."""
 
 
-class Projection:
+class OutputProjection:
     """The linear layer after a conditioner, in float32."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], name: str, device: str) -> None:
@@ -32,50 +35,109 @@ class Projection:
         self.weight, self.bias = take("weight", -1, -1), take("bias", -1)
         self.nbytes = take.nbytes
 
-    @property
-    def nothing(self) -> torch.Tensor:
-        """What no text is: one zero vector."""
+    def zero(self) -> torch.Tensor:
+        """`[1, dim]`: the embedding of an empty text."""
         return torch.zeros(1, self.weight.shape[0], device=self.weight.device)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x.float(), self.weight, self.bias)
 
 
-class T5Encoder:
-    """A T5 from a folder in transformers' format, in float32, each text by itself: none changes another.
+class T5Conditioner:
+    """A T5 from a folder in transformers' format, in float32. Each text is encoded alone, so none changes another.
 
     Args:
-        tuned: the weights that training gave it (a checkpoint with `finetune`), or empty.
+        tuned: the weights that training gave the T5 (a checkpoint with `finetune`), or empty.
     """
 
-    def __init__(self, folder: Path, projection: Projection, *, tuned: Mapping[str, torch.Tensor]) -> None:
-        self._tokens = read_tokenizer(folder)
+    def __init__(self, folder: Path, projection: OutputProjection, *, tuned: Mapping[str, torch.Tensor]) -> None:
+        self._tokenize = read_tokenizer(folder)
         self._t5 = T5.read(folder, str(projection.weight.device), tuned)
         self._projection = projection
 
     @property
     def nbytes(self) -> int:
+        """Of all weights."""
         return self._t5.nbytes + self._projection.nbytes
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """See `TextEncoder`."""
-        return [self._projection(self._t5(self._tokens(text))) if text else self._projection.nothing for text in texts]
+        """See `TextConditioner`."""
+        return [self._projection(self._t5(self._tokenize(t))) if t else self._projection.zero() for t in texts]
 
 
-class WordTable:
-    """audiocraft's `lut` conditioner with the `noop` tokenizer: one vector for a whole text, by its hash."""
+class LUTConditioner:
+    """audiocraft's `lut` conditioner with its `noop` tokenizer: one vector for a whole text, looked up by its hash."""
 
-    def __init__(self, table: torch.Tensor, projection: Projection) -> None:
+    def __init__(self, table: torch.Tensor, projection: OutputProjection) -> None:
         self._table, self._projection = table, projection
 
     @property
     def nbytes(self) -> int:
+        """Of all weights."""
         return self._table.nbytes + self._projection.nbytes
 
     def encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        return [
-            self._projection(self._table[self._row(text)][None]) if text else self._projection.nothing for text in texts
-        ]
+        """See `TextConditioner`."""
+        return [self._projection(self._look_up(text)) if text else self._projection.zero() for text in texts]
 
-    def _row(self, text: str) -> int:
-        return int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(self._table)
+    def _look_up(self, text: str) -> torch.Tensor:
+        row = int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(self._table)
+        return self._table[row][None]
+
+
+class ChromaConditioner:
+    """Chroma of a window of melody, cut or repeated to the trained length: audiocraft's `ChromaStemConditioner`.
+
+    audiocraft runs Demucs inside its conditioner, at every window and for the null condition too, with a random shift.
+    Here the caller separates the recording once and passes what is left; the features are the same.
+
+    Args:
+        settings: the checkpoint's `chroma_stem`, as plain values.
+        window: as trained, seconds.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Any], projection: OutputProjection, *, window: float, device: str
+    ) -> None:
+        from librosa.filters import chroma
+
+        self.sample_rate = int(settings["sample_rate"])
+        self._window_length = int(settings.get("winlen") or 2 ** int(settings["radix2_exp"]))
+        self._fft_size = int(settings.get("nfft") or self._window_length)
+        self._hop_length = int(settings.get("winhop") or self._window_length // 4)
+        self._norm = float(settings.get("norm") or math.inf)
+        self._argmax = bool(settings.get("argmax"))
+        filters = chroma(sr=self.sample_rate, n_fft=self._fft_size, tuning=0, n_chroma=int(settings["n_chroma"]))
+        self._filters = torch.from_numpy(filters).to(device)
+        self._taper = torch.hann_window(self._window_length, device=device)
+        self._projection = projection
+        self._frames = self._chroma(torch.zeros(int(self.sample_rate * window), device=device)).shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights."""
+        return self._filters.nbytes + self._taper.nbytes + self._projection.nbytes
+
+    def encode(self, melody: torch.Tensor | None) -> torch.Tensor:
+        """`[samples]` at `sample_rate` to `[frames, dim]`; None is the null condition."""
+        assert melody is None or melody.ndim == 1, f"a melody of {list(melody.shape)} is not mono"
+        chroma = self._chroma(torch.zeros(1) if melody is None else melody)
+        repeats = -(-self._frames // chroma.shape[0])
+        return self._projection(chroma.repeat(repeats, 1)[: self._frames])
+
+    def _chroma(self, waveform: torch.Tensor) -> torch.Tensor:
+        """`[samples]` to `[frames, n_chroma]`."""
+        waveform = waveform.to(self._taper.device)
+        if (missing := self._fft_size - len(waveform)) > 0:
+            waveform = F.pad(waveform, (missing // 2, missing - missing // 2))
+        spectrum = torch.stft(
+            waveform,
+            self._fft_size,
+            hop_length=self._hop_length,
+            win_length=self._window_length,
+            window=self._taper,
+            return_complex=True,
+        )
+        power = (spectrum / self._taper.square().sum().sqrt()).abs().square()
+        chroma = F.normalize(self._filters @ power, p=self._norm, dim=0, eps=MIN_CHROMA_NORM).T
+        return F.one_hot(chroma.argmax(-1), chroma.shape[-1]).float() if self._argmax else chroma

@@ -1,4 +1,8 @@
-"""From an order's texts and melody to the tensors of a batch. Knows no encoder's inside and no decoding."""
+"""Conditions of a request's batches, with the null conditions of classifier-free guidance (as audiocraft's provider).
+
+audiocraft lets the row of a shorter text attend to the zeros that pad it; here they are masked, so that no clip depends
+on the others in its batch.
+"""
 
 from __future__ import annotations
 
@@ -8,144 +12,170 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from models.musicgen.conditioning.conditioners import TextEncoder
-from models.musicgen.conditions import Conditions
-from models.musicgen.lm import Shape
-from models.musicgen.melody import MelodyEncoder
+from models.musicgen.conditioning.conditioners import ChromaConditioner, TextConditioner
+from models.musicgen.lm import LMConfig
 from models.musicgen.request import GenerationRequest
 
 DESCRIPTION = "description"
 MELODY = "self_wav"
+"""audiocraft's names of the two conditions that a request can set."""
 
 
-@dataclass(frozen=True, eq=False)
-class Listener:
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchConditions:
+    """The conditions of B clips. Rows are B, or 2B if guided: all clips' conditions, then all their null conditions.
+
+    Args:
+        guided: whether there are null conditions.
+        context: `[A, L, dim]`, what the first A rows attend to. The context of the other rows is zero, for which
+            cross-attention adds exactly zero. None: no row attends to anything.
+        context_mask: `[A, L]`, False at positions beyond a row's own context; None if all are as long.
+        prepended: `[rows, P, dim]`, what comes before the first column; shorter rows are padded at the left.
+        left_padding: `[rows]`, how many of the P positions are padding; None if none are.
+    """
+
+    guided: bool
+    context: torch.Tensor | None = None
+    context_mask: torch.Tensor | None = None
+    prepended: torch.Tensor | None = None
+    left_padding: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConditioningProvider:
     """A checkpoint's conditioners.
 
     Args:
-        texts: by name, in the checkpoint's order; `description` takes the request's text, others hear nothing.
+        config: of the language model: which conditions it attends to, and which are prepended.
+        texts: by name, in the checkpoint's order. `description` encodes the request's text, others an empty one.
+        melody: None if the model takes no melody.
+        window: seconds.
     """
 
-    shape: Shape
-    texts: Mapping[str, TextEncoder]
-    melody: MelodyEncoder | None
+    config: LMConfig
+    texts: Mapping[str, TextConditioner]
+    melody: ChromaConditioner | None
     window: float
 
     @property
     def nbytes(self) -> int:
+        """Of all weights."""
         return sum(text.nbytes for text in self.texts.values()) + (self.melody.nbytes if self.melody else 0)
 
-    def to(self, order: GenerationRequest, melody: torch.Tensor | None, *, slides: bool = False) -> Hearing:
-        """What is heard of an order.
+    def prepare(
+        self, request: GenerationRequest, melody: torch.Tensor | None, *, slides: bool = False
+    ) -> RequestConditions:
+        """Encodes a request's descriptions, each one once.
 
         Args:
-            melody: the order's, `[samples]` at the melody encoder's rate.
+            melody: `[samples]` at the melody conditioner's rate.
             slides: whether there are several windows.
         """
-        wanted = list(dict.fromkeys([*order.texts, order.negative]))
-        encoded = self.texts[DESCRIPTION].encode(wanted) if DESCRIPTION in self.texts else []
-        return Hearing(self, order, melody, slides, dict(zip(wanted, encoded, strict=False)))
+        assert melody is None or melody.ndim == 1, f"a melody of {list(melody.shape)} is not mono"
+        texts = list(dict.fromkeys([*request.descriptions, request.negative]))
+        encoded = self.texts[DESCRIPTION].encode(texts) if DESCRIPTION in self.texts else []
+        return RequestConditions(self, request, melody, slides, dict(zip(texts, encoded, strict=False)))
 
 
-@dataclass(frozen=True, eq=False)
-class Hearing:
-    """Makes the conditions of one order's batches; each text is encoded once, the melody once a window."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestConditions:
+    """Makes the conditions of a request's batches. The melody is encoded once a window."""
 
-    listener: Listener
-    order: GenerationRequest
+    provider: ConditioningProvider
+    request: GenerationRequest
     melody: torch.Tensor | None
     slides: bool
     encoded: Mapping[str, torch.Tensor]
     _melodies: dict[float | None, torch.Tensor] = field(default_factory=dict)
     _contexts: dict[tuple[int, ...], tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
 
-    def conditions(self, indices: Sequence[int], start: float) -> Conditions:
-        """Of the order's items `indices`, in the window that starts at `start` s."""
-        texts = [self.order.texts[index] for index in indices]
-        guided = self._guided(texts)
-        rows = [self._row(self.encoded.get(text), start) for text in texts]
+    def batch(self, indices: Sequence[int], start: float) -> BatchConditions:
+        """The conditions of the clips `indices` in the window that starts at `start` seconds."""
+        texts = [self.request.descriptions[index] for index in indices]
+        guided = self._is_guided(texts)
+        rows = [self._encode_row(self.encoded.get(text), start) for text in texts]
         if guided:
-            rows += [self._null(text) for text in texts]
-        context, mask = self._kept_context(indices, rows, guided=guided)
-        prefix, pads = _left_padded([self._fused(row, self.listener.shape.prepend, reverse=True) for row in rows])
-        return Conditions(guided=guided, context=context, context_mask=mask, prefix=prefix, pads=pads)
+            rows += [self._encode_null_row(text) for text in texts]
+        names = self.provider.config.cross
+        if MELODY in names:
+            context, mask = self._build_context(rows, len(indices), guided=guided)
+        else:  # the same tensors for every window, so that the caller can tell that nothing has changed
+            if (key := tuple(indices)) not in self._contexts:
+                self._contexts[key] = self._build_context(rows, len(indices), guided=guided)
+            context, mask = self._contexts[key]
+        prepend = self.provider.config.prepend
+        # audiocraft prepends each condition before those that are there already.
+        prepended, left_padding = _pad_left([_concatenate(row, prepend, reverse=True) for row in rows])
+        return BatchConditions(guided, context, mask, prepended, left_padding)
 
-    def _guided(self, texts: Sequence[str]) -> bool:
-        """Whether null conditions count: at guidance 1, and where they are the conditions, they cancel out exactly."""
-        same = self.melody is None and all(text == self.order.negative for text in texts)
-        return self.order.sampling.cfg_coef != 1 and not same
+    def _is_guided(self, texts: Sequence[str]) -> bool:
+        """False if guidance cancels out exactly: its weight is 1, or the null conditions equal the conditions."""
+        same = self.melody is None and all(text == self.request.negative for text in texts)
+        return self.request.sampling.cfg_coef != 1 and not same
 
-    def _row(self, text: torch.Tensor | None, start: float | None) -> dict[str, torch.Tensor]:
-        """Every condition of one row by name; `start` None: no melody."""
+    def _encode_row(self, text: torch.Tensor | None, start: float | None) -> dict[str, torch.Tensor]:
+        """All conditions of one row by name, `[n, dim]` each; `start` None: without a melody."""
         row = {}
-        for name, encoder in self.listener.texts.items():
-            row[name] = text if name == DESCRIPTION and text is not None else encoder.encode([""])[0]
-        if self.listener.melody is not None:
-            row[MELODY] = self._melody(None if self.melody is None else start)
+        for name, conditioner in self.provider.texts.items():
+            row[name] = text if name == DESCRIPTION and text is not None else conditioner.encode([""])[0]
+        if self.provider.melody is not None:
+            row[MELODY] = self._encode_melody(None if self.melody is None else start)
         return row
 
-    def _null(self, text: str) -> dict[str, torch.Tensor]:
-        """The null conditions beside `text`: the negative text; without one, zeros as long as `text`, as upstream."""
-        beside = self.encoded.get(text)
-        if self.order.negative or beside is None:
-            return self._row(self.encoded.get(self.order.negative), None)
-        return self._row(torch.zeros_like(beside), None)
+    def _encode_null_row(self, text: str) -> dict[str, torch.Tensor]:
+        """The null conditions beside `text`: the negative text, or zeros as long as `text`, as in audiocraft."""
+        conditional = self.encoded.get(text)
+        if self.request.negative or conditional is None:
+            return self._encode_row(self.encoded.get(self.request.negative), None)
+        return self._encode_row(torch.zeros_like(conditional), None)
 
-    def _melody(self, start: float | None) -> torch.Tensor:
+    def _encode_melody(self, start: float | None) -> torch.Tensor:
         if start not in self._melodies:
-            assert self.listener.melody is not None
-            self._melodies[start] = self.listener.melody.encode(None if start is None else self._melody_from(start))
+            assert self.provider.melody is not None, "a melody for a model that takes none"
+            melody = None if start is None else self._cut_melody(start)
+            self._melodies[start] = self.provider.melody.encode(melody)
         return self._melodies[start]
 
-    def _melody_from(self, start: float) -> torch.Tensor:
-        """From `start` s on; where windows slide, begun again whenever the melody is over."""
-        assert self.melody is not None and self.listener.melody is not None
-        rate = self.listener.melody.sample_rate
-        if not self.slides:  # the encoder cuts or repeats it; a second more than it needs spares its edge
-            return self.melody[: int((self.listener.window + 1) * rate)]
+    def _cut_melody(self, start: float) -> torch.Tensor:
+        """The melody from `start` seconds on. If windows slide, it is repeated to the window's end."""
+        assert self.melody is not None and self.provider.melody is not None, "there is no melody to cut"
+        rate = self.provider.melody.sample_rate
+        if not self.slides:  # the conditioner cuts or repeats it; one second more keeps its edge out of the last frames
+            return self.melody[: int((self.provider.window + 1) * rate)]
         first = int(start * rate)
-        positions = torch.arange(first, first + int(self.listener.window * rate))
+        positions = torch.arange(first, first + int(self.provider.window * rate))
         return self.melody[positions % len(self.melody)]
 
-    def _kept_context(
-        self, indices: Sequence[int], rows: Sequence[Mapping[str, torch.Tensor]], *, guided: bool
+    def _build_context(
+        self, rows: Sequence[Mapping[str, torch.Tensor]], clips: int, *, guided: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Of `_context`: the same tensors for every window, but where a melody is attended to."""
-        if MELODY in self.listener.shape.cross:
-            return self._context(rows, len(indices), guided=guided)
-        if (key := tuple(indices)) not in self._contexts:
-            self._contexts[key] = self._context(rows, len(indices), guided=guided)
-        return self._contexts[key]
-
-    def _context(
-        self, rows: Sequence[Mapping[str, torch.Tensor]], batch: int, *, guided: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """What rows attend to: all of them only where the null conditions are not zeros."""
-        names = self.listener.shape.cross
-        nulls_sound = bool(self.order.negative) or MELODY in names
-        conditions_sound = any(self.order.texts) or MELODY in names
-        if not names or not (nulls_sound or conditions_sound):
+        """`context` and `context_mask` of `BatchConditions`: null rows are part of it only if they are not zero."""
+        names = self.provider.config.cross
+        has_nulls = bool(self.request.negative) or MELODY in names
+        has_conditions = any(self.request.descriptions) or MELODY in names
+        if not names or not (has_nulls or has_conditions):
             return None, None
-        attending = rows if guided and nulls_sound else rows[:batch]
-        contexts = [self._fused(row, names) for row in attending]
+        conditioned = rows if guided and has_nulls else rows[:clips]
+        contexts = [_concatenate(row, names) for row in conditioned]
         lengths = torch.tensor([len(context) for context in contexts], device=contexts[0].device)
         padded = pad_sequence(contexts, batch_first=True)
         mask = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
         return padded, None if bool(mask.all()) else mask
 
-    def _fused(self, row: Mapping[str, torch.Tensor], names: Sequence[str], *, reverse: bool = False) -> torch.Tensor:
-        """The named conditions of a row, one after the other; upstream prepends each before those it has."""
-        parts = [tensor for name, tensor in row.items() if name in names]
-        if not parts:
-            return next(iter(row.values()))[:0]
-        return torch.cat(parts[::-1] if reverse else parts)
+
+def _concatenate(row: Mapping[str, torch.Tensor], names: Sequence[str], *, reverse: bool = False) -> torch.Tensor:
+    """The named conditions of a row, one after the other, `[n, dim]`; n is 0 if it has none of them."""
+    parts = [condition for name, condition in row.items() if name in names]
+    if not parts:
+        return next(iter(row.values()))[:0]
+    return torch.cat(parts[::-1] if reverse else parts)
 
 
-def _left_padded(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Rows `[n, dim]` of several lengths as one `[rows, P, dim]`, and by how much each is padded at its start."""
+def _pad_left(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Rows `[n, dim]` of several lengths as `[rows, P, dim]`, and how many positions of each are padding."""
     longest = max(len(row) for row in rows)
     if not longest:
         return None, None
-    pads = torch.tensor([longest - len(row) for row in rows], device=rows[0].device)
+    padding = torch.tensor([longest - len(row) for row in rows], device=rows[0].device)
     padded = torch.stack([torch.cat([row.new_zeros(longest - len(row), row.shape[1]), row]) for row in rows])
-    return padded, pads if bool(pads.any()) else None
+    return padded, padding if bool(padding.any()) else None

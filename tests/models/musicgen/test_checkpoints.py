@@ -304,7 +304,7 @@ def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoi
     assert row(family, "small")["available"] == "download"
     engine = family.load(family.resolve("small"), device="cpu")
     assert hub.fetched == ["facebook/musicgen-small", "t5-base"]
-    assert engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).items[0].duration == 0.5
+    assert engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0].duration == 0.5
     assert row(family, "small")["available"] == "local"
 
 
@@ -334,7 +334,7 @@ def test_a_pointer_to_the_published_codec_takes_transformers_codec_beside_the_ch
     write_hub_codec(checkpoint / "encodec_32khz")
     assert describe(checkpoint, WeightLocations()).codec.codebooks == 4
     engine = family.load(family.resolve("tiny"), device="cpu")
-    made = engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).items[0]
+    made = engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0]
     assert made.num_samples == 8000 and made.peak > 0
 
 

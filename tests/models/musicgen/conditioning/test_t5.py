@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,13 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from errors import ModelError
 from models.checkpoints.hf_folder import PICKLE_FILE, SAFE_FILE
-from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
+from models.checkpoints.locations import WeightLocations
 from models.checkpoints.tensor_loader import read_tensors
-from models.encodec.codec import Codec, from_folder
 from models.musicgen.conditioning.t5 import T5, read_tokenizer
 from models.musicgen.describe import describe
 from models.musicgen.load import load_engine
-from models.musicgen.request import GenerationRequest
 from testing.repository import ROOT
 from testing.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
@@ -182,49 +179,6 @@ def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, file: str, conte
         (tmp_path / file).write_bytes(content)
     with pytest.raises(ValueError, match=file):
         read_tensors(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"pad_mode": "constant"},
-        {"use_causal_conv": True},
-        {"use_causal_conv": True, "trim_right_ratio": 0.3},
-        {"use_conv_shortcut": False, "num_residual_layers": 3, "num_lstm_layers": 1},
-        {"compress": 1, "kernel_size": 5, "last_kernel_size": 3, "residual_kernel_size": 5, "dilation_growth_rate": 3},
-    ],
-)
-@pytest.mark.parametrize("frames", [1, 2, 90])
-def test_a_codec_in_transformers_format_is_transformers_encodec(
-    tmp_path: Path, changes: dict[str, Any], frames: int
-) -> None:
-    from transformers import EncodecModel
-
-    theirs: Any = EncodecModel.from_pretrained(write_hub_codec(tmp_path, **changes))  # in eval mode
-    ours = Codec(from_folder(tmp_path, "cpu"), codebooks=4)
-    codes = torch.randint(32, (2, 4, frames), generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        wanted = theirs.decoder(theirs.quantizer.decode(codes.transpose(0, 1)))
-        torch.testing.assert_close(ours.decode(codes), wanted, atol=1e-5, rtol=1e-4)
-        odd = wanted[..., : wanted.shape[-1] - 3]  # not a whole number of frames
-        found = theirs.quantizer.encode(theirs.encoder(odd), bandwidth=None).transpose(0, 1)[:, :4]
-        assert torch.equal(ours.encode(odd), found)
-
-
-def test_a_loaded_engine_holds_nothing_of_its_files(tmp_path: Path) -> None:
-    """They are mapped to be read; what was written over them later must not be heard."""
-    folder = write_checkpoint(tmp_path / "model")
-    package = torch.load(folder / LM_FILE, weights_only=True)
-    package["best_state"] = {name: tensor.float() for name, tensor in package["best_state"].items()}
-    torch.save(package, folder / LM_FILE)
-    engine = load_engine(describe(folder, WeightLocations()), device="cpu", dtype=torch.float32)
-    order = GenerationRequest(["slow piano"], [1], 0.5, 1.2)
-    before = engine.generate(order).items[0]
-    for path in (folder / LM_FILE, folder / CODEC_FILE, folder / "t5" / SAFE_FILE):
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-    np.testing.assert_array_equal(engine.generate(order).items[0].waveform, before.waveform)
 
 
 def test_loading_what_a_request_needs_imports_no_modelling_code_of_transformers(tmp_path: Path) -> None:
