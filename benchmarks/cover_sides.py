@@ -69,10 +69,10 @@ def reference_side(case: Case, clock: Clock) -> Side:
 def our_side(case: Case, clock: Clock) -> Side:
     """Ours warm: the engines as the worker loads them, asked directly."""
     models = build(device=case.device, models_dir=case.models, voices_dir=case.voices)
-    families: Mapping[str, Any] = models.families
-    encoder = families["hubert"].load(families["hubert"].resolve(None), device=case.device)
-    tracker = families["f0"].load("rmvpe", device=case.device)
-    singer = families["rvc"].load(VOICE, device=case.device)
+    families = models.families
+    encoder = families.content_encoders.load(families.content_encoders.resolve(None).name, device=case.device)
+    tracker = families.f0.load("rmvpe", device=case.device)
+    singer = families.voices.load(VOICE, device=case.device)
     watch = Stopwatch(clock, case.device)
     watch_singer(singer, encoder, watch)
     heard_by = watch.watched("hear", preprocess)

@@ -79,7 +79,7 @@ def measure_one(minutes: float, network: str) -> dict[str, Any]:
         _write_model(volume / "models")
         models = build(device="cpu", models_dir=volume / "models")
         if network == "stand-in":
-            family: Any = models.families["demucs"]
+            family: Any = models.families.separation
             bag = family._folders.fetch("htdemucs").bag
             family.load = lambda name, device: Separator(
                 Model(bag, lambda index: _stand_in(), ("drums", "bass", "other", "vocals"), SAMPLE_RATE), Runtime()

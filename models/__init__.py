@@ -1,5 +1,5 @@
-"""Engines by family. Each family is a module with `CATALOG` (importable without torch) and `load()`."""
+"""Models by family: found in folders or on the hub, loaded once, run one at a time. Importable without torch."""
 
-from models.cache import Models
+from models.registry import Models
 
 __all__ = ["Models"]

@@ -9,44 +9,46 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from errors import RequestError, UnknownNameError
-from models.cache import Models
-from models.registry import BAKED, build
+from models.family import ModelHandle
+from models.registry import BAKED, Models, build
 
 logger = logging.getLogger(__name__)
 
 
 def bake(names: Sequence[str], models: Models) -> None:
-    """Fetches every model of `names`.
+    """Downloads every model of `names`.
 
     Raises:
         RequestError: a name is unknown, or its files cannot be had.
     """
     for name in names:
-        family, canonical = _found(name, models)
-        logger.info("Fetching %s/%s", family, canonical)
-        models.families[family].fetch(canonical)  # type: ignore[attr-defined]  # only families with weights are asked
+        handle = find_model(name, models)
+        logger.info("Downloading %s", handle)
+        handle.family.download(handle.name)
 
 
-def _found(name: str, models: Models) -> tuple[str, str]:
-    """(family, canonical name) of the first family with weights that knows `name`."""
-    family, slash, short = name.partition("/")
-    if slash and family in models.families:
-        return family, models.families[family].resolve(short)
+def find_model(name: str, models: Models) -> ModelHandle[Any]:
+    """The model `family/name`, or `name` in the first family with files that has it."""
+    families = [family for family in models.families if family.downloadable]
+    prefix, slash, short = name.partition("/")
+    for family in families:
+        if slash and family.name == prefix:
+            return family.resolve(short)
     unknown: UnknownNameError | None = None
-    for family_name, one in models.families.items():
-        if hasattr(one, "fetch"):
-            try:
-                return family_name, one.resolve(name)
-            except UnknownNameError as error:
-                unknown = unknown or error
-    assert unknown is not None, "there are families with weights"
+    for family in families:
+        try:
+            return family.resolve(name)
+        except UnknownNameError as error:
+            unknown = unknown or error
+    assert unknown is not None, "at least one family has models to download"
     raise unknown
 
 
 def main() -> int:
-    """Exit code 0, or 1 with a sentence."""
+    """Returns the exit code: 0, or 1 after one sentence on standard error."""
     parser = argparse.ArgumentParser(prog="python -m models.bake", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME")
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,8 @@
-"""Which device there is and how much memory it has, asked of the driver and the kernel: no torch (but in `require`)."""
+"""Which device there is and how much memory it has. Importable without torch; only `require` imports it.
+
+The CUDA driver and NVML are called by ctypes: nvidia-ml-py and psutil are not dependencies, NVML alone does not honour
+CUDA_VISIBLE_DEVICES, and psutil does not know a container's memory limit.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +37,13 @@ class _NvmlMemory(ctypes.Structure):
 
 
 class _DriverError(OSError):
-    """A driver call that did not answer 0."""
+    """A driver call that did not return 0."""
 
 
 def find_gpu() -> Gpu | None:
     """Asks the CUDA driver (so CUDA_VISIBLE_DEVICES counts) for its first device, and NVML for what is free there.
 
-    Makes no CUDA context. None where there is no driver, no device, or the driver does not start.
+    Creates no CUDA context. None if there is no driver or no device, or the driver does not start.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
@@ -71,18 +75,18 @@ def _free(bus_id: ctypes.Array[ctypes.c_char], total_bytes: int) -> int:
         finally:
             nvml.nvmlShutdown()
     except (OSError, AttributeError) as error:
-        logger.debug("NVML does not say what is free: %s", error)
+        logger.debug("NVML does not report free memory: %s", error)
         return total_bytes
 
 
 def _call(library: ctypes.CDLL, function: str, *arguments: object) -> None:
     status = getattr(library, function)(*arguments)
     if status != 0:
-        raise _DriverError(f"{function} answered {status}")
+        raise _DriverError(f"{function} returned {status}")
 
 
 def resolve_device(device: str, gpu: Gpu | None) -> str:
-    """`auto` becomes `cuda`, `mps` or `cpu`, by what is there; anything else stays as it is."""
+    """`auto` becomes `cuda`, `mps` or `cpu`, whichever is present; anything else stays as it is."""
     if device != "auto":
         return device
     if gpu is not None:
@@ -91,13 +95,13 @@ def resolve_device(device: str, gpu: Gpu | None) -> str:
 
 
 def require(device: str) -> None:
-    """Raises `ModelError` where torch cannot use the device, although there is one. Imports torch."""
+    """Raises `ModelError` if torch cannot use the GPU that was found. Imports torch."""
     import torch
 
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
-            f"There is a GPU, but torch {torch.__version__} cannot use it: the machine's driver is too old for it, or "
-            "the container was not given the GPU. Use a newer driver, or set DEVICE=cpu.",
+            f"This machine has a GPU, but torch {torch.__version__} cannot use it: the driver is too old, or the "
+            "container has no access to the GPU. Use a newer driver, or set DEVICE=cpu.",
             code=ErrorCode.DEVICE_UNAVAILABLE,
         )
 
@@ -110,13 +114,13 @@ def measured_budget(device: str, gpu: Gpu | None) -> int:
 
 
 def available_ram(root: Path = Path("/")) -> int:
-    """Bytes of RAM that this process can still take: the kernel's estimate, or less where a container limits it."""
-    limits = [_memory_available(root / "proc/meminfo"), _cgroup_room(root / "sys/fs/cgroup")]
+    """Bytes of RAM that this process can still take: the kernel's estimate, or less if a container limits it."""
+    limits = [_meminfo_available(root / "proc/meminfo"), _cgroup_available(root / "sys/fs/cgroup")]
     known = [limit for limit in limits if limit is not None]
     return max(min(known), 0) if known else 4 * GIBIBYTE
 
 
-def _memory_available(meminfo: Path) -> int | None:
+def _meminfo_available(meminfo: Path) -> int | None:
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -124,8 +128,8 @@ def _memory_available(meminfo: Path) -> int | None:
         return None
 
 
-def _cgroup_room(root: Path) -> int | None:
-    """Limit less use of the container, cgroup v2 then v1. Page cache can be given up, so it counts as free."""
+def _cgroup_available(root: Path) -> int | None:
+    """The container's limit less its use, from cgroup v2 or v1. Page cache can be dropped, so it counts as free."""
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -143,7 +147,7 @@ def _cgroup_room(root: Path) -> int | None:
 
 @functools.cache
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX); False where nothing tells."""
+    """Whether the CPU has instructions for products in bfloat16 (AVX-512 BF16 or AMX); False if unknown."""
     try:
         flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
     except OSError:

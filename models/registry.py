@@ -1,20 +1,22 @@
-"""Assembles every family of models from plain values; a new family is one line in `build`. Reads no environment."""
+"""Every family of models, built from plain values. A new family is a field of `Families` and a line in `build`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from models.cache import Family, Models
+from errors import unknown_name
+from models.cache import Check, EngineCache, is_out_of_memory
 from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, resolve_device
 from models.f0 import PitchFamily
 from models.f0.catalog import CATALOG as PITCH
-from models.hubert.family import DEFAULT as CONTENT_ENCODER
-from models.hubert.family import LICENCE as CONTENT_ENCODER_LICENCE
-from models.hubert.family import HubertFamily
+from models.family import ModelFamily
+from models.hubert.family import DEFAULT_ENCODER, LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.rvc import RvcFamily, Voices
@@ -24,6 +26,56 @@ ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
 VOICES = "rvc_models"
 PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Families:
+    """Every family of models, in the order in which a name without a family is looked up."""
+
+    suno: SunoFamily
+    music: MusicGenFamily
+    separation: DemucsFamily
+    voices: RvcFamily
+    content_encoders: HubertFamily
+    f0: PitchFamily
+
+    def __iter__(self) -> Iterator[ModelFamily[Any]]:
+        """Every family, whatever its engines are."""
+        return (getattr(self, field.name) for field in fields(self))
+
+    def named(self, name: str) -> ModelFamily[Any]:
+        """The family that PRELOAD calls `name`; raises `UnknownNameError`, which suggests the nearest."""
+        by_name = {family.name: family for family in self}
+        if name not in by_name:
+            raise unknown_name("model family", name, by_name)
+        return by_name[name]
+
+
+class Models(EngineCache):
+    """Every model of the process: the families, and the cache of their engines. Made once and passed down.
+
+    Args:
+        families: what there is.
+        device, budget_bytes, out_of_memory, gpu_finder: as `EngineCache` takes them.
+    """
+
+    def __init__(
+        self,
+        families: Families,
+        *,
+        device: str = "cpu",
+        budget_bytes: int | None = None,
+        out_of_memory: Callable[[BaseException], bool] = is_out_of_memory,
+        gpu_finder: Callable[[], Gpu | None] = find_gpu,
+    ) -> None:
+        super().__init__(device=device, budget_bytes=budget_bytes, out_of_memory=out_of_memory, gpu_finder=gpu_finder)
+        self.families = families
+
+    def preload(self, names: Sequence[str], *, check: Check = lambda: None) -> None:
+        """Loads each `family/name` (or `family` alone: its default model) unless it is loaded already."""
+        for full_name in names:
+            family, _, name = full_name.partition("/")
+            self.load(self.families.named(family).resolve(name or None), check=check)
 
 
 def build(  # noqa: PLR0913  (one argument a setting)
@@ -56,55 +108,38 @@ def build(  # noqa: PLR0913  (one argument a setting)
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
-    families: list[Family] = [
-        suno or SunoFamily(SunoConfig(token="")),
-        MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu),
-        DemucsFamily(weights),
-        RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
-        HubertFamily(weights),
-        PitchFamily(weights),
-    ]
-    by_name = {family.name: family for family in families}
-    return Models(by_name, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
+    families = Families(
+        suno=suno or SunoFamily(SunoConfig(token="")),
+        music=MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu),
+        separation=DemucsFamily(weights),
+        voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
+        content_encoders=HubertFamily(weights),
+        f0=PitchFamily(weights),
+    )
+    return Models(families, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
 
 
 def catalog_rows() -> list[dict[str, str]]:
-    """Every published model, as the README's table shows it: name, the operation that runs it, licence, what it is."""
-    return (
-        [
-            {
-                "name": entry.name,
-                "engine": "generate_music",
-                "licence": NON_COMMERCIAL,
-                "about": f"not run: {entry.unsupported}" if entry.unsupported else entry.about,
-            }
-            for entry in CATALOG
-        ]
-        + [
-            {
-                "name": DEMO,
-                "engine": "generate_music",
-                "licence": DEMO_LICENCE,
-                "about": "small, rough, ours, in the box",
-            },
-        ]
-        + [
-            {"name": name, "engine": "separate", "licence": row.licence, "about": row.note}
-            for name, row in DEMUCS.items()
-        ]
-        + [
-            {
-                "name": CONTENT_ENCODER,
-                "engine": "generate_cover",
-                "licence": CONTENT_ENCODER_LICENCE,
-                "about": "content encoder (HuBERT-base) that RVC voices hear with",
-            },
-        ]
-        + [
-            {"name": method.name, "engine": "generate_cover", "licence": method.licence, "about": method.about}
-            for method in PITCH.values()
-        ]
-    )
+    """Every published model for the documentation: its name, the operation that runs it, its licence, what it is."""
+
+    def row(name: str, operation: str, licence: str, about: str) -> dict[str, str]:
+        return {"name": name, "engine": operation, "licence": licence, "about": about}
+
+    return [
+        *(
+            row(
+                card.name,
+                "generate_music",
+                NON_COMMERCIAL,
+                f"not run: {why}" if (why := card.unsupported) else card.about,
+            )
+            for card in CATALOG
+        ),
+        row(DEMO, "generate_music", DEMO_LICENCE, "small, rough, ours, in the box"),
+        *(row(name, "separate", card.licence, card.about) for name, card in DEMUCS.items()),
+        row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) that RVC voices hear with"),
+        *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
+    ]
 
 
 def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voices:

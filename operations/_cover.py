@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,15 @@ from audio.types import AudioSource, Waveform, iter_blocks
 from models import Models
 from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_two_stems, separate
+from models.family import ModelHandle
 from operations._cover_plan import VOCALS, Plan
 from worker.job import Job
 
 if TYPE_CHECKING:
-    from models.rvc.converter import ConversionSettings
+    from models.demucs.engine import Separator
+    from models.f0 import F0Estimator
+    from models.hubert.encoder import ContentEncoder
+    from models.rvc.converter import ConversionSettings, VoiceConverter
     from operations.generate_cover import Params
 
 PART_FIELDS: Final = ("voice_audio", "instrument_audio", "backup_audio")
@@ -74,13 +79,13 @@ class Cover:
             return Parts(*(self.job.long_audio.get(field) for field in PART_FIELDS))  # type: ignore[arg-type]
         song = self.job.long_audio["audio"]
 
-        def separated(engine: Any) -> Mapping[str, AudioSource]:
+        def separated(engine: Separator) -> Mapping[str, AudioSource]:
             two = plan_two_stems(engine.stems, VOCALS, residual=True)
             coming = separate(engine, song, two, InferenceOptions(), self.job.progress)
             return materialize(coming, two.outputs, like=song, memory_bytes=2 * MEMORY_BYTES, stack=self.job.exit_stack)
 
         with self.job.stage("separate", (0.0, 0.3)):
-            stems = self.models.run("demucs", self.plan.separator, separated, check=self.job.check)
+            stems = self.models.run(self.plan.separator, separated, check=self.job.check)
         return Parts(stems[VOCALS], stems[f"no_{VOCALS}"])
 
     def sung(self, parts: Parts) -> Sung:
@@ -119,20 +124,17 @@ class Cover:
         job, middle = self.job, span[0] + 0.3 * (span[1] - span[0])
         with job.stage("pitch", (span[0], middle)):
             heard = preprocess(vocal, _share(job.progress, 0.0, _HEARING))
-            f0 = self._f0(heard.waveform) if self.plan.tracker else None
+            f0 = self._f0(heard.waveform, self.plan.tracker) if self.plan.tracker else None
 
-        def sing(encoder: Any, singer: Any) -> AudioSource:
+        def sing(encoder: ContentEncoder, singer: VoiceConverter) -> AudioSource:
             length = max(resampled_length(vocal.num_samples, vocal.sample_rate, singer.sample_rate), 1)
             coming = singer.convert(heard, f0, encoder, settings=self._settings(), progress=job.progress)
             return self._kept(fit_length(coming, num_samples=length), Silence(singer.sample_rate, 1, length))
 
         with job.stage("convert", (middle, span[1])):
             return self.models.run(
-                "hubert",
                 self.plan.encoder,
-                lambda encoder: self.models.run(
-                    "rvc", self.plan.voice, lambda singer: sing(encoder, singer), check=job.check
-                ),
+                lambda encoder: self.models.run(self.plan.voice, partial(sing, encoder), check=job.check),
                 check=job.check,
             )
 
@@ -151,18 +153,17 @@ class Cover:
             retrieval=params.retrieval,
         )
 
-    def _f0(self, waveform: Curve) -> Curve:
+    def _f0(self, waveform: Curve, method: ModelHandle[F0Estimator]) -> Curve:
         """The pitch to sing, in Hz at 100 frames a second."""
         from models.f0.contour import autotune, transpose
 
         params, progress = self.params, _share(self.job.progress, _HEARING, 1.0)
         hop_length, filter_radius = params.crepe_hop_length, params.filter_radius
 
-        def track(tracker: Any) -> Curve:
-            found = tracker.estimate(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=progress)
-            return cast(Curve, found)
+        def track(tracker: F0Estimator) -> Curve:
+            return tracker.estimate(waveform, hop_length=hop_length, filter_radius=filter_radius, progress=progress)
 
-        f0 = self.models.run("f0", cast(str, self.plan.tracker), track, check=self.job.check)
+        f0 = self.models.run(method, track, check=self.job.check)
         f0 = transpose(f0, params.pitch_adjust + params.pitch_change_all)
         return autotune(f0, strength=params.autotune, key=params.autotune_key) if params.autotune else f0
 

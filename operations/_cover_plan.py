@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from errors import ErrorCode, InvalidRequestError, ModelError
+from errors import InvalidRequestError
 from models import Models
-from models.cache import Family
-from models.demucs import DemucsFamily
+from models.f0 import F0Estimator
 from models.f0.contour import parse_key
-from models.rvc import RvcFamily
+from models.family import READY, ModelHandle
 from worker.job import Job
 
 if TYPE_CHECKING:
+    from models.demucs.engine import Separator
+    from models.hubert.encoder import ContentEncoder
+    from models.rvc.converter import VoiceConverter
     from operations.generate_cover import Params
 
 VOCALS: Final = "vocals"
@@ -22,7 +24,7 @@ VOCALS: Final = "vocals"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Engines by their canonical names.
+    """The models of a cover.
 
     Args:
         voice: of the family `rvc`.
@@ -32,15 +34,18 @@ class Plan:
         has_index: whether the voice has an index.
     """
 
-    voice: str
-    tracker: str | None
-    encoder: str
-    separator: str | None
+    voice: ModelHandle[VoiceConverter]
+    tracker: ModelHandle[F0Estimator] | None
+    encoder: ModelHandle[ContentEncoder]
+    separator: ModelHandle[Separator] | None
     has_index: bool
 
     def parameters(self) -> dict[str, Any]:
         """Those that were used in place of the request's."""
-        used: dict[str, Any] = {"voice_model": self.voice, "separation_model": self.separator}
+        used: dict[str, Any] = {
+            "voice_model": self.voice.name,
+            "separation_model": self.separator.name if self.separator else None,
+        }
         if not self.has_index:
             used["index_rate"] = 0.0
         if self.tracker is None:
@@ -50,11 +55,9 @@ class Plan:
 
 def status(models: Models) -> str:
     """`ready`, or the first thing that is missing."""
-    for name in ("rvc", "hubert", "f0"):
-        word = models.families[name].status() if name in models.families else "not built in"
-        if word != "ready":
-            return word
-    return "ready"
+    families = models.families
+    readiness = [family.readiness() for family in (families.voices, families.content_encoders, families.f0)]
+    return next((one for one in readiness if not one.is_ready), READY).to_json()
 
 
 def is_key(text: str | None) -> bool:
@@ -68,34 +71,27 @@ def is_key(text: str | None) -> bool:
 
 def planned(params: Params, models: Models) -> Plan:
     """Resolves every name of the request, so that what is not here is told before anything is loaded."""
-    voice = cast(RvcFamily, _family("rvc", models)).voices.find(params.voice_model)
+    families = models.families
+    voice = families.voices.find(params.voice_model)
     return Plan(
-        voice=voice.name,
-        tracker=_family("f0", models).resolve(params.f0_method) if voice.f0 else None,
-        encoder=_family("hubert", models).resolve(None),
+        voice=families.voices.resolve(voice.name),
+        tracker=families.f0.resolve(params.f0_method) if voice.f0 else None,
+        encoder=families.content_encoders.resolve(None),
         separator=_separator(params, models) if params.audio is not None else None,
         has_index=voice.index is not None,
     )
 
 
-def _family(name: str, models: Models) -> Family:
-    if name not in models.families:
-        raise ModelError(
-            "This worker was built without the models that a cover needs.", code=ErrorCode.MODEL_UNAVAILABLE
-        )
-    return models.families[name]
-
-
-def _separator(params: Params, models: Models) -> str:
-    family = cast(DemucsFamily, _family("demucs", models))
-    name = family.resolve(params.separation_model)
-    stems = family.abilities(name).stems
+def _separator(params: Params, models: Models) -> ModelHandle[Separator]:
+    family = models.families.separation
+    handle = family.resolve(params.separation_model)
+    name, stems = handle.name, family.describe(handle.name).stems
     if stems is not None and VOCALS not in stems:
         raise InvalidRequestError(
             f"'separation_model' is '{name}', which does not separate vocals. Its stems: {', '.join(stems)}.",
             details={"field": "separation_model", "valid": list(stems)},
         )
-    return name
+    return handle
 
 
 def warn_of_what_is_idle(params: Params, plan: Plan, job: Job) -> None:
@@ -108,17 +104,21 @@ def warn_of_what_is_idle(params: Params, plan: Plan, job: Job) -> None:
 def _of_the_voice(params: Params, plan: Plan) -> Iterable[tuple[str, bool, str]]:
     """(field, whether it has an effect, why not)."""
     pitched = plan.tracker is not None
-    unpitched = f"because the voice '{plan.voice}' takes no pitch"
-    yield "crepe_hop_length", plan.tracker == "mangio-crepe", "except with f0_method 'mangio-crepe'"
-    yield "filter_radius", plan.tracker == "harvest", "except with f0_method 'harvest'"
+    unpitched = f"because the voice '{plan.voice.name}' takes no pitch"
+    yield "crepe_hop_length", _method(plan) == "mangio-crepe", "except with f0_method 'mangio-crepe'"
+    yield "filter_radius", _method(plan) == "harvest", "except with f0_method 'harvest'"
     for field in ("pitch_adjust", "f0_method", "f0_fill_gaps", "autotune", "protect"):
         yield field, pitched or not getattr(params, field), unpitched
     yield "pitch_change_all", pitched or not params.pitch_change_all, f"on the vocal {unpitched}"
     yield "autotune_key", pitched and params.autotune > 0, "without 'autotune'"
     drawn = plan.has_index and params.index_rate > 0
-    yield "index_rate", plan.has_index or not params.index_rate, f"because the voice '{plan.voice}' has no index"
+    yield "index_rate", plan.has_index or not params.index_rate, f"because the voice '{plan.voice.name}' has no index"
     yield "retrieval", drawn, "without an index to search"
     yield "protect", drawn, "without an index, from which it protects"
+
+
+def _method(plan: Plan) -> str | None:
+    return plan.tracker.name if plan.tracker else None
 
 
 def _of_the_mix(params: Params, plan: Plan) -> Iterable[tuple[str, bool, str]]:

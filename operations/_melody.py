@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from audio import Audio
 from audio.disk import materialize
 from models import Models
+from models.demucs.catalog import DEFAULT_MODEL
 from models.demucs.segments import InferenceOptions
 from models.demucs.stems import plan_stems, separate
 from worker.job import Job
 
-FAMILY = "demucs"
-MODEL = "htdemucs"
+if TYPE_CHECKING:
+    from models.demucs.engine import Separator
+
 STEMS = ("vocals", "other")
 
 
@@ -19,14 +23,17 @@ def melody_of(recording: Audio, job: Job, models: Models) -> Audio:
 
     The recording as it is, with a warning, where Demucs is neither here nor to be had.
     """
-    rows = models.families[FAMILY].rows() if FAMILY in models.families else []
-    if not any(row["name"] == MODEL and row["available"] in ("local", "download") for row in rows):
-        job.warn(f"The melody was taken from the whole mix, drums and bass included: the model '{MODEL}' is not here.")
+    family = models.families.separation
+    if not family.describe(DEFAULT_MODEL).availability.is_usable:
+        job.warn(
+            "The melody was taken from the whole mix, drums and bass included: the model "
+            f"'{DEFAULT_MODEL}' is not here."
+        )
         return recording
 
-    def separated(engine: object) -> Audio:
+    def separated(engine: Separator) -> Audio:
         plan = plan_stems(STEMS, stems=STEMS, residual=False)
-        parts = separate(engine, recording, plan, InferenceOptions(), job.progress)  # type: ignore[arg-type]
+        parts = separate(engine, recording, plan, InferenceOptions(), job.progress)
         stems = materialize(
             parts, STEMS, like=recording, memory_bytes=2 * recording.waveform.nbytes, stack=job.exit_stack
         )
@@ -34,4 +41,4 @@ def melody_of(recording: Audio, job: Job, models: Models) -> Audio:
         return Audio(vocals + other, recording.sample_rate)
 
     with job.stage("melody", (0.0, 0.1)):
-        return models.run(FAMILY, MODEL, separated, check=job.check)
+        return models.run(family.resolve(DEFAULT_MODEL), separated, check=job.check)

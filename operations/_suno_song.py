@@ -16,9 +16,7 @@ from models.suno.catalog import (
     MAX_TITLE_CHARS,
     find_version,
 )
-from models.suno.family import SunoFamily
 from models.suno.payloads import SongOptions, generate
-from operations.extend_via_suno.plan import FAMILY
 from operations.extend_via_suno.task import PollingOptions, build_reply, fetch_task, submit_task
 from worker.job import Job
 from worker.reply import Output, Reply
@@ -97,9 +95,7 @@ def run(params: Params, job: Job, models: Models, *, description: str, finish: C
     only_one = "n_samples" in params.model_fields_set and params.n_samples == 1
     wait_s = params.max_wait_s if params.max_wait_s is not None else DEFAULT_WAIT_S
     polling = PollingOptions("wait", wait_s, "first" if only_one else "all")
-    family = models.families[FAMILY]
-    assert isinstance(family, SunoFamily)
-    engine = family.engine()
+    engine = models.families.suno.engine()
     deadline = engine.start_deadline(wait_s, job.check)
     task = submit_task(engine, submission, job, polling)
     result = fetch_task(engine, task, job, polling, deadline=deadline)

@@ -6,16 +6,12 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from errors import ErrorCode, ModelError
 from models import Models
-from models.rvc import RvcFamily
 from operations.params import FileField
 from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
 
-FAMILY = "rvc"
-NOT_BUILT_IN = "it knows no voices"
 OPTIONAL = True
 
 
@@ -39,35 +35,27 @@ class Params(BaseParams):
 
 def status(models: Models) -> str:
     """`ready`, or how to allow it."""
-    family = models.families.get(FAMILY)
-    return family.upload_status() if isinstance(family, RvcFamily) else NOT_BUILT_IN
+    return models.families.voices.upload_readiness().to_json()
 
 
 def admit(params: Params, models: Models) -> None:
     """Refuses before anything is downloaded: where uploads are off, by the name, where the voice is there already."""
-    _family(models).demand_uploads()
-    _family(models).check_new_name(params.name, replace=params.replace)
+    models.families.voices.require_uploads()
+    models.families.voices.check_new_name(params.name, replace=params.replace)
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Checks the files, then puts them where voices are looked for, all at once."""
-    family, files = _family(models), job.files
+    family, files = models.families.voices, job.files
     with job.stage("install"):
         if "archive" in files:
-            row = family.install_archive(params.name, files["archive"], replace=params.replace, check=job.check)
+            voice = family.install_archive(params.name, files["archive"], replace=params.replace, check=job.check)
         else:
-            row = family.install(
+            voice = family.install(
                 params.name,
                 checkpoint=files["checkpoint"],
                 index=files.get("index"),
                 replace=params.replace,
                 check=job.check,
             )
-    return Reply(fields={"name": row["name"], "voice": row})
-
-
-def _family(models: Models) -> RvcFamily:
-    family = models.families.get(FAMILY)
-    if not isinstance(family, RvcFamily):
-        raise ModelError(f"Voices cannot be added to this worker: {NOT_BUILT_IN}.", code=ErrorCode.VOICE_UPLOAD_OFF)
-    return family
+    return Reply(fields={"name": voice.name, "voice": voice.to_json()})

@@ -111,8 +111,8 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     parts = cover.parts()
     stems = cover.stems(parts, cover.sung(parts))
     return Reply(
-        fields={"model_used": plan.voice},
-        outputs=[Output(cover.mix(stems), f"cover_{plan.voice}")],
+        fields={"model_used": plan.voice.name},
+        outputs=[Output(cover.mix(stems), f"cover_{plan.voice.name}")],
         stems={name: Output(stem, name) for name, stem in stems.items()} if params.return_stems else {},
         parameters=plan.parameters(),
     )

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -15,9 +15,10 @@ from audio import Audio
 from audio.dsp.edit import fade_in, fade_out, trim_silence
 from errors import AudioError, ErrorCode, InvalidRequestError
 from models import Models
+from models.family import LOCAL, ModelHandle
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
-from models.musicgen.family import DIFFUSION
+from models.musicgen.family import MusicModelInfo
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult, Sampling
 from operations import _suno_song
 from operations._melody import melody_of
@@ -25,7 +26,10 @@ from operations.params import AudioField, AudioOutParams, Int, NonEmptyText, Tex
 from worker.job import Job
 from worker.reply import Output, Reply
 
-FAMILY = "musicgen"
+if TYPE_CHECKING:
+    from models.musicgen.engine import Engine
+    from models.musicgen.multiband_diffusion import MultiBandDiffusion
+
 MAX_ITEMS = 32
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 SHORT_WINDOW_STRIDE = 0.6  # of the window, where the default stride does not fit into it
@@ -111,13 +115,13 @@ class Params(AudioOutParams):
 
 def status(models: Models) -> str:
     """`ready`, or why no music can be made."""
-    return models.families[FAMILY].status()
+    return models.families.music.readiness().to_json()
 
 
 def admit(params: Params, models: Models) -> None:
     """Refuses a model that is not here or cannot do what is asked for, before any sound is fetched."""
     if not _suno_song.is_meant(params.model):
-        _Model.chosen(cast(MusicGenFamily, models.families[FAMILY]), params)
+        _Model.chosen(models.families.music, params)
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
@@ -125,11 +129,10 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     if _suno_song.is_meant(params.model):
         description = _caption(params.prompts[0], params)
         return _suno_song.run(params, job, models, description=description, finish=lambda take: _finished(take, params))
-    family = cast(MusicGenFamily, models.families[FAMILY])
-    model = _Model.chosen(family, params)
+    model = _Model.chosen(models.families.music, params)
     order = _order(params, job, models, model=model)
     _warn(params, job, model)
-    generation = _generated(order, job, models, model=model, mbd=params.mbd)
+    generation = _generated(order, job, models, model=model)
     _warn_of(generation, order, job)
     pieces = [_finished(item, params) for item in generation.clips]
     seeds = list(order.seeds)
@@ -144,7 +147,7 @@ def run(params: Params, job: Job, models: Models) -> Reply:
             "seed": seeds[0],
             "seeds": seeds,
             "steps_per_s": round(generation.steps_per_s, 2),
-            "licence": model.licence,
+            "licence": model.info.licence,
         },
         outputs=outputs,
         parameters=used,
@@ -155,10 +158,17 @@ def run(params: Params, job: Job, models: Models) -> Reply:
 class _Model:
     """What the request is held against."""
 
-    name: str
-    conditioning: tuple[str, ...]
-    window: float
-    licence: str
+    handle: ModelHandle[Engine]
+    info: MusicModelInfo
+    decoder: ModelHandle[MultiBandDiffusion] | None
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def window(self) -> float:
+        return self.info.window
 
     @classmethod
     def chosen(cls, family: MusicGenFamily, params: Params) -> _Model:
@@ -170,18 +180,16 @@ class _Model:
                 code=ErrorCode.OPTION_UNSUPPORTED,
             )
         wanted = "melody" if params.melody_audio is not None else "text"
-        name = family.resolve(params.model, conditioning=wanted)
-        row = family.row(name)
-        if wanted not in row["conditioning"]:
-            fitting = [r["name"] for r in family.rows() if wanted in r["conditioning"] and r["available"] == "local"]
+        handle = family.resolve(params.model, conditioning=wanted)
+        name, info = handle.name, family.describe(handle.name)
+        if wanted not in info.conditioning:
+            fitting = [m.name for m in family.list_models() if wanted in m.conditioning and m.availability == LOCAL]
             raise InvalidRequestError(
                 f"The model '{name}' takes no melody. Leave 'melody_audio' out, or use "
                 f"{', '.join(fitting) or 'melody, melody-large, stereo-melody or stereo-melody-large'}.",
                 code=ErrorCode.OPTION_UNSUPPORTED,
             )
-        if params.mbd:
-            family.check_diffusion(name)
-        return cls(name, tuple(row["conditioning"]), float(row["window_s"]), row["licence"])
+        return cls(handle, info, family.resolve_diffusion(name) if params.mbd else None)
 
 
 def _order(params: Params, job: Job, models: Models, *, model: _Model) -> GenerationRequest:
@@ -292,19 +300,21 @@ def _warn_of(generation: GenerationResult, order: GenerationRequest, job: Job) -
         )
 
 
-def _generated(order: GenerationRequest, job: Job, models: Models, *, model: _Model, mbd: bool) -> GenerationResult:
+def _generated(order: GenerationRequest, job: Job, models: Models, *, model: _Model) -> GenerationResult:
     started = time.monotonic()
 
-    def generate(engine: Any, decoder: Any = None) -> GenerationResult:
+    def generate(engine: Engine, decoder: MultiBandDiffusion | None = None) -> GenerationResult:
         job.timings["load_s"] = time.monotonic() - started
-        return cast(GenerationResult, engine.generate(order, progress=job.progress, decoder=decoder))
+        return engine.generate(order, progress=job.progress, decoder=decoder)
 
-    def with_diffusion(engine: Any) -> GenerationResult:
-        return models.run(FAMILY, DIFFUSION, lambda decoder: generate(engine, decoder), check=job.check)
+    def run(engine: Engine) -> GenerationResult:
+        if model.decoder is None:
+            return generate(engine)
+        return models.run(model.decoder, lambda decoder: generate(engine, decoder), check=job.check)
 
     start = 0.0 if order.melody is None else 0.1  # a melody was freed of drums and bass before
     with job.stage("generate", (start, 0.95)):
-        generation = models.run(FAMILY, model.name, with_diffusion if mbd else generate, check=job.check)
+        generation = models.run(model.handle, run, check=job.check)
     job.timings.update(generation.timings)
     return generation
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from models import Models
 from models.device import GIBIBYTE, Gpu
-from operations.list_models import usable
 from operations.operation import load_operations
 from operations.params import Params as BaseParams
 from operations.version import version
@@ -24,12 +23,13 @@ def run(params: Params, job: Job, models: Models) -> Reply:
     operations = {name: operation.readiness(models) for name, operation in load_operations().items()}
     wanting = [name for name, word in operations.items() if word != "ready" and not load_operations()[name].optional]
     gpu = models.gpu
+    voices = models.families.voices.list_models()
     return Reply(
         fields={
             "status": "degraded" if wanting else "healthy",
             "device": models.device.partition(":")[0],
             "gpu_available": gpu is not None,
-            "available_models": _voices(models),
+            "available_models": [voice.name for voice in voices if voice.availability.is_usable],
             "version": version(),
             "gpu": _gpu(gpu),
             "operations": operations,
@@ -37,10 +37,6 @@ def run(params: Params, job: Job, models: Models) -> Reply:
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )
-
-
-def _voices(models: Models) -> list[str]:
-    return usable(models.families["rvc"].rows()) if "rvc" in models.families else []
 
 
 def _gpu(gpu: Gpu | None) -> dict[str, Any] | None:

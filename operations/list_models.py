@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
 from models import Models
+from models.family import ModelInfo
 from operations.operation import load_operations
 from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
-
-LISTS = {
-    "voices": "rvc",
-    "music": "musicgen",
-    "separation": "demucs",
-    "suno": "suno",
-    "f0_methods": "f0",
-    "content_encoders": "hubert",
-}
-"""The reply's lists, each with the family whose rows it shows."""
 
 
 class Params(BaseParams):
@@ -30,27 +22,25 @@ class Params(BaseParams):
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
-    """The rows of every family, and the places that are looked at."""
-    rows = {field: _rows(models, family) for field, family in LISTS.items()}
-    voices = usable(rows["voices"])
-    paths = [path for family in models.families.values() for path in family.search_paths()]
+    """The models of every family, and the folders in which files are looked for."""
+    families = models.families
+    lists: dict[str, Sequence[ModelInfo]] = {
+        "voices": families.voices.list_models(),
+        "music": families.music.list_models(),
+        "separation": families.separation.list_models(),
+        "suno": families.suno.list_models(),
+        "f0_methods": families.f0.list_models(),
+        "content_encoders": families.content_encoders.list_models(),
+    }
+    voices = [voice.name for voice in lists["voices"] if voice.availability.is_usable]
     fields: dict[str, Any] = {
         "models": voices,
         "count": len(voices),
-        **rows,
-        "search_paths": list(dict.fromkeys(paths)),
+        **{field: [model.to_json() for model in listed] for field, listed in lists.items()},
+        "search_paths": list(dict.fromkeys(path for family in families for path in family.search_paths())),
     }
     if params.schemas:
         fields["schemas"] = {
             name: operation.params.model_json_schema() for name, operation in load_operations().items()
         }
     return Reply(fields=fields)
-
-
-def usable(voices: list[dict[str, Any]]) -> list[str]:
-    """The names of those voices whose files are what they should be."""
-    return [row["name"] for row in voices if row.get("available", "local") == "local"]
-
-
-def _rows(models: Models, family: str) -> list[dict[str, Any]]:
-    return models.families[family].rows() if family in models.families else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -11,14 +11,16 @@ from audio.disk import materialize
 from audio.types import AudioSource
 from errors import ErrorCode, InvalidRequestError, nearest_name, sanitize
 from models import Models
-from models.demucs import DemucsFamily
 from models.demucs.segments import InferenceOptions, too_long
 from models.demucs.stems import Plan, plan_stems, plan_two_stems, separate
+from models.family import ModelHandle
 from operations.params import AudioOutParams, Int, LongAudioField
 from worker.job import Job
 from worker.reply import Output, Reply
 
-FAMILY = "demucs"
+if TYPE_CHECKING:
+    from models.demucs.engine import Separator
+
 MAX_STEMS = 16
 MAX_SEED = 2**53 - 1
 MEMORY_BYTES = 384 << 20  # of all stems together; beyond, they go to disk
@@ -55,31 +57,32 @@ class Params(AudioOutParams):
 
 def status(models: Models) -> str:
     """`ready`, or why nothing can be separated."""
-    return models.families[FAMILY].status() if FAMILY in models.families else "not built in"
+    return models.families.separation.readiness().to_json()
 
 
-def admit(params: Params, models: Models) -> str:
-    """Holds the request against the model, before the song is fetched; returns the model's name."""
-    family = cast(DemucsFamily, models.families[FAMILY])
-    name = family.resolve(params.model)
-    can = family.abilities(name)
-    _check_segment(params, can.max_segment)
-    if can.stems is not None:
-        _plan(params, can.stems, name)
-    return name
+def admit(params: Params, models: Models) -> ModelHandle[Separator]:
+    """Resolves the model and checks the request against it, before the song is fetched."""
+    family = models.families.separation
+    handle = family.resolve(params.model)
+    info = family.describe(handle.name)
+    _check_segment(params, info.max_segment)
+    if info.stems is not None:
+        _plan(params, info.stems, handle.name)
+    return handle
 
 
 def run(params: Params, job: Job, models: Models) -> Reply:
     """Separates, once the model is known to do what is asked for."""
-    name = admit(params, models)
+    handle = admit(params, models)
+    name = handle.name
     sound = job.long_audio["audio"]
 
-    def separated(engine: Any) -> tuple[Plan, dict[str, AudioSource]]:
+    def separated(engine: Separator) -> tuple[Plan, dict[str, AudioSource]]:
         plan = _plan(params, engine.stems, name)
         return plan, _separated(engine, sound, plan, params, job)
 
     with job.stage("separate", (0.0, 0.95)):
-        plan, stems = models.run(FAMILY, name, separated, check=job.check)
+        plan, stems = models.run(handle, separated, check=job.check)
     if params.residual and not plan.residual and "residual" in params.model_fields_set:
         job.warn("'residual' has no effect where not all stems of the model are asked for.")
     return Reply(
@@ -111,7 +114,7 @@ def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
     return plan_stems(model_stems, stems=params.stems, residual=params.residual)
 
 
-def _separated(engine: Any, sound: AudioSource, plan: Plan, params: Params, job: Job) -> dict[str, AudioSource]:
+def _separated(engine: Separator, sound: AudioSource, plan: Plan, params: Params, job: Job) -> dict[str, AudioSource]:
     passes = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
     parts = separate(engine, sound, plan, passes, job.progress)
     return materialize(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.exit_stack)

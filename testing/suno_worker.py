@@ -16,6 +16,7 @@ from models.suno.client import HttpClient
 from models.suno.polling import Clock
 from operations.build_models import suno_http
 from operations.extend_via_suno import Params, plan, run
+from testing.models import make_models
 from testing.suno_provider import TOKEN, Provider, serve_provider
 from testing.suno_scenarios import SCENARIOS, Response
 from worker.http import client as http
@@ -92,7 +93,7 @@ def start_provider(scenario: str, *, time: FakeClock | None = None, **config: An
     """A provider over real HTTP that plays `scenario`, and the models of a worker that uses it on a fake clock."""
     provider = Provider(SCENARIOS[scenario])
     with serve_provider(provider):
-        yield provider, Models({"suno": build_family(provider, (time or FakeClock()).clock(), **config)})
+        yield provider, make_models(suno=build_family(provider, (time or FakeClock()).clock(), **config))
 
 
 def run_extend(models: Models, job: Job | None = None, **params: Any) -> Reply:

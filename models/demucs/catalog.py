@@ -1,28 +1,28 @@
-"""Which Demucs models there are: names, stems, sources, licences. Importable without torch; knows no folders."""
+"""The published Demucs models: names, stems, repositories, licences. Importable without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
 
-DEFAULT_MODEL: Final = "htdemucs"
-FOUR_STEMS: Final = ("drums", "bass", "other", "vocals")
-SIX_STEMS: Final = (*FOUR_STEMS, "guitar", "piano")
+DEFAULT_MODEL = "htdemucs"
+FOUR_STEMS = ("drums", "bass", "other", "vocals")
+SIX_STEMS = (*FOUR_STEMS, "guitar", "piano")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One model that can be had from the hub.
+class ModelCard:
+    """One model that can be downloaded from the Hugging Face hub.
 
     Args:
-        repository: on the Hugging Face hub; holds `<name>.yaml` and one safetensors file per submodel.
-        stems: in the order in which the model gives them.
+        repository: its hub id; holds `<name>.yaml` and one safetensors file per submodel.
+        stems: in the order of the model's output.
         submodels: how many networks the model averages.
-        parameters: of all submodels together; the mdx figures are estimates.
-        max_segment: the longest `segment` in seconds, or None for no limit.
-        note: one sentence for people who choose.
+        parameters: number of weights of all submodels together; the mdx figures are estimates.
+        max_segment: the longest `segment` in seconds; None: no limit.
+        about: one sentence for people who choose.
+        sample_rate: in Hz.
     """
 
     repository: str
@@ -30,40 +30,38 @@ class Row:
     submodels: int
     parameters: int
     max_segment: float | None
-    note: str
+    about: str
     sample_rate: int = 44_100
     channels: int = 2
     licence: str = "MIT"
 
 
 # Sizes: demucs 4.1 configurations, counted; repositories: demucs.hf.
-CATALOG: Final[Mapping[str, Row]] = MappingProxyType(
+CATALOG: Mapping[str, ModelCard] = MappingProxyType(
     {
-        "htdemucs": Row(
-            "adefossez/HTDemucs", FOUR_STEMS, 1, 41_984_456, 7.8, "Hybrid transformer; the dependable default."
-        ),
-        "htdemucs_ft": Row(
+        "htdemucs": ModelCard("adefossez/HTDemucs", FOUR_STEMS, 1, 41_984_456, 7.8, "Hybrid transformer; the default."),
+        "htdemucs_ft": ModelCard(
             "adefossez/HTDemucs-ft",
             FOUR_STEMS,
             4,
             167_937_824,
             7.8,
-            "One fine-tuned htdemucs per stem: a little better, four times the work for all stems.",
+            "One fine-tuned htdemucs per stem: slightly better, four times slower for all stems.",
         ),
-        "htdemucs_6s": Row(
-            "adefossez/HTDemucs-6s", SIX_STEMS, 1, 27_414_996, 7.8, "Adds guitar and piano; piano is weak."
+        "htdemucs_6s": ModelCard(
+            "adefossez/HTDemucs-6s", SIX_STEMS, 1, 27_414_996, 7.8, "Adds guitar and piano; the piano stem is weak."
         ),
-        "hdemucs_mmi": Row(
+        "hdemucs_mmi": ModelCard(
             "adefossez/Demucs-hdemucs_mmi", FOUR_STEMS, 1, 83_637_832, None, "Hybrid Demucs v3, retrained."
         ),
-        "mdx": Row("adefossez/Demucs-mdx", FOUR_STEMS, 4, 435_000_000, None, "Track A winner of MDX 2021."),
-        "mdx_extra": Row(
+        "mdx": ModelCard("adefossez/Demucs-mdx", FOUR_STEMS, 4, 435_000_000, None, "Track A winner of MDX 2021."),
+        "mdx_extra": ModelCard(
             "adefossez/Demucs-mdx_extra",
             FOUR_STEMS,
             4,
             335_000_000,
             None,
-            "As mdx, with extra data; its training saw the MUSDB test set.",
+            "As mdx, trained on extra data that includes the MUSDB test set.",
         ),
     }
 )

@@ -1,11 +1,12 @@
-"""Demucs as the cache and the operations see it: which models there are, what they can do, how one is loaded."""
+"""The family `demucs`: which separation models there are, what they can do, how one is loaded."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from errors import ModelError, unknown_name
 from models.checkpoints.locations import WeightLocations
@@ -13,124 +14,162 @@ from models.demucs.bag import broken
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.folders import Files, Folders
 from models.demucs.header import read_blueprint
+from models.family import (
+    DOWNLOAD,
+    LOCAL,
+    READY,
+    Availability,
+    ModelFamily,
+    ModelHandle,
+    ModelInfo,
+    Readiness,
+    unavailable,
+)
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from models.demucs.engine import Runtime, Separator
 
 logger = logging.getLogger(__name__)
 
-_FLOAT_BYTES: Final = 4
-_UNKNOWN_BYTES: Final = 700_000_000
-_LOCAL_NOTE: Final = "A model folder of this worker."
+_FLOAT_BYTES = 4
+_UNKNOWN_BYTES = 700_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What a model does, known without loading it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparationModelInfo(ModelInfo):
+    """What a separation model can do.
 
     Args:
-        stems: in its own order; None where only its weights say so (demucs 4.0's `.th`).
-        max_segment: seconds of the longest `segment`; None for no limit.
+        stems: in the order of the model's output; None: only its weights say (demucs 4.0's `.th`).
+        max_segment: the longest `segment` in seconds; None: no limit.
         sample_rate: in Hz.
         licence: of the weights.
+        about: one sentence.
     """
 
-    stems: tuple[str, ...] | None
-    max_segment: float | None
-    sample_rate: int
-    licence: str
+    stems: tuple[str, ...] | None = None
+    max_segment: float | None = None
+    sample_rate: int = 44_100
+    licence: str = "unknown"
+    about: str = "A model folder of this worker."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "stems": list(self.stems or ()),
+            "sample_rate": self.sample_rate,
+            "channels": 2,
+            "max_segment_s": self.max_segment,
+            "licence": self.licence,
+            "about": self.about,
+            "available": self.availability.to_json(),
+        }
 
 
-class DemucsFamily:
-    """The family `demucs`.
+class DemucsFamily(ModelFamily["Separator"]):
+    """Demucs models: those of the catalogue, and local folders in their format.
 
     Args:
         weights: where weights are looked for.
     """
 
     name = "demucs"
+    downloadable = True
 
     def __init__(self, weights: WeightLocations) -> None:
         self._folders = Folders(weights)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """`list_models`' rows, the folders looked at anew."""
-        return [self._row(name) for name in self._folders.names()]
+    def list_models(self) -> list[SeparationModelInfo]:
+        return [self._describe_or_report(name) for name in self._folders.names()]
 
-    def status(self) -> str:
-        """`ready`, or what is missing."""
+    def readiness(self) -> Readiness:
         missing = [package for package in ("torch", "demucs", "safetensors") if find_spec(package) is None]
         if missing:
-            return f"not installed: {', '.join(missing)}"
+            return Readiness(f"not installed: {', '.join(missing)}")
         if self._folders.weights.hub is None and not any(map(self._is_local, CATALOG)):
-            return "no model is here, and downloads are off: put one below MODELS_DIR"
-        return "ready"
+            return Readiness("no model is here, and downloads are off: put one below MODELS_DIR")
+        return READY
 
     def search_paths(self) -> list[str]:
-        """The folders that are looked at, in order."""
         return self._folders.weights.search_paths()
 
-    def resolve(self, name: str | None) -> str:
-        """`name` if there is such a model (None: htdemucs); else `UnknownNameError`."""
-        if name is None or name in CATALOG:
-            return name or DEFAULT_MODEL
-        if name not in (known := self._folders.names()):
+    def resolve(self, name: str | None) -> ModelHandle[Separator]:
+        """The model called `name`; None: htdemucs. Raises `UnknownNameError` if there is none."""
+        name = DEFAULT_MODEL if name is None else name
+        if name not in CATALOG and name not in (known := self._folders.names()):
             raise unknown_name("model", name, known)
-        return name
+        return ModelHandle(self, name)
 
-    def abilities(self, name: str) -> Abilities:
-        """What the model called `name` can do; reads at most a file's header."""
-        if (row := CATALOG.get(name)) is not None:
-            return Abilities(row.stems, row.max_segment, row.sample_rate, row.licence)
+    def describe(self, name: str) -> SeparationModelInfo:
+        """What the model called `name` can do; reads at most the header of a file.
+
+        Raises:
+            ModelError: it is a local folder whose files are missing or broken.
+        """
+        if name in CATALOG:
+            return self._describe_card(name, self._availability(name))
         files = self._folders.fetch(name)
         blueprints = [read_blueprint(path) for path in files.submodels if path and path.suffix == ".safetensors"]
+        availability = self._availability(name)
         if not blueprints:
-            return Abilities(None, None, 44_100, "unknown")
-        limits = [plan.max_segment for plan in blueprints if plan.max_segment is not None]
-        return Abilities(blueprints[0].stems, min(limits, default=None), blueprints[0].sample_rate, "unknown")
+            return SeparationModelInfo(name=name, availability=availability)
+        return SeparationModelInfo(
+            name=name,
+            availability=availability,
+            stems=blueprints[0].stems,
+            max_segment=min((b.max_segment for b in blueprints if b.max_segment is not None), default=None),
+            sample_rate=blueprints[0].sample_rate,
+        )
 
     def memory_bytes(self, name: str) -> int:
-        """What the weights of all submodels take in float32."""
-        if (row := CATALOG.get(name)) is not None:
-            return row.parameters * _FLOAT_BYTES
+        """The weights of all submodels in float32."""
+        if (card := CATALOG.get(name)) is not None:
+            return card.parameters * _FLOAT_BYTES
         files = self._folders.find(name)
         sizes = [path.stat().st_size for path in files.submodels if path] if files else []
         return 2 * sum(sizes) or _UNKNOWN_BYTES
 
     def load(self, name: str, *, device: str) -> Separator:
-        """The `Separator` of the model; a bag's submodels are fetched and loaded as stems first need them."""
+        """The model; the submodels of a bag are downloaded and loaded when a stem first needs them."""
         from models.demucs.engine import Runtime
 
         return load_separator(self._folders, name, Runtime(device))
 
-    def fetch(self, name: str) -> None:
-        """Downloads what the model still lacks, all submodels."""
+    def engine_bytes(self, engine: Separator) -> int:
+        return engine.memory_bytes
+
+    def download(self, name: str) -> None:
         bag = self._folders.fetch(name).bag
         self._folders.fetch(name, range(len(bag.signatures)))
 
-    def _row(self, name: str) -> dict[str, Any]:
-        row = CATALOG.get(name)
+    def _describe_or_report(self, name: str) -> SeparationModelInfo:
         try:
-            can = self.abilities(name)
-            local = self._folders.is_local(name)
-            available = "local" if local else self._elsewhere(name)
+            return self.describe(name)
         except ModelError as error:
-            can, available = Abilities(row.stems if row else None, None, 44_100, "unknown"), error.message
-        return {
-            "name": name,
-            "stems": list(can.stems or ()),
-            "sample_rate": can.sample_rate,
-            "channels": 2,
-            "max_segment_s": can.max_segment,
-            "licence": can.licence,
-            "about": row.note if row else _LOCAL_NOTE,
-            "available": available,
-        }
+            if name in CATALOG:
+                return self._describe_card(name, unavailable(error.message))
+            return SeparationModelInfo(name=name, availability=unavailable(error.message))
 
-    def _elsewhere(self, name: str) -> str:
+    def _describe_card(self, name: str, availability: Availability) -> SeparationModelInfo:
+        card = CATALOG[name]
+        return SeparationModelInfo(
+            name=name,
+            availability=availability,
+            stems=card.stems,
+            max_segment=card.max_segment,
+            sample_rate=card.sample_rate,
+            licence=card.licence,
+            about=card.about,
+        )
+
+    def _availability(self, name: str) -> Availability:
+        if self._folders.is_local(name):
+            return LOCAL
         if name not in CATALOG:
-            return "a weights file that its yaml names is missing"
-        return "download" if self._folders.weights.hub is not None else "not here, and downloads are off"
+            return unavailable("a weights file that its yaml names is missing")
+        return DOWNLOAD if self._folders.weights.hub is not None else unavailable("not here, and downloads are off")
 
     def _is_local(self, name: str) -> bool:
         try:
@@ -140,33 +179,33 @@ class DemucsFamily:
 
 
 def load_separator(folders: Folders, name: str, runtime: Runtime) -> Separator:
-    """The model `name` as a `Separator`; one of a single network is loaded at once."""
+    """The model `name`. A single network is loaded at once, those of a bag when they are needed."""
     from models.demucs.engine import Model, Separator
     from models.demucs.load import load_network
 
     files = folders.fetch(name)
 
-    def load(submodel: int) -> Any:
+    def load(submodel: int) -> nn.Module:
         path = folders.fetch(name, [submodel]).submodels[submodel]
         if path is None:
             raise broken("a weights file that its yaml names is missing")
         logger.info("Loading submodel %d of %s", submodel + 1, name)
         return load_network(path)
 
-    stems, sample_rate = _facts(files, name, load)
+    stems, sample_rate = _stems_and_sample_rate(files, name, load)
     separator = Separator(Model(files.bag, load, stems, sample_rate), runtime)
     if len(files.bag.signatures) == 1:
         separator.prepare()
     return separator
 
 
-def _facts(files: Files, name: str, load: Any) -> tuple[tuple[str, ...], int]:
-    """Stems and sample rate: from the catalog, a header, or (demucs 4.0's files) the first network itself."""
-    if (row := CATALOG.get(name)) is not None:
-        return row.stems, row.sample_rate
+def _stems_and_sample_rate(files: Files, name: str, load: Callable[[int], nn.Module]) -> tuple[tuple[str, ...], int]:
+    """From the catalogue, else from a header, else (demucs 4.0's files) from the first network itself."""
+    if (card := CATALOG.get(name)) is not None:
+        return card.stems, card.sample_rate
     path = files.submodels[0]
     if path is not None and path.suffix == ".safetensors":
-        plan = read_blueprint(path)
-        return plan.stems, plan.sample_rate
-    network = load(0)
+        blueprint = read_blueprint(path)
+        return blueprint.stems, blueprint.sample_rate
+    network: Any = load(0)
     return tuple(network.sources), int(network.samplerate)

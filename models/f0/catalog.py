@@ -1,31 +1,31 @@
-"""The methods that find f0: what each needs, under which licence, and what it is good for. Without torch."""
+"""The f0 methods: what each needs, its licence, what it is good for. Importable without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-SAMPLE_RATE: Final = 16_000
-HOP_LENGTH: Final = 160  # samples between frames: 100 frames per second
-F0_MIN: Final = 50.0  # Hz; the range that RVC asks its methods for
-F0_MAX: Final = 1100.0
+SAMPLE_RATE = 16_000
+HOP_LENGTH = 160  # samples between frames: 100 frames per second
+F0_MIN = 50.0  # Hz; the range that RVC asks its methods for
+F0_MAX = 1100.0
 
-DEFAULT_METHOD: Final = "rmvpe"
-RMVPE_FILE: Final = "rmvpe.pt"
-RMVPE_HUB_ID: Final = "lj1995/VoiceConversionWebUI"
+DEFAULT_METHOD = "rmvpe"
+RMVPE_FILE = "rmvpe.pt"
+RMVPE_HUB_ID = "lj1995/VoiceConversionWebUI"
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """One way to find f0.
+class ModelCard:
+    """One method of f0 estimation.
 
     Args:
         name: as a request gives it.
         packages: what must be installed, by import name.
-        install: those packages by the names that an installer knows.
-        licence: of the weights, or of the code where there are none.
+        install: those packages as pip names them.
+        licence: of the weights, or of the code if it has no weights.
         about: one sentence.
         size: bytes of the weights in float32.
+        estimator: `module:class`. It is imported when it is loaded, because it imports torch or its package.
     """
 
     name: str
@@ -34,21 +34,68 @@ class Method:
     licence: str
     about: str
     size: int
+    estimator: str
 
 
 _CREPE = (("torch", "torchcrepe"), "torchcrepe", "MIT")
 
-CATALOG: Final = {
-    method.name: method
-    for method in (
-        Method("rmvpe", ("torch",), "torch", "MIT", "The usual choice: sure in noise and with backing.", 361_700_000),
-        Method("crepe", *_CREPE, "Precise on clean, dry voices; by far the slowest without a GPU.", 89_000_000),
-        Method("crepe-tiny", *_CREPE, "The small CREPE: faster, less sure.", 2_000_000),
-        Method("mangio-crepe", *_CREPE, "CREPE at a hop of your own; calls every frame voiced.", 89_000_000),
-        Method("harvest", ("pyworld",), "pyworld-prebuilt", "BSD-3-Clause", "WORLD's; smooth, good low notes.", 0),
-        Method("pm", ("parselmouth",), "praat-parselmouth", "GPL-3.0", "Praat's autocorrelation: the fastest.", 0),
-        Method("fcpe", ("torch", "torchfcpe"), "torchfcpe", "MIT", "Fast and precise.", 43_300_000),
+CATALOG = {
+    card.name: card
+    for card in (
+        ModelCard(
+            "rmvpe",
+            ("torch",),
+            "torch",
+            "MIT",
+            "The usual choice: robust to noise and backing.",
+            361_700_000,
+            "models.f0.rmvpe:Rmvpe",
+        ),
+        ModelCard(
+            "crepe",
+            *_CREPE,
+            "Precise on clean, dry voices; by far the slowest on a CPU.",
+            89_000_000,
+            "models.f0.crepe:Crepe",
+        ),
+        ModelCard(
+            "crepe-tiny", *_CREPE, "The small CREPE: faster, less precise.", 2_000_000, "models.f0.crepe:CrepeTiny"
+        ),
+        ModelCard(
+            "mangio-crepe",
+            *_CREPE,
+            "CREPE with `crepe_hop_length`; treats every frame as voiced.",
+            89_000_000,
+            "models.f0.crepe:MangioCrepe",
+        ),
+        ModelCard(
+            "harvest",
+            ("pyworld",),
+            "pyworld-prebuilt",
+            "BSD-3-Clause",
+            "From WORLD: smooth, good on low notes.",
+            0,
+            "models.f0.harvest:Harvest",
+        ),
+        ModelCard(
+            "pm",
+            ("parselmouth",),
+            "praat-parselmouth",
+            "GPL-3.0",
+            "Autocorrelation from Praat: the fastest.",
+            0,
+            "models.f0.praat:Praat",
+        ),
+        ModelCard(
+            "fcpe",
+            ("torch", "torchfcpe"),
+            "torchfcpe",
+            "MIT",
+            "Fast and precise.",
+            43_300_000,
+            "models.f0.fcpe:Fcpe",
+        ),
     )
-}  # fmt: skip
+}
 
-METHODS: Final = tuple(CATALOG)
+METHODS = tuple(CATALOG)

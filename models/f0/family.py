@@ -1,100 +1,125 @@
-"""The family `f0` as the cache and the operations see it: the methods, what each lacks, how one is loaded."""
+"""The family `f0`: which methods of f0 estimation there are, what each lacks, how one is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from errors import ErrorCode, ModelError, unknown_name
 from models.checkpoints.locations import WeightLocations
-from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, Method
+from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, ModelCard
 from models.f0.estimator import F0Estimator
+from models.family import (
+    DOWNLOAD,
+    LOCAL,
+    READY,
+    Availability,
+    ModelFamily,
+    ModelHandle,
+    ModelInfo,
+    Readiness,
+    unavailable,
+)
 
-_FOLDERS: Final = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
+_FOLDERS = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
 
 
 def _is_installed(package: str) -> bool:
     return find_spec(package) is not None
 
 
-class PitchFamily:
-    """The family `f0`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class F0MethodInfo(ModelInfo):
+    """An f0 method: its licence, and one sentence about it."""
+
+    licence: str
+    about: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "available": self.availability.to_json(),
+            "licence": self.licence,
+            "about": self.about,
+        }
+
+
+class PitchFamily(ModelFamily[F0Estimator]):
+    """The f0 methods of the catalogue.
 
     Args:
-        weights: where rmvpe.pt is looked for; the other methods' weights come with their packages.
+        weights: where rmvpe.pt is looked for; the weights of other methods come with their packages.
         is_installed: whether a package can be imported.
     """
 
     name = "f0"
+    downloadable = True
 
     def __init__(self, weights: WeightLocations, *, is_installed: Callable[[str], bool] = _is_installed) -> None:
         self._weights = weights
         self._is_installed = is_installed
 
-    def rows(self) -> list[dict[str, Any]]:
-        """`list_models`' rows, the folders looked at anew; `available` is `local`, `download` or what is missing."""
+    def list_models(self) -> list[F0MethodInfo]:
         return [
-            {
-                "name": method.name,
-                "available": self._available(method),
-                "licence": method.licence,
-                "about": method.about,
-            }
-            for method in CATALOG.values()
+            F0MethodInfo(name=card.name, availability=self._availability(card), licence=card.licence, about=card.about)
+            for card in CATALOG.values()
         ]
 
-    def status(self) -> str:
-        """`ready`, and what the default method lacks, if anything."""
-        lack = self._lack(CATALOG[DEFAULT_METHOD])
-        return f"ready but for {DEFAULT_METHOD}: {lack}" if lack else "ready"
+    def readiness(self) -> Readiness:
+        """Whether the default method can be used; other methods may work even if it cannot."""
+        missing = self._missing_reason(CATALOG[DEFAULT_METHOD])
+        return Readiness(f"ready but for {DEFAULT_METHOD}: {missing}") if missing else READY
 
     def search_paths(self) -> list[str]:
-        """The folders that are looked at, in order."""
         return self._weights.search_paths()
 
-    def resolve(self, name: str | None) -> str:
-        """`name` if there is such a method (None: rmvpe) and it can run here.
+    def resolve(self, name: str | None) -> ModelHandle[F0Estimator]:
+        """The method called `name`; None: rmvpe.
 
         Raises:
-            UnknownNameError: there is none of that name.
-            ModelError: `model_unavailable`: a package or the weights are missing; says which and what to do.
+            UnknownNameError: there is no such method.
+            ModelError: `model_unavailable`: a package or the weights are missing; names what to do.
         """
-        method = CATALOG.get(name or DEFAULT_METHOD)
-        if method is None:
+        card = CATALOG.get(name or DEFAULT_METHOD)
+        if card is None:
             raise unknown_name("f0_method", str(name), CATALOG)
-        if lack := self._lack(method):
-            raise _unavailable(method, lack)
-        return method.name
+        if missing := self._missing_reason(card):
+            raise _unavailable(card, missing)
+        return ModelHandle(self, card.name)
 
     def memory_bytes(self, name: str) -> int:
-        """The weights, in float32."""
+        """The weights in float32."""
         return CATALOG[name].size
 
     def load(self, name: str, *, device: str) -> F0Estimator:
         """The method on `device` (harvest and pm always work on the CPU)."""
-        method = self.resolve(name)
-        weights = self._rmvpe_file() if method == "rmvpe" else None
-        return _import_estimator(method).load(device=device, weights=weights)
+        card = CATALOG[self.resolve(name).name]
+        module, _, class_name = card.estimator.partition(":")
+        estimator: type[F0Estimator] = getattr(import_module(module), class_name)
+        return estimator.load(device=device, weights=self._rmvpe_file() if card.name == "rmvpe" else None)
 
-    def fetch(self, name: str) -> None:
-        """Downloads what the method still lacks."""
+    def engine_bytes(self, engine: F0Estimator) -> int:
+        return engine.memory_bytes
+
+    def download(self, name: str) -> None:
         if name == "rmvpe":
             self._rmvpe_file()
 
-    def _available(self, method: Method) -> str:
-        if lack := self._lack(method):
-            return lack
-        return "download" if method.name == "rmvpe" and self._find_rmvpe() is None else "local"
+    def _availability(self, card: ModelCard) -> Availability:
+        if missing := self._missing_reason(card):
+            return unavailable(missing)
+        return DOWNLOAD if card.name == "rmvpe" and self._find_rmvpe() is None else LOCAL
 
-    def _lack(self, method: Method) -> str:
-        """What is missing, or nothing."""
-        missing = [package for package in method.packages if not self._is_installed(package)]
+    def _missing_reason(self, card: ModelCard) -> str:
+        """What the method lacks here; empty if nothing."""
+        missing = [package for package in card.packages if not self._is_installed(package)]
         if missing:
             return f"not installed: {', '.join(missing)}"
-        if method.name == "rmvpe" and self._weights.hub is None and self._find_rmvpe() is None:
+        if card.name == "rmvpe" and self._weights.hub is None and self._find_rmvpe() is None:
             return f"{RMVPE_FILE} is not here, and downloads are off"
         return ""
 
@@ -105,36 +130,18 @@ class PitchFamily:
         folder = self._find_rmvpe()
         if folder is None:
             if self._weights.hub is None:
-                raise _unavailable(CATALOG["rmvpe"], self._lack(CATALOG["rmvpe"]))
+                raise _unavailable(CATALOG["rmvpe"], self._missing_reason(CATALOG["rmvpe"]))
             folder = self._weights.hub.fetch(RMVPE_HUB_ID, (RMVPE_FILE,))
         return folder / RMVPE_FILE
 
 
-def _unavailable(method: Method, lack: str) -> ModelError:
-    if lack.startswith("not installed"):
-        remedy = f"Install {method.install}"
+def _unavailable(card: ModelCard, missing: str) -> ModelError:
+    if missing.startswith("not installed"):
+        remedy = f"Install {card.install}"
     else:
         remedy = f"Put {RMVPE_FILE} (huggingface.co/{RMVPE_HUB_ID}) into MODELS_DIR or its folder rvc"
     return ModelError(
-        f"The f0 method '{method.name}' cannot run here: {lack}. {remedy}, or choose another f0_method.",
+        f"The f0 method '{card.name}' cannot run here: {missing}. {remedy}, or choose another f0_method.",
         code=ErrorCode.MODEL_UNAVAILABLE,
-        details={"f0_method": method.name},
+        details={"f0_method": card.name},
     )
-
-
-_ESTIMATORS: Final = {
-    "rmvpe": "models.f0.rmvpe:Rmvpe",
-    "crepe": "models.f0.crepe:Crepe",
-    "crepe-tiny": "models.f0.crepe:CrepeTiny",
-    "mangio-crepe": "models.f0.crepe:MangioCrepe",
-    "harvest": "models.f0.harvest:Harvest",
-    "pm": "models.f0.praat:Praat",
-    "fcpe": "models.f0.fcpe:Fcpe",
-}
-"""The class of each method. They are imported when they are loaded, because they import torch and their packages."""
-
-
-def _import_estimator(method: str) -> type[F0Estimator]:
-    module, _, class_name = _ESTIMATORS[method].partition(":")
-    estimator: type[F0Estimator] = getattr(import_module(module), class_name)
-    return estimator

@@ -1,92 +1,116 @@
-"""HuBERT as the cache and the operations see it: where its weights are, how they are loaded. Without torch."""
+"""The family `hubert`: where the content encoder's weights are, and how they are loaded. Importable without torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, ModelError, unknown_name
 from models.checkpoints.hf_folder import NEEDS, PICKLE_FILE, SAFE_FILE, SETTINGS_FILE
 from models.checkpoints.locations import WeightLocations
+from models.family import (
+    DOWNLOAD,
+    LOCAL,
+    READY,
+    Availability,
+    ModelFamily,
+    ModelHandle,
+    ModelInfo,
+    Readiness,
+    unavailable,
+)
 
 if TYPE_CHECKING:
     from models.hubert.encoder import ContentEncoder
 
-DEFAULT: Final = "contentvec"
-FAIRSEQ_FILE: Final = "hubert_base.pt"
-HUB_ID: Final = "lengyue233/content-vec-best"
-LICENCE: Final = "MIT"
-_NEEDED: Final = ("torch", "transformers")
-_FILE_FOLDERS: Final = (".", "rvc", "hubert", "hubert_base", "contentvec")
-_FOLDERS: Final = ("contentvec", "content-vec-best", "rvc/contentvec", "hubert_base", "hubert")
-_BYTES: Final = 378_300_000
+DEFAULT_ENCODER = "contentvec"
+FAIRSEQ_FILE = "hubert_base.pt"
+HUB_ID = "lengyue233/content-vec-best"
+LICENCE = "MIT"
+_NEEDED = ("torch", "transformers")
+_FILE_FOLDERS = (".", "rvc", "hubert", "hubert_base", "contentvec")
+_FOLDERS = ("contentvec", "content-vec-best", "rvc/contentvec", "hubert_base", "hubert")
+_BYTES = 378_300_000
+_NOT_HERE = f"{FAIRSEQ_FILE} is not here, and downloads are off"
 
 
-class HubertFamily:
-    """The family `hubert`: one model, ContentVec's HuBERT-base, which every RVC voice is trained on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentEncoderInfo(ModelInfo):
+    """The content encoder."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "available": self.availability.to_json(),
+            "licence": LICENCE,
+            "about": "Content encoder of RVC voices: HuBERT-base as trained by ContentVec.",
+        }
+
+
+class HubertFamily(ModelFamily["ContentEncoder"]):
+    """One model: the HuBERT-base of ContentVec, with which every RVC voice was trained.
 
     Args:
         weights: where its files are looked for.
     """
 
     name = "hubert"
+    downloadable = True
 
     def __init__(self, weights: WeightLocations) -> None:
         self._weights = weights
 
-    def rows(self) -> list[dict[str, Any]]:
-        """`list_models`' rows, the folders looked at anew."""
-        available = "local" if self._find() else "download" if self._weights.hub else self._lack()
-        about = "What RVC voices hear: HuBERT-base in ContentVec's training."
-        return [{"name": DEFAULT, "available": available, "licence": LICENCE, "about": about}]
+    def list_models(self) -> list[ContentEncoderInfo]:
+        return [ContentEncoderInfo(name=DEFAULT_ENCODER, availability=self._availability())]
 
-    def status(self) -> str:
-        """`ready`, or what is missing."""
+    def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if find_spec(package) is None]:
-            return f"not installed: {', '.join(missing)}"
-        return "ready" if self._weights.hub or self._find() else self._lack()
+            return Readiness(f"not installed: {', '.join(missing)}")
+        return READY if self._weights.hub or self._find() else Readiness(_NOT_HERE)
 
     def search_paths(self) -> list[str]:
-        """The folders that are looked at, in order."""
         return self._weights.search_paths()
 
-    def resolve(self, name: str | None) -> str:
+    def resolve(self, name: str | None) -> ModelHandle[ContentEncoder]:
         """`contentvec`, also for None and `hubert_base`.
 
         Raises:
             UnknownNameError: any other name.
-            ModelError: its files are not here and cannot be fetched.
+            ModelError: its files are not here and downloads are off.
         """
-        if name not in (None, DEFAULT, "hubert_base"):
-            raise unknown_name("content encoder", str(name), (DEFAULT,))
-        if self._weights.hub is None and self._find() is None:
-            raise self._missing()
-        return DEFAULT
+        if name not in (None, DEFAULT_ENCODER, "hubert_base"):
+            raise unknown_name("content encoder", str(name), (DEFAULT_ENCODER,))
+        if not self._availability().is_usable:
+            raise _missing()
+        return ModelHandle(self, DEFAULT_ENCODER)
 
     def memory_bytes(self, name: str) -> int:
         """The weights in float32."""
         return _BYTES
 
     def load(self, name: str, *, device: str) -> ContentEncoder:
-        """The encoder on the device; its files are fetched where they are nowhere.
+        """The encoder on `device`; its files are downloaded if they are nowhere.
 
         Raises:
-            ModelError: they cannot be had, or are no HuBERT-base.
+            ModelError: they cannot be had, or are not those of a HuBERT-base.
         """
         from models.hubert.encoder import load_encoder
 
         return load_encoder(self._path(), device=device)
 
-    def fetch(self, name: str) -> None:
-        """Downloads what is not here yet."""
+    def engine_bytes(self, engine: ContentEncoder) -> int:
+        return engine.memory_bytes
+
+    def download(self, name: str) -> None:
         self._path()
 
     def _path(self) -> Path:
         if found := self._find():
             return found
         if self._weights.hub is None:
-            raise self._missing()
+            raise _missing()
         return self._weights.hub.fetch(HUB_ID, (SETTINGS_FILE, SAFE_FILE, PICKLE_FILE))
 
     def _find(self) -> Path | None:
@@ -95,12 +119,15 @@ class HubertFamily:
             return folder / FAIRSEQ_FILE
         return self._weights.find(_FOLDERS, (HUB_ID,), NEEDS)
 
-    def _lack(self) -> str:
-        return f"{FAIRSEQ_FILE} is not here, and downloads are off"
+    def _availability(self) -> Availability:
+        if self._find():
+            return LOCAL
+        return DOWNLOAD if self._weights.hub else unavailable(_NOT_HERE)
 
-    def _missing(self) -> ModelError:
-        return ModelError(
-            f"Voice conversion needs HuBERT's weights: {self._lack()}. Put {FAIRSEQ_FILE} (or the files of "
-            f"huggingface.co/{HUB_ID} in a folder 'contentvec') into MODELS_DIR.",
-            code=ErrorCode.MODEL_UNAVAILABLE,
-        )
+
+def _missing() -> ModelError:
+    return ModelError(
+        f"Voice conversion needs HuBERT's weights: {_NOT_HERE}. Put {FAIRSEQ_FILE} (or the files of "
+        f"huggingface.co/{HUB_ID} in a folder 'contentvec') into MODELS_DIR.",
+        code=ErrorCode.MODEL_UNAVAILABLE,
+    )

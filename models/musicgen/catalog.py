@@ -1,4 +1,4 @@
-"""The published checkpoints, as data. Knows nothing of what is on this machine."""
+"""The published MusicGen and AudioGen checkpoints, as data. Importable without torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ DEMO = "demo"
 DEMO_LICENCE = "as this repository"
 
 
-@dataclass(frozen=True)
-class Entry:
+@dataclass(frozen=True, slots=True)
+class ModelCard:
     """One published model.
 
     Args:
@@ -22,11 +22,11 @@ class Entry:
         family: `musicgen` or `audiogen`.
         parameters: of the language model, in millions (from its dimensions; the nominal sizes leave out
             cross-attention).
-        conditioning: what it listens to.
+        conditioning: `text`, `melody`, `style`.
         sample_rate: in Hz.
         channels: of its output.
-        window: s, the longest piece made in one go; longer ones slide.
-        unsupported: why it does not run here, or empty.
+        window: s, the longest clip generated at once; longer ones are continued window by window.
+        unsupported: why it is not run; empty if it is.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Entry:
     def about(self) -> str:
         """One line for people."""
         sound = "sound effects" if self.family == "audiogen" else "music"
-        listens = " and ".join(self.conditioning)
+        inputs = " and ".join(self.conditioning)
         channels = "stereo" if self.channels == 2 else "mono"
-        return f"{sound} from {listens}, {self.sample_rate // 1000} kHz {channels}, {self.parameters} M parameters"
+        return f"{sound} from {inputs}, {self.sample_rate // 1000} kHz {channels}, {self.parameters} M parameters"
 
 
-def _musicgen(name: str, parameters: int, *, melody: bool = False) -> Entry:
-    return Entry(
+def _musicgen(name: str, parameters: int, *, melody: bool = False) -> ModelCard:
+    return ModelCard(
         name=name,
         hub_id=f"facebook/musicgen-{name}",
         family="musicgen",
@@ -59,7 +59,7 @@ def _musicgen(name: str, parameters: int, *, melody: bool = False) -> Entry:
     )
 
 
-CATALOG: tuple[Entry, ...] = (
+CATALOG: tuple[ModelCard, ...] = (
     _musicgen("large", 3255),
     _musicgen("stereo-large", 3289),
     _musicgen("melody-large", 2450, melody=True),
@@ -70,7 +70,7 @@ CATALOG: tuple[Entry, ...] = (
     _musicgen("stereo-melody", 1397, melody=True),
     _musicgen("small", 419),
     _musicgen("stereo-small", 436),
-    Entry(
+    ModelCard(
         name="style",
         hub_id="facebook/musicgen-style",
         family="musicgen",
@@ -78,7 +78,7 @@ CATALOG: tuple[Entry, ...] = (
         conditioning=("text", "style"),
         unsupported="needs the style conditioner of audiocraft 1.4, which was never released, and MERT's own code",
     ),
-    Entry(
+    ModelCard(
         name="audiogen-medium",
         hub_id="facebook/audiogen-medium",
         family="audiogen",
@@ -89,7 +89,7 @@ CATALOG: tuple[Entry, ...] = (
 )
 """In the order in which a default model is chosen: the best first."""
 
-BY_NAME = {entry.name: entry for entry in CATALOG}
+BY_NAME = {card.name: card for card in CATALOG}
 
 
 def catalog_name(name: str) -> str:

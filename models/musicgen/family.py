@@ -1,15 +1,26 @@
-"""The music models as the cache and the operations see them: names, rows, checks before loading. Without torch."""
+"""The family `musicgen`: names, descriptions, checks before loading. Importable without torch."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name
 from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.device import cpu_multiplies_bfloat16
+from models.family import (
+    DOWNLOAD,
+    LOCAL,
+    READY,
+    ModelFamily,
+    ModelHandle,
+    ModelInfo,
+    Readiness,
+    unavailable,
+)
 from models.musicgen.catalog import (
     BY_NAME,
     CATALOG,
@@ -18,113 +29,176 @@ from models.musicgen.catalog import (
     DIFFUSION_FILE,
     DIFFUSION_HUB_ID,
     NON_COMMERCIAL,
-    Entry,
     catalog_name,
 )
 from models.musicgen.describe import T5_FILES, Description, describe
 from models.musicgen.peek import peek
 
-DIFFUSION = "mbd"
+if TYPE_CHECKING:
+    from models.musicgen.engine import Engine
+    from models.musicgen.multiband_diffusion import MultiBandDiffusion
+
 _ALTERNATIVES = tuple(name for need in T5_FILES for name in need.split("|"))
 PART_FILES = tuple(dict.fromkeys((*_ALTERNATIVES, "tokenizer_config.json", "special_tokens_map.json")))
-PARTS_BYTES = 700_000_000  # a T5-base encoder and a codec, where they are still to be fetched
+_NO_DIFFUSION_FILE = (
+    f"The weights of Multi-Band Diffusion are not here: put {DIFFUSION_FILE} into a folder 'multiband-diffusion' below "
+    "MODELS_DIR, or leave 'mbd' out."
+)
+PARTS_BYTES = 700_000_000  # of a T5-base encoder and a codec that are still to be downloaded
 
 
-class MusicGenFamily:
-    """MusicGen, AudioGen, local checkpoints in their format, and our own demo.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MusicModelInfo(ModelInfo):
+    """What a music model can do. A local model that cannot be used has only its name, family and licence.
 
     Args:
-        weights: where checkpoints lie.
+        family: `musicgen` or `audiogen`.
+        licence: of the weights.
+        sample_rate: of the output, Hz; 0: unknown.
+        channels: of the output; 0: unknown.
+        conditioning: `text`, `melody`; empty: unknown.
+        window: s, the longest clip generated at once; 0: unknown.
+        hub_id: of a published model.
+    """
+
+    family: str
+    licence: str
+    sample_rate: int = 0
+    channels: int = 0
+    conditioning: tuple[str, ...] = ()
+    window: float = 0.0
+    hub_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        known = {
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "conditioning": list(self.conditioning),
+            "window_s": self.window,
+            "hub_id": self.hub_id,
+        }
+        return {
+            "name": self.name,
+            "family": self.family,
+            "licence": self.licence,
+            "available": self.availability.to_json(),
+        } | {key: value for key, value in known.items() if value}
+
+
+class MusicGenFamily(ModelFamily["Engine"]):
+    """MusicGen, AudioGen, local checkpoints in their format, and the demo that comes with the worker.
+
+    Args:
+        weights: where checkpoints are looked for.
         demo: folder of the demo checkpoint.
-        on_gpu: whether engines go to a GPU, where a weight takes 2 bytes; on most CPUs it takes 4.
+        on_gpu: whether engines are loaded onto a GPU, on which a weight takes 2 bytes; on most CPUs it takes 4.
+
+    Attributes:
+        diffusion: Multi-Band Diffusion, which can decode in place of the codec.
     """
 
     name = "musicgen"
+    downloadable = True
 
     def __init__(self, weights: WeightLocations, *, demo: Path, on_gpu: Callable[[], bool] = lambda: False) -> None:
         self._weights = weights
         self._demo = demo
         self._on_gpu = on_gpu
+        self.diffusion = MultiBandDiffusionFamily(weights)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every model of the catalog, then local checkpoints, then the demo; what is here is described by its files."""
-        return [self._row(name) for name in self._names()]
+    def list_models(self) -> list[MusicModelInfo]:
+        """The catalogue, then local checkpoints, then the demo; local ones are described by their files."""
+        return [self.describe(name) for name in self._names()]
 
-    def status(self) -> str:
-        """`ready`, or what to do so that it is."""
+    def readiness(self) -> Readiness:
         if importlib.util.find_spec("transformers") is None:
-            return "transformers is not installed"
+            return Readiness("transformers is not installed")
         if self._weights.hub is None and not any(map(self._folder, self._names())):
-            return "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
-        return "ready"
+            return Readiness(
+                "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
+            )
+        return READY
 
     def search_paths(self) -> list[str]:
-        """Every place where checkpoints are looked for."""
         return self._weights.search_paths()
 
-    def resolve(self, name: str | None, *, conditioning: str = "text") -> str:
-        """The canonical name of `name`, or the best model here with that conditioning; reads indices of files only.
+    def resolve(self, name: str | None, *, conditioning: str = "text") -> ModelHandle[Engine]:
+        """The model called `name`; None: the best local model with that conditioning. Reads no weights.
 
         Raises:
             UnknownNameError: there is no such model.
             ModelError: it is not here and cannot be fetched, or one of its parts is missing, broken or unsafe.
         """
         if name is None:
-            return self._default(conditioning)
+            return ModelHandle(self, self._default(conditioning))
         canonical = catalog_name(name)
         folder = self._folder(canonical)
         if folder is None and canonical not in BY_NAME:
             raise unknown_name("model", name, self._names())
-        if why := self._why_not(canonical, folder):
-            raise why
-        return canonical
+        if error := self._problem(canonical, folder):
+            raise error
+        return ModelHandle(self, canonical)
 
-    def row(self, name: str) -> Mapping[str, Any]:
-        """The row of the model with the canonical `name`."""
-        return self._row(name)
+    def describe(self, name: str) -> MusicModelInfo:
+        """What the model with the canonical `name` can do, or why it cannot be used; read from its files if local."""
+        folder, card = self._folder(name), BY_NAME.get(name)
+        problem = self._problem(name, folder)
+        published = MusicModelInfo(
+            name=name,
+            availability=unavailable(problem.message) if problem else DOWNLOAD,
+            family=card.family if card else "musicgen",
+            licence=NON_COMMERCIAL if card else DEMO_LICENCE if name == DEMO else "unknown: as its maker says",
+            sample_rate=card.sample_rate if card else 0,
+            channels=card.channels if card else 0,
+            conditioning=card.conditioning if card else (),
+            window=card.window if card else 0.0,
+            hub_id=card.hub_id if card else "",
+        )
+        if problem is not None or folder is None:
+            return published
+        checkpoint = self._describe(folder)
+        return replace(
+            published,
+            availability=DOWNLOAD if checkpoint.to_fetch else LOCAL,
+            sample_rate=checkpoint.sample_rate,
+            channels=checkpoint.channels,
+            conditioning=checkpoint.conditioning,
+            window=checkpoint.window,
+        )
 
-    def check_diffusion(self, name: str) -> None:
-        """Raises `ModelError` unless the model `name` can be decoded by Multi-Band Diffusion here."""
-        folder = self._folder(name)
-        entry = BY_NAME.get(name)
-        path = self._diffusion_file()
-        if folder is None and entry is not None and entry.sample_rate != 32_000:
-            raise _no_diffusion(name)
-        if path is None:
-            if self._weights.hub is None:
-                raise ModelError(
-                    f"The weights of Multi-Band Diffusion are not here: put {DIFFUSION_FILE} into a folder "
-                    "'multiband-diffusion' below MODELS_DIR, or leave 'mbd' out.",
-                    code=ErrorCode.MODEL_UNAVAILABLE,
-                )
-            if folder is not None and self._describe(folder).codec.dimension != 128:
-                raise _no_diffusion(name)
-        elif folder is not None and not _fits(path, self._describe(folder)):
-            raise _no_diffusion(name)
+    def resolve_diffusion(self, name: str) -> ModelHandle[MultiBandDiffusion]:
+        """Multi-Band Diffusion for the model with the canonical `name`.
+
+        Raises:
+            InvalidRequestError: it does not fit that model.
+            ModelError: its weights cannot be had.
+        """
+        folder, card = self._folder(name), BY_NAME.get(name)
+        if folder is None and card is not None and card.sample_rate != 32_000:
+            raise _diffusion_mismatch(name)
+        handle = self.diffusion.resolve(None)
+        if folder is not None and not self.diffusion.fits(self._describe(folder)):
+            raise _diffusion_mismatch(name)
+        return handle
 
     def memory_bytes(self, name: str) -> int:
-        """Estimate from the files, or from the model's dimensions where they are not here yet."""
-        if name == DIFFUSION:
-            path = self._diffusion_file()
-            return path.stat().st_size if path else PARTS_BYTES
+        """Estimate from the files, or from the model's dimensions if they are not here yet."""
         weight_bytes = 2 if self._on_gpu() or cpu_multiplies_bfloat16() else 4
         folder = self._folder(name)
         if folder is None:
             return BY_NAME[name].parameters * 1_000_000 * weight_bytes + PARTS_BYTES
         return self._describe(folder).memory_bytes(weight_bytes=weight_bytes)
 
-    def load(self, name: str, *, device: str) -> Any:
-        """The `Engine` called `name` (or, for `mbd`, a `MultiBandDiffusion`); fetches what is not here."""
-        if name == DIFFUSION:
-            from models.musicgen.multiband_diffusion import load_diffusion
-
-            return load_diffusion(self._diffusion_file() or self._fetch_diffusion(), device=device)
+    def load(self, name: str, *, device: str) -> Engine:
+        """The engine of the model, after downloading what is missing."""
         from models.musicgen.load import load_engine
 
         return load_engine(self._complete(name), device=device)
 
-    def fetch(self, name: str) -> None:
-        """Downloads what the model still lacks."""
+    def engine_bytes(self, engine: Engine) -> int:
+        return engine.memory_bytes
+
+    def download(self, name: str) -> None:
         self._complete(name)
 
     def _names(self) -> list[str]:
@@ -133,7 +207,7 @@ class MusicGenFamily:
         return list(dict.fromkeys([*BY_NAME, *local, *demo]))
 
     def _folder(self, name: str) -> Path | None:
-        """Where the model is; None where it is nowhere."""
+        """The model's folder; None if it is not on this machine."""
         if name in BY_NAME:
             hub_id = BY_NAME[name].hub_id
             names = (name, hub_id.rpartition("/")[2], hub_id)
@@ -146,12 +220,12 @@ class MusicGenFamily:
     def _describe(self, folder: Path) -> Description:
         return describe(folder, self._weights)
 
-    def _why_not(self, name: str, folder: Path | None) -> ModelError | None:
-        """Why the model cannot be had, or None."""
-        entry = BY_NAME.get(name)
-        if entry is not None and entry.unsupported:
+    def _problem(self, name: str, folder: Path | None) -> ModelError | None:
+        """Why the model cannot be used; None if it can."""
+        card = BY_NAME.get(name)
+        if card is not None and card.unsupported:
             return ModelError(
-                f"The model '{name}' cannot be run: it {entry.unsupported}.", code=ErrorCode.MODEL_UNSUPPORTED
+                f"The model '{name}' cannot be run: it {card.unsupported}.", code=ErrorCode.MODEL_UNSUPPORTED
             )
         if folder is None:
             return None if self._weights.hub else _not_here(name)
@@ -172,9 +246,10 @@ class MusicGenFamily:
         """The best model whose parts are all here; a local checkpoint before the demo."""
         for name in self._names():
             folder = self._folder(name)
-            if folder is None or getattr(BY_NAME.get(name), "family", "musicgen") != "musicgen":
+            card = BY_NAME.get(name)
+            if folder is None or (card is not None and card.family != "musicgen"):
                 continue
-            if self._why_not(name, folder) is None:
+            if self._problem(name, folder) is None:
                 description = self._describe(folder)
                 if conditioning in description.conditioning and not description.to_fetch:
                     return name
@@ -184,31 +259,8 @@ class MusicGenFamily:
             code=ErrorCode.MODEL_UNAVAILABLE,
         )
 
-    def _row(self, name: str) -> dict[str, Any]:
-        folder, entry = self._folder(name), BY_NAME.get(name)
-        why = self._why_not(name, folder)
-        row = {
-            "name": name,
-            "family": entry.family if entry else "musicgen",
-            "licence": NON_COMMERCIAL if entry else _licence(name),
-            "available": "download" if folder is None else "local",
-            **(_published(entry) if entry else {}),
-        }
-        if why is not None:
-            return row | {"available": why.message}
-        if folder is not None:
-            description = self._describe(folder)
-            row |= {
-                "sample_rate": description.sample_rate,
-                "channels": description.channels,
-                "conditioning": list(description.conditioning),
-                "window_s": description.window,
-                "available": "download" if description.to_fetch else "local",
-            }
-        return row
-
     def _complete(self, name: str) -> Description:
-        """The description of a checkpoint whose parts are all here, after fetching those that were not."""
+        """The description of the checkpoint, after downloading the parts that are not here."""
         folder = self._folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE))
         description = self._describe(folder)
         if not description.to_fetch:
@@ -227,34 +279,65 @@ class MusicGenFamily:
             raise _not_here(hub_id)
         return self._weights.hub.fetch(hub_id, files)
 
-    def _diffusion_file(self) -> Path | None:
+
+class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
+    """Multi-Band Diffusion, a second decoder for the codes of MusicGen's 32 kHz codec.
+
+    It is no model that a request names, so it lists none; the cache shows it as `musicgen/mbd`.
+
+    Args:
+        weights: where its file is looked for.
+    """
+
+    name = "musicgen"
+
+    def __init__(self, weights: WeightLocations) -> None:
+        self._weights = weights
+
+    def list_models(self) -> list[ModelInfo]:
+        return []
+
+    def readiness(self) -> Readiness:
+        return READY if self._file() or self._weights.hub else Readiness(_NO_DIFFUSION_FILE)
+
+    def search_paths(self) -> list[str]:
+        return self._weights.search_paths()
+
+    def resolve(self, name: str | None) -> ModelHandle[MultiBandDiffusion]:
+        """The only model, `mbd`; raises `ModelError` if its weights cannot be had."""
+        if not (readiness := self.readiness()).is_ready:
+            raise ModelError(readiness.reason, code=ErrorCode.MODEL_UNAVAILABLE)
+        return ModelHandle(self, "mbd")
+
+    def fits(self, checkpoint: Description) -> bool:
+        """Whether the diffusion models take what the checkpoint's codec gives."""
+        if (path := self._file()) is None:
+            return checkpoint.codec.dimension == 128  # as the published one does, which is still to be downloaded
+        package = peek(path)
+        first = package.get(0)
+        width = first["cfg"]["diffusion_unet"].get("codec_dim") if isinstance(first, Mapping) else None
+        return bool(package.get("sample_rate") == checkpoint.sample_rate and width == checkpoint.codec.dimension)
+
+    def memory_bytes(self, name: str) -> int:
+        path = self._file()
+        return path.stat().st_size if path else PARTS_BYTES
+
+    def load(self, name: str, *, device: str) -> MultiBandDiffusion:
+        from models.musicgen.multiband_diffusion import load_diffusion
+
+        path = self._file()
+        if path is None:
+            if self._weights.hub is None:
+                raise ModelError(_NO_DIFFUSION_FILE, code=ErrorCode.MODEL_UNAVAILABLE)
+            path = self._weights.hub.fetch(DIFFUSION_HUB_ID, (DIFFUSION_FILE,)) / DIFFUSION_FILE
+        return load_diffusion(path, device=device)
+
+    def engine_bytes(self, engine: MultiBandDiffusion) -> int:
+        return engine.memory_bytes
+
+    def _file(self) -> Path | None:
         folder = self._weights.find(("multiband-diffusion",), (DIFFUSION_HUB_ID,), (DIFFUSION_FILE,))
         return folder / DIFFUSION_FILE if folder else None
-
-    def _fetch_diffusion(self) -> Path:
-        return self._fetch(DIFFUSION_HUB_ID, (DIFFUSION_FILE,)) / DIFFUSION_FILE
-
-
-def _published(entry: Entry) -> dict[str, Any]:
-    return {
-        "sample_rate": entry.sample_rate,
-        "channels": entry.channels,
-        "conditioning": list(entry.conditioning),
-        "window_s": entry.window,
-        "hub_id": entry.hub_id,
-    }
-
-
-def _licence(name: str) -> str:
-    return DEMO_LICENCE if name == DEMO else "unknown: as its maker says"
-
-
-def _fits(path: Path, description: Description) -> bool:
-    """Whether the diffusion models in `path` take what the checkpoint's codec gives."""
-    package = peek(path)
-    first = package.get(0)
-    width = first["cfg"]["diffusion_unet"].get("codec_dim") if isinstance(first, Mapping) else None
-    return bool(package.get("sample_rate") == description.sample_rate and width == description.codec.dimension)
 
 
 def _not_here(name: str) -> ModelError:
@@ -265,8 +348,8 @@ def _not_here(name: str) -> ModelError:
     )
 
 
-def _no_diffusion(name: str) -> InvalidRequestError:
-    fitting = ", ".join(entry.name for entry in CATALOG if entry.sample_rate == 32_000 and not entry.unsupported)
+def _diffusion_mismatch(name: str) -> InvalidRequestError:
+    fitting = ", ".join(card.name for card in CATALOG if card.sample_rate == 32_000 and not card.unsupported)
     return InvalidRequestError(
         f"'mbd' does not fit the model '{name}': Multi-Band Diffusion decodes the codes of MusicGen's 32 kHz codec. "
         f"Leave 'mbd' out, or use one of {fitting}.",

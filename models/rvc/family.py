@@ -1,23 +1,24 @@
-"""RVC voices as the cache and the operations see them: which there are, how one is loaded, how one is added."""
+"""The family `rvc`: which voices there are, how one is loaded, how one is added. Importable without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError
+from models.family import READY, ModelFamily, ModelHandle, Readiness
 from models.rvc.config import PHONE_WIDTHS
-from models.rvc.voices import Voices
+from models.rvc.voices import Voice, VoiceInfo, Voices
 
 if TYPE_CHECKING:
     from models.rvc.converter import VoiceConverter
 
-_NEEDED: Final = ("torch", "rvc_python")
+_NEEDED = ("torch", "rvc_python")
 
 
-class RvcFamily:
-    """The family `rvc`.
+class RvcFamily(ModelFamily["VoiceConverter"]):
+    """The RVC voices of this worker.
 
     Args:
         voices: where they are looked for.
@@ -30,37 +31,43 @@ class RvcFamily:
         self.voices = voices
         self.uploads = uploads
 
-    def rows(self) -> list[dict[str, Any]]:
-        """`list_models`' rows, the folder looked at anew."""
-        return self.voices.rows()
+    def list_models(self) -> list[VoiceInfo]:
+        return self.voices.list_voices()
 
-    def status(self) -> str:
-        """`ready`, or what is missing."""
+    def readiness(self) -> Readiness:
         missing = [package for package in _NEEDED if find_spec(package) is None]
         if missing:
-            return f"not installed: {', '.join(missing)}"
+            return Readiness(f"not installed: {', '.join(missing)}")
         if not self.voices.names():
-            return "no voice is here: put a folder with a .pth into RVC_MODELS_DIR"
-        return "ready"
+            return Readiness("no voice is here: put a folder with a .pth into RVC_MODELS_DIR")
+        return READY
 
     def search_paths(self) -> list[str]:
-        """The folders that are looked at, in order; the first that exists counts."""
+        """The folders that may hold voices, in order; the first that exists is used."""
         return [str(folder) for folder in self.voices.folders]
 
-    def resolve(self, name: str | None) -> str:
-        """`name` if there is such a voice, and its files are what they should be."""
+    def resolve(self, name: str | None) -> ModelHandle[VoiceConverter]:
+        """The voice called `name`; there is no default.
+
+        Raises:
+            InvalidRequestError: `voice_not_found`.
+            ModelError: its files are missing or broken.
+        """
         if name is None:
             raise InvalidRequestError(
-                "A voice must be named; list_models says which there are.", code=ErrorCode.VOICE_NOT_FOUND
+                "A voice must be named; list_models shows which there are.", code=ErrorCode.VOICE_NOT_FOUND
             )
-        return self.voices.find(name).name
+        return ModelHandle(self, self.find(name).name)
 
-    def stamp(self, name: str) -> Hashable:
-        """Changes with the voice's files, so that an engine of old ones is not used."""
+    def find(self, name: str) -> Voice:
+        """The voice called `name`; raises as `resolve`."""
+        return self.voices.find(name)
+
+    def version_key(self, name: str) -> Hashable:
         return self.voices.stamp(name)
 
     def memory_bytes(self, name: str) -> int:
-        """The weights, stored by halves, in float32, and the index."""
+        """The weights, stored as float16, in float32, and the index."""
         voice = self.voices.find(name)
         index = voice.index.stat().st_size if voice.index else 0
         return 2 * (voice.size - index) + index
@@ -69,7 +76,7 @@ class RvcFamily:
         """The voice's network and index on the device.
 
         Raises:
-            ModelError: a file is missing, broken, or does not fit the other.
+            ModelError: a file is missing or broken, or the index does not fit the checkpoint.
         """
         from models.rvc.checkpoint import read_checkpoint
         from models.rvc.converter import load_voice_converter
@@ -80,14 +87,23 @@ class RvcFamily:
         index = read_index(voice.index, width=PHONE_WIDTHS[checkpoint.version]) if voice.index else None
         return load_voice_converter(checkpoint, index, device=device)
 
-    def upload_status(self) -> str:
-        """`ready` where voices may be added, or how to allow it."""
+    def engine_bytes(self, engine: VoiceConverter) -> int:
+        return engine.memory_bytes
+
+    def upload_readiness(self) -> Readiness:
+        """Whether voices may be added; the reason says how to allow it."""
         if not self.uploads:
-            return "off: set ALLOW_VOICE_UPLOAD=1"
-        return "ready" if self.voices.home is not None else "no folder for voices: make one and set RVC_MODELS_DIR"
+            return Readiness("off: set ALLOW_VOICE_UPLOAD=1")
+        if self.voices.home is None:
+            return Readiness("no folder for voices: make one and set RVC_MODELS_DIR")
+        return READY
 
     def check_new_name(self, name: str, *, replace: bool) -> None:
-        """Raises `InvalidRequestError` for a name that a new voice cannot have."""
+        """Raises `InvalidRequestError` for a name that a new voice cannot have.
+
+        Args:
+            replace: a voice of that name may exist.
+        """
         from models.rvc.install import check_new_name
 
         check_new_name(self.voices, name, replace=replace)
@@ -100,8 +116,8 @@ class RvcFamily:
         index: BinaryIO | None = None,
         replace: bool = False,
         check: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
-        """Adds a voice from its files; returns its row.
+    ) -> VoiceInfo:
+        """Adds a voice from its files.
 
         Raises:
             InvalidRequestError: `invalid_voice_name`, `voice_exists`.
@@ -109,21 +125,23 @@ class RvcFamily:
         """
         from models.rvc.install import install
 
-        self.demand_uploads()
+        self.require_uploads()
         install(self.voices, name, checkpoint=checkpoint, index=index, replace=replace, check=check)
-        return self.voices.row(name)
+        return VoiceInfo.of(self.voices.find(name))
 
     def install_archive(
         self, name: str, archive: BinaryIO, *, replace: bool = False, check: Callable[[], None] = lambda: None
-    ) -> dict[str, Any]:
+    ) -> VoiceInfo:
         """As `install`, from a zip of the files."""
         from models.rvc.install import install_archive
 
-        self.demand_uploads()
+        self.require_uploads()
         install_archive(self.voices, name, archive, replace=replace, check=check)
-        return self.voices.row(name)
+        return VoiceInfo.of(self.voices.find(name))
 
-    def demand_uploads(self) -> None:
-        """Raises `ModelError` where no voice may be added."""
-        if (status := self.upload_status()) != "ready":
-            raise ModelError(f"Voices cannot be added to this worker: {status}.", code=ErrorCode.VOICE_UPLOAD_OFF)
+    def require_uploads(self) -> None:
+        """Raises `ModelError` if no voice may be added."""
+        if not (readiness := self.upload_readiness()).is_ready:
+            raise ModelError(
+                f"Voices cannot be added to this worker: {readiness.reason}.", code=ErrorCode.VOICE_UPLOAD_OFF
+            )

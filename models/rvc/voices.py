@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from errors import ErrorCode, ModelError, UnknownNameError, nearest_name, sanitize
+from models.family import LOCAL, ModelInfo, unavailable
 from models.rvc.checkpoint import read_header
 
 MAX_NAME_CHARS: Final = 128
@@ -38,6 +39,30 @@ class Voice:
     sample_rate: int
     f0: bool
     size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceInfo(ModelInfo):
+    """A voice as list_models shows it; `voice` is None if it cannot be used."""
+
+    voice: Voice | None = None
+
+    @classmethod
+    def of(cls, voice: Voice) -> VoiceInfo:
+        return cls(name=voice.name, availability=LOCAL, voice=voice)
+
+    def to_json(self) -> dict[str, Any]:
+        if (voice := self.voice) is None:
+            return {"name": self.name, "available": self.availability.to_json()}
+        return {
+            "name": voice.name,
+            "version": voice.version,
+            "sample_rate": voice.sample_rate,
+            "f0": voice.f0,
+            "has_index": voice.index is not None,
+            "size": voice.size,
+            "available": self.availability.to_json(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +127,15 @@ class Voices:
         files = self._files(place) if place else _Files((), ())
         return tuple(stamp for path in (*files.checkpoints, *files.indexes) if (stamp := _stamp(path)) is not None)
 
-    def row(self, name: str) -> dict[str, Any]:
-        """The row of the voice called `name`; raises as `find` where there is none."""
-        return _row(self.find(name))
+    def list_voices(self) -> list[VoiceInfo]:
+        """Every voice; those that cannot be used with the reason."""
+        return [self._describe_or_report(name, place) for name, place in sorted(self._places().items())]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of `list_models`; where a voice cannot be used, `available` says why."""
-        return [self._row_or_why(name, place) for name, place in sorted(self._places().items())]
-
-    def _row_or_why(self, name: str, place: Path) -> dict[str, Any]:
+    def _describe_or_report(self, name: str, place: Path) -> VoiceInfo:
         try:
-            return _row(self._whole(name, place))
+            return VoiceInfo.of(self._whole(name, place))
         except ModelError as error:
-            return {"name": name, "available": error.message}
+            return VoiceInfo(name=name, availability=unavailable(error.message))
 
     def _places(self) -> dict[str, Path]:
         """Each voice's folder or loose checkpoint, a folder before a file of the same name."""
@@ -180,18 +201,6 @@ class Voices:
             facts = _Facts(header.version, header.sample_rate, header.f0)
             self._known = {key: kept for key, kept in self._known.items() if key[0] != stamp[0]} | {stamp: facts}
         return self._known[stamp]
-
-
-def _row(voice: Voice) -> dict[str, Any]:
-    return {
-        "name": voice.name,
-        "version": voice.version,
-        "sample_rate": voice.sample_rate,
-        "f0": voice.f0,
-        "has_index": voice.index is not None,
-        "size": voice.size,
-        "available": "local",
-    }
 
 
 def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:

@@ -1,7 +1,7 @@
-"""What Suno versions take: text lengths, upload and output lengths. Knows no provider and no request.
+"""The limits of each Suno version: text lengths, upload and output lengths.
 
-The figures are those of the providers' documentation (docs.sunoapi.org, docs.kie.ai). The list of versions changes
-without notice, so a name that is not in it is let through with the loosest limits and a warning.
+The figures come from the providers' documentation (docs.sunoapi.org, docs.kie.ai). The list of versions changes
+without notice, so a name that is not in it is passed on with the loosest limits and a warning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CLIPS_PER_REQUEST = 2
 
 @dataclass(frozen=True)
 class Version:
-    """One Suno version: most characters of each text, longest source to continue and longest result in seconds."""
+    """One Suno version: the maximum characters of each text, and the longest source and result in seconds."""
 
     name: str
     prompt_chars: int
@@ -50,7 +50,7 @@ MAX_UPLOAD_S = max(version.upload_s for version in CATALOG.values())
 
 
 def find_version(name: str) -> tuple[Version, str | None]:
-    """The version behind `name` ("V4_5", "v4.5", "V5"), and a warning where it is unknown or retired."""
+    """The version behind `name` ("V4_5", "v4.5", "V5"), and a warning if it is unknown or retired."""
     canonical = name.strip().upper().replace(".", "_")
     if canonical in CATALOG:
         version = CATALOG[canonical]
@@ -58,7 +58,7 @@ def find_version(name: str) -> tuple[Version, str | None]:
     near = difflib.get_close_matches(canonical, list(CATALOG), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     warning = (
-        f"Suno model '{name}' is not one that this worker knows; it was passed on as it is.{hint} "
+        f"This worker does not know the Suno model '{name}'; the name was passed on unchanged.{hint} "
         f"Known: {', '.join(CATALOG)}."
     )
     loosest = Version(name, MAX_PROMPT_CHARS, MAX_STYLE_CHARS, MAX_TITLE_CHARS, MAX_UPLOAD_S, 480)

@@ -1,23 +1,47 @@
-"""Suno as a family of models: rows of list_models, why it cannot be used, and the one engine of the process."""
+"""The family `suno`: its versions for list_models, why it cannot be used, and the one engine of the process."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from errors import ErrorCode, UpstreamError
-from models.suno.catalog import CATALOG, DEFAULT_VERSION, find_version
+from models.family import READY, REMOTE, ModelFamily, ModelHandle, ModelInfo, Readiness, unavailable
+from models.suno.catalog import CATALOG, DEFAULT_VERSION, Version, find_version
 from models.suno.client import HttpClient
 from models.suno.config import SunoConfig
 from models.suno.engine import SunoEngine
 from models.suno.polling import Clock
 
 
-class SunoFamily:
-    """Suno's versions at one provider. The engine uses no device memory, so it is kept here and not in the cache.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SunoVersionInfo(ModelInfo):
+    """A Suno version with its limits."""
+
+    version: Version
+
+    def to_json(self) -> dict[str, Any]:
+        version = self.version
+        return {
+            "name": self.name,
+            "family": "suno",
+            "default": self.name == DEFAULT_VERSION,
+            "max_prompt_chars": version.prompt_chars,
+            "max_style_chars": version.style_chars,
+            "max_title_chars": version.title_chars,
+            "max_source_s": version.upload_s,
+            "max_output_s": version.output_s,
+            "licence": "the provider's terms",
+            "available": self.availability.to_json(),
+        } | ({"note": version.note} if version.note else {})
+
+
+class SunoFamily(ModelFamily[SunoEngine]):
+    """Suno through a provider. The engine takes no device memory, so it is kept here and not in the engine cache.
 
     Args:
-        config: the provider; may lack its key, then only using the engine fails.
+        config: the provider; without a key only using the engine fails.
         http: sends the requests; only needed with a key.
         clock: replaced in tests.
     """
@@ -31,48 +55,37 @@ class SunoFamily:
         self._lock = threading.Lock()
         self._engine: SunoEngine | None = None
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One row for each version that is known, with its limits."""
+    def list_models(self) -> list[SunoVersionInfo]:
         problem = self.config.find_problem()
+        availability = unavailable(problem) if problem else REMOTE
         return [
-            {
-                "name": version.name,
-                "family": self.name,
-                "default": version.name == DEFAULT_VERSION,
-                "max_prompt_chars": version.prompt_chars,
-                "max_style_chars": version.style_chars,
-                "max_title_chars": version.title_chars,
-                "max_source_s": version.upload_s,
-                "max_output_s": version.output_s,
-                "licence": "the provider's terms",
-                "available": problem or "remote",
-            }
-            | ({"note": version.note} if version.note else {})
+            SunoVersionInfo(name=version.name, availability=availability, version=version)
             for version in CATALOG.values()
         ]
 
-    def status(self) -> str:
-        """`ready`, or why not; asks no provider."""
-        return self.config.find_problem() or "ready"
+    def readiness(self) -> Readiness:
+        """Whether a provider is configured; sends nothing."""
+        problem = self.config.find_problem()
+        return Readiness(problem) if problem else READY
 
     def search_paths(self) -> list[str]:
-        """None: nothing of Suno lies on a disk."""
+        """None: Suno has no files here."""
         return []
 
-    def resolve(self, name: str | None) -> str:
-        """The version's own spelling; an unknown one passes as it is."""
-        return find_version(name or DEFAULT_VERSION)[0].name
+    def resolve(self, name: str | None) -> ModelHandle[SunoEngine]:
+        """The version in Suno's own spelling; an unknown one passes unchanged."""
+        return ModelHandle(self, find_version(name or DEFAULT_VERSION)[0].name)
 
     def memory_bytes(self, name: str) -> int:
-        """Nothing is held on the device."""
+        """0: Suno takes no device memory."""
         return 0
 
     def load(self, name: str, *, device: str) -> SunoEngine:
-        """The engine, the same for all versions and devices."""
+        """The engine, which all versions and devices share."""
         return self.engine()
 
     def engine(self) -> SunoEngine:
-        """The engine that all jobs share. Raises `UpstreamError` (`not_configured`) where there can be none."""
+        """The engine that all jobs share. Raises `UpstreamError` (`not_configured`) without a provider."""
         problem = self.config.find_problem()
         if problem:
             raise UpstreamError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from models import Models
-from models.suno.config import TOKEN_MISSING
 from operations.extend_via_suno.params import Params
-from operations.extend_via_suno.plan import FAMILY, Plan, plan
+from operations.extend_via_suno.plan import Plan, plan
 from operations.extend_via_suno.run import run
 from operations.operation import Operation
 
@@ -14,7 +13,7 @@ __all__ = ["OPERATION", "Params", "Plan", "plan", "run"]
 
 def get_readiness(models: Models) -> str:
     """`ready`, or why Suno cannot be used."""
-    return models.families[FAMILY].status() if FAMILY in models.families else TOKEN_MISSING
+    return models.families.suno.readiness().to_json()
 
 
 OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness, optional=True)

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 from errors import ModelError
 from models import Models
+from models.demucs.catalog import DEFAULT_MODEL
 from models.suno.catalog import find_version
 from models.suno.engine import SunoEngine
-from models.suno.family import SunoFamily
 from models.suno.payloads import SongOptions, Submission, extend_track, extend_upload
 from operations.extend_via_suno.params import Params
 from operations.extend_via_suno.task import PollingOptions
 
-FAMILY = "suno"
-SEPARATION_FAMILY, SEPARATION_MODEL = "demucs", "htdemucs"
 # Parameters of a new song, which have no effect on a task that was submitted before.
 SONG_FIELDS = (
     "continue_at",
@@ -70,9 +68,7 @@ def plan(params: Params, models: Models) -> Plan:
         ModelError: the stems cannot be separated on this worker.
         InvalidRequestError: Suno would refuse the parameters.
     """
-    family = models.families[FAMILY]
-    assert isinstance(family, SunoFamily)
-    engine = family.engine()
+    engine = models.families.suno.engine()
     polling = PollingOptions(params.mode, params.wait_s(), params.select)
     warnings: list[str] = []
     stems = tuple(params.separate or ())
@@ -110,10 +106,9 @@ def plan(params: Params, models: Models) -> Plan:
 
 
 def _check_separation(models: Models) -> None:
-    rows = models.families[SEPARATION_FAMILY].rows() if SEPARATION_FAMILY in models.families else []
-    available = {row["name"]: row["available"] for row in rows}.get(SEPARATION_MODEL, "this worker has no such engine")
-    if available not in ("local", "download"):
+    availability = models.families.separation.describe(DEFAULT_MODEL).availability
+    if not availability.is_usable:
         raise ModelError(
-            f"'separate' cannot be done on this worker: {SEPARATION_MODEL}: {available}. Leave out 'separate', or put "
-            "the model below MODELS_DIR."
+            f"'separate' cannot be done on this worker: {DEFAULT_MODEL}: {availability.reason}. Leave out 'separate', "
+            "or put the model below MODELS_DIR."
         )

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from models import Models
+from models.demucs.catalog import DEFAULT_MODEL
 from models.suno.download import DownloadedClip
 from models.suno.payloads import Submission
-from operations.extend_via_suno.plan import SEPARATION_MODEL, SONG_FIELDS, Plan, ResumeTask
+from operations.extend_via_suno.plan import SONG_FIELDS, Plan, ResumeTask
 from operations.extend_via_suno.task import Task, build_reply, fetch_task, name_task_in_errors, submit_task
 from operations.operation import find_operation
 from worker.job import Job
@@ -53,7 +54,7 @@ def _separate(clips: Sequence[DownloadedClip], stems: Sequence[str], job: Job, m
     outputs: dict[str, Output] = {}
     for position, download in enumerate(clips):
         _, separation = find_operation("separate")
-        params = separation.params.parse({"audio": "a clip", "model": SEPARATION_MODEL, "stems": [*stems]})
+        params = separation.params.parse({"audio": "a clip", "model": DEFAULT_MODEL, "stems": [*stems]})
         start = SONG_FRACTION + (1 - SONG_FRACTION) * position / len(clips)
         part = separation.run(
             separation.plan(params, models), _subjob(job, download, start, (1 - SONG_FRACTION) / len(clips)), models

@@ -1,4 +1,4 @@
-"""The image's build puts weights where the worker looks for them."""
+"""Baking: the image's build puts weights into a folder in which the worker looks for them."""
 
 from __future__ import annotations
 
@@ -6,91 +6,94 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from errors import UnknownNameError, unknown_name
+from errors import RequestError, UnknownNameError, unknown_name
 from models.bake import bake
-from models.cache import Models
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
+from models.family import ModelHandle
+from models.musicgen import MusicGenFamily
+from models.musicgen.engine import Engine
 from models.registry import BAKED, find_weights
+from testing.models import make_models
 from testing.repository import ROOT
 
 
-class Fetching:
-    """A family that knows some names and notes what is fetched."""
+class StubMusic(MusicGenFamily):
+    """Knows `small`, and records what is downloaded."""
 
-    def __init__(self, name: str, knows: set[str]) -> None:
-        self.name = name
-        self.knows = knows
-        self.fetched: list[str] = []
+    def __init__(self) -> None:
+        super().__init__(WeightLocations(), demo=Path("no demo"))
+        self.downloaded: list[str] = []
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [{"name": name} for name in self.knows]
+    def resolve(self, name: str | None, *, conditioning: str = "text") -> ModelHandle[Engine]:
+        if name != "small":
+            raise unknown_name("model", str(name), ("small",))
+        return ModelHandle(self, name)
 
-    def status(self) -> str:
-        return "ready"
-
-    def search_paths(self) -> list[str]:
-        return []
-
-    def resolve(self, name: str | None) -> str:
-        if name not in self.knows:
-            raise unknown_name("model", str(name), self.knows)
-        return str(name)
-
-    def memory_bytes(self, name: str) -> int:
-        return 0
-
-    def load(self, name: str, *, device: str) -> None:
-        raise AssertionError("nothing is loaded to bake it")
-
-    def fetch(self, name: str) -> None:
-        self.fetched.append(name)
+    def download(self, name: str) -> None:
+        self.downloaded.append(name)
 
 
-def test_a_model_is_fetched_by_the_family_that_knows_it() -> None:
-    songs, stems = Fetching("songs", {"small"}), Fetching("stems", {"four", "six"})
-    bake(["six", "small", "stems/four"], Models({"songs": songs, "stems": stems}))
-    assert (songs.fetched, stems.fetched) == (["small"], ["six", "four"])
+class StubSeparation(DemucsFamily):
+    """Knows the catalogue, and records what is downloaded."""
+
+    def __init__(self) -> None:
+        super().__init__(WeightLocations())
+        self.downloaded: list[str] = []
+
+    def download(self, name: str) -> None:
+        self.downloaded.append(name)
 
 
-def test_an_unknown_model_ends_the_build_before_later_ones_are_fetched() -> None:
-    songs = Fetching("songs", {"small"})
+def test_a_model_is_downloaded_by_the_family_that_knows_it() -> None:
+    music, separation = StubMusic(), StubSeparation()
+    bake(["mdx", "small", "demucs/htdemucs"], make_models(music=music, separation=separation))
+    assert (music.downloaded, separation.downloaded) == (["small"], ["mdx", "htdemucs"])
+
+
+def test_an_unknown_model_ends_the_build_before_later_ones_are_downloaded() -> None:
+    music = StubMusic()
     with pytest.raises(UnknownNameError):
-        bake(["smal", "small"], Models({"songs": songs}))
-    assert songs.fetched == []
+        bake(["smal", "small"], make_models(music=music))
+    assert music.downloaded == []
 
 
-def test_baked_weights_are_among_the_places_that_are_looked_at() -> None:
+@pytest.mark.parametrize("name", ["rvc/alice", "suno/V5"])
+def test_a_model_of_a_family_without_downloads_is_unknown(name: str) -> None:
+    with pytest.raises(RequestError, match=name.partition("/")[2]):
+        bake([name], make_models())
+
+
+def test_the_folder_of_baked_weights_is_a_search_path() -> None:
     weights = find_weights(models_dir=Path("elsewhere"), volume_dirs=())
     assert str(BAKED) in weights.search_paths()
 
 
-class Repository:
-    """A hub that has whatever is asked for, and notes it."""
+class FakeHub:
+    """A hub that has every file, and records what is fetched."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[str] = []
+        self.fetched: list[str] = []
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        self.asked += patterns
+        self.fetched += patterns
         for pattern in patterns:
             content = "models: ['aaaa1111', 'bbbb2222']" if pattern.endswith(".yaml") else "weights"
             (self.folder / pattern).write_text(content)
         return self.folder
 
 
-def test_baking_a_bag_fetches_all_its_submodels(tmp_path: Path) -> None:
-    hub = Repository(tmp_path)
-    DemucsFamily(WeightLocations(hub=hub)).fetch("mdx")
-    assert {"mdx.yaml", "aaaa1111.safetensors", "bbbb2222.safetensors"} <= set(hub.asked)
+def test_baking_a_bag_downloads_every_submodel(tmp_path: Path) -> None:
+    hub = FakeHub(tmp_path)
+    DemucsFamily(WeightLocations(hub=hub)).download("mdx")
+    assert {"mdx.yaml", "aaaa1111.safetensors", "bbbb2222.safetensors"} <= set(hub.fetched)
 
 
-def test_the_command_says_in_one_sentence_what_is_wrong() -> None:
+def test_the_command_reports_an_error_in_one_sentence() -> None:
     command = [sys.executable, "-m", "models.bake", "../outside"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1

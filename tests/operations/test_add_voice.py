@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 from errors import CancelledError, InvalidRequestError, ModelError, RequestError, SourceError
 from models import Models, registry
 from models.checkpoints.zip_directory import ArchiveError, Entry
+from models.family import LOCAL
 from models.rvc import Voices, install
 from operations.build_models import models_for
 from testing import rvc_files
 from testing.dispatch import answer
 from testing.loopback import respond_with, serve
+from testing.models import rows
 from worker.settings import Settings
 
 
@@ -97,7 +99,7 @@ def test_it_is_off_unless_the_setting_allows_it(folder: Path, made: Mapping[str,
 def test_a_voice_comes_from_its_files(models: Models, folder: Path, made: Mapping[str, bytes]) -> None:
     reply = ask(models, name="Alice (v2)", checkpoint=text(made["v2.pth"]), index=text(made["v2.index"]))
     assert reply["success"] is True and reply["name"] == "Alice (v2)"
-    assert reply["voice"] == models.families["rvc"].rows()[0]
+    assert [reply["voice"]] == rows(models.families.voices)
     assert reply["voice"]["has_index"] is True and reply["voice"]["version"] == "v2"
     assert reply["parameters"] == {"name": "Alice (v2)", "replace": False}
     assert reply["timings"]["install_s"] >= 0
@@ -330,7 +332,7 @@ def test_a_voice_that_is_there_is_replaced_only_where_asked(
     ask(models, name="alice", checkpoint=text(made["v2.pth"]), index=text(made["v2.index"]))
     error = refusal(models, name="alice", checkpoint=text(made["v1.pth"]))
     assert isinstance(error, InvalidRequestError) and error.error_code == "voice_exists"
-    assert models.families["rvc"].rows()[0]["version"] == "v2"
+    assert rows(models.families.voices)[0]["version"] == "v2"
     row = ask(models, name="alice", checkpoint=text(made["v1.pth"]), replace=True)["voice"]
     assert (row["version"], row["has_index"]) == ("v1", False)
     assert [path.name for path in folder.iterdir()] == ["alice"]
@@ -428,7 +430,7 @@ def test_a_reader_never_sees_a_voice_half_deleted_however_often_it_is_replaced(f
         voices = Voices([folder])
         while not done.is_set():
             assert voices.find("alice").version == "v2"
-            assert [row["available"] for row in voices.rows()] == ["local"]
+            assert [voice.availability for voice in voices.list_voices()] == [LOCAL]
         replaced.result()
 
 
@@ -455,7 +457,7 @@ def test_a_cancelled_job_leaves_nothing_behind(models: Models, folder: Path, mad
         raise CancelledError("The job was cancelled.")
 
     with pytest.raises(CancelledError):
-        models.families["rvc"].install("alice", checkpoint=io.BytesIO(made["v2.pth"]), check=cancelled)  # type: ignore[attr-defined]
+        models.families.voices.install("alice", checkpoint=io.BytesIO(made["v2.pth"]), check=cancelled)
     assert list(folder.iterdir()) == []
 
 
@@ -469,7 +471,7 @@ def test_what_a_killed_worker_left_is_cleared_away_later(
         os.utime(left, (changed, changed))
     ask(models, name="alice", checkpoint=text(made["v2.pth"]))
     assert sorted(path.name for path in folder.iterdir()) == [f"{install._STAGING}young", "alice"]
-    assert models.families["rvc"].resolve("alice") and len(models.families["rvc"].rows()) == 1
+    assert [voice.availability for voice in models.families.voices.list_models()] == [LOCAL]
 
 
 def test_the_folder_is_made_where_there_is_none(tmp_path: Path, made: Mapping[str, bytes]) -> None:
@@ -489,11 +491,11 @@ def test_a_folder_that_is_a_file_is_told_as_that(tmp_path: Path, made: Mapping[s
 
 
 def test_a_replaced_voice_is_not_served_from_memory(folder: Path, models: Models, made: Mapping[str, bytes]) -> None:
-    family: Any = models.families["rvc"]
+    family = models.families.voices
     ask(models, name="alice", checkpoint=text(made["v2.pth"]))
-    before = family.stamp("alice")
-    assert family.stamp("alice") == before
+    before = family.version_key("alice")
+    assert family.version_key("alice") == before
     ask(models, name="alice", checkpoint=text(made["v2.pth"]), replace=True)
-    assert family.stamp("alice") != before
+    assert family.version_key("alice") != before
     shutil.rmtree(folder / "alice")
-    assert family.stamp("alice") == ()
+    assert family.version_key("alice") == ()

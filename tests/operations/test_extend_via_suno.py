@@ -15,9 +15,14 @@ import pytest
 from audio import Audio
 from errors import AudioError, CancelledError, DeadlineError, InvalidRequestError, ModelError, RequestError
 from models import Models
+from models.checkpoints.locations import WeightLocations
+from models.f0 import PitchFamily
+from models.f0.harvest import Harvest
+from models.family import ModelHandle
 from models.suno import SunoConfig, SunoFamily
 from operations.build_models import suno_config
 from operations.extend_via_suno import Params
+from testing.models import make_models, rows
 from testing.suno_provider import TOKEN, Provider
 from testing.suno_scenarios import SCENARIOS
 from testing.suno_worker import (
@@ -280,17 +285,17 @@ def test_an_unknown_version_is_passed_on_with_a_warning() -> None:
 def test_without_a_key_the_operation_and_list_models_say_so() -> None:
     family = SunoFamily(SunoConfig(token=""))
     with pytest.raises(RequestError, match="SUNO_API_TOKEN is not set") as caught:
-        run_extend(Models({"suno": family}))
+        run_extend(make_models(suno=family))
     assert caught.value.error_code == "not_configured"
-    assert family.status() == "SUNO_API_TOKEN is not set"
-    assert {row["available"] for row in family.rows()} == {"SUNO_API_TOKEN is not set"}
+    assert family.readiness().to_json() == "SUNO_API_TOKEN is not set"
+    assert {row["available"] for row in rows(family)} == {"SUNO_API_TOKEN is not set"}
 
 
 def test_with_a_key_the_family_is_ready_and_lists_its_versions() -> None:
     family = SunoFamily(SunoConfig(token=TOKEN))
-    assert family.status() == "ready"
-    assert [row["name"] for row in family.rows() if row["default"]] == ["V4_5"]
-    assert TOKEN not in str(family.rows()) + repr(family)
+    assert family.readiness().is_ready
+    assert [row["name"] for row in rows(family) if row["default"]] == ["V4_5"]
+    assert TOKEN not in str(family.list_models()) + repr(family)
 
 
 def test_the_provider_is_configured_by_the_environment() -> None:
@@ -458,7 +463,7 @@ def test_after_an_internal_error_during_the_submission_the_job_is_not_submitted_
     provider = Provider(SCENARIOS["happy"])
     provider.url = "http://127.0.0.1:1"
     family = build_family(provider, clock.clock(), http_client=BrokenHttpClient(provider, clock))
-    models = Models({"suno": family})
+    models = make_models(suno=family)
     with pytest.raises(ValueError, match="a bug"):
         run_extend(models, Job(id="job-1"))
     with pytest.raises(RequestError) as caught:
@@ -495,31 +500,24 @@ def test_an_unknown_state_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_a_suno_job_ends_while_the_device_is_busy() -> None:
-    class Busy:
-        name = "busy"
-        free = threading.Event()
+    class StubMethods(PitchFamily):
+        def load(self, name: str, *, device: str) -> Harvest:
+            return Harvest()
 
-        def memory_bytes(self, name: str) -> int:
-            return 1
+    held, free = threading.Event(), threading.Event()
 
-        def load(self, name: str, *, device: str) -> object:
-            return self
+    def hold(engine: object) -> None:
+        held.set()
+        free.wait(60)
 
-    with start_provider("happy") as (_, suno_models):
-        busy = Busy()
-        models = Models({**suno_models.families, "busy": busy}, budget_bytes=10**9)  # type: ignore[dict-item]
-        started = threading.Event()
-
-        def occupy(engine: object) -> None:
-            started.set()
-            busy.free.wait(60)
-
-        device_work = threading.Thread(target=models.run, args=("busy", "x", occupy))
+    with start_provider("happy") as (_, models):
+        busy = ModelHandle(StubMethods(WeightLocations()), "harvest")
+        device_work = threading.Thread(target=models.run, args=(busy, hold))
         device_work.start()
-        assert started.wait(30)
+        assert held.wait(30)
         assert len(run_extend(models).outputs) == 2
         assert device_work.is_alive()
-        busy.free.set()
+        free.set()
         device_work.join()
 
 
@@ -534,9 +532,9 @@ def test_separate_returns_the_stems_of_every_clip(tmp_path: Path) -> None:
     from testing.tiny_demucs import htdemucs, save_bag
 
     save_bag(tmp_path / "htdemucs", {"tiny": htdemucs()}, "htdemucs")
-    separation = build(device="cpu", models_dir=tmp_path).families["demucs"]
+    separation = build(device="cpu", models_dir=tmp_path).families.separation
     with start_provider("happy") as (_, suno_models):
-        models = Models({**suno_models.families, "demucs": separation}, budget_bytes=10**9)
+        models = make_models(suno=suno_models.families.suno, separation=separation)
         job, updates = make_observed_job()
         reply = run_extend(models, job, separate=["vocals", "drums"])
     assert set(reply.stems) == {"take1_drums", "take1_vocals", "take2_drums", "take2_vocals"}

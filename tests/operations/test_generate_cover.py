@@ -26,7 +26,8 @@ from operations.generate_cover import OPTIONAL, Params, status
 from operations.operation import find_operation
 from testing import tiny_demucs as tiny
 from testing.dispatch import answer
-from testing.fake_voices import Calls, MissingEncoders, Voices, fake_models
+from testing.fake_voices import Calls, FakeVoiceFamily, MissingEncoderFamily, fake_models
+from testing.models import make_models
 from worker.settings import Settings
 
 Waveform = NDArray[np.float32]
@@ -257,7 +258,7 @@ def test_another_key_moves_instrumental_and_backup_and_the_curve_that_is_sung(vo
     ratio = 2 ** (2 / 12)
     assert frequency(sound(reply["stems"]["instrumental"])[0]) == pytest.approx(440 * ratio, abs=0.2)
     assert frequency(sound(reply["stems"]["backup"])[0]) == pytest.approx(330 * ratio, abs=0.2)
-    f0, conversion = calls.sung[0]
+    f0, conversion = calls.converted[0]
     assert f0 is not None and conversion.semitones == 0
     assert f0.max() == pytest.approx(220 * 2 ** (-3 / 12), rel=1e-5)
 
@@ -267,14 +268,14 @@ def test_converted_backing_vocals_are_sung_and_not_shifted(voices: tuple[Models,
     reply = from_parts(
         models, backup_audio=encoded(sine(330)), pitch_change_all=2, convert_backup=True, return_stems=True, **FLOAT
     )
-    assert len(calls.sung) == 2
+    assert len(calls.converted) == 2
     assert frequency(sound(reply["stems"]["backup"])[0]) == pytest.approx(330, abs=0.2)
 
 
 def test_autotune_comes_after_the_transposition(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
     from_parts(models, pitch_adjust=0.4, autotune=1.0)
-    f0 = calls.sung[0][0]
+    f0 = calls.converted[0][0]
     assert f0 is not None and f0.max() == pytest.approx(220, rel=1e-4)
 
 
@@ -284,7 +285,7 @@ def test_the_settings_of_the_conversion_arrive(voices: tuple[Models, Calls]) -> 
         models, index_rate=0.9, protect=0.1, rms_mix_rate=1.0, formant_shift=1.5, seed=7, f0_method="mangio-crepe",
         crepe_hop_length=64, filter_radius=5, retrieval="ivf",
     )  # fmt: skip
-    conversion = calls.sung[0][1]
+    conversion = calls.converted[0][1]
     assert (conversion.index_rate, conversion.protect, conversion.rms_mix_rate) == (0.9, 0.1, 1.0)
     assert (conversion.formant_shift, conversion.seed, conversion.retrieval) == (1.5, 7, "ivf")
     assert calls.tracked == [{"hop_length": 64, "filter_radius": 5}]
@@ -294,8 +295,8 @@ def test_the_settings_of_the_conversion_arrive(voices: tuple[Models, Calls]) -> 
 def test_a_voice_without_pitch_is_not_tracked_and_what_that_makes_idle_is_named(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
     reply = from_parts(models, voice_model="flat", pitch_adjust=3, f0_method="pm", autotune=0.5, index_rate=0.8)
-    assert calls.sung[0][0] is None and calls.loaded == ["hubert/default", "rvc/flat"]
-    assert calls.sung[0][1].index_rate == 0
+    assert calls.converted[0][0] is None and calls.loaded == ["hubert/default", "rvc/flat"]
+    assert calls.converted[0][1].index_rate == 0
     assert reply["parameters"]["f0_method"] is None and reply["parameters"]["index_rate"] == 0
     for field in ("pitch_adjust", "f0_method", "autotune", "index_rate"):
         assert any(f"'{field}' has no effect" in warning for warning in reply["warnings"]), field
@@ -388,20 +389,15 @@ def test_an_unknown_voice_is_refused_before_anything_is_loaded(voices: tuple[Mod
 
 
 def test_missing_encoder_weights_are_told_before_anything_is_loaded() -> None:
-    models, calls = fake_models(encoders=MissingEncoders)
+    models, calls = fake_models(encoders=MissingEncoderFamily)
     with pytest.raises(ModelError, match="hubert_base"):
         from_parts(models)
     assert calls.loaded == [] and "hubert_base" in status(models)
 
 
 def test_the_operation_says_whether_it_is_ready_and_does_not_make_a_worker_ill(voices: tuple[Models, Calls]) -> None:
-    class Empty(Voices):
-        word = "no voice is here: put a folder with a .pth into RVC_MODELS_DIR"
-
     assert status(voices[0]) == "ready" and OPTIONAL is True
-    assert status(Models({}, device="cpu")) == "not built in"
-    models, _ = fake_models(voices=Empty)
-    assert "RVC_MODELS_DIR" in status(models)
+    assert "RVC_MODELS_DIR" in status(make_models())
 
 
 def test_a_voice_with_an_odd_name_gives_a_safe_file_name(voices: tuple[Models, Calls]) -> None:
@@ -410,7 +406,7 @@ def test_a_voice_with_an_odd_name_gives_a_safe_file_name(voices: tuple[Models, C
 
 
 def test_the_same_request_gives_the_same_bytes() -> None:
-    class Noisy(Voices):
+    class Noisy(FakeVoiceFamily):
         noise = 1e-3
 
     first, second, other = (
@@ -427,7 +423,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_whole_song_is_separated_in_the_same_job(folder: Path) -> None:
-    models, calls = fake_models(DemucsFamily(WeightLocations(explicit=folder)))
+    models, calls = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
     song, wav = band_like(RATE), dict[str, Any](FLOAT)
     reply = ask(models, audio=encoded(song), separation_model="tiny", return_stems=True, **wav)
     assert list(reply["stems"]) == ["vocals", "instrumental"] and reply["parameters"]["separation_model"] == "tiny"
@@ -439,18 +435,18 @@ def test_a_whole_song_is_separated_in_the_same_job(folder: Path) -> None:
     )  # fmt: skip
     rest = sound(two["stems"]["no_vocals"])[0]
     np.testing.assert_allclose(sound(reply["stems"]["instrumental"])[0], rest * 10 ** (-7 / 20), atol=1e-6)
-    assert len(calls.sung) == 1
+    assert len(calls.converted) == 1
 
 
 def test_a_separation_model_without_vocals_is_refused(folder: Path) -> None:
-    models, calls = fake_models(DemucsFamily(WeightLocations(explicit=folder)))
+    models, calls = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
     with pytest.raises(InvalidRequestError, match="nope"):
         ask(models, audio=encoded(band_like(RATE)), separation_model="nope")
     assert calls.loaded == []
 
 
 def test_progress_goes_through_the_stages_and_never_back(folder: Path) -> None:
-    models, _ = fake_models(DemucsFamily(WeightLocations(explicit=folder)))
+    models, _ = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
     updates: list[Mapping[str, Any]] = []
     job = {"id": "p", "input": {"operation": "generate_cover", "voice_model": "my_voice", "pitch_change_all": 1,
                                 "audio": encoded(band_like(RATE)), "separation_model": "tiny"}}  # fmt: skip

@@ -19,6 +19,7 @@ from models.musicgen.catalog import DIFFUSION_FILE
 from operations import generate_music
 from operations.generate_music import Params
 from testing.dispatch import answer
+from testing.models import make_models
 from testing.tiny_demucs import htdemucs, save_bag
 from testing.tiny_musicgen import Shape, write_checkpoint, write_diffusion
 from worker.job import Job, compute_deadline
@@ -44,7 +45,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def models(shelf: Path) -> Models:
     family = MusicGenFamily(WeightLocations(explicit=shelf), demo=shelf.parent / "demo")
-    return Models({"musicgen": family}, device="cpu", budget_bytes=10**9)
+    return make_models(music=family)
 
 
 def tone(seconds: float, sample_rate: int = RATE) -> Audio:
@@ -128,13 +129,9 @@ def test_a_melody_is_freed_of_drums_and_bass_where_demucs_is_here(shelf: Path, t
 
     save_bag(tmp_path / "htdemucs", {"955717e8": htdemucs()}, "htdemucs")
     family = MusicGenFamily(WeightLocations(explicit=shelf), demo=shelf.parent / "demo")
-    both = Models(
-        {"musicgen": family, "demucs": DemucsFamily(WeightLocations(explicit=tmp_path))},
-        device="cpu",
-        budget_bytes=10**9,
-    )
+    both = make_models(music=family, separation=DemucsFamily(WeightLocations(explicit=tmp_path)))
     reply, job = made(both, {"melody_audio": tone(1.0, 44_100)}, model="melody", seed=1)
-    whole, _ = made(Models({"musicgen": family}), {"melody_audio": tone(1.0, 44_100)}, model="melody", seed=1)
+    whole, _ = made(make_models(music=family), {"melody_audio": tone(1.0, 44_100)}, model="melody", seed=1)
     assert (
         not job.warnings and "melody_s" in job.timings and set(both.loaded()) == {"musicgen/melody", "demucs/htdemucs"}
     )
@@ -274,7 +271,7 @@ def test_what_a_model_cannot_do_is_refused_before_loading(
     shelf: Path, fields: dict[str, Any], audio: dict[str, Audio], error: type[RequestError], message: str
 ) -> None:
     family = MusicGenFamily(WeightLocations(explicit=shelf), demo=shelf.parent / "demo")
-    fresh = Models({"musicgen": family}, device="cpu", budget_bytes=10**9)
+    fresh = make_models(music=family)
     with pytest.raises(error, match=message):
         made(fresh, audio, **fields)
     assert fresh.loaded() == []

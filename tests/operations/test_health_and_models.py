@@ -1,50 +1,81 @@
-"""health_check and list_models: what the worker tells of itself, from fakes and from the real registry."""
+"""health_check and list_models, with stub families and with the real registry."""
 
 from __future__ import annotations
 
 import time
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from models import Models
+from models.checkpoints.locations import WeightLocations
+from models.demucs import DemucsFamily
+from models.demucs.engine import Separator
+from models.demucs.family import SeparationModelInfo
 from models.device import GIBIBYTE, Gpu
+from models.family import LOCAL, READY, Readiness, unavailable
+from models.musicgen.family import MusicGenFamily, MusicModelInfo
 from models.registry import build, catalog_rows, find_weights
+from models.rvc import RvcFamily, Voices
+from models.rvc.voices import Voice, VoiceInfo
 from operations import health_check, list_models
 from operations.operation import load_operations
+from testing.models import empty_families, make_models
 from testing.repository import ROOT
 from worker.job import Job
 
+WEIGHTS = WeightLocations(folders=(Path("/weights"),))
 
-@dataclass
-class FakeFamily:
-    name: str
-    listed: list[dict[str, Any]] = field(default_factory=list)
-    word: str = "ready"
 
-    def rows(self) -> list[dict[str, Any]]:
-        return self.listed
+def voice_info(name: str, *, usable: bool = True) -> VoiceInfo:
+    if not usable:
+        return VoiceInfo(name=name, availability=unavailable("the checkpoint is broken"))
+    return VoiceInfo.of(Voice(name, Path("a.pth"), None, "v2", 40_000, f0=True, size=7))
 
-    def status(self) -> str:
-        return self.word
 
-    def search_paths(self) -> list[str]:
-        return ["/shelf", f"/{self.name}"]
+class StubMusic(MusicGenFamily):
+    def __init__(self, readiness: Readiness) -> None:
+        super().__init__(WEIGHTS, demo=Path("no demo"))
+        self._readiness = readiness
 
-    def resolve(self, name: str | None, *, conditioning: str = "text") -> str:
-        return name or "default"
+    def readiness(self) -> Readiness:
+        return self._readiness
+
+    def list_models(self) -> list[MusicModelInfo]:
+        return [MusicModelInfo(name="music-1", availability=LOCAL, family="musicgen", licence="MIT")]
+
+
+class StubSeparation(DemucsFamily):
+    def __init__(self) -> None:
+        super().__init__(WEIGHTS)
+
+    def readiness(self) -> Readiness:
+        return READY
+
+    def list_models(self) -> list[SeparationModelInfo]:
+        return [SeparationModelInfo(name="separation-1", availability=LOCAL)]
 
     def memory_bytes(self, name: str) -> int:
         return 1
 
-    def load(self, name: str, *, device: str) -> str:
-        return name
+    def engine_bytes(self, engine: Separator) -> int:
+        return 1
+
+    def load(self, name: str, *, device: str) -> Separator:
+        return Separator.__new__(Separator)
 
 
-def worker(gpu: Gpu | None = None, **words: str) -> Models:
-    names = ("musicgen", "demucs", "rvc", "suno")
-    families = {name: FakeFamily(name, [{"name": f"{name}-1"}], words.get(name, "ready")) for name in names}
+class StubVoices(RvcFamily):
+    def __init__(self) -> None:
+        super().__init__(Voices([Path("/voices")]))
+
+    def list_models(self) -> list[VoiceInfo]:
+        return [voice_info("broken", usable=False), voice_info("voice-1")]
+
+
+def worker(gpu: Gpu | None = None, *, music: Readiness = READY) -> Models:
+    families = replace(empty_families(), music=StubMusic(music), separation=StubSeparation(), voices=StubVoices())
     return Models(families, device="auto", budget_bytes=10, gpu_finder=lambda: gpu)
 
 
@@ -52,67 +83,77 @@ def health(models: Models) -> dict[str, Any]:
     return dict(health_check.run(health_check.Params(), Job(id="test"), models).fields)
 
 
-def test_a_sound_worker_is_healthy_and_tells_what_is_loaded() -> None:
+def lists(models: Models, **params: Any) -> dict[str, Any]:
+    return dict(list_models.run(list_models.Params.parse(params), Job(id="test"), models).fields)
+
+
+def test_a_healthy_worker_reports_what_is_loaded() -> None:
     models = worker()
     models.preload(["demucs/htdemucs"])
-    told = health(models)
-    assert told["status"] == "healthy"
-    assert told["operations"]["generate_music"] == "ready" and set(told["operations"]) == set(load_operations())
-    assert told["loaded_models"] == ["demucs/htdemucs"] and told["available_models"] == ["rvc-1"]
-    assert told["device"] in ("cpu", "mps") and told["gpu"] is None and told["gpu_available"] is False
-    assert told["uptime_s"] >= 0
+    reply = health(models)
+    assert reply["status"] == "healthy"
+    assert reply["operations"]["generate_music"] == "ready" and set(reply["operations"]) == set(load_operations())
+    assert reply["loaded_models"] == ["demucs/htdemucs"] and reply["available_models"] == ["voice-1"]
+    assert reply["device"] in ("cpu", "mps") and reply["gpu"] is None and reply["gpu_available"] is False
+    assert reply["uptime_s"] >= 0
 
 
 def test_a_worker_without_music_is_degraded_and_says_why() -> None:
-    told = health(worker(musicgen="no model here"))
-    assert told["status"] == "degraded" and told["operations"]["generate_music"] == "no model here"
+    reply = health(worker(music=Readiness("no model here")))
+    assert reply["status"] == "degraded" and reply["operations"]["generate_music"] == "no model here"
 
 
-def test_the_gpu_is_told_with_its_memory() -> None:
-    told = health(worker(Gpu("A card", 24 * GIBIBYTE, 6 * GIBIBYTE)))
-    assert told["device"] == "cuda" and told["gpu"] == {"name": "A card", "total_gb": 24.0, "free_gb": 6.0}
+def test_the_gpu_is_reported_with_its_memory() -> None:
+    reply = health(worker(Gpu("A card", 24 * GIBIBYTE, 6 * GIBIBYTE)))
+    assert reply["device"] == "cuda" and reply["gpu"] == {"name": "A card", "total_gb": 24.0, "free_gb": 6.0}
 
 
-def test_the_version_is_the_projects() -> None:
+def test_the_version_is_the_one_in_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert health(worker())["version"] == project["version"]
 
 
-def test_health_is_answered_while_a_model_is_at_work() -> None:
+def test_health_is_reported_while_a_model_runs() -> None:
     models = worker()
-    told = models.run("musicgen", "x", lambda engine: health(models))
-    assert told["loaded_models"] == ["musicgen/x"]
+    reply = models.run(models.families.separation.resolve(None), lambda engine: health(models))
+    assert reply["loaded_models"] == ["demucs/htdemucs"]
 
 
-def test_lists_show_every_familys_rows_and_each_path_once() -> None:
-    told = dict(list_models.run(list_models.Params.parse({}), Job(id="test"), worker()).fields)
-    assert told["models"] == ["rvc-1"] and told["count"] == 1
-    assert [told[key] for key in ("voices", "music", "separation", "suno")] == [
-        [{"name": f"{name}-1"}] for name in ("rvc", "musicgen", "demucs", "suno")
+def test_every_family_has_its_list_and_each_search_path_is_listed_once() -> None:
+    reply = lists(worker())
+    assert reply["models"] == ["voice-1"] and reply["count"] == 1
+    assert reply["voices"] == [
+        {"name": "broken", "available": "the checkpoint is broken"},
+        {"name": "voice-1", "version": "v2", "sample_rate": 40_000, "f0": True, "has_index": False, "size": 7}
+        | {"available": "local"},
     ]
-    assert told["search_paths"] == ["/shelf", "/musicgen", "/demucs", "/rvc", "/suno"]
-    assert "schemas" not in told
+    assert [row["name"] for key in ("music", "separation") for row in reply[key]] == ["music-1", "separation-1"]
+    assert {row["available"] for row in reply["suno"]} == {"SUNO_API_TOKEN is not set"}
+    assert reply["search_paths"] == ["/weights", "/voices"]
+    assert "schemas" not in reply
 
 
-def test_lists_answer_for_families_that_are_not_built_in() -> None:
-    told = dict(list_models.run(list_models.Params.parse({}), Job(id="test"), Models({})).fields)
-    assert told["models"] == told["voices"] == told["music"] == told["separation"] == told["suno"] == []
+def test_the_lists_of_an_empty_worker_say_that_nothing_can_be_used() -> None:
+    reply = lists(make_models())
+    assert reply["models"] == reply["voices"] == [] and reply["count"] == 0
+    assert not {row["available"] for row in reply["music"] + reply["separation"]} & {"local", "download", "remote"}
 
 
-def test_schemas_of_every_operation_come_when_asked_for() -> None:
-    told = dict(list_models.run(list_models.Params.parse({"schemas": True}), Job(id="test"), worker()).fields)
-    assert set(told["schemas"]) == set(load_operations())
-    assert told["schemas"]["generate_music"]["properties"]["duration"]["maximum"] == 600
+def test_schemas_of_every_operation_are_added_on_request() -> None:
+    reply = lists(worker(), schemas=True)
+    assert set(reply["schemas"]) == set(load_operations())
+    assert reply["schemas"]["generate_music"]["properties"]["duration"]["maximum"] == 600
 
 
-def test_the_registry_builds_without_looking_at_anything(tmp_path: Path) -> None:
+def test_the_registry_builds_without_reading_any_folder(tmp_path: Path) -> None:
     started = time.process_time()
     models = build(models_dir=tmp_path / "absent", volume_dirs=(tmp_path / "volume",))
-    assert "musicgen" in models.families and models.loaded() == []
+    assert [family.name for family in models.families] == ["suno", "musicgen", "demucs", "rvc", "hubert", "f0"]
+    assert models.loaded() == []
     assert time.process_time() - started < 5
 
 
-def test_weights_are_looked_for_below_models_dir_first_and_in_the_platforms_cache(tmp_path: Path) -> None:
+def test_models_dir_is_searched_first_and_the_platforms_cache_before_volumes(tmp_path: Path) -> None:
     paths = find_weights(models_dir=tmp_path / "mine", volume_dirs=(tmp_path / "volume",)).search_paths()
     volume = tmp_path / "volume"
     order = (tmp_path / "mine", volume / "huggingface-cache" / "hub", volume / "models")
@@ -120,7 +161,7 @@ def test_weights_are_looked_for_below_models_dir_first_and_in_the_platforms_cach
     assert paths[0] == str(tmp_path / "mine") and paths[-1] == str(ROOT / "weights")
 
 
-def test_the_readmes_table_has_a_line_for_every_published_model() -> None:
+def test_the_table_of_models_has_a_row_for_every_published_model() -> None:
     rows = {row["name"]: row for row in catalog_rows()}
     assert rows["small"]["licence"] == "CC-BY-NC 4.0" and rows["small"]["engine"] == "generate_music"
     assert "stereo" in rows["stereo-large"]["about"] and "not run" in rows["style"]["about"]

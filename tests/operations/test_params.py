@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from audio.files.formats import OUTPUT_FORMATS
 from errors import InvalidRequestError, RequestError, UnknownNameError
-from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from operations.operation import load_operations
 from operations.params import AudioOutParams
 from testing.dispatch import answer
+from testing.models import make_models
 from testing.property_tests import examples
 from testing.repository import ROOT
 from worker.reply import AudioOut
@@ -40,7 +40,7 @@ def catch_error(job: object) -> RequestError:
 
 def run_job(job: object) -> dict[str, Any]:
     family = MusicGenFamily(WeightLocations(), demo=MISSING_FOLDER)
-    models = Models({"musicgen": family}, device="cpu", budget_bytes=1)
+    models = make_models(music=family, budget_bytes=1)
     return answer(job, settings=Settings(volume_dirs=()), models=models)
 
 

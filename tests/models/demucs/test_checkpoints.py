@@ -24,6 +24,7 @@ from models.demucs.folders import Folders
 from models.demucs.header import read_blueprint
 from models.demucs.load import load_network
 from testing import tiny_demucs as tiny
+from testing.models import rows
 from testing.repository import ROOT
 
 
@@ -300,7 +301,7 @@ def test_a_half_copied_model_says_so(tmp_path: Path) -> None:
     folder = tiny.save_bag(tmp_path / "own", {"a": tiny.htdemucs(), "b": tiny.htdemucs(seed=1)})
     (folder / "b.safetensors").unlink()
     family = DemucsFamily(WeightLocations(tmp_path))
-    row = next(row for row in family.rows() if row["name"] == "own")
+    row = next(row for row in rows(family) if row["name"] == "own")
     assert "missing" in row["available"]
     with pytest.raises(ModelError, match="missing"):
         family.load("own", device="cpu").prepare()
@@ -309,12 +310,12 @@ def test_a_half_copied_model_says_so(tmp_path: Path) -> None:
 def test_rows_say_what_each_model_does_and_whether_it_is_here(tmp_path: Path) -> None:
     tiny.save_bag(tmp_path / "own", {"s": tiny.htdemucs_6s()})
     family = DemucsFamily(WeightLocations(tmp_path, hub=FakeHub(tmp_path)))
-    rows = {row["name"]: row for row in family.rows()}
-    assert rows["own"]["available"] == "local" and rows["own"]["stems"] == tiny.SIX
-    assert rows["own"]["max_segment_s"] == pytest.approx(1.56)
-    assert rows["htdemucs"]["available"] == "download" and rows["htdemucs"]["stems"] == list(FOUR_STEMS)
-    assert family.status() == "ready"
-    assert family.resolve(None) == "htdemucs" and family.resolve("own") == "own"
+    listed = {row["name"]: row for row in rows(family)}
+    assert listed["own"]["available"] == "local" and listed["own"]["stems"] == tiny.SIX
+    assert listed["own"]["max_segment_s"] == pytest.approx(1.56)
+    assert listed["htdemucs"]["available"] == "download" and listed["htdemucs"]["stems"] == list(FOUR_STEMS)
+    assert family.readiness().is_ready
+    assert family.resolve(None).name == "htdemucs" and family.resolve("own").name == "own"
     with pytest.raises(UnknownNameError, match="htdemucs_ft"):
         family.resolve("htdemucs_fit")
 
@@ -323,9 +324,9 @@ def test_a_broken_local_model_is_listed_with_its_fault(tmp_path: Path) -> None:
     folder = tiny.save_bag(tmp_path / "htdemucs", {"s": tiny.htdemucs()})
     (folder / "htdemucs.yaml").write_text("models: 3")
     family = DemucsFamily(WeightLocations(tmp_path))
-    row = family.rows()[0]
+    row = rows(family)[0]
     assert row["name"] == "htdemucs" and "cannot be used" in row["available"]
-    assert family.status() != "ready"
+    assert not family.readiness().is_ready
 
 
 def test_memory_is_estimated_before_loading_and_known_after(tmp_path: Path) -> None:
@@ -340,10 +341,11 @@ def test_listing_and_resolving_import_no_torch(tmp_path: Path) -> None:
     tiny.save_bag(tmp_path / "own", {"s": tiny.htdemucs()})
     code = (
         "import sys; from pathlib import Path; from models.demucs import DemucsFamily; "
-        "from models.checkpoints.locations import Weights; "
-        f"family = DemucsFamily(Weights(Path({str(tmp_path)!r}))); "
-        "assert any(row['available'] == 'local' for row in family.rows()); family.resolve('own'); family.status(); "
-        "family.abilities('own'); family.memory_bytes('own'); import operations.separate; "
+        "from models.checkpoints.locations import WeightLocations; "
+        f"family = DemucsFamily(WeightLocations(Path({str(tmp_path)!r}))); "
+        "assert any(model.availability.to_json() == 'local' for model in family.list_models()); "
+        "family.resolve('own'); family.readiness(); "
+        "family.describe('own'); family.memory_bytes('own'); import operations.separate; "
         "assert not {'torch', 'demucs', 'safetensors', 'soxr', 'huggingface_hub'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)

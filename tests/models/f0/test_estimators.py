@@ -21,6 +21,7 @@ from models.f0 import METHODS, F0Estimator, PitchFamily
 from models.f0.crepe import MangioCrepe, load_crepe
 from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
+from testing.models import rows
 from testing.repository import ROOT
 from testing.tiny_rvc import rmvpe_file, sung
 from testing.vocals import Phrase, cents_off, phrase
@@ -198,9 +199,9 @@ def test_methods_are_those_of_the_contract() -> None:
 
 def test_rmvpe_is_the_default_and_others_go_by_their_names(weights: WeightLocations) -> None:
     family = PitchFamily(weights)
-    assert family.resolve(None) == "rmvpe"
-    assert [family.resolve(method) for method in METHODS] == list(METHODS)
-    assert family.status() == "ready"
+    assert family.resolve(None).name == "rmvpe"
+    assert [family.resolve(method).name for method in METHODS] == list(METHODS)
+    assert family.readiness().is_ready
     assert family.search_paths() == weights.search_paths()
 
 
@@ -227,8 +228,8 @@ def test_a_method_without_its_package_says_what_to_install(
         with pytest.raises(ModelError, match=f"'{method}' cannot run here.*{package}.*Install {install}") as caught:
             refused()
         assert caught.value.error_code == "model_unavailable"
-    assert {row["name"]: row["available"] for row in family.rows()}[method] == f"not installed: {package}"
-    assert family.resolve("rmvpe") == "rmvpe"
+    assert {row["name"]: row["available"] for row in rows(family)}[method] == f"not installed: {package}"
+    assert family.resolve("rmvpe").name == "rmvpe"
 
 
 def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
@@ -236,10 +237,10 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
     with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
         family.resolve(None)
     assert caught.value.error_code == "model_unavailable"
-    assert family.status() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
-    rows = {row["name"]: row["available"] for row in family.rows()}
-    assert rows["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
-    assert {rows[method] for method in METHODS if method != "rmvpe"} == {"local"}
+    assert family.readiness().to_json() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
+    available = {row["name"]: row["available"] for row in rows(family)}
+    assert available["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
+    assert {available[method] for method in METHODS if method != "rmvpe"} == {"local"}
 
 
 class FakeHub:
@@ -258,8 +259,8 @@ def test_rmvpe_is_fetched_from_its_repository_where_it_is_nowhere(tmp_path: Path
     rmvpe_file(tmp_path / "cache" / "rmvpe.pt")
     hub = FakeHub(tmp_path / "cache")
     family = PitchFamily(WeightLocations(hub=hub))
-    assert family.rows()[0]["available"] == "download"
-    assert family.resolve("rmvpe") == "rmvpe"
+    assert rows(family)[0]["available"] == "download"
+    assert family.resolve("rmvpe").name == "rmvpe"
     assert hub.asked == []
     assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
     assert hub.asked == [("lj1995/VoiceConversionWebUI", ("rmvpe.pt",))]
@@ -269,7 +270,7 @@ def test_rmvpe_is_fetched_from_its_repository_where_it_is_nowhere(tmp_path: Path
 def test_rmvpe_is_found_in_the_folder_of_models_and_in_rvc_below_it(tmp_path: Path, folder: str) -> None:
     rmvpe_file(tmp_path / folder / "rmvpe.pt")
     family = PitchFamily(WeightLocations(explicit=tmp_path))
-    assert family.rows()[0]["available"] == "local"
+    assert rows(family)[0]["available"] == "local"
     assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
 
 
@@ -292,7 +293,7 @@ def test_the_family_answers_without_torch() -> None:
     code = (
         "import sys; from models.f0 import METHODS, PitchFamily; from models.f0.contour import parse_key;"
         "from models.checkpoints.locations import WeightLocations; family = PitchFamily(WeightLocations());"
-        "family.rows(); family.status(); family.resolve('pm'); parse_key('Am');"
+        "family.list_models(); family.readiness(); family.resolve('pm'); parse_key('Am');"
         "print([m for m in ('torch', 'torchcrepe', 'torchfcpe', 'librosa', 'parselmouth') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -14,6 +14,7 @@ from errors import ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
 from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.hubert.family import HubertFamily
+from testing.models import rows
 from testing.rvc_reference import fairseq_model
 from testing.tiny_rvc import hubert_file, hubert_folder
 
@@ -140,22 +141,22 @@ def test_the_weights_are_found_below_the_model_folder(place: str, tmp_path: Path
     make = hubert_file if place.endswith(".pt") else hubert_folder
     make(tmp_path / place)
     family = HubertFamily(WeightLocations(explicit=tmp_path))
-    assert family.status() == "ready" and family.rows()[0]["available"] == "local"
-    encoder = family.load(family.resolve(None), device="cpu")
+    assert family.readiness().is_ready and rows(family)[0]["available"] == "local"
+    encoder = family.load(family.resolve(None).name, device="cpu")
     assert encoder.extract_features(sound(800), version="v1").shape == (2, 256)
 
 
 def test_weights_that_are_nowhere_are_fetched_from_the_hub(tmp_path: Path) -> None:
     hub = _Hub(tmp_path / "fetched")
     family = HubertFamily(WeightLocations(hub=hub))
-    assert family.rows()[0]["available"] == "download" and not hub.asked
-    family.load(family.resolve("contentvec"), device="cpu")
+    assert rows(family)[0]["available"] == "download" and not hub.asked
+    family.load(family.resolve("contentvec").name, device="cpu")
     assert [hub_id for hub_id, _ in hub.asked] == ["lengyue233/content-vec-best"]
 
 
 def test_offline_and_without_weights_the_reason_says_what_to_do(tmp_path: Path) -> None:
     family = HubertFamily(WeightLocations(explicit=tmp_path))
-    assert "hubert_base.pt" in family.status()
+    assert "hubert_base.pt" in family.readiness().reason
     with pytest.raises(ModelError, match="MODELS_DIR") as caught:
         family.resolve(None)
     assert caught.value.error_code == "model_unavailable"

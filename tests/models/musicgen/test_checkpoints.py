@@ -27,6 +27,7 @@ from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
 from models.musicgen.describe import describe
 from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
 from models.musicgen.request import GenerationRequest
+from testing.models import rows
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
 
@@ -70,27 +71,27 @@ def family_of(weights: WeightLocations, demo: Path = NOWHERE) -> MusicGenFamily:
 
 
 def row(family: MusicGenFamily, name: str) -> dict[str, Any]:
-    return next(row for row in family.rows() if row["name"] == name)
+    return family.describe(name).to_json()
 
 
 def test_every_published_model_has_a_row_with_its_licence() -> None:
-    rows = family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).rows()
-    assert {row["name"] for row in rows} == set(BY_NAME)
-    for row_of in rows:
+    listed = rows(family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))))
+    assert {row["name"] for row in listed} == set(BY_NAME)
+    for row_of in listed:
         assert row_of["licence"] == "CC-BY-NC 4.0"
         assert set(row_of) >= {"family", "sample_rate", "channels", "conditioning", "available"}
-    assert {row_of["available"] for row_of in rows if row_of["name"] != "style"} == {"download"}
+    assert {row_of["available"] for row_of in listed if row_of["name"] != "style"} == {"download"}
 
 
 def test_offline_and_without_files_a_row_says_so() -> None:
     assert "offline" in row(family_of(WeightLocations()), "small")["available"]
     assert "audiocraft 1.4" in row(family_of(WeightLocations()), "style")["available"]
-    assert "MODELS_DIR" in family_of(WeightLocations()).status()
+    assert "MODELS_DIR" in family_of(WeightLocations()).readiness().reason
 
 
 @pytest.mark.parametrize("name", ["small", "musicgen-small", "facebook/musicgen-small"])
 def test_a_model_has_one_name_however_it_is_spelt(name: str) -> None:
-    assert family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).resolve(name) == "small"
+    assert family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).resolve(name).name == "small"
 
 
 def test_catalog_names_are_unique_and_their_own() -> None:
@@ -103,14 +104,14 @@ def test_a_local_folder_is_described_by_its_files(checkpoint: Path) -> None:
     assert told["available"] == "local"
     assert (told["sample_rate"], told["channels"], told["window_s"]) == (16_000, 1, 2.0)
     assert told["conditioning"] == ["text"]
-    assert family.resolve("tiny") == "tiny" and family.status() == "ready"
+    assert family.resolve("tiny").name == "tiny" and family.readiness().is_ready
 
 
 def test_folders_are_looked_at_anew_at_each_call(checkpoint: Path) -> None:
     family = family_of(WeightLocations(explicit=checkpoint.parent))
-    assert "tiny" in {row_of["name"] for row_of in family.rows()}
+    assert "tiny" in {model.name for model in family.list_models()}
     checkpoint.rename(checkpoint.parent / "other")
-    assert {"other"} == {row_of["name"] for row_of in family.rows()} - set(BY_NAME)
+    assert {"other"} == {model.name for model in family.list_models()} - set(BY_NAME)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +181,12 @@ def test_the_default_is_the_best_model_here_and_the_demo_last(original: Path, tm
     shelf, demo = tmp_path / "shelf", Path(shutil.copytree(original, tmp_path / "demo"))
     family = family_of(WeightLocations(explicit=shelf, hub=ShelfHub({}, NOWHERE)), demo)
     order = ["demo", "mine", "small", "stereo-medium", "medium", "large"]
-    assert family.resolve(None) == family.resolve("demo") == "demo"
+    assert family.resolve(None).name == family.resolve("demo").name == "demo"
     for name in order[1:]:
         shutil.copytree(original, shelf / name)
-        assert family.resolve(None) == name
+        assert family.resolve(None).name == name
     (shelf / "large" / CODEC_FILE).unlink()
-    assert family.resolve(None) == "medium"
+    assert family.resolve(None).name == "medium"
 
 
 def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Path) -> None:
@@ -194,8 +195,8 @@ def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Pa
     with pytest.raises(ModelError, match="melody"):
         family.resolve(None, conditioning="melody")
     write_checkpoint(tmp_path / "melody", Shape(melody=True))
-    assert family.resolve(None, conditioning="melody") == "melody"
-    assert family.resolve(None) == "large"
+    assert family.resolve(None, conditioning="melody").name == "melody"
+    assert family.resolve(None).name == "large"
 
 
 @pytest.mark.parametrize(
@@ -282,9 +283,9 @@ def test_describing_checkpoints_imports_no_torch(original: Path) -> None:
     code = (
         "import sys, pathlib\n"
         "from models.registry import build\n"
-        f"family = build(models_dir=pathlib.Path({str(original.parent)!r})).families['musicgen']\n"
-        "family.rows(), family.status(), family.memory_bytes('tiny')\n"
-        "assert family.resolve('tiny') == 'tiny'\n"
+        f"family = build(models_dir=pathlib.Path({str(original.parent)!r})).families.music\n"
+        "family.list_models(), family.readiness(), family.memory_bytes('tiny')\n"
+        "assert family.resolve('tiny').name == 'tiny'\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -302,7 +303,7 @@ def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoi
     hub = ShelfHub({"t5-base": tmp_path / "t5-base", "facebook/musicgen-small": checkpoint}, cache)
     family = family_of(WeightLocations(hub_caches=(cache,), hub=hub))
     assert row(family, "small")["available"] == "download"
-    engine = family.load(family.resolve("small"), device="cpu")
+    engine = family.load(family.resolve("small").name, device="cpu")
     assert hub.fetched == ["facebook/musicgen-small", "t5-base"]
     assert engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0].duration == 0.5
     assert row(family, "small")["available"] == "local"
@@ -333,7 +334,7 @@ def test_a_pointer_to_the_published_codec_takes_transformers_codec_beside_the_ch
         family.resolve("tiny")
     write_hub_codec(checkpoint / "encodec_32khz")
     assert describe(checkpoint, WeightLocations()).codec.codebooks == 4
-    engine = family.load(family.resolve("tiny"), device="cpu")
+    engine = family.load(family.resolve("tiny").name, device="cpu")
     made = engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0]
     assert made.num_samples == 8000 and made.peak > 0
 

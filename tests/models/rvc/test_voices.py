@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ import pytest
 
 from errors import InvalidRequestError, ModelError, UnknownNameError
 from models import Models, registry
+from models.family import ModelHandle
 from models.rvc import RvcFamily, Voices
 from operations.build_models import models_for
 from testing import rvc_files
 from testing.dispatch import answer
+from testing.models import make_models
 from testing.processes import build_environment
 from testing.repository import ROOT
 from worker.settings import Settings
@@ -28,6 +29,10 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "rvc_models"
     path.mkdir()
     return path
+
+
+def rows(voices: Voices) -> list[dict[str, Any]]:
+    return [voice.to_json() for voice in voices.list_voices()]
 
 
 def touched(path: Path, text: str = "") -> Path:
@@ -41,7 +46,7 @@ def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path
     rvc_files.save_voice(folder, "bob", version="v1", f0=False, index=False)
     voices = Voices([folder])
     assert voices.names() == ["Alice (v2)", "bob"]
-    alice, bob = voices.rows()
+    alice, bob = rows(voices)
     assert rvc_files.row_without(alice, "size") == {
         "name": "Alice (v2)",
         "version": "v2",
@@ -58,7 +63,7 @@ def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path
 
 def test_a_voice_that_comes_or_goes_is_seen_at_the_next_look(folder: Path) -> None:
     voices = Voices([folder])
-    assert voices.rows() == []
+    assert voices.list_voices() == []
     rvc_files.save_voice(folder, "alice")
     assert voices.names() == ["alice"] and voices.find("alice").f0
     rvc_files.save_voice(folder, "alice", f0=False)
@@ -70,13 +75,13 @@ def test_a_voice_that_comes_or_goes_is_seen_at_the_next_look(folder: Path) -> No
 def test_a_file_is_read_again_only_where_it_has_changed(folder: Path) -> None:
     path = rvc_files.save_voice(folder, "alice")
     voices = Voices([folder])
-    first = voices.rows()
+    first = voices.list_voices()
     before = path.stat()
     path.write_bytes(bytes(before.st_size))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert voices.rows() == first, "the same name, time and size: not opened again"
+    assert voices.list_voices() == first, "the same name, time and size: not opened again"
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert "cannot be used" in voices.rows()[0]["available"]
+    assert "cannot be used" in rows(voices)[0]["available"]
 
 
 def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
@@ -203,7 +208,7 @@ def test_a_broken_voice_stands_in_the_rows_with_why(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     touched(folder / "broken" / "model.pth", "no model")
     (folder / "empty").mkdir()
-    alice, broken, empty = Voices([folder]).rows()
+    alice, broken, empty = rows(Voices([folder]))
     assert alice["available"] == "local"
     assert broken["name"] == "broken" and "'model.pth' cannot be used" in broken["available"]
     assert "No model file exists" in empty["available"]
@@ -229,24 +234,24 @@ def test_the_settings_say_where_voices_are(tmp_path: Path) -> None:
     rvc_files.save_voice(volume / "rvc_models", "on-volume")
     rvc_files.save_voice(tmp_path / "mine", "mine")
     on_volume = models_for(Settings(volume_dirs=(tmp_path / "none", volume)))
-    assert [row["name"] for row in on_volume.families["rvc"].rows()] == ["on-volume"]
+    assert [voice.name for voice in on_volume.families.voices.list_models()] == ["on-volume"]
     chosen = models_for(Settings(volume_dirs=(volume,), rvc_models_dir=tmp_path / "mine"))
-    assert [row["name"] for row in chosen.families["rvc"].rows()] == ["mine"]
-    default = models_for(Settings()).families["rvc"].search_paths()
+    assert [voice.name for voice in chosen.families.voices.list_models()] == ["mine"]
+    default = models_for(Settings()).families.voices.search_paths()
     assert default == ["/runpod-volume/rvc_models", "/workspace/rvc_models", "rvc_models"]
 
 
 def test_the_family_resolves_names_and_estimates_memory(folder: Path) -> None:
     path = rvc_files.save_voice(folder, "alice")
     family = RvcFamily(Voices([folder]))
-    assert family.resolve("alice") == "alice" and family.status() == "ready"
+    assert family.resolve("alice").name == "alice" and family.readiness().is_ready
     index = folder / "alice" / "added_IVF.index"
     assert family.memory_bytes("alice") == 2 * path.stat().st_size + index.stat().st_size
     with pytest.raises(InvalidRequestError, match="must be named"):
         family.resolve(None)
     with pytest.raises(UnknownNameError):
         family.resolve("bob")
-    assert "no voice is here" in RvcFamily(Voices([folder / "none"])).status()
+    assert "no voice is here" in RvcFamily(Voices([folder / "none"])).readiness().reason
 
 
 LIGHT = """
@@ -254,7 +259,8 @@ import sys
 from pathlib import Path
 from models.rvc import RvcFamily, Voices
 family = RvcFamily(Voices([Path(sys.argv[1])]))
-assert family.rows()[0]["version"] == "v2" and family.resolve("alice") and family.status() == "ready"
+assert family.list_models()[0].to_json()["version"] == "v2"
+assert family.resolve("alice") and family.readiness().is_ready
 family.memory_bytes("alice")
 print(*[name for name in ("torch", "faiss", "rvc_python", "transformers") if name in sys.modules])
 """
@@ -267,49 +273,41 @@ def test_listing_and_resolving_import_no_torch(folder: Path, tmp_path: Path) -> 
     assert run.stdout.split() == []
 
 
-class Counting:
-    """A family whose files change, as the cache sees one."""
-
-    name = "rvc"
+class ReplacedVoice(RvcFamily):
+    """A voice whose files change, as the cache sees it; its engines are the numbers of their loads."""
 
     def __init__(self) -> None:
+        super().__init__(Voices([]))
         self.loads = 0
         self.files = 1
 
-    def stamp(self, name: str) -> int:
+    def handle(self) -> ModelHandle[Any]:
+        return ModelHandle(self, "alice")
+
+    def version_key(self, name: str) -> int:
         return self.files
 
     def memory_bytes(self, name: str) -> int:
         return 1
 
-    def load(self, name: str, *, device: str) -> int:
+    def engine_bytes(self, engine: object) -> int:
+        return 1
+
+    def load(self, name: str, *, device: str) -> Any:
         self.loads += 1
         return self.loads
 
-    def rows(self) -> list[dict[str, Any]]:
-        return []
 
-    def status(self) -> str:
-        return "ready"
-
-    def search_paths(self) -> list[str]:
-        return []
-
-    def resolve(self, name: str | None) -> str:
-        return name or ""
-
-
-def test_an_engine_of_files_that_changed_is_loaded_anew() -> None:
-    family = Counting()
-    families: Mapping[str, Any] = {"rvc": family}
-    models = Models(families, budget_bytes=100)
-    assert models.run("rvc", "alice", lambda engine: engine) == 1
-    assert models.run("rvc", "alice", lambda engine: engine) == 1
+def test_an_engine_is_loaded_again_after_its_files_changed() -> None:
+    family = ReplacedVoice()
+    models, alice = make_models(voices=family, budget_bytes=100), family.handle()
+    assert models.run(alice, lambda engine: engine) == 1
+    assert models.run(alice, lambda engine: engine) == 1
 
     def replaced_meanwhile(engine: int) -> tuple[int, int]:
         family.files = 2
-        return engine, models.run("rvc", "alice", lambda newer: newer)
+        return engine, models.run(alice, lambda newer: newer)
 
-    assert models.run("rvc", "alice", replaced_meanwhile) == (1, 2)
-    assert models.run("rvc", "alice", lambda engine: engine) == 2
+    assert models.run(alice, replaced_meanwhile) == (1, 2)
+    assert models.run(alice, lambda engine: engine) == 2
     assert models.loaded() == ["rvc/alice"]

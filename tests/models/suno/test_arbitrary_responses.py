@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from errors import InternalError, RequestError
 from models import Models
 from operations.extend_via_suno.task import MIN_SUBMIT_S
+from testing.models import make_models
 from testing.suno_provider import TOKEN, Provider, make_tone, start_server
 from testing.suno_scenarios import Record, Response, Scenario
 from testing.suno_worker import FakeClock, InProcessHttpClient, build_family, run_extend
@@ -167,7 +168,7 @@ def test_any_responses_end_in_a_song_or_a_typed_error(
     clock = FakeClock()
     provider = install(Provider(scenario))
     client = InProcessHttpClient(provider, clock)
-    models = Models({"suno": build_family(provider, clock.clock(), http_client=client, download_timeout_s=5.0)})
+    models = make_models(suno=build_family(provider, clock.clock(), http_client=client, download_timeout_s=5.0))
     run_against(provider, models, request, clock)
     assert TOKEN not in caplog.text
 
@@ -182,7 +183,7 @@ def test_any_responses_end_in_a_song_or_a_typed_error_over_http(
     caplog.set_level(logging.DEBUG)
     clock = FakeClock()
     provider = install(Provider(remove_delays(scenario)))
-    models = Models({"suno": build_family(provider, clock.clock(), download_timeout_s=5.0)})
+    models = make_models(suno=build_family(provider, clock.clock(), download_timeout_s=5.0))
     run_against(provider, models, request, clock)
     assert TOKEN not in caplog.text
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from models import Models
 from models.suno.polling import Clock
+from testing.models import make_models
 from testing.suno_provider import Provider, serve_provider
 from testing.suno_scenarios import SCENARIOS
 from testing.suno_worker import build_family, run_extend
@@ -45,7 +46,7 @@ def test_fifty_waiting_jobs_obey_the_rate_limits_and_all_end() -> None:
     clock = make_fast_clock()
     provider = Provider(SCENARIOS["happy"], clock=clock.monotonic, balance=10_000)
     with serve_provider(provider):
-        tasks = run_all(Models({"suno": build_family(provider, clock, submissions_per_minute=LIMIT)}), "job")
+        tasks = run_all(make_models(suno=build_family(provider, clock, submissions_per_minute=LIMIT)), "job")
     assert len(set(tasks)) == len(provider.posts) == JOBS
     assert most_in_any_window(provider.submitted_at, 60.0) <= LIMIT
     assert most_in_any_window(provider.requested_at, 10.0) <= 20
@@ -56,7 +57,7 @@ def test_memory_and_threads_do_not_grow_with_the_number_of_jobs() -> None:
     clock = make_fast_clock()
     provider = Provider(SCENARIOS["quick_start"], clock=clock.monotonic, balance=10_000)
     with serve_provider(provider):
-        models = Models({"suno": build_family(provider, clock, submissions_per_minute=1000)})
+        models = make_models(suno=build_family(provider, clock, submissions_per_minute=1000))
         run_all(models, "warm", FEWER_JOBS)
         traced = []
         tracemalloc.start()

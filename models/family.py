@@ -1,0 +1,152 @@
+"""What a family of models offers the engine cache and the operations, as typed values. Imports no model library."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from errors import ModelError
+
+EngineT = TypeVar("EngineT")
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a model can be used on this worker.
+
+    Args:
+        source: `local`: its files are on this machine; `download`: they are fetched on first use; `remote`: a provider
+            runs it; None: it cannot be used.
+        reason: why it cannot be used; empty if it can.
+    """
+
+    source: Literal["local", "download", "remote"] | None
+    reason: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        return self.source is not None
+
+    def to_json(self) -> str:
+        """The value of `available` in a reply of list_models: the source, or the reason."""
+        return self.source or self.reason
+
+
+LOCAL = Availability("local")
+DOWNLOAD = Availability("download")
+REMOTE = Availability("remote")
+
+
+def unavailable(reason: str) -> Availability:
+    """The availability of a model that cannot be used because of `reason`."""
+    return Availability(None, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a family or an operation can work; `reason` says why not and is empty if it can."""
+
+    reason: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        return not self.reason
+
+    def to_json(self) -> str:
+        """The value in a reply of health_check: `ready`, or the reason."""
+        return self.reason or "ready"
+
+
+READY = Readiness()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo(ABC):
+    """What is known of a model without loading it; each family adds its own fields.
+
+    Args:
+        name: as a request gives it.
+        availability: whether it can be used here.
+    """
+
+    name: str
+    availability: Availability
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The model's row in a reply of list_models."""
+
+
+class ModelFamily(ABC, Generic[EngineT]):
+    """Models that are found, described and loaded in one way. Everything but `load` answers at once, without torch.
+
+    Attributes:
+        name: as PRELOAD and `loaded_models` spell it, `<name>/<model>`.
+        downloadable: whether `download` can fetch models.
+    """
+
+    name: str
+    downloadable: ClassVar[bool] = False
+
+    @abstractmethod
+    def list_models(self) -> Sequence[ModelInfo]:
+        """Every model that can be named in a request; looks at the folders anew at each call."""
+
+    @abstractmethod
+    def readiness(self) -> Readiness:
+        """Whether the family can work at all."""
+
+    @abstractmethod
+    def search_paths(self) -> Sequence[str]:
+        """The folders in which files are looked for, in order."""
+
+    @abstractmethod
+    def resolve(self, name: str | None) -> ModelHandle[EngineT]:
+        """The model called `name`; None: the default. Reads at most headers of files.
+
+        Raises:
+            UnknownNameError: there is no such model.
+            ModelError: it cannot be used here.
+        """
+
+    @abstractmethod
+    def memory_bytes(self, name: str) -> int:
+        """Estimate, before loading, of the device memory that the engine will take."""
+
+    @abstractmethod
+    def load(self, name: str, *, device: str) -> EngineT:
+        """Loads the engine onto `device` (`cpu`, `cuda`, `cuda:<n>` or `mps`), after downloading what is missing."""
+
+    def engine_bytes(self, engine: EngineT) -> int | None:
+        """Device memory that a loaded engine takes now; None: the estimate of `memory_bytes` stands."""
+        return None
+
+    def version_key(self, name: str) -> Hashable:
+        """Changes when the model's files do; an engine that was loaded under another key is not used any more."""
+        return None
+
+    def download(self, name: str) -> None:
+        """Downloads every file of the model that is missing.
+
+        Raises:
+            ModelError: the files cannot be had.
+        """
+        raise ModelError(f"Models of the family '{self.name}' cannot be downloaded.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHandle(Generic[EngineT]):
+    """A model that `ModelFamily.resolve` found: what `Models.run` takes.
+
+    Args:
+        family: loads the engine.
+        name: canonical.
+    """
+
+    family: ModelFamily[EngineT]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.family.name}/{self.name}"

@@ -1,0 +1,42 @@
+"""Families and models for tests: complete sets in which everything that a test does not name is empty."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from models import Models
+from models.checkpoints.locations import WeightLocations
+from models.demucs import DemucsFamily
+from models.f0 import PitchFamily
+from models.family import ModelFamily
+from models.hubert.family import HubertFamily
+from models.musicgen import MusicGenFamily
+from models.registry import Families
+from models.rvc import RvcFamily, Voices
+from models.suno import SunoConfig, SunoFamily
+
+
+def empty_families() -> Families:
+    """Every family as it is on a worker without weights, voices, a hub or a provider."""
+    weights = WeightLocations()
+    return Families(
+        suno=SunoFamily(SunoConfig(token="")),
+        music=MusicGenFamily(weights, demo=Path("no demo")),
+        separation=DemucsFamily(weights),
+        voices=RvcFamily(Voices([])),
+        content_encoders=HubertFamily(weights),
+        f0=PitchFamily(weights),
+    )
+
+
+def make_models(*, device: str = "cpu", budget_bytes: int = 10**9, **families: ModelFamily[Any]) -> Models:
+    """`Models` with the given families, by their fields in `Families`; all others are empty."""
+    fields: dict[str, Any] = dict(families)
+    return Models(replace(empty_families(), **fields), device=device, budget_bytes=budget_bytes)
+
+
+def rows(family: ModelFamily[Any]) -> list[dict[str, Any]]:
+    """The family's part of a reply of list_models."""
+    return [model.to_json() for model in family.list_models()]
