@@ -1,6 +1,6 @@
-"""A control plane on this machine, as the SDK expects it: jobs are taken, results, progress, stops and pings recorded.
+"""A local control plane as the SDK expects it: hands out jobs and records results, progress, cancels and pings.
 
-Answers as the platform is known to: 204 where nothing comes within the poll, 400 to a result over 10 MB.
+Like the platform, it answers 204 if there is nothing within the poll interval, and 400 to a result over 10 MB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ API_KEY = "platform-key-of-the-tests"
 
 @dataclass(frozen=True)
 class Event:
-    """One request of the worker: `kind` is `take`, `stop`, `ping`, `progress`, `done` or `refused`."""
+    """One request of the worker; `kind` is `take`, `stop`, `ping`, `progress`, `done` or `refused`."""
 
     at: float
     kind: str
@@ -35,7 +35,7 @@ class Event:
 
 @dataclass
 class ControlPlane:
-    """The endpoint's state; `serving()` gives one that listens."""
+    """The endpoint's state; `start_control_plane()` starts one that listens."""
 
     url: str = ""
     events: list[Event] = field(default_factory=list)
@@ -59,30 +59,30 @@ class ControlPlane:
             "RUNPOD_SKIP_GPU_CHECK": "true",
         }
 
-    def submit(self, given: Any, **extra: Any) -> str:
-        """Queues a job with `given` as its input; returns its id."""
+    def submit(self, job_input: Any, **extra: Any) -> str:
+        """Queues a job with this input and returns its id."""
         job_id = f"job-{next(self._numbers)}"
         with self._changed:
-            self._jobs.append({"id": job_id, "input": given, **extra})
+            self._jobs.append({"id": job_id, "input": job_input, **extra})
             self._changed.notify_all()
         return job_id
 
     def stop(self, job_id: str) -> None:
-        """Tells the worker to stop a job."""
+        """Tells the worker to cancel a job."""
         with self._changed:
             self._stops.append(job_id)
             self._changed.notify_all()
 
-    def of(self, job_id: str, *kinds: str) -> list[Event]:
-        """What has come about a job, in order."""
+    def find_events(self, job_id: str, *kinds: str) -> list[Event]:
+        """The events of these kinds about a job, in order."""
         with self._changed:
             return [event for event in self.events if event.job_id == job_id and event.kind in kinds]
 
     def wait(self, job_id: str, *kinds: str, timeout: float = 20.0) -> Event:
-        """The first event of these kinds about a job."""
+        """Waits for the first event of these kinds about a job."""
         with self._changed:
-            found = self._changed.wait_for(lambda: self.of(job_id, *kinds), timeout)
-        assert found, f"no {' or '.join(kinds)} came for {job_id} in {timeout} s"
+            found = self._changed.wait_for(lambda: self.find_events(job_id, *kinds), timeout)
+        assert found, f"no {' or '.join(kinds)} for {job_id} within {timeout} s"
         return found[0]
 
     def result(self, job_id: str, *, timeout: float = 20.0) -> dict[str, Any]:
@@ -96,10 +96,10 @@ class ControlPlane:
             self.events.append(event)
             self._changed.notify_all()
 
-    def take(self, most: int) -> list[dict[str, Any]]:
+    def take(self, max_jobs: int) -> list[dict[str, Any]]:
         with self._changed:
             self._changed.wait_for(lambda: self._jobs, POLL_S)
-            taken, self._jobs = self._jobs[:most], self._jobs[most:]
+            taken, self._jobs = self._jobs[:max_jobs], self._jobs[max_jobs:]
             return taken
 
     def take_stops(self) -> list[str]:
@@ -111,7 +111,7 @@ class ControlPlane:
 
 @contextmanager
 def start_control_plane() -> Iterator[ControlPlane]:
-    """A control plane that listens on a free port of this machine."""
+    """Starts a control plane on a free local port."""
     plane = ControlPlane()
 
     class Handler(_Handler):
@@ -133,7 +133,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A killed worker's connections break; that is no news."""
+        """Ignores the broken connections of a worker that was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -141,16 +141,16 @@ class _Handler(BaseHTTPRequestHandler):
     control_plane: ControlPlane
 
     def do_GET(self) -> None:  # noqa: N802
-        verb, query = self._verb()
-        if verb in ("job-take", "job-take-batch"):
+        action, query = self._parse_path()
+        if action in ("job-take", "job-take-batch"):
             jobs = self.control_plane.take(int(query.get("batch_size", ["1"])[0]))
             for job in jobs:
                 self._record("take", job["id"], None)
             if not jobs:
                 self._answer(204)
             else:
-                self._answer(200, jobs if verb == "job-take-batch" else jobs[0])
-        elif verb == "job-stop":
+                self._answer(200, jobs if action == "job-take-batch" else jobs[0])
+        elif action == "job-stop":
             stops = self.control_plane.take_stops()
             for job_id in stops:
                 self._record("stop", job_id, None)
@@ -166,12 +166,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._record("refused", job_id, len(content))
             self._answer(400)
             return
-        body = json.loads(content, parse_constant=_no_constant)
+        body = json.loads(content, parse_constant=_refuse_constant)
         progress = isinstance(body, dict) and body.get("status") == "IN_PROGRESS"
         self._record("progress" if progress else "done", job_id, body)
         self._answer(200, {})
 
-    def _verb(self) -> tuple[str, dict[str, list[str]]]:
+    def _parse_path(self) -> tuple[str, dict[str, list[str]]]:
         address = urlsplit(self.path)
         return address.path.split("/")[3], parse_qs(address.query)
 
@@ -188,11 +188,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-        except ConnectionError:  # the worker was killed meanwhile
+        except ConnectionError:  # the worker was killed in the meantime
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise AssertionError(f"{name} is not JSON")

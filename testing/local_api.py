@@ -1,4 +1,4 @@
-"""RunPod's local API as a client sees it."""
+"""A client of RunPod's local API."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Api:
+    """A running local API and the worker behind it."""
+
     port: int
     worker: Worker
 
@@ -23,14 +25,14 @@ class Api:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body.encode() if isinstance(body, str) else body, headers or JSON)
-            answer = connection.getresponse()
-            content = answer.read()
-            return answer.status, json.loads(content) if content.startswith((b"{", b"[")) else content
+            response = connection.getresponse()
+            content = response.read()
+            return response.status, json.loads(content) if content.startswith((b"{", b"[")) else content
         finally:
             connection.close()
 
-    def runsync(self, **given: Any) -> Any:
-        status, reply = self.call("POST", "/runsync", json.dumps({"input": given}))
+    def runsync(self, **job_input: Any) -> Any:
+        status, reply = self.call("POST", "/runsync", json.dumps({"input": job_input}))
         assert status == 200
         return reply
 
@@ -41,7 +43,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(api: Api) -> None:
+def wait_until_ready(api: Api) -> None:
     for _ in range(300):
         try:
             api.call("GET", "/docs")
@@ -49,4 +51,4 @@ def wait_for(api: Api) -> None:
         except OSError:
             assert api.worker.process.poll() is None, api.worker.printed()
             time.sleep(0.1)
-    raise AssertionError("the API did not come up")
+    raise AssertionError("the API did not start within 30 s")

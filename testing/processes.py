@@ -1,4 +1,4 @@
-"""Worker processes for tests: started in a group of their own with a bare environment, and surely killed."""
+"""Worker processes for tests, started in a process group of their own with a minimal environment, always killed."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Worker:
 
 
 def build_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A bare environment: nothing of the person's or the machine's settings reaches the worker."""
-    bare = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    return bare | {"OMP_NUM_THREADS": "1"} | dict(extra or {})  # one: others may be at work on this machine
+    """A minimal environment: no setting of the user's shell reaches the worker."""
+    minimal = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return minimal | {"OMP_NUM_THREADS": "1"} | dict(extra or {})  # one thread, because test machines are shared
 
 
 @contextmanager
 def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
-    """Runs a worker until the block ends; then its whole group is killed (the SDK's heartbeat is a child)."""
+    """Runs a worker until the block ends, then kills its process group (the SDK's heartbeat is a child process)."""
     log = home / f"worker-{time.monotonic_ns()}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -66,7 +66,7 @@ def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Map
 def run_script(
     script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a script to its end."""
+    """Runs a script until it ends."""
     return subprocess.run(
         [sys.executable, str(script), *arguments],
         cwd=cwd or home,

@@ -1,1 +1,1 @@
-"""What stands between the platform and an operation: settings, job, intake, delivery, the SDK adapter."""
+"""Everything between the platform and an operation: settings, job, input, delivery, and the adapter for the SDK."""

@@ -1,4 +1,4 @@
-"""The whole worker as it ships, `handler.py`, under the SDK: on the platform's loop, in the local API, by hand."""
+"""The whole worker, `handler.py`, under the SDK: in the job loop, in the local API, and as a local run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from testing.control_plane import ControlPlane, start_control_plane
-from testing.local_api import Api, free_port, wait_for
+from testing.local_api import Api, free_port, wait_until_ready
 from testing.processes import HANDLER, Worker, run_script, start_worker
 from testing.repository import ROOT
 
@@ -20,7 +20,7 @@ Run = tuple[ControlPlane, Worker]
 
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of the real architecture and format, random and tiny."""
+    """Tiny random weights of the real architecture, in the real format."""
     from testing.tiny_musicgen import write_checkpoint
 
     folder = tmp_path_factory.mktemp("models")
@@ -42,24 +42,24 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     port = free_port()
     home = tmp_path_factory.mktemp("api")
     with start_worker(HANDLER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
-        wait_for(found := Api(port, worker))
-        yield found
+        wait_until_ready(local_api := Api(port, worker))
+        yield local_api
 
 
-def test_health_check_answers_on_the_platform(platform: Run) -> None:
+def test_health_check_returns_a_status_on_the_platform(platform: Run) -> None:
     plane, _ = platform
     output = plane.result(plane.submit({"operation": "health_check"}))["output"]
     assert output["success"] is True and output["status"] in ("healthy", "degraded")
 
 
-@pytest.mark.parametrize("given", [{}, {"operation": "helth_check"}, {"operation": 3}, [], "text", None, 7, True])
-def test_a_refusal_is_posted_as_a_sentence(platform: Run, given: object) -> None:
+@pytest.mark.parametrize("job_input", [{}, {"operation": "helth_check"}, {"operation": 3}, [], "text", None, 7, True])
+def test_a_refusal_is_posted_as_a_sentence(platform: Run, job_input: object) -> None:
     plane, _ = platform
-    body = plane.result(plane.submit(given))
+    body = plane.result(plane.submit(job_input))
     assert isinstance(body["error"], str) and body["output"]["error_code"] != "internal_error"
 
 
-def test_a_stopped_generation_ends_and_the_next_one_runs_clean(platform: Run) -> None:
+def test_a_cancelled_generation_ends_and_the_next_one_succeeds(platform: Run) -> None:
     plane, worker = platform
     long, short = ({"operation": "generate_music", "prompt": "piano", "model": "tiny", "duration": d} for d in (600, 1))
     stopped = plane.submit(long)
@@ -67,24 +67,24 @@ def test_a_stopped_generation_ends_and_the_next_one_runs_clean(platform: Run) ->
     plane.stop(stopped)
     output = plane.result(plane.submit(short), timeout=120)["output"]
     assert output["success"] is True and output["duration"] == pytest.approx(1, abs=0.1)
-    assert not plane.of(stopped, "done")
+    assert not plane.find_events(stopped, "done")
     lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
     assert [line for line in lines if line["requestId"] == stopped and "Refused: cancelled" in line["message"]]
     assert output["output_audio"][:64] not in worker.printed()
 
 
-def curl_lines() -> list[list[str]]:
-    """The README's requests to the local API; those for music are run without a server in tests/test_readme.py."""
+def list_curl_commands() -> list[list[str]]:
+    """The README's requests to the local API, except those for music: tests/test_readme.py runs them."""
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
     return [shlex.split(line) for line in lines if "generate_music" not in line]
 
 
-def test_the_readme_has_curl_lines() -> None:
-    assert len(curl_lines()) >= 2
+def test_the_readme_has_curl_commands() -> None:
+    assert len(list_curl_commands()) >= 2
 
 
-@pytest.mark.parametrize("words", curl_lines(), ids=lambda words: words[words.index("-d") + 1])
-def test_the_readmes_curl_lines_work(api: Api, words: list[str]) -> None:
+@pytest.mark.parametrize("words", list_curl_commands(), ids=lambda words: words[words.index("-d") + 1])
+def test_the_readmes_curl_commands_succeed(api: Api, words: list[str]) -> None:
     address = next(word for word in words if word.startswith("http://localhost:8000/"))
     header, _, value = words[words.index("-H") + 1].partition(": ")
     status, reply = api.call(
@@ -93,17 +93,17 @@ def test_the_readmes_curl_lines_work(api: Api, words: list[str]) -> None:
     assert (status, reply["status"]) == (200, "COMPLETED") and reply["output"]["success"] is True
 
 
-def test_the_local_api_tells_what_is_wrong_with_a_request(api: Api) -> None:
+def test_the_local_api_returns_every_error_of_a_request(api: Api) -> None:
     reply = api.runsync(operation="generate_music", prompt=3, durration=4)
     assert reply["status"] == "FAILED" and "'prompt'" in reply["error"] and "duration" in reply["error"]
 
 
-def test_a_plain_run_from_any_folder_writes_the_music_that_was_asked_for(tmp_path: Path, models_dir: Path) -> None:
+def test_a_local_run_from_any_folder_writes_the_requested_music(tmp_path: Path, models_dir: Path) -> None:
     env = {"OUTPUT_DIR": str(tmp_path / "out"), "MODELS_DIR": str(models_dir)}
     job = {"input": {"operation": "generate_music", "prompt": "piano", "model": "tiny", "duration": 1}}
-    ended = run_script(HANDLER, ["--test_input", json.dumps(job)], home=tmp_path, env=env)
-    assert ended.returncode == 0, ended.stderr
-    reply = json.loads(ended.stdout)
+    process = run_script(HANDLER, ["--test_input", json.dumps(job)], home=tmp_path, env=env)
+    assert process.returncode == 0, process.stderr
+    reply = json.loads(process.stdout)
     path = Path(reply["output_file"])
-    assert path.parent == tmp_path / "out" and path.stat().st_size == reply["size"] and str(path) in ended.stderr
+    assert path.parent == tmp_path / "out" and path.stat().st_size == reply["size"] and str(path) in process.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["out"]

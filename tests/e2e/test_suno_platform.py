@@ -66,7 +66,7 @@ def test_suno_jobs_run_at_the_same_time_as_each_other_and_a_generation(
     waiting = [plane.submit(build_input(task_id=task_id)) for task_id in tasks]
     replies = [plane.result(job, timeout=120)["output"] for job in waiting]
     assert [len(reply["outputs"]) for reply in replies] == [2, 2]
-    assert not plane.of(generation, "done"), "the generation should still be running"
+    assert not plane.find_events(generation, "done"), "the generation should still be running"
     steps = [call for call in provider.calls if "record-info" in call or "/files/" in call]
     assert steps[:2] == ["GET /api/v1/generate/record-info"] * 2, (
         "the second job sent its status request only after the first was done"
@@ -87,7 +87,7 @@ def test_a_stopped_suno_job_ends_at_once_and_the_next_one_runs(
     plane.stop(stopped)
     reply = plane.result(plane.submit(build_input(task_id=task_id, mode="poll")), timeout=60)["output"]
     assert (reply["status"], reply["task_id"]) == ("PENDING", task_id)
-    assert not plane.of(stopped, "done")
+    assert not plane.find_events(stopped, "done")
     assert wait_for_log(worker, stopped, "cancelled"), "the stopped job did not log that it ended"
 
 

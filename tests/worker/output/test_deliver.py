@@ -288,7 +288,7 @@ def base64_size(size: int) -> int:
     return (size + 2) // 3 * 4
 
 
-def budget(limit: int) -> Settings:
+def with_budget(limit: int) -> Settings:
     return dataclasses.replace(INLINE, inline_budget_bytes=limit)
 
 
@@ -304,7 +304,7 @@ def budget(limit: int) -> Settings:
 )
 def test_auto_selects_the_best_format_that_fits(limit: int, expected: tuple[str, int | None]) -> None:
     """4 s of noise at an eighth of full scale: wav 941 kB as base64, flac some 15 % less, mp3 by its bitrate."""
-    result = run_delivery(reply_with(noise(4, peak=0.125)), budget(limit))
+    result = run_delivery(reply_with(noise(4, peak=0.125)), with_budget(limit))
     kind, kbits = expected
     assert result["format"] == kind
     assert result["parameters"]["bitrate"] == kbits
@@ -314,7 +314,7 @@ def test_auto_selects_the_best_format_that_fits(limit: int, expected: tuple[str,
 
 def test_auto_tries_flac_for_audio_that_compresses_well() -> None:
     """Two minutes of silence are 21 MB of wav and next to nothing of flac."""
-    assert run_delivery(reply_with(silence(120)), budget(1_000_000))["format"] == "flac"
+    assert run_delivery(reply_with(silence(120)), with_budget(1_000_000))["format"] == "flac"
 
 
 def test_auto_tries_only_the_formats_of_the_operation() -> None:
@@ -324,22 +324,22 @@ def test_auto_tries_only_the_formats_of_the_operation() -> None:
 
 def test_all_outputs_of_a_reply_have_the_same_format() -> None:
     stems = {"loud": Output(noise(3), "loud"), "silent": Output(silence(3), "silent")}
-    result = run_delivery(Reply(stems=stems), budget(300_000))
+    result = run_delivery(Reply(stems=stems), with_budget(300_000))
     assert {stem["format"] for stem in result["stems"].values()} == {"mp3"}
 
 
 def test_the_first_output_of_a_list_counts_twice_in_the_budget() -> None:
     size = base64_size(44 + 2 * 2 * RATE)
     pair = Reply(outputs=[Output(noise(1, seed=seed), "clip") for seed in (1, 2)])
-    assert run_delivery(pair, budget(3 * size + 5000))["format"] == "wav"
-    assert run_delivery(pair, budget(2 * size + 5000))["format"] != "wav"
+    assert run_delivery(pair, with_budget(3 * size + 5000))["format"] == "wav"
+    assert run_delivery(pair, with_budget(2 * size + 5000))["format"] != "wav"
 
 
 @examples(12)
 @given(limit=st.integers(5_000, 500_000), seconds=st.floats(0.1, 2.0), kind=st.sampled_from(["auto", "wav", "mp3"]))
 def test_a_reply_is_never_larger_than_its_budget(limit: int, seconds: float, kind: str) -> None:
     try:
-        result = run_delivery(reply_with(noise(seconds)), budget(limit), output_format=kind)
+        result = run_delivery(reply_with(noise(seconds)), with_budget(limit), output_format=kind)
     except DeliveryError as error:
         assert error.details["size"] > limit
     else:
@@ -365,7 +365,7 @@ def test_an_encoding_that_cannot_fit_is_not_tried() -> None:
 
 
 def test_a_requested_format_is_never_changed_to_fit() -> None:
-    error = catch_error(reply_with(noise(2)), budget(100_000), output_format="wav")
+    error = catch_error(reply_with(noise(2)), with_budget(100_000), output_format="wav")
     assert error.error_code == "reply_too_large"
     assert error.details["limit"] == 100_000
     assert error.details["size"] == pytest.approx(base64_size(2 * RATE * 4), rel=0.01)
@@ -374,18 +374,18 @@ def test_a_requested_format_is_never_changed_to_fit() -> None:
 
 def test_the_options_that_the_error_names_do_fit() -> None:
     for audio, limit in ((noise(2), 100_000), (tone(15), 750_000), (noise(6, peak=0.01), 600_000)):
-        error = catch_error(reply_with(audio), budget(limit), output_format="wav")
+        error = catch_error(reply_with(audio), with_budget(limit), output_format="wav")
         assert error.details["would_fit"]
         for option in error.details["would_fit"]:
-            assert run_delivery(reply_with(audio), budget(limit), **option)["format"] == option["output_format"]
+            assert run_delivery(reply_with(audio), with_budget(limit), **option)["format"] == option["output_format"]
             assert f"output_format {option['output_format']}" in error.message
 
 
 def test_if_nothing_fits_the_error_says_so_and_names_other_deliveries(tmp_path: Path) -> None:
-    error = catch_error(reply_with(noise(5)), budget(20_000))
+    error = catch_error(reply_with(noise(5)), with_budget(20_000))
     assert error.details["would_fit"] == [] and error.details["deliveries"] == []
     assert "bucket" in error.message
-    with_volume = dataclasses.replace(budget(20_000), volume_dirs=(tmp_path,))
+    with_volume = dataclasses.replace(with_budget(20_000), volume_dirs=(tmp_path,))
     assert catch_error(reply_with(noise(5)), with_volume).details["deliveries"] == ["volume"]
     assert not list(tmp_path.iterdir())
 
@@ -409,7 +409,7 @@ def test_float_wav_keeps_a_peak_above_full_scale() -> None:
 
 
 def test_float_wav_that_does_not_fit_under_auto_is_a_warning() -> None:
-    result = run_delivery(reply_with(noise(2)), budget(200_000), bit_depth=32)
+    result = run_delivery(reply_with(noise(2)), with_budget(200_000), bit_depth=32)
     assert any("32-bit float wav did not fit" in warning for warning in result["warnings"])
 
 
@@ -668,7 +668,9 @@ def test_no_file_is_left_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.Mon
     run_delivery(reply_with(tone(0.1)), output_format="mp3")
     before = len(os.listdir("/proc/self/fd"))
     for kind in ("wav", "mp3", "flac"):
-        catch_error(Reply(outputs=[Output(noise(2), "a"), Output(noise(2), "b")]), budget(5000), output_format=kind)
+        catch_error(
+            Reply(outputs=[Output(noise(2), "a"), Output(noise(2), "b")]), with_budget(5000), output_format=kind
+        )
     assert len(os.listdir("/proc/self/fd")) == before
     assert not list(tmp_path.iterdir())
 

@@ -35,7 +35,7 @@ def test_audio_goes_to_a_file_and_the_reply_is_printed_without_it(tmp_path: Path
     path = tmp_path / "out" / "song.wav"
     assert path.read_bytes() == AUDIO and reply["output_file"] == str(path) and f"Wrote {path}" in process.stderr
     assert base64.b64encode(AUDIO).decode()[:64] not in process.stdout + process.stderr
-    assert list(path.parent.iterdir()) == [path]  # the same artefact stands twice in the reply, and once here
+    assert list(path.parent.iterdir()) == [path]  # the artefact is in the reply twice, but in the folder once
 
 
 def test_an_existing_file_with_other_content_is_kept(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_progress_is_posted_in_order_once_a_second_and_never_after_the_result(co
     plane.result(job)
     next_one = plane.submit({"operation": "steps", "count": 60})  # time for a late update to arrive
     plane.result(next_one)
-    events = plane.of(job, "progress", "done")
+    events = plane.find_events(job, "progress", "done")
     assert [event.kind for event in events] == ["progress"] * (len(events) - 1) + ["done"]
     updates = events[:-1]
     assert len(updates) >= 2
@@ -108,7 +108,7 @@ def test_progress_is_posted_with_the_same_headers_as_the_result(concurrent_worke
     plane, _ = concurrent_worker
     job = plane.submit({"operation": "steps", "count": 3})
     plane.result(job)
-    update, result = plane.of(job, "progress", "done")
+    update, result = plane.find_events(job, "progress", "done")
     assert set(update.body) == {"status", "output"} and update.query == result.query
     for header in ("Authorization", "Content-Type", "X-Request-ID", "charset"):
         assert update.headers[header] == result.headers[header]
@@ -137,9 +137,9 @@ def test_a_cancelled_job_ends_and_posts_nothing_and_the_next_one_succeeds(defaul
     plane.stop(endless)
     after = plane.submit({"operation": "steps", "count": 20})
     assert plane.result(after)["output"]["steps"] == 20
-    assert not plane.of(endless, "done")
+    assert not plane.find_events(endless, "done")
     taken = plane.wait(after, "take").at
-    assert all(event.at < taken for event in plane.of(endless, "progress"))
+    assert all(event.at < taken for event in plane.find_events(endless, "progress"))
     printed = worker.printed()
     stopped = printed.index('"message": "worker.fake: stopped at step')
     assert stopped < printed.index(json.dumps({"requestId": after, "message": "Started."})[:-1])
@@ -189,7 +189,7 @@ def test_a_cancelled_job_that_does_not_stop_ends_the_process(tmp_path: Path) -> 
         plane.wait(job, "progress")
         plane.stop(job)
         assert worker.exit_code() == 1
-        assert "did not stop within 0.3 s" in worker.printed() and not plane.of(job, "done")
+        assert "did not stop within 0.3 s" in worker.printed() and not plane.find_events(job, "done")
         ended = time.monotonic()
         time.sleep(1.5)  # the heartbeat is a process of its own, once a second here
         assert all(event.at < ended + 0.3 for event in plane.events if event.kind == "ping")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testing.local_api import Api, free_port, wait_for
+from testing.local_api import Api, free_port, wait_until_ready
 from testing.processes import FAKE_WORKER, run_script, start_worker
 
 DEEP = 900
@@ -19,12 +19,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     port = free_port()
     home = tmp_path_factory.mktemp("api")
     with start_worker(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
-        found = Api(port, worker)
-        wait_for(found)
-        yield found
+        local_api = Api(port, worker)
+        wait_until_ready(local_api)
+        yield local_api
 
 
-GARBAGE = {
+INVALID_BODIES = {
     "nothing": "",
     "not JSON": "nope",
     "not UTF-8": b'{"input": "\xff\xfe"}',
@@ -57,13 +57,13 @@ GARBAGE = {
     "an empty reply": '{"input": {"operation": "empty"}}',
     "a crash": '{"input": {"operation": "crash"}}',
     "a refusal": '{"input": {"operation": "refuse"}}',
-    "a worn out worker": '{"input": {"operation": "exhaust"}}',
+    "a worker that asks to be replaced": '{"input": {"operation": "exhaust"}}',
     "too large a reply": '{"input": {"operation": "huge", "size": 20000000}}',
 }
 
 
-@pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE)
-def test_no_body_makes_the_api_fail(api: Api, body: str | bytes) -> None:
+@pytest.mark.parametrize("body", INVALID_BODIES.values(), ids=INVALID_BODIES)
+def test_an_invalid_body_never_makes_the_api_fail(api: Api, body: str | bytes) -> None:
     status, reply = api.call("POST", "/runsync", body)
     check_refusal(status, reply)
     status, reply = api.call("POST", "/run", body)
@@ -113,5 +113,5 @@ def test_logs_are_readable_lines_with_the_job_id_and_no_audio(api: Api) -> None:
 
 
 def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
-    ended = run_script(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
-    assert ended.returncode == 1 and "CONCURRENCY" in ended.stderr and ended.stderr.count("\n") == 1
+    process = run_script(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
+    assert process.returncode == 1 and "CONCURRENCY" in process.stderr and process.stderr.count("\n") == 1
