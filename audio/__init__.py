@@ -1,4 +1,4 @@
-"""Sound and all that is done to it without a network. Knows nothing of requests, models or the platform."""
+"""Audio in memory and on disk, audio files, and signal processing without neural networks."""
 
 from audio.types import Audio
 

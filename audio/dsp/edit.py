@@ -1,20 +1,18 @@
-"""Cutting, fading, and mono to stereo and back. Knows no files or requests."""
+"""Trims silence and fades audio in and out."""
 
 from __future__ import annotations
-
-from typing import Final, Literal
 
 import numpy as np
 
 from audio.types import Audio
 
-_MARGIN_S: Final = 0.01
+_MARGIN_S = 0.01
 
 
 def trim_silence(audio: Audio, *, threshold_db: float = -60.0) -> Audio:
-    """The sound without what lies before its first and after its last sample above `threshold_db` (dBFS).
+    """Removes everything before the first and after the last sample above `threshold_db` (dBFS).
 
-    10 ms are kept on either side, so that no onset is cut hard. A sound that is silent throughout comes back whole.
+    10 ms are kept on either side, so that no onset is cut. Audio that is silent throughout is returned unchanged.
     """
     loud = np.flatnonzero(np.abs(audio.waveform).max(axis=0, initial=0.0) > 10.0 ** (threshold_db / 20.0))
     if not len(loud):
@@ -27,16 +25,16 @@ def trim_silence(audio: Audio, *, threshold_db: float = -60.0) -> Audio:
 
 
 def fade_in(audio: Audio, seconds: float) -> Audio:
-    """The sound rising from silence over its first `seconds` (at most all of it) along a raised cosine."""
-    return _faded(audio, seconds, at_end=False)
+    """Fades in over the first `seconds` (at most the whole length) along a raised cosine."""
+    return _fade(audio, seconds, at_end=False)
 
 
 def fade_out(audio: Audio, seconds: float) -> Audio:
-    """The sound falling to silence over its last `seconds` (at most all of it) along a raised cosine."""
-    return _faded(audio, seconds, at_end=True)
+    """Fades out over the last `seconds` (at most the whole length) along a raised cosine."""
+    return _fade(audio, seconds, at_end=True)
 
 
-def _faded(audio: Audio, seconds: float, *, at_end: bool) -> Audio:
+def _fade(audio: Audio, seconds: float, *, at_end: bool) -> Audio:
     length = min(round(seconds * audio.sample_rate), audio.num_samples)
     if length <= 0:
         return audio
@@ -47,12 +45,3 @@ def _faded(audio: Audio, seconds: float, *, at_end: bool) -> Audio:
     else:
         waveform[:, :length] *= rise
     return Audio(waveform, audio.sample_rate)
-
-
-def to_channels(audio: Audio, channels: Literal[1, 2]) -> Audio:
-    """Mono as the mean of both channels, stereo as the one channel twice; the same object where nothing changes."""
-    if audio.channels == channels:
-        return audio
-    if channels == 1:
-        return Audio(audio.waveform.mean(axis=0, keepdims=True, dtype=np.float32), audio.sample_rate)
-    return Audio(np.repeat(audio.waveform, 2, axis=0), audio.sample_rate)

@@ -1,34 +1,34 @@
-"""The vocal chain: high-pass, compressor, reverb, by pedalboard, block by block. Knows no requests."""
+"""The effects on cover vocals: high-pass, compressor and reverb by pedalboard, block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from audio.dsp.mix import fit_length
 from audio.types import Waveform
 
-END_FADE_S: Final = 0.01
-"""At the very end of the result, so that reverb which does not fit dies away without a click."""
-_BLOCK_FRAMES: Final = 1 << 16
-_LEAST_FRAMES: Final = 64  # pedalboard takes the shorter side of a block for the channels
-_LARGEST_FADE: Final = 0.1  # of the whole
+END_FADE_S = 0.01
+"""Fade at the very end of the result, so that a reverb tail that is cut off does not click."""
+_BLOCK_FRAMES = 1 << 16
+_MIN_FRAMES = 64  # pedalboard takes the shorter side of a block as the channels
+_MAX_FADE_FRACTION = 0.1  # of the total length
 
 
 @dataclass(frozen=True, slots=True)
 class VocalChain:
-    """High-pass at 50 Hz (12 dB an octave less), compressor 4:1 above -15 dB (1 ms, 100 ms), then reverb.
+    """High-pass at 50 Hz (12 dB per octave), compressor 4:1 above -15 dB (attack 1 ms, release 100 ms), then reverb.
 
-    None of them delays the sound. The reverb is stereo where the sound is, also if both sides are the same.
+    None of them delays the audio. The reverb of a stereo vocal is stereo even if both channels are the same.
 
     Args:
-        room_size: of the reverb, 0..1.
-        damping: of its highs, 0..1.
-        wet: its level, 0..1.
-        dry: level of the voice itself, 0..1.
+        room_size: reverb size, 0 to 1.
+        damping: damping of high frequencies in the reverb, 0 to 1.
+        wet: level of the reverb, 0 to 1.
+        dry: level of the vocal itself, 0 to 1.
     """
 
     room_size: float = 0.15
@@ -37,7 +37,7 @@ class VocalChain:
     dry: float = 0.8
 
     def plugins(self) -> Sequence[Any]:
-        """Fresh pedalboard plugins, in order."""
+        """New pedalboard plugins, in order."""
         from pedalboard import Compressor, HighpassFilter, Reverb
 
         return (
@@ -50,48 +50,48 @@ class VocalChain:
 def apply_vocal_chain(
     vocal: Iterable[Waveform], chain: VocalChain, *, sample_rate: int, channels: int, num_samples: int
 ) -> Iterator[Waveform]:
-    """The vocal through the chain as `[C, n]` blocks; silence stays exactly silent where no reverb is left.
+    """Applies the chain to consecutive `[C, n]` blocks; silence without a reverb tail stays exactly silent.
 
     Args:
-        vocal: consecutive blocks, at least one, mono or `channels` wide.
-        channels: of the result: mono is made stereo before the reverb.
-        num_samples: of the result, which goes on after the vocal with the reverb's tail. Where that would be longer, or
-            the vocal itself is the longest, the last 10 ms fade out.
+        vocal: at least one block, with one channel or `channels`.
+        sample_rate: in Hz.
+        channels: of the result; mono is made stereo before the reverb.
+        num_samples: length of the result; the reverb tail follows the vocal, and the last 10 ms fade out.
     """
     (*dynamics, reverb), position = chain.plugins(), 0
-    fade = min(round(END_FADE_S * sample_rate), int(_LARGEST_FADE * num_samples))
-    for block in _even(fit_length(vocal, num_samples=num_samples)):
+    fade = min(round(END_FADE_S * sample_rate), int(_MAX_FADE_FRACTION * num_samples))
+    for block in _equalize_blocks(fit_length(vocal, num_samples=num_samples)):
         count = block.shape[1]
-        made = np.pad(block, ((0, 0), (0, max(_LEAST_FRAMES - count, 0))))
+        processed = np.pad(block, ((0, 0), (0, max(_MIN_FRAMES - count, 0))))
         for plugin in dynamics:
-            made = plugin.process(made, sample_rate, reset=False)
-        made = np.ascontiguousarray(np.broadcast_to(made, (channels, made.shape[1])))
-        made = reverb.process(made, sample_rate, reset=False)
-        yield _faded(made[:, :count], num_samples - position, fade)
+            processed = plugin.process(processed, sample_rate, reset=False)
+        processed = np.ascontiguousarray(np.broadcast_to(processed, (channels, processed.shape[1])))
+        processed = reverb.process(processed, sample_rate, reset=False)
+        yield _fade_end(processed[:, :count], num_samples - position, fade)
         position += count
 
 
-def _even(parts: Iterable[Waveform]) -> Iterator[Waveform]:
-    """The same samples in blocks of one size, but the last: a plugin forgets its state where a larger one comes."""
-    held, count = list[Waveform](), 0
+def _equalize_blocks(parts: Iterable[Waveform]) -> Iterator[Waveform]:
+    """The same samples in blocks of equal size except the last: plugins reset their state when a larger block comes."""
+    buffered, count = list[Waveform](), 0
     for part in parts:
-        held.append(part)
+        buffered.append(part)
         count += part.shape[1]
         if count >= _BLOCK_FRAMES:
-            joined = np.concatenate(held, axis=1)
+            joined = np.concatenate(buffered, axis=1)
             whole = count - count % _BLOCK_FRAMES
             yield from (joined[:, start : start + _BLOCK_FRAMES] for start in range(0, whole, _BLOCK_FRAMES))
-            held, count = [joined[:, whole:]], count - whole
+            buffered, count = [joined[:, whole:]], count - whole
     if count:
-        yield np.concatenate(held, axis=1)
+        yield np.concatenate(buffered, axis=1)
 
 
-def _faded(block: Waveform, left: int, fade: int) -> Waveform:
-    """`block`, which has `left` samples from its start to the end of all, with the last `fade` of these fading out."""
-    first = max(left - fade, 0)
+def _fade_end(block: Waveform, remaining: int, fade: int) -> Waveform:
+    """Fades out the last `fade` of the `remaining` samples from the start of `block` to the end of the result."""
+    first = max(remaining - fade, 0)
     if first >= block.shape[1]:
         return block
-    remaining = left - np.arange(first, block.shape[1], dtype=np.float32)
+    distance = remaining - np.arange(first, block.shape[1], dtype=np.float32)
     faded = block.copy()
-    faded[:, first:] *= 0.5 - 0.5 * np.cos(np.pi * np.minimum(remaining / max(fade, 1), 1.0))
+    faded[:, first:] *= 0.5 - 0.5 * np.cos(np.pi * np.minimum(distance / max(fade, 1), 1.0))
     return faded

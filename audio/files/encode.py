@@ -14,21 +14,12 @@ from numpy.typing import NDArray
 
 from audio.dsp.gain import bring_below_full_scale
 from audio.dsp.resample import resample_source
-from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
+from audio.files.formats import Encoding
 from audio.files.ogg import set_serial
 from audio.files.quantize import iter_interleaved, quantize
 from audio.files.wav import write_wav
 from audio.types import AudioSource
 
-Format = FormatName
-FORMATS = FORMAT_NAMES
-BIT_DEPTHS = {name: entry.bit_depths for name, entry in OUTPUT_FORMATS.items() if entry.bit_depths}
-MP3_BITRATES = OUTPUT_FORMATS["mp3"].bitrates
-
-__all__ = ["BIT_DEPTHS", "FORMATS", "MP3_BITRATES", "Encoding", "Format", "Written", "encode"]
-
-# (sample rate, highest bitrate up to that rate) of mp3 below 32 kHz (MPEG-2.5 and MPEG-2; limits of LAME).
-_MP3_BITRATE_LIMITS = ((12000, 64), (24000, 160))
 # Nominal bitrates of Vorbis qualities 0 to 10, two channels at 44.1 kHz (libvorbis).
 _VORBIS_BITRATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 _MP3_BLOCK_FRAMES = 65536
@@ -139,8 +130,7 @@ def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
     (lameenc writes none, libsndfile is 3 times slower). Below 64 kbit/s the tag does not fit into a frame."""
     from pedalboard.io import AudioFile
 
-    highest = next((kbits for rate, kbits in _MP3_BITRATE_LIMITS if audio.sample_rate <= rate), MP3_BITRATES[-1])
-    kbits = min(encoding.kbits, highest)
+    kbits = encoding.kbits_at(audio.sample_rate)
     step = 1 if audio.num_samples == 2 else _MP3_BLOCK_FRAMES  # a square block does not show which side is the channels
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
         with AudioFile(

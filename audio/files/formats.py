@@ -24,6 +24,7 @@ class OutputFormat:
         bitrates: allowed values in kbit/s, ascending; a `range` if every integer in it is allowed.
         default: bit depth or bitrate if the request names none.
         sample_rates: allowed rates in Hz, ascending; empty if every rate is allowed.
+        bitrate_limits: (sample rate in Hz, highest bitrate up to that rate), ascending.
         auto: bit depths or bitrates that `output_format: "auto"` tries, best first; None stands for the requested one.
         suggested: bit depths or bitrates to suggest when a reply is too large, largest first.
     """
@@ -34,6 +35,7 @@ class OutputFormat:
     bitrates: Sequence[int] = ()
     default: int
     sample_rates: tuple[int, ...] = ()
+    bitrate_limits: tuple[tuple[int, int], ...] = ()
     auto: tuple[int | None, ...] = ()
     suggested: tuple[int, ...] = ()
 
@@ -86,6 +88,7 @@ OUTPUT_FORMATS: dict[FormatName, OutputFormat] = {
             bitrates=(32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
             default=320,
             sample_rates=(8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+            bitrate_limits=((12000, 64), (24000, 160)),  # MPEG-2.5 and MPEG-2, limits of LAME
             auto=(320, 192, 128),
             suggested=(320, 256, 192, 128, 96, 64, 32),
         ),
@@ -151,6 +154,11 @@ class Encoding:
     def kbits(self) -> int:
         """Bitrate in kbit/s of a lossy format; 0 for a lossless one."""
         return self.value if self.output_format.bitrates else 0
+
+    def kbits_at(self, sample_rate: int) -> int:
+        """`kbits`, or the highest bitrate that the format has at `sample_rate` (Hz) if that is lower."""
+        limits = (limit for rate, limit in self.output_format.bitrate_limits if sample_rate <= rate)
+        return min(self.kbits, next(limits, self.kbits))
 
     @property
     def content_type(self) -> str:

@@ -245,7 +245,8 @@ def _make_fetcher(config: SunoConfig) -> FetchClip:
 
 def _encode_mp3(source: Audio, cut_s: float | None) -> bytes:
     """The first `cut_s` seconds of the source (None: all of it) as mp3."""
-    from audio.files.encode import Encoding, encode
+    from audio.files.encode import encode
+    from audio.files.formats import Encoding
 
     waveform = source.waveform if cut_s is None else source.waveform[:, : round(cut_s * source.sample_rate)]
     file = io.BytesIO()

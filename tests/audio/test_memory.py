@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 from audio import Audio
-from audio.files.encode import Encoding, Format
+from audio.files.formats import Encoding, FormatName
 from audio.files.mpeg import frame_length
 from audio.files.ogg import checksum, iter_pages
 from testing.repository import ROOT
@@ -79,7 +79,7 @@ def silent_flac(seconds: int, channels: int = 2) -> bytes:
 
 
 @cache
-def silent(form: Format, seconds: int) -> bytes:
+def silent(form: FormatName, seconds: int) -> bytes:
     waveform = np.broadcast_to(np.zeros((2, 1), np.float32), (2, seconds * 44100))
     return file_of(Audio(waveform, 44100), Encoding(form, bitrate=64))
 

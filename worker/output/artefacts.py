@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
@@ -21,13 +19,13 @@ from audio.dsp.gain import bring_below_full_scale
 from audio.dsp.normalize import normalize
 from audio.files.encode import encode
 from audio.files.formats import Encoding
+from audio.parallel import map_parallel
 from audio.types import AudioSource
 from errors import InternalError
 from worker.job import Job
 from worker.reply import AudioOut, Reply
 
 SPOOL_BYTES = 16 << 20
-MAX_THREADS = 4
 MAX_NAME_BYTES = 120
 EXCERPT_SLICES = 12
 EXCERPT_SLICE_S = 1.0
@@ -207,9 +205,7 @@ class OutputEncoder:
             self._job.check()
             return work(item)
 
-        items = list(items)
-        with ThreadPoolExecutor(max_workers=min(MAX_THREADS, len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(work_unless_cancelled, items))
+        return list(map_parallel(work_unless_cancelled, items))
 
 
 def make_file_name(name: str) -> str:

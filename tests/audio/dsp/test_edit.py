@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.dsp.edit import fade_in, fade_out, to_channels, trim_silence
+from audio.dsp.edit import fade_in, fade_out, trim_silence
 from testing.signals import tone
 
 
@@ -62,12 +62,3 @@ def test_fades_begin_and_end_in_silence_and_leave_the_rest(seconds: float) -> No
 def test_a_fade_of_nothing_is_no_fade() -> None:
     audio = tone(0.1)
     assert fade_in(audio, 0.0) is audio and fade_out(audio, 0.0) is audio
-
-
-def test_stereo_to_mono_is_the_mean_and_back_is_twice_the_same() -> None:
-    audio = tone(0.1)
-    mono = to_channels(audio, 1)
-    np.testing.assert_allclose(mono.waveform[0], audio.waveform.mean(axis=0), atol=1e-7)
-    stereo = to_channels(mono, 2)
-    np.testing.assert_array_equal(stereo.waveform, np.repeat(mono.waveform, 2, axis=0))
-    assert to_channels(audio, 2) is audio

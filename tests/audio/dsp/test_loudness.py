@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from audio import Audio
 from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversampled, true_peak_db
-from audio.files.encode import Encoding
+from audio.files.formats import Encoding
 from audio.types import iter_blocks
 from testing.signals import file_of, needs_ffmpeg
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from audio import Audio
 from audio.files.decode import Decoded, DecodeLimits, decode, decode_source
-from audio.files.encode import Encoding
+from audio.files.formats import Encoding
 from audio.files.ogg import iter_pages
 from audio.types import DiskAudio
 from errors import AudioError

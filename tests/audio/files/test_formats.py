@@ -70,6 +70,13 @@ def test_only_float_wav_keeps_samples_above_full_scale() -> None:
     assert not any(Encoding(name).keeps_overs for name in FORMAT_NAMES)
 
 
+@pytest.mark.parametrize(("rate", "kbits"), [(8000, 64), (12000, 64), (16000, 160), (24000, 160), (32000, 320)])
+def test_mp3_has_lower_bitrates_at_low_sample_rates(rate: int, kbits: int) -> None:
+    assert Encoding("mp3").kbits_at(rate) == kbits
+    assert Encoding("mp3", bitrate=32).kbits_at(rate) == 32
+    assert Encoding("opus").kbits_at(rate) == 192
+
+
 def test_auto_goes_from_wav_to_small_mp3() -> None:
     names = [(encoding.format, encoding.value) for encoding in auto_encodings(32, None)]
     assert names == [("wav", 32), ("flac", 24), ("mp3", 320), ("mp3", 192), ("mp3", 128)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.files.decode import FORMATS
-from audio.files.encode import Encoding
+from audio.files.formats import Encoding
 from audio.files.sniff import SNIFF_BYTES, sniff
 from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
 

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.files.encode import Encoding
+from audio.files.formats import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
 from testing.property_tests import examples
 from worker.input.load import load_audio
