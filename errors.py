@@ -12,6 +12,10 @@ RequestError                a sentence for the caller, a snake_case code, option
 ├── CancelledError          the control plane stopped the job
 ├── DeadlineError           the job's time is up
 └── InternalError           our own bug; says nothing of the inside
+
+HttpError                   an HTTP exchange failed; whoever sent the request turns it into one of the above
+├── NotSentError            nothing was sent
+└── NoResponseError         the request may have been received
 """
 
 from __future__ import annotations

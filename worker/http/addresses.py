@@ -75,8 +75,8 @@ def resolve_host(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def checked_addresses(url: Url, *, resolve: Resolve, allow_private: bool) -> list[Address]:
-    """The addresses of the URL's host, at least one.
+def resolve_addresses(url: Url, *, resolve: Resolve, allow_private: bool) -> list[Address]:
+    """Resolves the URL's host and checks its addresses, of which there is at least one.
 
     Raises:
         PrivateAddressError: one of them is not public, and `allow_private` is False.

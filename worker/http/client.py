@@ -92,7 +92,7 @@ class HttpClient:
 
         Args:
             body: bytes, or a seekable file that is sent from its start to its end.
-            timeout_s: bounds the whole exchange, from the name server's answer to the last byte, redirects included.
+            timeout_s: bounds the whole exchange, from resolving the name to the last byte, redirects included.
             check: raises a `RequestError` when the job must end. It is called several times a second, from other
                 threads too.
 
@@ -115,7 +115,7 @@ class HttpClient:
         timeout_s: float = math.inf,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[StreamedResponse]:
-        """As `request`, without reading the body first. Its blocks can be read inside the `with` and raise as well."""
+        """As `request`, but the body is read by the caller, inside the `with`; reading it raises the same errors."""
         assert method == "GET" or not self.max_redirects, f"redirects of a {method} are not followed"
         scope = CancelScope(time.monotonic() + timeout_s, check)
         target = parse_url(url)
@@ -134,30 +134,30 @@ class HttpClient:
                 with closing(response):
                     location = response.headers.get("Location")
                     if not self.max_redirects or response.status not in REDIRECT_STATUSES or location is None:
-                        yield StreamedResponse(response.status, response.headers, self._blocks(response, scope))
+                        yield StreamedResponse(response.status, response.headers, self._read_body(response, scope))
                         return
-                    target = _redirected(target, location)
+                    target = _follow_redirect(target, location)
         raise TooManyRedirectsError(f"The server redirects more than {self.max_redirects} times.")
 
-    def _blocks(self, response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
-        """The decompressed body, counted while it comes."""
+    def _read_body(self, response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
+        """Yields the decompressed body and counts its bytes."""
         if (response.length_remaining or 0) > self.max_bytes:
-            raise self._too_large()
+            raise self._too_large_error()
         size = 0
         with scope.translate_errors(EXCHANGE_ERRORS):
-            for block in _decompressed(response, scope):
+            for block in _decompress(response, scope):
                 size += len(block)
                 if size > self.max_bytes:
-                    raise self._too_large()
+                    raise self._too_large_error()
                 yield block
 
-    def _too_large(self) -> ResponseTooLargeError:
+    def _too_large_error(self) -> ResponseTooLargeError:
         return ResponseTooLargeError(f"The response has more than the {self.max_bytes} bytes that are allowed.")
 
 
 def _send(connection: HTTPConnection, method: str, target: Url, headers: Mapping[str, str], body: Body | None) -> None:
     headers = {**headers, "Host": target.authority}
-    # As a file also if it is bytes: the read timeout then bounds each block, and not the whole body.
+    # Bytes are sent like a file, block by block: the read timeout then bounds each block, not the whole body.
     file = io.BytesIO(body) if isinstance(body, bytes) else body
     if file is not None:
         headers["Content-Length"] = str(file.seek(0, os.SEEK_END))
@@ -171,7 +171,7 @@ def _send(connection: HTTPConnection, method: str, target: Url, headers: Mapping
         logger.debug("the server closed the connection before the whole body was sent")
 
 
-def _redirected(target: Url, location: str) -> Url:
+def _follow_redirect(target: Url, location: str) -> Url:
     try:
         following = parse_url(urljoin(str(target), location))
     except ValueError as error:
@@ -183,25 +183,25 @@ def _redirected(target: Url, location: str) -> Url:
     return following
 
 
-def _decompressed(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
+def _decompress(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
-        yield from _received(response, scope)
+        yield from _receive(response, scope)
     elif encoding in DEFLATED:
-        yield from _inflated(response, scope)
+        yield from _inflate(response, scope)
     else:
         raise UnsupportedEncodingError(
             "The server compresses the response with a method that was not asked for. Serve the file uncompressed."
         )
 
 
-def _inflated(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
-    """Inflates in bounded blocks, so that a decompression bomb is counted and never held.
+def _inflate(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
+    """Decompresses in bounded blocks, so that a decompression bomb is counted and never in memory as a whole.
 
-    Not by urllib3, which takes a gzip stream that is cut short for a complete one.
+    urllib3 would do it too, but does not notice a gzip stream that is cut short.
     """
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    for block in _received(response, scope):
+    for block in _receive(response, scope):
         pending = block
         while pending and not inflater.eof:
             yield inflater.decompress(pending, BLOCK_BYTES)
@@ -211,8 +211,8 @@ def _inflated(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
         raise zlib.error("the stream ends early")
 
 
-def _received(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
-    """The body as it comes, one read of the socket at a time."""
+def _receive(response: HTTPResponse, scope: CancelScope) -> Iterator[bytes]:
+    """Yields the body as it comes, one read of the socket at a time."""
     while block := response.read1(BLOCK_BYTES, decode_content=False):
         yield block
         scope.raise_if_ended()

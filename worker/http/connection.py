@@ -17,7 +17,7 @@ import certifi
 from urllib3.connection import HTTPConnection
 
 from errors import RequestError
-from worker.http.addresses import Resolve, Url, checked_addresses, resolve_host
+from worker.http.addresses import Resolve, Url, resolve_addresses, resolve_host
 from worker.http.errors import CONNECT_ERRORS, ErrorTable, to_http_error
 
 Connect = Callable[[tuple[str, int], float], socket.socket]
@@ -85,7 +85,7 @@ class CancelScope:
     def watch(self, sock: socket.socket) -> Iterator[None]:
         """Shuts the connection of `sock` down when this scope ends; stops watching on exit."""
         done = threading.Event()
-        # A descriptor of its own: TLS takes the first one over, and a closed one could be another file's by then.
+        # A duplicate, because TLS takes over the descriptor of `sock`, and a closed descriptor may be reused.
         with sock.dup() as duplicate:
             thread = threading.Thread(target=self._watch, args=(duplicate, done), name="http-watch", daemon=True)
             thread.start()
@@ -107,7 +107,7 @@ class CancelScope:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def connect(self, function: Callable[[], socket.socket]) -> socket.socket:
-        """Runs `function`, which waits where nothing can wake it, and abandons it when this scope ends."""
+        """Runs `function` in a thread, since nothing can interrupt it; stops waiting for it when this scope ends."""
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="http-connect")
         future = executor.submit(function)
         executor.shutdown(wait=False)
@@ -120,13 +120,13 @@ class CancelScope:
         return future.result()
 
     def raise_if_ended(self) -> None:
-        """To be called after a wait that ended well: a connection that was shut down looks like the end of the data."""
+        """Call it when data has come or ended: after `watch` has shut the connection down, that looks like its end."""
         if self._ended_by is not None:
             raise self._ended_by
 
     @contextmanager
     def translate_errors(self, table: ErrorTable) -> Iterator[None]:
-        """Turns the exceptions in `table` into ours; if this scope ended the exchange, its reason comes first."""
+        """Replaces the exceptions in `table` by ours, or by what ended this scope if that was the cause."""
         try:
             yield
         except tuple(table) as error:
@@ -163,7 +163,7 @@ def open_connection(
                 sock = stack.enter_context(tls.wrap_socket(sock, server_hostname=url.host.rstrip(".")))
             scope.raise_if_ended()
         connection = HTTPConnection(url.host, url.port, timeout=timeout.read_s, blocksize=BLOCK_BYTES)
-        connection.auto_open = 0  # it must never resolve the name and connect by itself
+        connection.auto_open = 0  # it must not connect by itself: only the checked address may be used
         connection.sock = sock
         stack.callback(connection.close)
         yield connection
@@ -173,7 +173,7 @@ def _connect(
     url: Url, *, scope: CancelScope, timeout: Timeout, network: NetworkBackend, allow_private: bool
 ) -> socket.socket:
     failure = OSError("no address answered")
-    for address in checked_addresses(url, resolve=network.resolve, allow_private=allow_private):
+    for address in resolve_addresses(url, resolve=network.resolve, allow_private=allow_private):
         try:
             return network.connect((str(address), url.port), scope.remaining(timeout.connect_s))
         except OSError as error:

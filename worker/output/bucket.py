@@ -28,11 +28,12 @@ UPLOAD_TIMEOUT_S = 900.0
 ATTEMPTS = 3
 SIGNATURE_S = 3600
 HTTP_OK, HTTP_SERVER_ERROR = 200, 500
+# Field of `Bucket` -> key of RunPod's s3Config.
 S3_CONFIG = {
-    "accessId": "access_key_id",
-    "accessSecret": "secret_access_key",
-    "bucketName": "name",
-    "endpointUrl": "endpoint_url",
+    "access_key_id": "accessId",
+    "secret_access_key": "accessSecret",
+    "name": "bucketName",
+    "endpoint_url": "endpointUrl",
     "region": "region",
 }
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}")
@@ -67,16 +68,14 @@ def find_bucket(s3_config: Mapping[str, Any] | None, settings: Settings) -> Buck
         DeliveryError: `bucket_misconfigured`, if a value is missing or not valid; the message names it.
     """
     if s3_config:
-        names = {ours: theirs for theirs, ours in S3_CONFIG.items()}
-        values = {ours: s3_config.get(theirs) or "" for ours, theirs in names.items()}
+        values = {name: s3_config.get(key) or "" for name, key in S3_CONFIG.items()}
         if not all(isinstance(value, str) and value.isprintable() for value in values.values()):
             raise _misconfigured("the values of s3Config must be strings")
-        return _make_bucket(values, names=names, trusted=False)
+        return _make_bucket(values, names=S3_CONFIG, trusted=False)
     if not (settings.bucket_endpoint_url or settings.bucket_name):
         return None
-    names = {ours: "bucket_name" if ours == "name" else f"bucket_{ours}" for ours in S3_CONFIG.values()}
-    values = {ours: getattr(settings, name) for ours, name in names.items()}
-    return _make_bucket(values, names={ours: name.upper() for ours, name in names.items()}, trusted=True)
+    values = {name: getattr(settings, f"bucket_{name}") for name in S3_CONFIG}
+    return _make_bucket(values, names={name: f"BUCKET_{name.upper()}" for name in S3_CONFIG}, trusted=True)
 
 
 def _make_bucket(values: Mapping[str, str], *, names: Mapping[str, str], trusted: bool) -> Bucket:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -218,7 +221,7 @@ def test_the_deadline_and_a_cancel_end_the_wait_for_a_connection(number: int, ha
         client.request("POST", "http://slow.example/", body=b"x", timeout_s=0.2)
     threading.Timer(0.2, cancelled.set).start()
     with pytest.raises(CancelledError):
-        client.request("POST", "http://slow.example/", body=b"x", check=raising_when(cancelled))
+        client.request("POST", "http://slow.example/", body=b"x", check=make_check(cancelled))
     assert time.monotonic() - started < 10
 
 
@@ -238,7 +241,7 @@ def test_a_connection_that_is_made_after_the_cancel_is_closed(hanging: threading
         assert theirs.recv(1) == b""
 
 
-def raising_when(cancelled: threading.Event) -> Callable[[], None]:
+def make_check(cancelled: threading.Event) -> Callable[[], None]:
     def check() -> None:
         if cancelled.is_set():
             raise CancelledError("The job was cancelled.")
@@ -259,7 +262,7 @@ def test_a_cancel_ends_the_wait_for_a_response(tls: bool, tmp_path: Path) -> Non
     started = time.monotonic()
     with serve(respond, tls=server_tls if tls else None) as server, pytest.raises(CancelledError):
         url = server.url(scheme="https" if tls else "http", host="localhost")
-        client.request("GET", url, check=raising_when(cancelled))
+        client.request("GET", url, check=make_check(cancelled))
     assert time.monotonic() - started < 4
 
 
@@ -273,7 +276,7 @@ def test_a_cancel_ends_a_body_that_would_end_with_the_connection() -> None:
         time.sleep(5)
 
     with serve(respond) as server, pytest.raises(CancelledError):
-        LOCAL.request("GET", server.url(), check=raising_when(cancelled))
+        LOCAL.request("GET", server.url(), check=make_check(cancelled))
 
 
 def test_a_cancelled_job_connects_to_nothing() -> None:
@@ -327,3 +330,16 @@ def test_no_error_contains_the_url_the_host_or_a_key(send: Callable[[], object])
     with pytest.raises(HttpError) as caught:
         send()
     assert "secret" not in str(caught.value) and "127.0.0.1" not in str(caught.value)
+
+
+def test_the_url_of_a_response_with_invalid_headers_is_not_logged() -> None:
+    script = (
+        "import sys; from worker import logs; from worker.http.client import HttpClient\n"
+        "logs.configure(level='INFO', as_json=False)\n"
+        "print(HttpClient(allow_private=True).request('GET', sys.argv[1]).status)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with serve(lambda request, write: write(b"HTTP/1.1 200 OK\r\nno colon\r\nContent-Length: 0\r\n\r\n")) as server:
+        command = [sys.executable, "-c", script, server.url("/?signature=secret")]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "200\n" and "secret" not in result.stderr
