@@ -1,4 +1,4 @@
-"""From a reply with audio to the JSON that is sent: formats, budget, bucket, volume, levels."""
+"""From a reply with audio to the JSON that is sent: keys, formats, volume, bucket."""
 
 from __future__ import annotations
 
@@ -6,101 +6,42 @@ import base64
 import dataclasses
 import hashlib
 import io
-import json
 import math
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import boto3
 import numpy as np
 import pytest
 import requests
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
-from audio import Audio
-from audio.files.formats import Encoding
 from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
-from testing.property_tests import examples
+from testing.delivery import (
+    INLINE,
+    RATE,
+    catch_error,
+    noise,
+    read_artefact,
+    reply_with,
+    run_delivery,
+    tone,
+    with_budget,
+)
 from worker.input.load import load_audio
 from worker.job import Job
-from worker.output.artefacts import Artefact, OutputEncoder, make_file_name
-from worker.output.deliver import check_delivery, deliver, write_artefacts
-from worker.output.inline import InlineBudget, encode_inline
-from worker.output.strict_json import dump_json
+from worker.output.artefacts import Artefact
+from worker.output.deliver import check_delivery, write_artefacts
 from worker.reply import AudioOut, Output, Reply
 from worker.settings import Settings
 
-RATE = 44100
 ARTEFACT_KEYS = {"filename", "format", "size", "sample_rate", "channels", "duration", "sha256"}
-INLINE = Settings(volume_dirs=())
-
-
-def noise(seconds: float, *, channels: int = 2, peak: float = 0.5, seed: int = 1, rate: int = RATE) -> Audio:
-    """The audio that compresses worst."""
-    drawn = np.random.default_rng(seed).uniform(-peak, peak, (channels, int(seconds * rate)))
-    return Audio(drawn.astype(np.float32), rate)
-
-
-def tone(seconds: float, *, peak: float = 0.5, frequency: float = 440.0, rate: int = RATE) -> Audio:
-    times = np.arange(int(seconds * rate)) / rate
-    return Audio((peak * np.sin(2 * np.pi * frequency * times)).astype(np.float32)[None].repeat(2, 0), rate)
-
-
-def silence(seconds: float) -> Audio:
-    return Audio(np.zeros((2, int(seconds * RATE)), np.float32), RATE)
-
-
-def run_delivery(
-    reply: Reply,
-    settings: Settings = INLINE,
-    *,
-    job: Job | None = None,
-    used: Mapping[str, Any] | None = None,
-    **out: Any,
-) -> dict[str, Any]:
-    result = deliver(
-        reply,
-        operation="generate_music",
-        used={"output_format": "auto", "delivery": "auto", "bitrate": None, "seed": 3} if used is None else used,
-        audio_out=AudioOut(**out),
-        job=job or Job(id="job-1", started=time.monotonic() - 1.0),
-        settings=settings,
-    )
-    assert len(dump_json(result).encode()) <= settings.inline_budget_bytes
-    return result
-
-
-def catch_error(reply: Reply, settings: Settings = INLINE, **options: Any) -> DeliveryError:
-    with pytest.raises(DeliveryError) as caught:
-        run_delivery(reply, settings, **options)
-    return caught.value
-
-
-def reply_with(audio: Audio, name: str = "song", **extra: Any) -> Reply:
-    return Reply(outputs=[Output(audio, name, extra)])
-
-
-def read_artefact(artefact: Mapping[str, Any]) -> tuple[np.ndarray, int]:
-    """The samples and the rate of an inline artefact, after a check of its fields."""
-    data = base64.b64decode(artefact["output_audio"], validate=True)
-    assert len(data) == artefact["size"]
-    assert hashlib.sha256(data).hexdigest() == artefact["sha256"]
-    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    assert (rate, samples.shape[1]) == (artefact["sample_rate"], artefact["channels"])
-    assert artefact["duration"] == pytest.approx(samples.shape[0] / rate, abs=1e-6)
-    return samples.T, rate
-
-
-# The reply
 
 
 def test_a_single_output_is_at_the_top_level() -> None:
@@ -201,32 +142,10 @@ def test_a_value_that_json_cannot_represent_is_an_internal_error(bad: dict[Any, 
         run_delivery(dataclasses.replace(reply_with(tone(0.1)), fields=bad))
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=10,
-)
-
-
-@given(st.dictionaries(st.text(), json_values, max_size=5))
-def test_any_reply_is_dumped_so_that_it_parses_back_or_is_refused(reply: dict[str, Any]) -> None:
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    try:
-        text = dump_json(reply)
-    except InternalError:
-        return
-    assert json.loads(text.encode(), parse_constant=refuse) == reply
-
-
 def test_a_reply_without_audio_over_the_budget_is_an_error() -> None:
     error = catch_error(Reply(fields={"x": "ä" * 600}), dataclasses.replace(INLINE, inline_budget_bytes=1200), used={})
     assert error.error_code == "reply_too_large"
     assert error.details["size"] > error.details["limit"] == 1200
-
-
-# Formats
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus"])
@@ -281,210 +200,12 @@ def test_a_delivery_that_is_not_configured_is_refused_before_any_work() -> None:
     check_delivery(AudioOut(), job=Job(id="j"), settings=INLINE)
 
 
-# The budget
-
-
-def base64_size(size: int) -> int:
-    return (size + 2) // 3 * 4
-
-
-def with_budget(limit: int) -> Settings:
-    return dataclasses.replace(INLINE, inline_budget_bytes=limit)
-
-
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        (950_000, ("wav", None)),
-        (900_000, ("flac", None)),
-        (230_000, ("mp3", 320)),
-        (140_000, ("mp3", 192)),
-        (100_000, ("mp3", 128)),
-    ],
-)
-def test_auto_selects_the_best_format_that_fits(limit: int, expected: tuple[str, int | None]) -> None:
-    """4 s of noise at an eighth of full scale: wav 941 kB as base64, flac some 15 % less, mp3 by its bitrate."""
-    result = run_delivery(reply_with(noise(4, peak=0.125)), with_budget(limit))
-    kind, kbits = expected
-    assert result["format"] == kind
-    assert result["parameters"]["bitrate"] == kbits
-    assert result["warnings"] == []
-    read_artefact(result)
-
-
-def test_auto_tries_flac_for_audio_that_compresses_well() -> None:
-    """Two minutes of silence are 21 MB of wav and next to nothing of flac."""
-    assert run_delivery(reply_with(silence(120)), with_budget(1_000_000))["format"] == "flac"
-
-
-def test_auto_tries_only_the_formats_of_the_operation() -> None:
-    assert run_delivery(reply_with(tone(0.5)), auto_formats=("mp3",))["format"] == "mp3"
-    assert run_delivery(reply_with(tone(0.5)), auto_formats=("mp3",), bitrate=128)["parameters"]["bitrate"] == 128
-
-
-def test_all_outputs_of_a_reply_have_the_same_format() -> None:
-    stems = {"loud": Output(noise(3), "loud"), "silent": Output(silence(3), "silent")}
-    result = run_delivery(Reply(stems=stems), with_budget(300_000))
-    assert {stem["format"] for stem in result["stems"].values()} == {"mp3"}
-
-
-def test_the_first_output_of_a_list_counts_twice_in_the_budget() -> None:
-    size = base64_size(44 + 2 * 2 * RATE)
-    pair = Reply(outputs=[Output(noise(1, seed=seed), "clip") for seed in (1, 2)])
-    assert run_delivery(pair, with_budget(3 * size + 5000))["format"] == "wav"
-    assert run_delivery(pair, with_budget(2 * size + 5000))["format"] != "wav"
-
-
-@examples(12)
-@given(limit=st.integers(5_000, 500_000), seconds=st.floats(0.1, 2.0), kind=st.sampled_from(["auto", "wav", "mp3"]))
-def test_a_reply_is_never_larger_than_its_budget(limit: int, seconds: float, kind: str) -> None:
-    try:
-        result = run_delivery(reply_with(noise(seconds)), with_budget(limit), output_format=kind)
-    except DeliveryError as error:
-        assert error.details["size"] > limit
-    else:
-        read_artefact(result)
-
-
-def test_an_encoding_that_cannot_fit_is_not_tried() -> None:
-    class CountingEncoder(OutputEncoder):
-        tried: ClassVar[list[str]] = []
-
-        @contextmanager
-        def encode(self, encoding: Encoding) -> Iterator[list[Artefact]]:
-            self.tried.append(f"{encoding.format}:{encoding.kbits}")
-            with super().encode(encoding) as artefacts:
-                yield artefacts
-
-    out = AudioOut()
-    encoder = CountingEncoder(reply_with(noise(20)), out, Job(id="j"))
-    budget_bytes = InlineBudget(700_000, 500, first_is_duplicated=False)
-    _, encoding = encode_inline(encoder, out.list_encodings(), budget=budget_bytes, deliveries=())
-    assert encoding.kbits == 192
-    assert encoder.tried == ["mp3:192"]
-
-
-def test_a_requested_format_is_never_changed_to_fit() -> None:
-    error = catch_error(reply_with(noise(2)), with_budget(100_000), output_format="wav")
-    assert error.error_code == "reply_too_large"
-    assert error.details["limit"] == 100_000
-    assert error.details["size"] == pytest.approx(base64_size(2 * RATE * 4), rel=0.01)
-    assert str(error.details["size"]) in error.message and "100000" in error.message
-
-
-def test_the_options_that_the_error_names_do_fit() -> None:
-    for audio, limit in ((noise(2), 100_000), (tone(15), 750_000), (noise(6, peak=0.01), 600_000)):
-        error = catch_error(reply_with(audio), with_budget(limit), output_format="wav")
-        assert error.details["would_fit"]
-        for option in error.details["would_fit"]:
-            assert run_delivery(reply_with(audio), with_budget(limit), **option)["format"] == option["output_format"]
-            assert f"output_format {option['output_format']}" in error.message
-
-
-def test_if_nothing_fits_the_error_says_so_and_names_other_deliveries(tmp_path: Path) -> None:
-    error = catch_error(reply_with(noise(5)), with_budget(20_000))
-    assert error.details["would_fit"] == [] and error.details["deliveries"] == []
-    assert "bucket" in error.message
-    with_volume = dataclasses.replace(with_budget(20_000), volume_dirs=(tmp_path,))
-    assert catch_error(reply_with(noise(5)), with_volume).details["deliveries"] == ["volume"]
-    assert not list(tmp_path.iterdir())
-
-
-# Levels
-
-
-def test_a_peak_above_full_scale_is_lowered_with_a_warning() -> None:
-    result = run_delivery(reply_with(tone(0.5, peak=2.0)), output_format="flac")
-    waveform, _ = read_artefact(result)
-    assert 0.99 < np.abs(waveform).max() <= 1.0
-    assert np.abs(waveform * 2 - tone(0.5, peak=2.0).waveform).max() < 1e-3
-    (warning,) = result["warnings"]
-    assert "-6.02 dB" in warning
-
-
-def test_float_wav_keeps_a_peak_above_full_scale() -> None:
-    result = run_delivery(reply_with(tone(0.5, peak=2.0)), output_format="wav", bit_depth=32)
-    assert np.array_equal(read_artefact(result)[0], tone(0.5, peak=2.0).waveform)
-    assert result["warnings"] == []
-
-
-def test_float_wav_that_does_not_fit_under_auto_is_a_warning() -> None:
-    result = run_delivery(reply_with(noise(2)), with_budget(200_000), bit_depth=32)
-    assert any("32-bit float wav did not fit" in warning for warning in result["warnings"])
-
-
-def test_a_requested_lossy_format_gives_no_warning_about_float_wav() -> None:
-    assert run_delivery(reply_with(noise(0.2)), output_format="mp3", bit_depth=32)["warnings"] == []
-
-
-def test_stems_are_lowered_by_one_gain_so_that_they_still_sum_to_the_mix() -> None:
-    loud, quiet = tone(0.5, peak=2.0), tone(0.5, peak=0.25, frequency=1000)
-    result = run_delivery(
-        Reply(stems={"loud": Output(loud, "loud"), "quiet": Output(quiet, "quiet")}), output_format="wav", bit_depth=24
-    )
-    summed = sum(read_artefact(stem)[0] for stem in result["stems"].values())
-    mix = loud.waveform + quiet.waveform
-    gain = float((summed * mix).sum() / (mix * mix).sum())
-    assert np.abs(summed - gain * mix).max() < 1e-5
-    assert len(result["warnings"]) == 1
-
-
-def test_an_item_of_a_batch_equals_the_item_alone() -> None:
-    loud, quiet = tone(0.5, peak=2.0), tone(0.5, peak=0.25)
-    batch = run_delivery(Reply(outputs=[Output(loud, "a"), Output(quiet, "b")]))
-    alone = run_delivery(reply_with(quiet, "b"))
-    assert batch["outputs"][1]["sha256"] == alone["sha256"]
-    assert len(batch["warnings"]) == 1 and batch["warnings"][0].startswith("a:")
-
-
-@pytest.mark.parametrize(("mode", "quiet"), [("peak", 0.01), ("loudness", 0.01)])
-def test_normalize_sets_the_level(mode: Literal["peak", "loudness"], quiet: float) -> None:
-    from audio.dsp.loudness import integrated_loudness, true_peak_db
-
-    result = run_delivery(reply_with(tone(1.5, peak=quiet)), normalize=mode, loudness_lufs=-20.0)
-    waveform, rate = read_artefact(result)
-    audio = Audio(np.ascontiguousarray(waveform), rate)
-    if mode == "peak":
-        assert true_peak_db(audio) == pytest.approx(-1.0, abs=0.05)
-    else:
-        assert integrated_loudness(audio) == pytest.approx(-20.0, abs=0.2)
-    assert result["warnings"] == []
-
-
-def test_normalizing_silence_is_a_warning() -> None:
-    result = run_delivery(reply_with(silence(2)), normalize="loudness")
-    assert not read_artefact(result)[0].any()
-    assert any("silent" in warning for warning in result["warnings"])
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_audio_that_is_not_finite_is_an_internal_error(value: float) -> None:
-    audio = tone(0.1)
-    audio.waveform[1, 100] = value
-    with pytest.raises(InternalError):
-        run_delivery(reply_with(audio))
-
-
-def test_audio_without_samples_is_an_internal_error() -> None:
-    with pytest.raises(InternalError):
-        run_delivery(reply_with(silence(0)))
-
-
-def test_the_operations_waveform_is_not_changed() -> None:
-    audio = tone(0.5, peak=2.0)
-    run_delivery(reply_with(audio), output_format="mp3", normalize="loudness")
-    assert np.array_equal(audio.waveform, tone(0.5, peak=2.0).waveform)
-
-
 def test_a_cancelled_job_delivers_nothing(tmp_path: Path) -> None:
     job = Job(id="j")
     job.cancel.set()
     with pytest.raises(CancelledError):
         run_delivery(reply_with(tone(1)), Settings(volume_dirs=(tmp_path,)), job=job, delivery="volume")
     assert not list(tmp_path.iterdir())
-
-
-# The volume
 
 
 @pytest.fixture
@@ -524,12 +245,6 @@ def test_any_output_name_becomes_one_visible_file_in_the_jobs_folder(mounted: Se
         assert not path.name.startswith(".")
 
 
-@given(st.text())
-def test_any_text_becomes_a_safe_file_name(name: str) -> None:
-    safe = make_file_name(name)
-    assert 0 < len(safe.encode()) <= 120 and "/" not in safe and not safe.startswith(".") and safe.isprintable()
-
-
 def test_a_full_volume_leaves_nothing_behind(mounted: Settings) -> None:
     """The second file fails while it is copied; the first one and the folder are removed."""
 
@@ -566,9 +281,6 @@ def test_an_output_folder_that_links_out_of_the_volume_is_not_used(mounted: Sett
     (mounted.volume_dirs[1] / "output").symlink_to(tmp_path / "outside")
     assert catch_error(reply_with(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
     assert not list((tmp_path / "outside").iterdir())
-
-
-# The bucket
 
 
 @pytest.fixture
@@ -658,9 +370,6 @@ def test_an_incomplete_bucket_configuration_is_a_warning_with_auto() -> None:
     half = dataclasses.replace(INLINE, bucket_endpoint_url="https://s3.example.com")
     result = run_delivery(reply_with(noise(0.1)), half)
     assert any("BUCKET_NAME" in warning for warning in result["warnings"])
-
-
-# The process
 
 
 def test_no_file_is_left_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
