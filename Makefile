@@ -1,5 +1,6 @@
-# check: all that CI checks; test: the suite; bench: what needs no GPU; requirements, readme: write what is made from code.
-.PHONY: check test bench requirements readme
+# check: all that CI checks; test: the suite; explore: property tests with many more examples; bench: what needs no GPU;
+# requirements, docs: write what is generated from the lock and from the code.
+.PHONY: check test explore bench requirements docs
 
 check:
 	uv lock --check
@@ -11,11 +12,14 @@ check:
 test:
 	uv run pytest
 
+explore:
+	uv run pytest --hypothesis-profile=explore
+
 bench:
 	uv run python -m benchmarks.overhead
 
 requirements:
 	uv export --locked --no-dev --no-hashes --no-emit-project --no-header --output-file requirements.txt
 
-readme:
+docs:
 	uv run python -m tools.docs

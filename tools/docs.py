@@ -1,121 +1,152 @@
-"""The README's tables, made from what the worker itself reads. `python -m tools.docs` writes them in."""
+"""Writes the generated parts of docs/ from what the worker itself reads: settings, schemas, catalogues, error codes.
+
+A generated part stands between `<!-- <part> [argument]: made by ... -->` and `<!-- end -->`. `make docs` runs this.
+"""
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
-from operations.operation import Operation, load_operations
+from errors import ErrorCode
+from operations.operation import find_operation
 from operations.params import AudioOutParams, Params
 from testing.repository import ROOT
 from worker.settings import Settings
 
-README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PART = re.compile(r"(<!-- (\w+)(?: (\w+))?: made by [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def documents() -> list[Path]:
+    """README.md and every page of docs/."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def fill(text: str) -> str:
+    """`text` with every generated part written anew.
+
+    Raises:
+        KeyError: a part has no generator.
+    """
+
+    def write(match: re.Match[str]) -> str:
+        head, part, argument, end = match.groups()
+        body = GENERATORS[part](argument) if argument else GENERATORS[part]()
+        return f"{head}{body}\n{end}"
+
+    return PART.sub(write, text)
+
+
+def make_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
     heading = list(head)
     lines = [heading, ["---"] * len(heading), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def settings_table() -> str:
-    rows = [
-        (f"`{field.metadata['variable']}`", _default(field.default), field.metadata["doc"])
-        for field in fields(Settings)
-        if not field.metadata.get("platform")
-    ]
-    return table(("variable", "default", "what it is"), rows)
+def write_settings() -> str:
+    """One table per group of settings."""
+    groups = groupby(fields(Settings), key=lambda field: field.metadata["group"])
+    return "\n\n".join(
+        f"## {group}\n\n"
+        + make_table(
+            ("variable", "default", "meaning"),
+            [
+                (f"`{field.metadata['variable']}`", _show_default(field.default), field.metadata["doc"])
+                for field in members
+            ],
+        )
+        for group, members in groups
+    )
 
 
-def _default(value: Any) -> str:
+def _show_default(value: Any) -> str:
     if value in (None, "", ()):
         return ""
     text = ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
     return f"`{text}`"
 
 
-def operations_text() -> str:
-    return "\n\n".join(_operation(name, operation) for name, operation in load_operations().items())
+def write_errors() -> str:
+    """Every error code with its meaning and remedy."""
+    rows = ((f"`{code.value}`", code.meaning, code.remedy) for code in sorted(ErrorCode))
+    return make_table(("`error_code`", "meaning", "what you can do"), rows)
 
 
-def audio_out_table() -> str:
-    return _parameters(AudioOutParams, leave_out=())
+def write_audio_out() -> str:
+    """The parameters that every operation with audio in its reply takes."""
+    return _write_parameters(AudioOutParams, leave_out=())
 
 
-def _operation(name: str, operation: Operation[Any, Any]) -> str:
-    module = importlib.import_module(f"operations.{name}")
-    summary = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-    paragraphs = [f"### {name}", summary]
+def write_parameters(name: str) -> str:
+    """The parameters of one operation, without those that all share."""
+    _, operation = find_operation(name)
     shared = tuple(AudioOutParams.model_fields) if issubclass(operation.params, AudioOutParams) else ()
-    if set(operation.params.model_fields) - set(shared):
-        paragraphs.append(_parameters(operation.params, leave_out=shared))
-    if shared:
-        paragraphs.append("Also takes the audio-out parameters (What comes back).")
-    return "\n\n".join(paragraphs)
+    return _write_parameters(operation.params, leave_out=shared)
 
 
-def _parameters(params: type[Params], *, leave_out: Collection[str]) -> str:
+def _write_parameters(params: type[Params], *, leave_out: Collection[str]) -> str:
     schema = params.model_json_schema()
     required = set(schema.get("required", ()))
     rows = [
-        (f"`{key}`", _takes(field), "required" if key in required else _json(field.get("default")), _meaning(field))
+        (
+            f"`{key}`",
+            _describe_type(field),
+            "required" if key in required else _show_json(field.get("default")),
+            str(field.get("description", "")),
+        )
         for key, field in schema["properties"].items()
         if key not in leave_out
     ]
-    return table(("parameter", "takes", "default", "meaning"), rows)
+    return make_table(("parameter", "type", "default", "meaning"), rows)
 
 
-def _takes(field: Mapping[str, Any]) -> str:
+def _describe_type(field: Mapping[str, Any]) -> str:
     if "enum" in field:
-        return ", ".join(_json(value) for value in field["enum"])
+        return ", ".join(_show_json(value) for value in field["enum"])
     if "const" in field:
-        return _json(field["const"])
+        return _show_json(field["const"])
     if "anyOf" in field:
-        return " or ".join(_takes(choice) for choice in field["anyOf"] if choice.get("type") != "null")
+        return " or ".join(_describe_type(choice) for choice in field["anyOf"] if choice.get("type") != "null")
     if field.get("type") == "array":
-        return f"list of {_takes(field['items'])}"
+        return f"list of {_describe_type(field['items'])}"
     low = field.get("minimum", field.get("exclusiveMinimum"))
     high = field.get("maximum", field.get("exclusiveMaximum"))
-    span = f" {low}..{high}" if low is not None and high is not None else ""
-    return f"{field.get('type', 'any')}{span}"
+    bounds = f" {low}..{high}" if low is not None and high is not None else ""
+    return f"{field.get('type', 'any')}{bounds}"
 
 
-def _json(value: Any) -> str:
+def _show_json(value: Any) -> str:
     return "" if value in (None, "") else f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def _meaning(field: Mapping[str, Any]) -> str:
-    return str(field.get("description", ""))
-
-
-def models_table() -> str:
+def write_models() -> str:
+    """Every model of the catalogues."""
     from models.registry import catalog_rows
 
     rows = [(f"`{row['name']}`", row["engine"], row.get("licence", ""), row.get("about", "")) for row in catalog_rows()]
-    return table(("model", "engine", "licence of the weights", "about"), rows)
+    return make_table(("model", "operation", "licence of the weights", "notes"), rows)
 
 
-SECTIONS = {
-    "settings": settings_table,
-    "audio_out": audio_out_table,
-    "operations": operations_text,
-    "models": models_table,
+GENERATORS: Mapping[str, Callable[..., str]] = {
+    "settings": write_settings,
+    "errors": write_errors,
+    "audio_out": write_audio_out,
+    "parameters": write_parameters,
+    "models": write_models,
 }
 
 
-def filled(readme: str) -> str:
-    """`readme` with every marked section made anew."""
-    for name, make in SECTIONS.items():
-        marked = re.compile(rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-        assert marked.search(readme), f"README.md has no section {name}"
-        body = make()
-        readme = marked.sub(lambda found, body=body: f"{found[1]}{body}\n{found[2]}", readme)  # type: ignore[misc]
-    return readme
+def main() -> None:
+    """Writes every document."""
+    for path in documents():
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text()))
+    main()
