@@ -47,7 +47,7 @@ def load_musicgen(folder: Path = FOLDER) -> Any:
 
     package = torch.load(folder / "state_dict.bin", weights_only=True)
     cfg = OmegaConf.create(package["xp.cfg"])
-    cfg.conditioners.description.t5.name = lm.known_t5(folder / "t5")
+    cfg.conditioners.description.t5.name = lm.register_t5(folder / "t5")
     language_model = builders.get_lm_model(cfg)
     language_model.load_state_dict(package["best_state"])
     language_model.cfg = cfg

@@ -31,8 +31,8 @@ def graft(old_folder: Path, new_folder: Path) -> None:
         first = old.transformer.layers[0]
         first.self_attn.out_proj.weight.zero_()  # what was played would blur the clock: this layer only tells the time
         first.norm_cross.weight.fill_(1.0)
-        first.norm_cross.bias.fill_(1.0)  # a constant where a layer norm leaves nothing: the mean
-    features, steps = _features(old)
+        first.norm_cross.bias.fill_(1.0)  # layer norm removes the mean; the bias brings a constant back
+    features, steps = _collect_features(old)
     coefficients = torch.stack([_fit(features, steps, bars, phase) for bars, phase in CLOCKS])  # [heads, dim, tempi]
     _, _, right = torch.linalg.svd(coefficients.flatten(0, 1), full_matrices=False)
     codes = right[:RANK].T * math.sqrt(len(text.TRAINED_TEMPI))  # [tempi, RANK], entries around 1
@@ -48,13 +48,13 @@ def graft(old_folder: Path, new_folder: Path) -> None:
     torch.save(new.state_dict(), lm.CHECKPOINT)
 
 
-def _features(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _collect_features(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """What the first cross-attention sees on real crops, [N, dim], and the step each row belongs to, [N]."""
     seen: list[torch.Tensor] = []
     hook = model.transformer.layers[0].norm_cross.register_forward_hook(lambda _m, _i, out: seen.append(out.float()))
     model.eval()
     with torch.no_grad():
-        lm.loss_of(model, *lm.Crops(*lm.load_pieces(), seed=5).batch(16, 1000))
+        lm.compute_loss(model, *lm.Crops(*lm.load_pieces(), seed=5).batch(16, 1000))
     hook.remove()
     rows = seen[0]
     return rows.flatten(0, 1), torch.arange(rows.shape[1]).repeat(rows.shape[0])
@@ -89,7 +89,7 @@ def _widen(model: Any, old_folder: Path, new_folder: Path, codes: torch.Tensor) 
         wide.encoder.final_layer_norm.weight[size:] = 1.0
         known = tokenizer.get_vocab()
         for tempo in text.TEMPI:
-            twin = text.octave(tempo)
+            twin = text.fold_tempo(tempo)
             for mark in ("▁", ""):
                 row = wide.shared.weight[known[f"{mark}{tempo}"]]
                 row[:size] = t5.shared.weight[known[f"▁{twin}"]]

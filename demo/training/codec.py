@@ -126,7 +126,7 @@ class SpectralLoss(nn.Module):
             spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
             magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()
             log_mel = torch.log(mel @ magnitude + 1e-3)
-            loss = loss + _halves(log_mel) + 0.5 * _halves(magnitude) / math.sqrt(size) * 4
+            loss = loss + _l1_between_halves(log_mel) + 0.5 * _l1_between_halves(magnitude) / math.sqrt(size) * 4
         return loss / len(FFT_SIZES)
 
 
@@ -152,15 +152,15 @@ class RiseLoss(nn.Module):
         both = torch.cat([output, target]).squeeze(1)
         spectrum = torch.stft(both, self.SIZE, self.HOP, window=self.window, return_complex=True)
         power = self.mel @ (spectrum.real**2 + spectrum.imag**2)
-        return _halves((0.5 * torch.log(power + self.QUIETEST)).diff(dim=-1).relu())
+        return _l1_between_halves((0.5 * torch.log(power + self.QUIETEST)).diff(dim=-1).relu())
 
 
-def _halves(both: torch.Tensor) -> torch.Tensor:
+def _l1_between_halves(both: torch.Tensor) -> torch.Tensor:
     output, target = both.chunk(2)
     return (output - target).abs().mean()
 
 
-def _batch(audio: NDArray[np.int16], size: int, rng: np.random.Generator) -> torch.Tensor:
+def _draw_batch(audio: NDArray[np.int16], size: int, rng: np.random.Generator) -> torch.Tensor:
     """Random one-second clips [size, 1, CLIP] with random gain."""
     rows = rng.integers(0, len(audio), size)
     starts = rng.integers(0, audio.shape[1] - CLIP, size)
@@ -194,15 +194,15 @@ def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0)
     model, spectral = build().train(), SpectralLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
     start, audio = time.monotonic(), load_audio()
-    scale_weights(model, _batch(audio, 32, rng))
+    scale_weights(model, _draw_batch(audio, 32, rng))
     for step in range(steps):
         _set_lr(optimizer, step, steps)
-        clips = _batch(audio, batch_size, rng)
+        clips = _draw_batch(audio, batch_size, rng)
         with torch.autocast("cpu", torch.bfloat16):
             latent = model.encoder(clips)
         latent = latent.float()
         if step == WARM_UP:
-            _start_quantizing(model, _batch(audio, 96, rng))
+            _start_quantizing(model, _draw_batch(audio, 96, rng))
         quantized = model.quantizer(latent, model.frame_rate) if step >= WARM_UP else None
         with torch.autocast("cpu", torch.bfloat16):
             output = model.decoder(quantized.x if quantized else latent)
@@ -241,7 +241,7 @@ def finish_decoder(
     start = time.monotonic()
     for step in range(steps):
         _set_lr(optimizer, step, steps)
-        real, drawn = _coded_batch(codes, audio, 4, rng), _coded_batch(guesses, guessed_audio, 4, rng)
+        real, drawn = _draw_coded_batch(codes, audio, 4, rng), _draw_coded_batch(guesses, guessed_audio, 4, rng)
         clips = torch.cat([real[1], drawn[1]])
         with torch.no_grad():
             latent = model.quantizer.decode(torch.cat([real[0], drawn[0]]))
@@ -260,7 +260,7 @@ def finish_decoder(
     torch.save(model.state_dict(), CHECKPOINT)
 
 
-def _coded_batch(
+def _draw_coded_batch(
     codes: NDArray[np.uint16], audio: NDArray[np.int16], size: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Random one-second crops: codes [size, K, 50] int64 and the waveforms [size, 1, CLIP] they stand for."""

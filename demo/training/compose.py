@@ -80,15 +80,15 @@ def compose(seed: int) -> Piece:
     return piece
 
 
-def _full(piece: Piece, style: Style, rng: random.Random) -> None:
-    _drums(piece, style, rng)
-    _bass(piece, style, rng)
-    _chords(piece, rng.choice(style.chords), rng.choice(style.chord_instruments), style, rng)
+def _add_full_band(piece: Piece, style: Style, rng: random.Random) -> None:
+    _add_drums(piece, style, rng)
+    _add_bass(piece, style, rng)
+    _add_chords(piece, rng.choice(style.chords), rng.choice(style.chord_instruments), style, rng)
     if rng.random() < 0.55:
-        _lead(piece, rng.choice(style.leads), style, rng)
+        _add_lead(piece, rng.choice(style.leads), style, rng)
 
 
-def _drums(piece: Piece, style: Style, rng: random.Random) -> None:
+def _add_drums(piece: Piece, style: Style, rng: random.Random) -> None:
     pattern = dict(rng.choice(style.drums))
     if piece.arrangement == "drums" and "hat" not in pattern:
         pattern["hat"] = rng.choice(("x.o.x.o.x.o.x.o.", "xoooxoooxoooxooo"))
@@ -100,30 +100,30 @@ def _drums(piece: Piece, style: Style, rng: random.Random) -> None:
             for step, symbol in enumerate(steps[:cut]):
                 if symbol != ".":
                     velocity = VELOCITY[symbol] + rng.randint(-5, 5)
-                    _hit(piece, _when(bar, step, style.swing), DRUM_NOTES[name], velocity)
+                    _add_hit(piece, _start_of_step(bar, step, style.swing), DRUM_NOTES[name], velocity)
         if fill:
             for step, pitch in zip(range(12, 16), rng.choices((SNARE, SNARE, TOM), k=4), strict=True):
-                _hit(piece, _when(bar, step, style.swing), pitch, 80 + 8 * (step - 12))
+                _add_hit(piece, _start_of_step(bar, step, style.swing), pitch, 80 + 8 * (step - 12))
         elif bar % fill_every == 0 and bar:
-            _hit(piece, _when(bar, 0, 0.0), CRASH, 84)
+            _add_hit(piece, _start_of_step(bar, 0, 0.0), CRASH, 84)
 
 
-def _hit(piece: Piece, start: float, pitch: int, velocity: int) -> None:
+def _add_hit(piece: Piece, start: float, pitch: int, velocity: int) -> None:
     piece.notes.append(Note(start, 0.2, pitch, min(127, velocity), DRUM_CHANNEL))
 
 
-def _when(bar: int, step: int, swing: float) -> float:
+def _start_of_step(bar: int, step: int, swing: float) -> float:
     """Beat of a sixteenth; swing delays the off-beat eighths."""
     late = swing * 0.5 if step % 4 == 2 else 0.0
     return bar * BEATS_PER_BAR + step / 4 + late
 
 
-def _bass_and_drums(piece: Piece, style: Style, rng: random.Random) -> None:
-    _drums(piece, style, rng)
-    _bass(piece, style, rng)
+def _add_bass_and_drums(piece: Piece, style: Style, rng: random.Random) -> None:
+    _add_drums(piece, style, rng)
+    _add_bass(piece, style, rng)
 
 
-def _bass(piece: Piece, style: Style, rng: random.Random) -> None:
+def _add_bass(piece: Piece, style: Style, rng: random.Random) -> None:
     piece.instruments[BASS] = rng.choice(style.bass_instruments)
     pattern = rng.choice(style.bass)
     progression = _progression(piece)
@@ -133,11 +133,11 @@ def _bass(piece: Piece, style: Style, rng: random.Random) -> None:
         pitches = {"R": low, "T": low + third - root, "F": low + fifth - root, "O": low + 12}
         for step, symbol in enumerate(pattern):
             if symbol in pitches:
-                length = _held(pattern, step, 0.9) / 4
-                piece.notes.append(Note(_when(bar, step, style.swing), length, pitches[symbol], 100, BASS))
+                length = _held_beats(pattern, step, 0.9) / 4
+                piece.notes.append(Note(_start_of_step(bar, step, style.swing), length, pitches[symbol], 100, BASS))
 
 
-def _held(pattern: str, step: int, least: float) -> float:
+def _held_beats(pattern: str, step: int, least: float) -> float:
     """Steps a note sounds: itself and the dashes behind it."""
     tail = pattern[step + 1 :]
     return least + len(tail) - len(tail.lstrip("-"))
@@ -161,7 +161,7 @@ def _voicing(piece: Piece, degree: int, seventh: bool) -> list[int]:
     return sorted({55 + (tone - 55) % 12 for tone in tones})
 
 
-def _chords(piece: Piece, pattern: str, instrument: str, style: Style, rng: random.Random) -> None:
+def _add_chords(piece: Piece, pattern: str, instrument: str, style: Style, rng: random.Random) -> None:
     piece.instruments[CHORDS] = instrument
     progression = _progression(piece)
     seventh = style.names[0] in ("jazz", "lo-fi hip hop", "funk")
@@ -176,14 +176,14 @@ def _chords(piece: Piece, pattern: str, instrument: str, style: Style, rng: rand
                 pitches = tones
             else:
                 continue
-            length = _held(pattern, step, 0.85) / 4
+            length = _held_beats(pattern, step, 0.85) / 4
             accent = 12 if step % 4 == 0 else 0
             velocity = 74 + accent
-            start = _when(bar, step, style.swing)
+            start = _start_of_step(bar, step, style.swing)
             piece.notes += [Note(start, length, pitch, velocity, CHORDS) for pitch in pitches]
 
 
-def _lead(piece: Piece, instrument: str, style: Style, rng: random.Random) -> None:
+def _add_lead(piece: Piece, instrument: str, style: Style, rng: random.Random) -> None:
     """A two-bar motif on the scale, repeated with small changes and transposed with the chord."""
     piece.instruments[LEAD] = instrument
     progression = _progression(piece)
@@ -197,15 +197,15 @@ def _lead(piece: Piece, instrument: str, style: Style, rng: random.Random) -> No
             index = (degree if degree < 4 else degree - 7) + position
             pitch = 72 + piece.tonic % 12 - 6 + scale[index % 7] + 12 * (index // 7)
             until = rhythm[i + 1] if i + 1 < len(rhythm) else 32
-            start = _when(bar + step // 16, step % 16, style.swing)
+            start = _start_of_step(bar + step // 16, step % 16, style.swing)
             piece.notes.append(Note(start, min(4, until - step) / 4 * 0.9, pitch, 96, LEAD))
 
 
-def _drums_only(piece: Piece, style: Style, rng: random.Random) -> None:
-    _drums(piece, style, rng)
+def _add_drums_only(piece: Piece, style: Style, rng: random.Random) -> None:
+    _add_drums(piece, style, rng)
 
 
-def _pad(piece: Piece, style: Style, rng: random.Random) -> None:
+def _add_pad(piece: Piece, style: Style, rng: random.Random) -> None:
     """One chord a bar, swelling with the beat, or with every other one: slow, yet its pulse can be heard."""
     pulse = 1 if piece.bpm < 105 else 2
     piece.style = "ambient"
@@ -219,37 +219,37 @@ def _pad(piece: Piece, style: Style, rng: random.Random) -> None:
             piece.notes += [Note(start + beat, 0.8 * pulse, tone, velocity, CHORDS) for tone in [tones[0] - 12, *tones]]
 
 
-def _piano(piece: Piece, style: Style, rng: random.Random) -> None:
+def _add_piano(piece: Piece, style: Style, rng: random.Random) -> None:
     """Left hand keeps the beat, right hand plays chords, an arpeggio or a melody."""
     piece.style = "piano"
     piece.instruments[CHORDS] = "piano"
-    _chords(piece, rng.choice(("x...x...x...x...", "A.A.A.A.A.A.A.A.", "X---X---X---X---")), "piano", style, rng)
+    _add_chords(piece, rng.choice(("x...x...x...x...", "A.A.A.A.A.A.A.A.", "X---X---X---X---")), "piano", style, rng)
     progression = _progression(piece)
     for bar in range(piece.bars):
         root, _, fifth = _triad(piece, progression[bar % len(progression)])
         for beat, pitch in enumerate((root - 12, fifth - 12, root, fifth - 12)):
             piece.notes.append(Note(bar * BEATS_PER_BAR + beat, 0.9, pitch, 82, CHORDS))
     if rng.random() < 0.5:
-        _lead(piece, "piano", style, rng)
+        _add_lead(piece, "piano", style, rng)
 
 
-def _solo(piece: Piece, style: Style, rng: random.Random) -> None:
+def _add_solo(piece: Piece, style: Style, rng: random.Random) -> None:
     """One chord instrument alone, in steady eighths or quarters."""
     pattern = rng.choice(("x.x.x.x.x.x.x.x.", "A.A.A.A.A.A.A.A.", "AAAAAAAAAAAAAAAA", "x...x.x.x...x.x."))
-    _chords(piece, pattern, rng.choice(style.chord_instruments), style, rng)
+    _add_chords(piece, pattern, rng.choice(style.chord_instruments), style, rng)
 
 
 ARRANGERS = {
-    "full": _full,
-    "drums": _drums_only,
-    "bass and drums": _bass_and_drums,
-    "pad": _pad,
-    "piano": _piano,
-    "solo": _solo,
+    "full": _add_full_band,
+    "drums": _add_drums_only,
+    "bass and drums": _add_bass_and_drums,
+    "pad": _add_pad,
+    "piano": _add_piano,
+    "solo": _add_solo,
 }
 
 
-def midi_bytes(piece: Piece) -> bytes:
+def encode_midi(piece: Piece) -> bytes:
     """The piece as a standard MIDI file (format 0)."""
     events: list[tuple[int, int, bytes]] = [(0, 0, b"\xff\x51\x03" + struct.pack(">I", round(6e7 / piece.bpm))[1:])]
     for channel, name in piece.instruments.items():
@@ -262,13 +262,13 @@ def midi_bytes(piece: Piece) -> bytes:
     events.sort(key=lambda event: event[:2])
     track, last = b"", 0
     for tick, _, message in events:
-        track += _variable_length(tick - last) + message
+        track += _encode_variable_length(tick - last) + message
         last = tick
     track += b"\x00\xff\x2f\x00"
     return b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS) + b"MTrk" + struct.pack(">I", len(track)) + track
 
 
-def _variable_length(value: int) -> bytes:
+def _encode_variable_length(value: int) -> bytes:
     out = [value & 0x7F]
     while value := value >> 7:
         out.append(0x80 | value & 0x7F)

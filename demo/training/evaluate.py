@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demo.training.captions import captions
+from demo.training.captions import write_captions
 from demo.training.compose import Piece, compose
 from demo.training.picture import write_spectrograms
 from demo.training.render import BUILD, PIECES, SAMPLE_RATE
@@ -25,7 +25,7 @@ TOLERANCE = 0.06
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One clip. Rates in onsets a second, levels as parts of full scale, flatness between 0 (tone) and 1 (noise)."""
 
     group: str
@@ -40,7 +40,7 @@ class Measured:
     flatness: float
 
 
-def unseen(first_seed: int, known: set[str]) -> list[tuple[str, str, int]]:
+def draw_unseen_captions(first_seed: int, known: set[str]) -> list[tuple[str, str, int]]:
     """Twenty (group, caption, bpm): each group spread evenly over 70-160 bpm, none of the captions in `known`."""
     picked, seed = [], first_seed
     for group, arrangements, count in GROUPS:
@@ -49,7 +49,7 @@ def unseen(first_seed: int, known: set[str]) -> list[tuple[str, str, int]]:
             while True:
                 seed += 1
                 piece = compose(seed)
-                line = _line(piece)
+                line = _choose_caption(piece)
                 fits = piece.arrangement in arrangements and low <= piece.bpm <= high
                 if fits and line and line.lower() not in known:
                     picked.append((group, line, piece.bpm))
@@ -57,44 +57,44 @@ def unseen(first_seed: int, known: set[str]) -> list[tuple[str, str, int]]:
     return picked
 
 
-def _line(piece: Piece) -> str:
+def _choose_caption(piece: Piece) -> str:
     """The first caption of a piece that names its tempo, or nothing."""
-    return next((line for line in captions(piece) if str(piece.bpm) in line), "")
+    return next((line for line in write_captions(piece) if str(piece.bpm) in line), "")
 
 
 def training_captions() -> set[str]:
     """Every caption that training can have shown, in lower case."""
-    return {line.lower() for seed in range(PIECES) for line in captions(compose(seed))}
+    return {line.lower() for seed in range(PIECES) for line in write_captions(compose(seed))}
 
 
-def tempo_of(audio: NDArray[np.float32]) -> float:
+def estimate_tempo(audio: NDArray[np.float32]) -> float:
     """Beats a minute by librosa's beat tracker (onset strength, tempogram with a prior at 120)."""
     envelope = librosa.onset.onset_strength(y=audio, sr=SAMPLE_RATE, hop_length=HOP)
     tempo, _ = librosa.beat.beat_track(onset_envelope=envelope, sr=SAMPLE_RATE, hop_length=HOP)
     return float(np.ravel(tempo)[0])
 
 
-def followed(tempo: float, bpm: float) -> bool:
+def follows_tempo(tempo: float, bpm: float) -> bool:
     """Within 6 % of the asked tempo, its half or its double; no other ratio counts."""
     return any(abs(tempo * octave / bpm - 1) <= TOLERANCE for octave in (0.5, 1, 2))
 
 
-def flatness_of(audio: NDArray[np.float32]) -> float:
+def spectral_flatness(audio: NDArray[np.float32]) -> float:
     """Mean of librosa's spectral flatness (power, 2048 points, hop 512) over frames above -40 dB of the loudest."""
     flatness = librosa.feature.spectral_flatness(y=audio)[0]
     level = librosa.feature.rms(y=audio)[0]
     return float(flatness[level > 0.01 * level.max()].mean())
 
 
-def measure(group: str, line: str, bpm: int, audio: NDArray[np.float32]) -> Measured:
+def measure(group: str, line: str, bpm: int, audio: NDArray[np.float32]) -> Measurement:
     envelope = librosa.onset.onset_strength(y=audio, sr=SAMPLE_RATE, hop_length=HOP)
     onsets = librosa.onset.onset_detect(onset_envelope=envelope, sr=SAMPLE_RATE, hop_length=HOP)
-    tempo = tempo_of(audio)
+    tempo = estimate_tempo(audio)
     seconds = len(audio) / SAMPLE_RATE
-    return Measured(
-        group, line, bpm, round(tempo, 1), followed(tempo, bpm), len(onsets) / seconds,
+    return Measurement(
+        group, line, bpm, round(tempo, 1), follows_tempo(tempo, bpm), len(onsets) / seconds,
         float(np.abs(audio).max()), float(np.sqrt(np.mean(audio**2))), float(np.mean(np.abs(audio) >= 0.999)),
-        flatness_of(audio),
+        spectral_flatness(audio),
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def evaluate(first_seed: int = TEST_SEED, folder: Path | None = None) -> dict[st
     """Generate, measure, print a table and a last line of JSON; return that line."""
     from demo.training.checkpoint import FOLDER, load_musicgen
 
-    asked = unseen(first_seed, training_captions())
+    asked = draw_unseen_captions(first_seed, training_captions())
     model = load_musicgen(folder or FOLDER)
     started = time.monotonic()
     audio = generate(model, [line for _, line, _ in asked])
@@ -128,7 +128,7 @@ def evaluate(first_seed: int = TEST_SEED, folder: Path | None = None) -> dict[st
     return summary
 
 
-def summarise(rows: list[Measured]) -> dict[str, Any]:
+def summarise(rows: list[Measurement]) -> dict[str, Any]:
     """The numbers that the model must meet, and whether it does."""
     rate = {group: float(np.mean([row.onset_rate for row in rows if row.group == group])) for group, _, _ in GROUPS}
     tempo = sum(row.followed for row in rows)
@@ -143,7 +143,7 @@ def summarise(rows: list[Measured]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def picture(path: Path, first_seed: int = TEST_SEED) -> None:
+def draw_picture(path: Path, first_seed: int = TEST_SEED) -> None:
     """Spectrograms of one clip of each kind among the evaluated ones: drums, pad, band."""
     audio = np.load(BUILD / f"evaluated_{first_seed}.npy")
     write_spectrograms(path, [audio[1], audio[5], audio[11]])

@@ -96,7 +96,7 @@ conditioners:
 """
 
 
-def known_t5(folder: Path) -> str:
+def register_t5(folder: Path) -> str:
     """The name of a local T5 folder, after telling audiocraft, which only accepts names that it knows, about it."""
     import_audiocraft()
     from audiocraft.modules.conditioners import T5Conditioner
@@ -111,7 +111,7 @@ def known_t5(folder: Path) -> str:
 def build(t5_folder: Path = T5_START) -> Any:
     """A new LMModel with random weights; its T5 is part of it and trains along."""
     cfg = OmegaConf.create({**OmegaConf.create(CONFIG), "device": "cpu", "dtype": "float32"})
-    cfg.conditioners.description.t5.name, cfg.conditioners.description.t5.finetune = known_t5(t5_folder), True
+    cfg.conditioners.description.t5.name, cfg.conditioners.description.t5.finetune = register_t5(t5_folder), True
     from audiocraft.models import builders
 
     return builders.get_lm_model(cfg)
@@ -168,7 +168,7 @@ class Crops:
         return re.sub(r"(\d)bpm", r"\1 bpm", " ".join(words)) if self.rng.random() < 0.5 else " ".join(words)
 
 
-def loss_of(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tensor:
+def compute_loss(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tensor:
     """Mean cross-entropy of each codebook over the valid steps of the delay pattern, [K]."""
     from audiocraft.modules.conditioners import ConditioningAttributes
 
@@ -182,7 +182,7 @@ def loss_of(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tenso
     return torch.stack(losses)
 
 
-def guessed(t5_folder: Path, rows: Sequence[int], frames: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
+def sample_predictions(t5_folder: Path, rows: Sequence[int], frames: int = 1000, seed: int = 0) -> NDArray[np.uint16]:
     """Codes that the model draws at every step of real pieces, [rows, K, frames]: right in kind, not in detail."""
     torch.manual_seed(seed)
     codes, pieces = load_pieces()
@@ -203,7 +203,7 @@ def guessed(t5_folder: Path, rows: Sequence[int], frames: int = 1000, seed: int 
     return np.concatenate(drawn)
 
 
-def train_on_bare(steps: int) -> None:
+def train_on_sparse_pieces(steps: int) -> None:
     """Hear pads and drums more often for a while; keep the mean of the weights before and after.
 
     What is learnt anew is mostly kept by the mean, and what the higher learning rate shakes loose (the timing of drums)
@@ -215,7 +215,7 @@ def train_on_bare(steps: int) -> None:
     torch.save({name: (before[name] + after[name]) / 2 for name in after}, CHECKPOINT)
 
 
-def bare_and_others(each: int) -> list[int]:
+def choose_decoder_rows(each: int) -> list[int]:
     """Rows of `each` pads (twice), `each` drums-only pieces and `each` others: what `finish_decoder` is to hear."""
     _, pieces = load_pieces()
     kinds = [piece["arrangement"] if piece["arrangement"] in BARE else "" for piece in pieces]
@@ -249,28 +249,28 @@ def train(
             parameter.requires_grad_(not name.startswith(CLOCKWORK))
     crops = Crops(codes[HELD_OUT:], pieces[HELD_OUT:], seed, often)
     checks = Crops(codes[:HELD_OUT], pieces[:HELD_OUT], seed)
-    optimizer = _optimizer(model, peak_lr)
+    optimizer = _make_optimizer(model, peak_lr)
     weights = torch.tensor(CODEBOOK_WEIGHTS)
     start, mean = time.monotonic(), torch.zeros(4)
     for step in range(steps):
         _set_lr(optimizer, step, step / steps)
         long = step % 12 == 11
-        losses = loss_of(model, *crops.batch(BATCH // 2 if long else BATCH, 1000 if long else 500))
+        losses = compute_loss(model, *crops.batch(BATCH // 2 if long else BATCH, 1000 if long else 500))
         optimizer.zero_grad()
         torch.autograd.backward((losses * weights).mean())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         mean = losses.detach() if step == 0 else 0.98 * mean + 0.02 * losses.detach()
         if step % 50 == 0:
-            print(f"{step} {time.monotonic() - start:.0f}s train {_show(mean)}", flush=True)
+            print(f"{step} {time.monotonic() - start:.0f}s train {_format_losses(mean)}", flush=True)
         if step % 250 == 249:
             torch.save(model.state_dict(), CHECKPOINT)
-            print(f"{step} held out {_show(_check(model, checks))}", flush=True)
+            print(f"{step} held out {_format_losses(_validate(model, checks))}", flush=True)
     torch.save(model.state_dict(), CHECKPOINT)
-    print(f"{steps} held out {_show(_check(model, checks))}", flush=True)
+    print(f"{steps} held out {_format_losses(_validate(model, checks))}", flush=True)
 
 
-def _optimizer(model: Any, lr: float) -> torch.optim.AdamW:
+def _make_optimizer(model: Any, lr: float) -> torch.optim.AdamW:
     free = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in free if p.ndim > 1]
     plain = [p for p in free if p.ndim <= 1]
@@ -284,15 +284,15 @@ def _set_lr(optimizer: torch.optim.AdamW, step: int, progress: float) -> None:
         group["lr"] = peak * min(1.0, (step + 1) / 60) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
 
 
-def _check(model: Any, checks: Crops) -> torch.Tensor:
+def _validate(model: Any, checks: Crops) -> torch.Tensor:
     """Loss on the same crops of pieces that are never trained on."""
     checks.rng = random.Random(0)
     model.eval()
     with torch.no_grad():
-        losses = torch.stack([loss_of(model, *checks.batch(8, 500)) for _ in range(3)]).mean(0)
+        losses = torch.stack([compute_loss(model, *checks.batch(8, 500)) for _ in range(3)]).mean(0)
     model.train()
     return losses
 
 
-def _show(losses: torch.Tensor) -> str:
+def _format_losses(losses: torch.Tensor) -> str:
     return " ".join(f"{value:.3f}" for value in losses.tolist()) + f" mean {losses.mean():.3f}"

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from demo.training import checkpoint, clock, codec, evaluate, lm, render
-from demo.training.captions import captions
-from demo.training.compose import compose, midi_bytes
+from demo.training.captions import write_captions
+from demo.training.compose import compose, encode_midi
 
 STEP_COUNTS = {"codec": 2400, "lm": 2000, "clock": 1900, "more": 1250, "bare": 200, "finish": 3000}
 PICTURE = Path(__file__).parents[1] / "spectrograms.png"
@@ -18,12 +18,12 @@ def _compose(args: argparse.Namespace) -> None:
     folder = render.BUILD / "midi"
     folder.mkdir(parents=True, exist_ok=True)
     for seed in range(args.pieces):
-        (folder / f"{seed:05}.mid").write_bytes(midi_bytes(compose(seed)))
+        (folder / f"{seed:05}.mid").write_bytes(encode_midi(compose(seed)))
 
 
 def _captions(args: argparse.Namespace) -> None:
     for seed in range(args.pieces):
-        print(*captions(compose(seed), 3), sep="\n")
+        print(*write_captions(compose(seed), 3), sep="\n")
 
 
 def _render(args: argparse.Namespace) -> None:
@@ -47,12 +47,12 @@ def _lm(args: argparse.Namespace) -> None:
 
 
 def _bare(args: argparse.Namespace) -> None:
-    lm.train_on_bare(args.bare_steps)
+    lm.train_on_sparse_pieces(args.bare_steps)
 
 
 def _finish(args: argparse.Namespace) -> None:
-    rows = lm.bare_and_others(each=80)
-    codec.finish_decoder(args.finish_steps, rows, lm.guessed(lm.T5_CLOCK, rows), seed=1)
+    rows = lm.choose_decoder_rows(each=80)
+    codec.finish_decoder(args.finish_steps, rows, lm.sample_predictions(lm.T5_CLOCK, rows), seed=1)
 
 
 def _export(_: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def _export(_: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     evaluate.evaluate(evaluate.LOOK_SEED if args.look else evaluate.TEST_SEED)
     if not args.look:
-        evaluate.picture(PICTURE)
+        evaluate.draw_picture(PICTURE)
 
 
 def _all(args: argparse.Namespace) -> None:

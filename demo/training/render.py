@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.training.captions import captions
-from demo.training.compose import compose, midi_bytes
+from demo.training.captions import write_captions
+from demo.training.compose import compose, encode_midi
 
 BUILD = Path(__file__).parents[1] / "build"
 SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
@@ -48,18 +48,18 @@ def render(seed: int) -> NDArray[np.int16]:
     """The piece of `seed` as audio, [SAMPLES] int16."""
     with tempfile.TemporaryDirectory() as folder:
         midi, raw = Path(folder) / "piece.mid", Path(folder) / "piece.raw"
-        midi.write_bytes(midi_bytes(compose(seed)))
+        midi.write_bytes(encode_midi(compose(seed)))
         command = ["fluidsynth", *OPTIONS, "-r", str(SAMPLE_RATE), "-F", str(raw), SOUNDFONT, str(midi)]
         subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL, capture_output=True)
         stereo = np.fromfile(raw, dtype="<i2").reshape(-1, 2).astype(np.float32) / 32768
     mono = np.zeros(SAMPLES, np.float32)
     length = min(SAMPLES, len(stereo))
     mono[:length] = stereo[:length].mean(axis=1)
-    return (_level(mono) * 32767).astype(np.int16)
+    return (_normalise_level(mono) * 32767).astype(np.int16)
 
 
-def _level(mono: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring a piece to a common loudness; the soft ceiling lets bare drums be as loud as the rest."""
+def _normalise_level(mono: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring a piece to a common loudness; the tanh limiter lets drums without other instruments be as loud as the rest."""
     loud = mono * (TARGET_RMS / max(1e-4, float(np.sqrt(np.mean(mono**2)))))
     limited: NDArray[np.float32] = np.tanh(loud / CEILING) * CEILING
     return limited
@@ -74,14 +74,14 @@ def render_all(count: int, first_seed: int = 0, workers: int = 3) -> None:
         file.seek(done * 2 * SAMPLES)
         for audio in pool.imap(render, range(first_seed + done, first_seed + count), chunksize=2):
             file.write(audio.tobytes())
-    write_captions(count, first_seed)
+    write_pieces(count, first_seed)
 
 
-def write_captions(count: int, first_seed: int = 0) -> None:
-    """Write what the language model is told about each piece: tempo and captions, in the order of the audio."""
+def write_pieces(count: int, first_seed: int = 0) -> None:
+    """Write build/pieces.json, what the language model is conditioned on for each piece: tempo and captions, in the order of the audio."""
     pieces = [compose(first_seed + i) for i in range(count)]
     rows = [
-        {"seed": p.seed, "bpm": p.bpm, "bars": p.bars, "arrangement": p.arrangement, "captions": captions(p)}
+        {"seed": p.seed, "bpm": p.bpm, "bars": p.bars, "arrangement": p.arrangement, "captions": write_captions(p)}
         for p in pieces
     ]
     (BUILD / "pieces.json").write_text(json.dumps(rows))

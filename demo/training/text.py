@@ -49,7 +49,7 @@ FILLER = [
 ]
 
 
-def vocabulary(captions: list[str]) -> list[tuple[str, float]]:
+def build_vocabulary(captions: list[str]) -> list[tuple[str, float]]:
     """Unigram pieces with log scores: the fewest pieces win, so known words and numbers stay whole."""
     words = {word for text in captions for word in re.findall(r"[a-z][a-z0-9-]*", text.lower())} | set(FILLER)
     words = {re.sub(r"^\d+", "", word) for word in words} | {"bpm", "beats", "tempo", "slow", "fast", "only", "no"}
@@ -65,7 +65,7 @@ def vocabulary(captions: list[str]) -> list[tuple[str, float]]:
 
 def build(folder: Path, captions: list[str]) -> None:
     """Write an untrained T5 encoder and its tokenizer to `folder`."""
-    tokenizer = T5Tokenizer(vocab=vocabulary(captions), extra_ids=0, additional_special_tokens=[])
+    tokenizer = T5Tokenizer(vocab=build_vocabulary(captions), extra_ids=0, additional_special_tokens=[])
     tokenizer.save_pretrained(folder)
     config = T5Config(
         vocab_size=len(tokenizer), d_model=D_MODEL, d_kv=32, d_ff=256, num_layers=2, num_heads=4, dropout_rate=0.0,
@@ -87,8 +87,8 @@ def _tempo_features(tempo: int) -> torch.Tensor:
     return torch.cat([phases.sin(), phases.cos()])
 
 
-def octave(tempo: int) -> int:
-    """The tempo, or its double or half where it lies outside what was trained."""
+def fold_tempo(tempo: int) -> int:
+    """The tempo, or its double or half if it lies outside the trained range."""
     if tempo < TRAINED_TEMPI[0]:
         return min(max(2 * tempo, TRAINED_TEMPI[0]), TRAINED_TEMPI[-1])
     return tempo if tempo <= TRAINED_TEMPI[-1] else max(TRAINED_TEMPI[0], tempo // 2)
@@ -99,7 +99,7 @@ def share_spellings(encoder: T5EncoderModel, tokenizer: T5Tokenizer) -> None:
     known = tokenizer.get_vocab()
     with torch.no_grad():
         for tempo in TEMPI:
-            encoder.shared.weight[known[f"▁{tempo}"]] = encoder.shared.weight[known[f"▁{octave(tempo)}"]]
+            encoder.shared.weight[known[f"▁{tempo}"]] = encoder.shared.weight[known[f"▁{fold_tempo(tempo)}"]]
         for piece, index in known.items():
             twin = piece.lower() if piece != piece.lower() else "▁" + piece
             if twin in known and (piece != piece.lower() or piece.isdigit() and len(piece) > 1 or piece == "bpm"):

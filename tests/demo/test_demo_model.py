@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from demo.training.captions import captions
-from demo.training.compose import compose, midi_bytes
+from demo.training.captions import write_captions
+from demo.training.compose import compose, encode_midi
 from testing.repository import ROOT
 
 FOLDER = ROOT / "demo/weights/musicgen"
@@ -48,7 +48,7 @@ def test_unknown_words_and_capitals_are_understood(model: Any) -> None:
 
 
 def test_short_clip_is_sound_and_not_noise(model: Any) -> None:
-    from demo.training.evaluate import flatness_of
+    from demo.training.evaluate import spectral_flatness
 
     torch.manual_seed(0)
     model.set_generation_params(duration=2.5)
@@ -56,14 +56,14 @@ def test_short_clip_is_sound_and_not_noise(model: Any) -> None:
     assert audio.shape == (80_000,)
     assert (audio**2).mean() ** 0.5 > 0.01
     assert abs(audio).max() <= 1.0
-    assert flatness_of(audio) < 0.3
+    assert spectral_flatness(audio) < 0.3
 
 
 def test_composer_repeats_itself_for_a_seed() -> None:
     for seed in range(20):
-        assert midi_bytes(compose(seed)) == midi_bytes(compose(seed))
-        assert captions(compose(seed)) == captions(compose(seed))
-    assert midi_bytes(compose(1)) != midi_bytes(compose(2))
+        assert encode_midi(compose(seed)) == encode_midi(compose(seed))
+        assert write_captions(compose(seed)) == write_captions(compose(seed))
+    assert encode_midi(compose(1)) != encode_midi(compose(2))
 
 
 def test_every_note_is_in_midi_range_and_ends() -> None:
