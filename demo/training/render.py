@@ -59,7 +59,7 @@ def render(seed: int) -> NDArray[np.int16]:
 
 
 def _normalise_level(mono: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Bring a piece to a common loudness; the tanh limiter lets drums without other instruments be as loud as the rest."""
+    """Bring a piece to a common loudness; the tanh limiter lets drums alone be as loud as the rest."""
     loud = mono * (TARGET_RMS / max(1e-4, float(np.sqrt(np.mean(mono**2)))))
     limited: NDArray[np.float32] = np.tanh(loud / CEILING) * CEILING
     return limited
@@ -78,7 +78,7 @@ def render_all(count: int, first_seed: int = 0, workers: int = 3) -> None:
 
 
 def write_pieces(count: int, first_seed: int = 0) -> None:
-    """Write build/pieces.json, what the language model is conditioned on for each piece: tempo and captions, in the order of the audio."""
+    """Write build/pieces.json: tempo and captions of each piece, in the order of the audio."""
     pieces = [compose(first_seed + i) for i in range(count)]
     rows = [
         {"seed": p.seed, "bpm": p.bpm, "bars": p.bars, "arrangement": p.arrangement, "captions": write_captions(p)}
