@@ -19,6 +19,13 @@ from testing.repository import ROOT
 from worker.settings import Settings
 
 DOCS = ROOT / "docs"
+GROUP_TITLES = {
+    "models": "Models",
+    "limits": "Limits",
+    "delivery": "Delivery",
+    "suno": "Suno",
+    "runtime": "Runtime",
+}
 PART = re.compile(r"(<!-- (\w+)(?: (\w+))?: made by [^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -53,7 +60,7 @@ def write_settings() -> str:
     """One table per group of settings."""
     groups = groupby(fields(Settings), key=lambda field: field.metadata["group"])
     return "\n\n".join(
-        f"## {group}\n\n"
+        f"## {GROUP_TITLES[group]}\n\n"
         + make_table(
             ("variable", "default", "meaning"),
             [
@@ -133,12 +140,30 @@ def write_models() -> str:
     return make_table(("model", "operation", "licence of the weights", "notes"), rows)
 
 
+def write_memory() -> str:
+    """Device memory of the models on a GPU, as the families estimate it before loading."""
+    from models.checkpoints.locations import WeightLocations
+    from models.demucs import DemucsFamily
+    from models.demucs.catalog import CATALOG as SEPARATION
+    from models.musicgen import MusicGenFamily
+    from models.musicgen.catalog import CATALOG as MUSIC
+
+    weights = WeightLocations()
+    music = MusicGenFamily(weights, demo=ROOT / "demo/weights/musicgen", on_gpu=lambda: True)
+    separation = DemucsFamily(weights)
+    sizes = [(card.name, music.memory_bytes(card.name)) for card in MUSIC if not card.unsupported]
+    sizes += [(name, separation.memory_bytes(name)) for name in SEPARATION]
+    rows = ((f"`{name}`", f"{size / 1e9:.1f}") for name, size in sorted(sizes, key=lambda row: -row[1]))
+    return make_table(("model", "GB"), rows)
+
+
 GENERATORS: Mapping[str, Callable[..., str]] = {
     "settings": write_settings,
     "errors": write_errors,
     "audio_out": write_audio_out,
     "parameters": write_parameters,
     "models": write_models,
+    "memory": write_memory,
 }
 
 
