@@ -32,7 +32,8 @@ from benchmarks.machine import choose_clock, describe_machine
 from benchmarks.memory import write_song
 from models.registry import build
 from testing.dispatch import answer
-from testing.tiny_rvc import hubert_file, index_vectors, list_count, rmvpe_file, sung, voice_folder, write_index
+from testing.tiny_rvc import count_lists, make_index_vectors, write_hubert_file, write_index, write_rmvpe, write_voice
+from testing.vocals import make_vocal
 from worker.settings import Settings
 
 SAMPLE_RATE = 44_100
@@ -80,17 +81,17 @@ def write_case(folder: Path, options: argparse.Namespace) -> Case:
     """Full-size base models, one voice with its index, and a vocal; what is there already is kept."""
     models, voices = folder / "models", folder / "voices"
     if not (models / "rmvpe.pt").exists():
-        hubert_file(models / "hubert_base.pt", tiny=False)
-        rmvpe_file(models / "rmvpe.pt", tiny=False)
-        voice_folder(voices, VOICE, tiny=False)
-    name = f"added_IVF{list_count(options.index_rows)}_Flat_nprobe_1_{VOICE}_v2.index"
+        write_hubert_file(models / "hubert_base.pt", tiny=False)
+        write_rmvpe(models / "rmvpe.pt", tiny=False)
+        write_voice(voices, VOICE, tiny=False)
+    name = f"added_IVF{count_lists(options.index_rows)}_Flat_nprobe_1_{VOICE}_v2.index"
     for other in (voices / VOICE).glob("*.index"):
         if other.name != name:
             other.unlink()
     if not (voices / VOICE / name).exists():
-        write_index(voices / VOICE / name, index_vectors(options.index_rows, width=768), iterations=2)
+        write_index(voices / VOICE / name, make_index_vectors(options.index_rows, width=768), iterations=2)
     vocal = folder / "vocal.wav"
-    soundfile.write(vocal, sung(options.seconds, sample_rate=SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(vocal, make_vocal(options.seconds, sample_rate=SAMPLE_RATE), SAMPLE_RATE, subtype="PCM_16")
     return Case(models, voices, vocal, options.device, options.retrieval)
 
 

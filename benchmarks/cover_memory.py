@@ -50,9 +50,9 @@ def _in_own_process(minutes: float) -> dict[str, Any]:
 
 def write_vocal(path: Path, seconds: float) -> None:
     """A minute of singing, again and again: mono, 16-bit flac."""
-    from testing.tiny_rvc import sung
+    from testing.vocals import make_vocal
 
-    minute = np.asarray(sung(60.0, sample_rate=SAMPLE_RATE), np.float32)
+    minute = np.asarray(make_vocal(60.0, sample_rate=SAMPLE_RATE), np.float32)
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as file:
         left = round(seconds * SAMPLE_RATE)
         while left:
@@ -62,11 +62,11 @@ def write_vocal(path: Path, seconds: float) -> None:
 
 def write_tiny_models(folder: Path) -> None:
     """Base models below `folder / "models"`, a voice with an index below `folder / "voices"`."""
-    from testing.tiny_rvc import hubert_file, rmvpe_file, voice_folder
+    from testing.tiny_rvc import write_hubert_file, write_rmvpe, write_voice
 
-    hubert_file(folder / "models" / "hubert_base.pt")
-    rmvpe_file(folder / "models" / "rmvpe.pt")
-    voice_folder(folder / "voices", VOICE, index_rows=INDEX_ROWS)
+    write_hubert_file(folder / "models" / "hubert_base.pt")
+    write_rmvpe(folder / "models" / "rmvpe.pt")
+    write_voice(folder / "voices", VOICE, index_rows=INDEX_ROWS)
 
 
 def measure_one(minutes: float) -> dict[str, Any]:

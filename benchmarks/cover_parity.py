@@ -19,7 +19,7 @@ from models.rvc.checkpoint import read_checkpoint
 from models.rvc.excitation import accumulate_phase, generate_sine
 from models.rvc.synthesizer import Synthesizer
 from testing.rvc_reference import Noise, RvcPython, rvc_python
-from testing.tiny_rvc import sung
+from testing.vocals import make_vocal
 
 SECONDS = 4.0
 LIMITS = {"hubert_max_error": 1e-4, "f0_max_cents": 0.1, "synthesizer_max_error": 1e-3}
@@ -29,7 +29,7 @@ def parity(case: Case) -> dict[str, float]:
     """The reference in float32 on the CPU; ours on the case's device, in float32 and in its own choice of precision."""
     with rvc_python(case.models / "hubert_base.pt", case.models / "rmvpe.pt") as reference:
         pass
-    vocal = sung(SECONDS)
+    vocal = make_vocal(SECONDS)
     figures = _hubert(reference, vocal, case) | _f0(reference, vocal, case) | _synthesizer(reference, vocal, case)
     print_figures(figures, LIMITS)
     return figures

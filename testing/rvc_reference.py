@@ -1,11 +1,11 @@
-"""rvc-python 0.1.5's own pipeline on checkpoints of ours: what our conversion is held against.
+"""rvc-python 0.1.5's own pipeline on our random checkpoints: the reference for our conversion.
 
-Its package cannot be imported as it is (fairseq), so its modules are imported below a bare package object, with a
-stand-in for the one fairseq function that it calls: HuBERT is then torchaudio's, fed with the same file. faiss,
-torchcrepe, pyworld, parselmouth and its own networks and RMVPE are the real ones. Of its surroundings these are left
-out: `Config`, a process-wide singleton that rewrites files of the installed package on a CPU, and the conversion to
-files. Its version argument is given as the checkpoint says (it would ignore that), and the cache of harvest, which is
-keyed by file name, gets a new name each time.
+The package cannot be imported as it is (it needs fairseq), so its modules are imported below a bare package object,
+with a stub for the one fairseq function that they call: HuBERT is then torchaudio's with the same weights. faiss,
+torchcrepe, pyworld, parselmouth, RMVPE and rvc-python's own networks are the real ones. Not used are `Config`, a
+process-wide singleton that rewrites files of the installed package on a CPU, and the conversion to files. The version
+argument is that of the checkpoint, which rvc-python would ignore, and the cache of harvest, which is keyed by file
+name, gets a new name each time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from testing.tiny_rvc import bare_package, fairseq_classes, modules_put_back
+from testing.tiny_rvc import define_fairseq_classes, make_bare_package, restore_modules
 
 _MODULES = ("modules.vc.modules", "modules.vc.pipeline", "lib.rmvpe", "lib.infer_pack.models")
 Draw = Callable[[torch.Tensor], torch.Tensor]
@@ -35,10 +35,10 @@ FloatArray = NDArray[np.float32]
 
 
 class Noise:
-    """Gaussian noise from a seed, in the order in which the reference asks for it; what was drawn is kept.
+    """Gaussian noise from a seed, in the order in which the reference draws it; all draws are recorded.
 
-    Per chunk: `[1, inter_channels, frames]` for the latent, then, with f0, `[1, samples, 1]` for the source (its
-    initial phase, the only uniform draw, is always zeroed by the reference, which has one harmonic).
+    Per chunk: `[1, inter_channels, frames]` for the latents, then, with f0, `[1, samples, 1]` for the excitation. (The
+    initial phase, the only uniform draw, is always set to zero by the reference, because it has one harmonic.)
 
     Args:
         seed: of the generator.
@@ -57,13 +57,13 @@ class Noise:
 
 
 class RvcPython:
-    """The reference, loaded: voices by folder, one at a time. `modules` are rvc-python's own, by their last name.
+    """The loaded reference. It converts with one voice at a time.
 
     Args:
         modules: rvc-python's modules by their last name.
-        hubert: as `fairseq` would have loaded it.
-        rmvpe: file of its weights, of any size; None: no rmvpe.
-        device: `cpu` (float32) or `cuda` (half precision, as its own configuration chooses).
+        hubert: as fairseq would have loaded it.
+        rmvpe: file of the weights, of any size; None: the method rmvpe is not available.
+        device: `cpu` (float32) or `cuda` (half precision, as rvc-python configures it).
     """
 
     def __init__(self, modules: dict[str, Any], hubert: Any, rmvpe: Path | None, device: str) -> None:
@@ -74,7 +74,7 @@ class RvcPython:
         self._names = itertools.count()
         self._draw: Draw = torch.randn_like
         self._f0: FloatArray | None = None
-        self._mended = False
+        self._pad_last_frame = False
         modules["models"].torch = _TorchWithNoise(self)
         modules["pipeline"].np = _NumpyWithLongerPadding(self)
         self.folder = Path()
@@ -82,7 +82,7 @@ class RvcPython:
         self.times = [0.0, 0.0, 0.0]
 
     def load(self, folder: Path) -> Any:
-        """Its `VC` with the voice in `folder`, whose network is `.net_g`."""
+        """Loads the voice in `folder`: rvc-python's `VC`, whose network is `.net_g`."""
         vc = self.modules["modules"].VC("", self.config)
         path = next(folder.glob("*.pth"))
         version = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("version", "v1")
@@ -91,19 +91,19 @@ class RvcPython:
             vc.get_vc(str(path), version)
         vc.hubert_model = self.hubert
         vc.pipeline.model_rmvpe = self._rmvpe
-        vc.pipeline.get_f0 = self._f0_or(vc.pipeline.get_f0)
+        vc.pipeline.get_f0 = self._override_f0(vc.pipeline.get_f0)
         self.folder, self.vc = folder, vc
         return vc
 
-    def _f0_or(self, usual: Any) -> Any:
-        """Its pitch tracking, or the curve that was given."""
+    def _override_f0(self, get_f0: Any) -> Any:
+        """rvc-python's `get_f0`, except that an f0 contour given to `convert` is used instead."""
 
-        def get_f0(name: str, waveform: Any, frames: int, semitones: float, *more: Any) -> Any:
+        def overridden(name: str, waveform: Any, frames: int, semitones: float, *more: Any) -> Any:
             if self._f0 is not None:
                 return _coarse(self._f0), self._f0
-            return usual(name, waveform, frames, semitones, *more)
+            return get_f0(name, waveform, frames, semitones, *more)
 
-        return get_f0
+        return overridden
 
     def convert(  # noqa: PLR0913  (the reference's own parameters)
         self,
@@ -118,23 +118,23 @@ class RvcPython:
         protect: float = 0.33,
         noise: Draw | None = None,
         f0: FloatArray | None = None,
-        mended: bool = False,
+        pad_last_frame: bool = False,
     ) -> NDArray[np.int16]:
-        """What `VC.vc_single` does after decoding; fractions of a semitone go through, which it would cut off.
+        """Does what `VC.vc_single` does after decoding, but with fractional semitones, which `vc_single` truncates.
 
         Args:
-            folder: of the voice; None: the one loaded.
+            folder: of the voice; None: the loaded one.
             waveform: `[T]` at 16 kHz.
-            noise: what both random draws of the networks become; None: torch's generator.
-            f0: in Hz, transposed, of the vocal with its second of padding on both sides, in place of `f0_method`.
-            mended: its padding is 80 samples longer at the end, so that HuBERT gives all frames of the last chunk.
+            noise: draws the noise of the networks; None: torch's generator.
+            f0: in Hz, transposed, of the vocal with one second of padding on each side; replaces `f0_method`.
+            pad_last_frame: adds 80 samples of padding at the end, so that HuBERT gives all frames of the last chunk.
 
         Returns:
-            `[T']` at the voice's sample rate, 20 to 40 ms shorter than the input unless mended.
+            `[T']` at the voice's sample rate, 20 to 40 ms shorter than the input without `pad_last_frame`.
         """
         vc = self.load(folder) if folder is not None else self.vc
         indexes = sorted(self.folder.glob("*.index"))
-        self._draw, self._f0, self._mended = noise or torch.randn_like, f0, mended
+        self._draw, self._f0, self._pad_last_frame = noise or torch.randn_like, f0, pad_last_frame
         peak = np.abs(waveform).max() / 0.95
         self.times = [0.0, 0.0, 0.0]
         out: NDArray[np.int16] = vc.pipeline.pipeline(
@@ -161,7 +161,7 @@ class RvcPython:
     def f0(
         self, waveform: FloatArray, method: str, *, semitones: float = 0, filter_radius: int = 3
     ) -> tuple[NDArray[np.int32], FloatArray]:
-        """Pitch of `[T]` at 16 kHz as it comes (the pipeline adds a second on each side): 1 to 255, and in Hz."""
+        """f0 of `[T]` at 16 kHz without the pipeline's padding: as levels 1 to 255, and in Hz."""
         pipeline = self.modules["pipeline"].Pipeline(40_000, self.config, "")
         pipeline.model_rmvpe = self._rmvpe
         name = f"input {next(self._names)}"
@@ -170,7 +170,7 @@ class RvcPython:
 
     @torch.no_grad()
     def extract_features(self, waveform: FloatArray, version: str) -> FloatArray:
-        """`[T', 256 or 768]` at 50 Hz of `[T]` at 16 kHz, as its `vc` method asks for them."""
+        """Content features at 50 frames/s as its `vc` method extracts them: `[T]` at 16 kHz -> `[T', 256 or 768]`."""
         source = torch.from_numpy(waveform)[None].to(self.config.device)
         source = source.half() if self.config.is_half else source.float()
         layer = 9 if version == "v1" else 12
@@ -179,21 +179,21 @@ class RvcPython:
 
     @torch.no_grad()
     def synthesize(self, *given: torch.Tensor, noise: Draw | None = None) -> torch.Tensor:
-        """`net_g.infer` of the loaded voice: features, lengths, coarse pitch and f0 (where it has them), speaker."""
+        """`net_g.infer` of the loaded voice, from features, lengths, coarse pitch and f0 if it uses f0, and speaker."""
         self._draw = noise or torch.randn_like
         return self.vc.net_g.infer(*given)[0]  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
 def rvc_python(hubert: Path, rmvpe: Path | None = None, *, device: str = "cpu") -> Iterator[RvcPython]:
-    """The reference with these base models (files of `tiny_rvc.hubert_file` and `rmvpe_file`, tiny or not).
+    """The reference with these base models (files of `tiny_rvc.write_hubert_file` and `write_rmvpe`, tiny or not).
 
-    `sys.modules` and `sys.path` are put back as they were when the block ends; the object works on.
+    `sys.modules` and `sys.path` are restored when the block ends; the object stays usable.
     """
     path = list(sys.path)
-    with modules_put_back("rvc_python", "fairseq"), warnings.catch_warnings():
+    with restore_modules("rvc_python", "fairseq"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sys.modules["rvc_python"] = bare_package("rvc_python")
+        sys.modules["rvc_python"] = make_bare_package("rvc_python")
         sys.modules["fairseq"] = _fairseq(hubert)
         modules = {name.rpartition(".")[2]: importlib.import_module(f"rvc_python.{name}") for name in _MODULES}
         [loaded], _, _ = modules["modules"].checkpoint_utils.load_model_ensemble_and_task([str(hubert)], suffix="")
@@ -202,7 +202,7 @@ def rvc_python(hubert: Path, rmvpe: Path | None = None, *, device: str = "cpu") 
 
 
 def _config(device: str) -> types.SimpleNamespace:
-    """The figures of rvc-python's `Config` for a CPU, and for a GPU of more than 4 GB."""
+    """The values of rvc-python's `Config` for a CPU, and for a GPU with more than 4 GB."""
     half = device != "cpu"
     seconds = (3, 10, 60, 65) if half else (1, 6, 38, 41)
     named = dict(zip(("x_pad", "x_query", "x_center", "x_max"), seconds, strict=True))
@@ -212,14 +212,14 @@ def _config(device: str) -> types.SimpleNamespace:
 def _fairseq(hubert: Path) -> types.ModuleType:
     fairseq: Any = types.ModuleType("fairseq")
     fairseq.checkpoint_utils = types.SimpleNamespace(
-        load_model_ensemble_and_task=lambda paths, suffix: ([fairseq_model(hubert)], None, None)
+        load_model_ensemble_and_task=lambda paths, suffix: ([load_fairseq_model(hubert)], None, None)
     )
     return fairseq  # type: ignore[no-any-return]
 
 
-def fairseq_model(path: Path) -> Any:
-    """torchaudio's HuBERT with the weights of a fairseq file, and fairseq's way of being asked for features."""
-    with fairseq_classes() as dictionary, torch.serialization.safe_globals([dictionary, argparse.Namespace]):
+def load_fairseq_model(path: Path) -> Any:
+    """torchaudio's HuBERT with the weights of a fairseq file and the interface of fairseq's model."""
+    with define_fairseq_classes() as dictionary, torch.serialization.safe_globals([dictionary, argparse.Namespace]):
         state = torch.load(path, map_location="cpu", weights_only=True)["model"]
 
     class Hubert(torch.nn.Module):
@@ -285,11 +285,11 @@ def _torchaudio_name(key: str) -> str:
     for pattern, name in _TORCHAUDIO_NAMES:
         if re.match(pattern, key):
             return re.sub(pattern, name, key)
-    raise AssertionError(f"{key} is no tensor of a fairseq HuBERT")
+    raise AssertionError(f"{key} is not a tensor of a fairseq HuBERT")
 
 
 def _rmvpe(module: Any, path: Path, config: types.SimpleNamespace) -> Any:
-    """Its `RMVPE`, around a network of the size that the file has."""
+    """rvc-python's `RMVPE` with a network of the size that the file has."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     blocks = len({key.split(".")[5] for key in state if key.startswith("unet.encoder.layers.0.conv.")})
     inner = len({key.split(".")[3] for key in state if key.startswith("unet.intermediate.layers.")})
@@ -304,7 +304,7 @@ def _rmvpe(module: Any, path: Path, config: types.SimpleNamespace) -> Any:
 
 
 def _coarse(f0: FloatArray) -> NDArray[np.int32]:
-    """RVC's 255 steps of the mel scale between 50 and 1100 Hz; unvoiced is 1."""
+    """RVC's 255 levels, evenly spaced in mel from 50 to 1100 Hz; unvoiced frames have level 1."""
     lowest, highest = (1127 * np.log1p(f / 700) for f in (50, 1100))
     steps = 1 + (1127 * np.log1p(f0 / 700) - lowest) * 254 / (highest - lowest)
     coarse: NDArray[np.int32] = np.rint(np.clip(steps, 1, 255)).astype(np.int32)
@@ -312,22 +312,22 @@ def _coarse(f0: FloatArray) -> NDArray[np.int32]:
 
 
 class _NumpyWithLongerPadding:
-    """numpy as the reference's pipeline sees it: all of it, but for the padding of a vocal that is to be mended."""
+    """numpy for the reference's pipeline: `pad` adds 80 samples to a vocal when `pad_last_frame` is set."""
 
     def __init__(self, owner: RvcPython) -> None:
         self._owner = owner
 
-    def pad(self, values: Any, widths: Any, **how: Any) -> Any:
+    def pad(self, values: Any, widths: Any, **options: Any) -> Any:
         padding = self._owner.config.x_pad * 16_000
-        is_the_vocals = self._owner._mended and tuple(widths) == (padding, padding)
-        return np.pad(values, (padding, padding + 80) if is_the_vocals else widths, **how)
+        is_vocal = self._owner._pad_last_frame and tuple(widths) == (padding, padding)
+        return np.pad(values, (padding, padding + 80) if is_vocal else widths, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
 
 
 class _TorchWithNoise:
-    """torch as the reference's networks see it: all of it, with the two random draws of inference replaced."""
+    """torch for the reference's networks: `randn_like` gives the noise of the current conversion."""
 
     def __init__(self, owner: RvcPython) -> None:
         self._owner = owner

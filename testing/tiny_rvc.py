@@ -1,8 +1,8 @@
 """Random RVC checkpoints in the real on-disk formats: voices, their faiss indexes, HuBERT (fairseq's and Hugging Face's
 file) and RMVPE. Tiny ones for tests, ones of the published shapes for benchmarks; the same seed makes the same weights.
 
-Random weights say nothing about sound quality; they are scaled so that every part counts in the output, which is
-audible and far from clipping.
+Random weights say nothing about sound quality. They are scaled so that every part affects the output, which is audible
+and far from clipping.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from testing.vocals import make_vocal
+
 FEATURE_WIDTH = {"v1": 256, "v2": 768}
 HUBERT_LAYERS = 12
 HUBERT_WIDTH = 768
@@ -45,7 +47,7 @@ _SHAPES = {
 }
 
 
-def voice_folder(  # noqa: PLR0913  (the axes along which voices differ)
+def write_voice(  # noqa: PLR0913  (the axes along which voices differ)
     root: Path,
     name: str,
     *,
@@ -59,20 +61,20 @@ def voice_folder(  # noqa: PLR0913  (the axes along which voices differ)
     """Writes `<root>/<name>/<name>.pth` and, with `index_rows`, an index beside it; returns the folder."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    package = checkpoint(version=version, sample_rate=sample_rate, f0=f0, seed=seed, tiny=tiny)
+    package = make_checkpoint(version=version, sample_rate=sample_rate, f0=f0, seed=seed, tiny=tiny)
     torch.save(package, folder / f"{name}.pth")
     if index_rows:
-        vectors = index_vectors(index_rows, width=FEATURE_WIDTH[version], seed=seed)
-        write_index(folder / f"added_IVF{list_count(index_rows)}_Flat_nprobe_1_{name}_{version}.index", vectors)
+        vectors = make_index_vectors(index_rows, width=FEATURE_WIDTH[version], seed=seed)
+        write_index(folder / f"added_IVF{count_lists(index_rows)}_Flat_nprobe_1_{name}_{version}.index", vectors)
     return folder
 
 
-def checkpoint(
+def make_checkpoint(
     *, version: str = "v2", sample_rate: int = 40_000, f0: bool = True, seed: int = 0, tiny: bool = True
 ) -> dict[str, Any]:
-    """What a voice's `.pth` holds: half-precision weights without `enc_q`, and RVC's other keys."""
-    config = voice_config(version, sample_rate, tiny=tiny)
-    network = random_synthesizer(config, version=version, f0=f0, seed=seed)
+    """The content of a voice's `.pth`: half-precision weights without `enc_q`, and RVC's other keys."""
+    config = make_config(version, sample_rate, tiny=tiny)
+    network = make_synthesizer(config, version=version, f0=f0, seed=seed)
     weights = {key: value.half() for key, value in network.state_dict().items() if not key.startswith("enc_q.")}
     return {
         "weight": OrderedDict(weights),
@@ -84,7 +86,7 @@ def checkpoint(
     }
 
 
-def voice_config(version: str, sample_rate: int, *, tiny: bool) -> list[Any]:
+def make_config(version: str, sample_rate: int, *, tiny: bool) -> list[Any]:
     """The 18 numbers and lists of a checkpoint; tiny ones keep the hop of sample_rate / 100 samples."""
     spec_channels, rates, kernels = _SHAPES[version, sample_rate]
     widths = (32, 32, 48, 2, 1) if tiny else (192, 192, 768, 2, 6)
@@ -95,45 +97,45 @@ def voice_config(version: str, sample_rate: int, *, tiny: bool) -> list[Any]:
 
 
 @contextlib.contextmanager
-def network_modules() -> Iterator[types.ModuleType]:
-    """rvc-python's networks, without what its package imports at its top; `sys.modules` is left as it was found."""
-    with modules_put_back("rvc_python"):
-        sys.modules["rvc_python"] = bare_package("rvc_python")
+def import_networks() -> Iterator[types.ModuleType]:
+    """rvc-python's network module without its package `__init__`; `sys.modules` is restored afterwards."""
+    with restore_modules("rvc_python"):
+        sys.modules["rvc_python"] = make_bare_package("rvc_python")
         yield importlib.import_module("rvc_python.lib.infer_pack.models")
 
 
-def bare_package(name: str) -> types.ModuleType:
+def make_bare_package(name: str) -> types.ModuleType:
     """The installed package as an empty module whose submodules can be imported."""
     spec = importlib.machinery.PathFinder.find_spec(name)
     assert spec is not None and spec.submodule_search_locations, f"{name} is not installed"
     package = types.ModuleType(name)
     package.__path__ = list(spec.submodule_search_locations)
-    package.__spec__ = spec  # a family that asks whether it is installed meets it
+    package.__spec__ = spec  # importlib.util.find_spec raises ValueError for a loaded module without a spec
     return package
 
 
 @contextlib.contextmanager
-def modules_put_back(*packages: str) -> Iterator[None]:
-    """Inside, these packages and all below are not imported yet; after it they are as they were before."""
+def restore_modules(*packages: str) -> Iterator[None]:
+    """Removes these packages and their submodules from `sys.modules` inside the block and restores them afterwards."""
 
-    def taken() -> dict[str, types.ModuleType]:
+    def remove() -> dict[str, types.ModuleType]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in packages}
 
-    before = taken()
+    before = remove()
     try:
         yield
     finally:
-        taken()
+        remove()
         sys.modules.update(before)
 
 
-def random_synthesizer(config: list[Any], *, version: str, f0: bool, seed: int) -> nn.Module:
-    """rvc-python's synthesizer with random weights under which it is neither silent nor saturated."""
+def make_synthesizer(config: list[Any], *, version: str, f0: bool, seed: int) -> nn.Module:
+    """rvc-python's synthesizer with random weights that make it neither silent nor saturated."""
     name = f"SynthesizerTrnMs{FEATURE_WIDTH[version]}NSFsid{'' if f0 else '_nono'}"
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        with network_modules() as modules:
+        with import_networks() as modules:
             network: Any = getattr(modules, name)(*config, is_half=False)
         del network.enc_q
         network.eval()
@@ -149,7 +151,7 @@ def _scale_synthesizer(network: Any) -> None:
         if hasattr(flow, "post"):
             nn.init.normal_(flow.post.weight, std=0.3 / math.sqrt(flow.post.in_channels))
     nn.init.normal_(network.emb_g.weight, std=0.5)
-    network.enc_p.proj.bias[network.inter_channels :] = -1.0  # so that the noise does not drown the features
+    network.enc_p.proj.bias[network.inter_channels :] = -1.0  # keeps the noise below the features
     decoder = network.dec
     for up in decoder.ups:
         inputs, _, kernel = up.weight_v.shape
@@ -184,8 +186,8 @@ def _set_level(network: Any, width: int, *, f0: bool) -> None:
         network.dec.conv_post.weight.mul_(OUTPUT_RMS / level)
 
 
-def index_vectors(rows: int, *, width: int, seed: int = 0) -> NDArray[np.float32]:
-    """`[rows, width]` in clusters, as the features of a voice lie; float32 of about unit variance."""
+def make_index_vectors(rows: int, *, width: int, seed: int = 0) -> NDArray[np.float32]:
+    """`[rows, width]` in clusters, like the features of a voice; float32 with about unit variance."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(rows // 50, 1), width), dtype=np.float32)
     vectors = centres[generator.integers(len(centres), size=rows)] * np.float32(0.8)
@@ -196,8 +198,8 @@ def index_vectors(rows: int, *, width: int, seed: int = 0) -> NDArray[np.float32
     return vectors
 
 
-def list_count(rows: int) -> int:
-    """How many lists RVC's training gives an index of so many rows."""
+def count_lists(rows: int) -> int:
+    """The number of lists that RVC's training gives an index with this many rows."""
     return max(min(int(16 * math.sqrt(rows)), rows // 39), 1)
 
 
@@ -205,7 +207,7 @@ def write_index(path: Path, vectors: NDArray[np.float32], *, iterations: int = 1
     """Writes `IVF<n>,Flat` as RVC's training does: trained on the vectors, nprobe 1, all of them added."""
     import faiss
 
-    index = faiss.index_factory(vectors.shape[1], f"IVF{list_count(len(vectors))},Flat")
+    index = faiss.index_factory(vectors.shape[1], f"IVF{count_lists(len(vectors))},Flat")
     inverted = faiss.extract_index_ivf(index)
     inverted.nprobe = 1
     inverted.cp.niter = iterations
@@ -217,7 +219,7 @@ def write_index(path: Path, vectors: NDArray[np.float32], *, iterations: int = 1
 
 @dataclass(frozen=True)
 class HubertShape:
-    """What of a HuBERT can be small: 12 layers of width 768 are what voices are trained on."""
+    """The sizes of a HuBERT that may be small; voices always need 12 layers of width 768."""
 
     conv_width: int = 512
     inner_width: int = 3072
@@ -228,11 +230,11 @@ class HubertShape:
 TINY_HUBERT = HubertShape(conv_width=32, inner_width=32, position_kernel=16, label_count=4)
 
 
-def hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
+def write_hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
     """Writes `hubert_base.pt` as fairseq saved it: half weights below "model", beside objects of its own classes."""
-    state = fairseq_hubert(TINY_HUBERT if tiny else HubertShape(), seed=seed)
+    state = make_fairseq_state(TINY_HUBERT if tiny else HubertShape(), seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with fairseq_classes() as dictionary_class:
+    with define_fairseq_classes() as dictionary_class:
         dictionary = dictionary_class()
         dictionary.symbols = ["<s>", "<pad>", "</s>", "<unk>", *map(str, range(8))]
         dictionary.indices = {symbol: index for index, symbol in enumerate(dictionary.symbols)}
@@ -252,9 +254,9 @@ def hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
 
 
 @contextlib.contextmanager
-def fairseq_classes() -> Iterator[Any]:
+def define_fairseq_classes() -> Iterator[Any]:
     """A class that pickles as fairseq's dictionary."""
-    with modules_put_back("fairseq"):
+    with restore_modules("fairseq"):
         for name in ("fairseq", "fairseq.data", "fairseq.data.dictionary"):
             sys.modules[name] = types.ModuleType(name)
         dictionary = type("Dictionary", (), {"__module__": "fairseq.data.dictionary"})
@@ -262,7 +264,7 @@ def fairseq_classes() -> Iterator[Any]:
         yield dictionary
 
 
-def fairseq_hubert(shape: HubertShape, *, seed: int = 0) -> OrderedDict[str, torch.Tensor]:
+def make_fairseq_state(shape: HubertShape, *, seed: int = 0) -> OrderedDict[str, torch.Tensor]:
     """HuBERT-base's 214 half-precision tensors under fairseq's names."""
     generator = torch.Generator().manual_seed(seed)
     state: OrderedDict[str, torch.Tensor] = OrderedDict()
@@ -285,7 +287,7 @@ def fairseq_hubert(shape: HubertShape, *, seed: int = 0) -> OrderedDict[str, tor
         inputs = conv if layer else 1
         name = f"feature_extractor.conv_layers.{layer}.0.weight"
         normal(name, conv, inputs, kernel, std=1.6 / math.sqrt(inputs * kernel))
-        state[name] -= state[name].mean((1, 2), keepdim=True)  # else what all channels share would drown the sound
+        state[name] -= state[name].mean((1, 2), keepdim=True)  # otherwise the mean of all channels would dominate
     norm("feature_extractor.conv_layers.0.2", conv)
     linear("post_extract_proj", width, conv)
     kernel = shape.position_kernel
@@ -306,8 +308,8 @@ def fairseq_hubert(shape: HubertShape, *, seed: int = 0) -> OrderedDict[str, tor
     return state
 
 
-def hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
-    """Writes the same weights as `hubert_file` as a Hugging Face folder: `config.json` and `pytorch_model.bin`."""
+def write_hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
+    """Writes the weights of `write_hubert_file` as a Hugging Face folder: `config.json` and `pytorch_model.bin`."""
     shape = TINY_HUBERT if tiny else HubertShape()
     path.mkdir(parents=True, exist_ok=True)
     config = {
@@ -329,7 +331,7 @@ def hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
         "torch_dtype": "float32",
     }
     (path / "config.json").write_text(json.dumps(config, indent=2))
-    state = {_hugging_face_name(key): value.float() for key, value in fairseq_hubert(shape, seed=seed).items()}
+    state = {_hugging_face_name(key): value.float() for key, value in make_fairseq_state(shape, seed=seed).items()}
     state.pop("label_embs_concat")
     torch.save(state, path / "pytorch_model.bin")
     return path
@@ -360,22 +362,22 @@ TINY_RMVPE = {"n_blocks": 1, "inter_layers": 1, "en_out_channels": 4}
 RMVPE = {"n_blocks": 4, "inter_layers": 4, "en_out_channels": 16}
 
 
-def rmvpe_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
-    """Writes `rmvpe.pt`: the half-precision state dict of `random_rmvpe`."""
+def write_rmvpe(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
+    """Writes `rmvpe.pt`: the half-precision state dict of `make_rmvpe`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    state = random_rmvpe(tiny=tiny, seed=seed).state_dict()
+    state = make_rmvpe(tiny=tiny, seed=seed).state_dict()
     halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     torch.save(OrderedDict(halves), path)
     return path
 
 
-def random_rmvpe(*, tiny: bool = True, seed: int = 0) -> nn.Module:
+def make_rmvpe(*, tiny: bool = True, seed: int = 0) -> nn.Module:
     """rvc-python's `E2E` of RMVPE's shape, or with fewer blocks and channels (`TINY_RMVPE`).
 
     Its salience has smooth hills from 80 to 800 Hz, so that pitch does not hang on the last bit of a sum, and falls
     below the voicing threshold in some frames.
     """
-    with torch.random.fork_rng(devices=[]), network_modules():
+    with torch.random.fork_rng(devices=[]), import_networks():
         torch.manual_seed(seed)
         module = importlib.import_module("rvc_python.lib.rmvpe")
         network: Any = module.E2E(n_gru=1, kernel_size=(2, 2), **(TINY_RMVPE if tiny else RMVPE)).eval()
@@ -407,21 +409,7 @@ def _set_batch_norms(network: Any, mel_spectrogram: nn.Module) -> None:
     for norm in norms:
         norm.momentum = 1.0
     network.train()
-    network(mel_spectrogram(torch.from_numpy(sung(1.28))[None])[..., :128])
+    network(mel_spectrogram(torch.from_numpy(make_vocal(1.28))[None])[..., :128])
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def sung(seconds: float, *, sample_rate: int = 16_000, seed: int = 0) -> NDArray[np.float32]:
-    """`[T]`: a voice-like sound of gliding notes with harmonics, vibrato, pauses and breath; peak about 0.6."""
-    generator = np.random.default_rng(seed)
-    count = round(seconds * sample_rate)
-    times = np.arange(count) / sample_rate
-    notes = generator.choice([0, 2, 4, 5, 7, 9, 11, 12], size=int(seconds / 0.4) + 2)
-    semitones = np.interp(times, np.arange(len(notes)) * 0.4, notes) + 0.3 * np.sin(2 * np.pi * 5.5 * times)
-    phase = 2 * np.pi * np.cumsum(180 * 2 ** (semitones / 12)) / sample_rate
-    voice = sum(np.sin(k * phase) / k**1.3 for k in range(1, 9))
-    singing = np.clip(4 * np.sin(2 * np.pi * times / 3.1 + 0.4) + 3, 0, 1)  # pauses of about 0.7 s
-    noise = generator.standard_normal(count)
-    return np.asarray(0.25 * singing * voice + 0.004 * noise, np.float32)

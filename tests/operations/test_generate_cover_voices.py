@@ -26,10 +26,10 @@ FLOAT = {"output_format": "wav", "bit_depth": 32, "reverb_wet": 0.0, "reverb_dry
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worker")
-    tiny_rvc.voice_folder(folder / "voices", "my_voice", index_rows=200)
-    tiny_rvc.voice_folder(folder / "voices", "flat", f0=False, version="v1", sample_rate=32_000)
+    tiny_rvc.write_voice(folder / "voices", "my_voice", index_rows=200)
+    tiny_rvc.write_voice(folder / "voices", "flat", f0=False, version="v1", sample_rate=32_000)
     (folder / "voices" / "empty").mkdir()
-    tiny_rvc.hubert_file(folder / "models" / "hubert_base.pt")
+    tiny_rvc.write_hubert_file(folder / "models" / "hubert_base.pt")
     return folder
 
 

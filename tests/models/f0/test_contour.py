@@ -1,4 +1,4 @@
-"""What is done to a curve of f0: gaps, transposition, autotune, quantisation; and the names of keys."""
+"""f0 contours: gaps, transposition, autotune, quantization; and the names of keys."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from models.f0.estimator import F0Contour
 
 KEYS = [None, "C major", "F# minor", "Bb", "Am", "chromatic"]
 HZ = st.one_of(st.just(0.0), st.floats(50, 1100))
-CURVES = st.lists(HZ, min_size=1, max_size=40).map(lambda values: np.array(values, np.float32))
+CONTOURS = st.lists(HZ, min_size=1, max_size=40).map(lambda values: np.array(values, np.float32))
 STRENGTHS = st.floats(0, 1)
 KEY = st.sampled_from(KEYS)
 
 
 def cents(f0: F0Contour, reference: F0Contour) -> NDArray[np.float64]:
-    """From one voiced curve to another."""
+    """Intervals in cents between two voiced contours."""
     return np.asarray(1200 * np.log2(f0.astype(np.float64) / reference))
 
 
@@ -49,20 +49,20 @@ def test_a_key_is_its_pitch_classes(key: str, classes: set[int]) -> None:
     assert set(parse_key(key)) == classes
 
 
-def test_no_key_and_chromatic_are_all_twelve_notes() -> None:
+def test_without_a_key_all_twelve_notes_are_allowed() -> None:
     assert parse_key(None) == parse_key("Chromatic") == CHROMATIC
 
 
 @pytest.mark.parametrize("key", ["", "H major", "C dorian", "C##", "major", "C major minor", "\0", "C" * 1000])
-def test_what_is_no_key_is_refused_with_what_is(key: str) -> None:
+def test_an_invalid_key_is_refused_with_examples_of_valid_ones(key: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"'C major'.*'chromatic'") as caught:
         parse_key(key)
     assert caught.value.error_code == "invalid_request"
     assert len(caught.value.message) < 300
 
 
-@given(CURVES, STRENGTHS, KEY)
-def test_autotune_keeps_unvoiced_frames_and_moves_no_note_beyond_half_a_step(
+@given(CONTOURS, STRENGTHS, KEY)
+def test_autotune_keeps_unvoiced_frames_and_moves_f0_by_at_most_half_a_step(
     f0: F0Contour, strength: float, key: str | None
 ) -> None:
     tuned = autotune(f0, strength=strength, key=key)
@@ -72,8 +72,8 @@ def test_autotune_keeps_unvoiced_frames_and_moves_no_note_beyond_half_a_step(
     assert np.all(np.abs(cents(tuned[f0 > 0], f0[f0 > 0])) <= strength * widest + 0.01)
 
 
-@given(CURVES, KEY)
-def test_full_strength_lands_on_the_notes_of_the_key_and_stays_there(f0: F0Contour, key: str | None) -> None:
+@given(CONTOURS, KEY)
+def test_full_strength_gives_notes_of_the_key_and_a_second_pass_changes_nothing(f0: F0Contour, key: str | None) -> None:
     tuned = autotune(f0, strength=1, key=key)
     notes = np.array([note_of(float(hz)) for hz in tuned[tuned > 0]])
     np.testing.assert_allclose(notes, np.rint(notes), atol=1e-4)
@@ -88,43 +88,43 @@ def test_autotune_keeps_the_order_of_pitches(values: list[float], strength: floa
     assert np.all(np.diff(tuned) >= -1e-3)
 
 
-@given(CURVES, st.floats(-24, 24), KEY)
-def test_without_strength_a_transposition_is_exactly_that(f0: F0Contour, semitones: float, key: str | None) -> None:
+@given(CONTOURS, st.floats(-24, 24), KEY)
+def test_autotune_of_strength_0_changes_nothing(f0: F0Contour, semitones: float, key: str | None) -> None:
     moved = autotune(transpose(f0, semitones), strength=0, key=key)
     np.testing.assert_array_equal(moved == 0, f0 == 0)
     np.testing.assert_allclose(cents(moved[f0 > 0], f0[f0 > 0]), 100 * semitones, atol=1e-3)
 
 
 @given(st.floats(50, 1100), st.integers(-12, 12))
-def test_autotune_keeps_a_transposition(hz: float, semitones: int) -> None:
+def test_autotune_after_a_transposition_moves_f0_by_at_most_half_a_step(hz: float, semitones: int) -> None:
     f0 = np.array([hz], np.float32)
     moved = autotune(transpose(f0, semitones), strength=1)
     assert abs(cents(moved, transpose(f0, semitones))[0]) <= 50.01
 
 
-def test_half_the_strength_goes_half_the_way() -> None:
+def test_half_the_strength_halves_the_distance() -> None:
     sharp = np.array([440 * 2 ** (30 / 1200)], np.float32)
     assert cents(autotune(sharp, strength=0.5, key="A minor"), np.array([440.0], np.float32))[0] == pytest.approx(
         15, abs=0.01
     )
 
 
-def test_a_note_outside_the_key_goes_to_the_nearest_inside() -> None:
+def test_a_note_outside_the_key_moves_to_the_nearest_inside() -> None:
     c_sharp_and_a_bit = np.array([440 * 2 ** (-7.9 / 12)], np.float32)
     assert note_of(float(autotune(c_sharp_and_a_bit, strength=1, key="C")[0])) == pytest.approx(62, abs=1e-4)
 
 
-def test_the_highest_note_of_an_octave_may_belong_to_the_next() -> None:
+def test_the_nearest_note_may_be_in_the_next_octave() -> None:
     almost_c = np.array([440 * 2 ** (2.9 / 12)], np.float32)
     assert note_of(float(autotune(almost_c, strength=1, key="Ab")[0])) == pytest.approx(72, abs=1e-4)
 
 
-def test_gaps_are_filled_by_lines_in_pitch_and_ends_are_held() -> None:
+def test_gaps_are_interpolated_in_log_frequency_and_ends_are_held() -> None:
     filled = fill_gaps(np.array([0, 100, 0, 400, 0, 0], np.float32))
     np.testing.assert_allclose(filled, [100, 100, 200, 400, 400, 400], rtol=1e-6)
 
 
-@given(CURVES)
+@given(CONTOURS)
 def test_filling_gaps_changes_no_voiced_frame_and_leaves_no_gap(f0: F0Contour) -> None:
     filled = fill_gaps(f0)
     np.testing.assert_array_equal(filled[f0 > 0], f0[f0 > 0])
@@ -132,8 +132,8 @@ def test_filling_gaps_changes_no_voiced_frame_and_leaves_no_gap(f0: F0Contour) -
     assert filled is not f0
 
 
-@given(CURVES)
-def test_quantisation_is_that_of_rvc(f0: F0Contour) -> None:
+@given(CONTOURS)
+def test_quantization_is_that_of_rvc(f0: F0Contour) -> None:
     low, high = (1127 * np.log(1 + hz / 700) for hz in (50, 1100))
     mel = 1127 * np.log(1 + f0.astype(np.float64) / 700)
     mel[mel > 0] = (mel[mel > 0] - low) * 254 / (high - low) + 1
@@ -144,5 +144,5 @@ def test_quantisation_is_that_of_rvc(f0: F0Contour) -> None:
     np.testing.assert_array_equal(levels, np.rint(mel))
 
 
-def test_quantisation_reaches_its_ends_and_holds_them() -> None:
+def test_quantization_clips_to_levels_1_and_255() -> None:
     assert quantize_f0(np.array([0, 20, 50, 1100, 3000], np.float32)).tolist() == [1, 1, 1, 255, 255]

@@ -1,4 +1,4 @@
-"""Every way to find f0: what it finds, on any length, in windows as in one piece; and what the family says of it."""
+"""Every f0 estimator on audio of known f0, of any length and in chunks; and the family that lists and loads them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
 from testing.models import rows
 from testing.repository import ROOT
-from testing.tiny_rvc import rmvpe_file, sung
-from testing.vocals import Phrase, cents_off, phrase
+from testing.tiny_rvc import write_rmvpe
+from testing.vocals import Phrase, cents_error, make_phrase, make_vocal
 
 ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio-crepe")]
 
@@ -32,86 +32,80 @@ ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> WeightLocations:
     folder = tmp_path_factory.mktemp("models")
-    rmvpe_file(folder / "rmvpe.pt")
+    write_rmvpe(folder / "rmvpe.pt")
     return WeightLocations(explicit=folder)
 
 
 @pytest.fixture(scope="module")
 def load(weights: WeightLocations) -> Callable[[str], F0Estimator]:
-    """Loads each method once; mangio-crepe with the small network."""
+    """Loads a method, each once; mangio-crepe with the small network."""
     family = PitchFamily(weights)
 
     @functools.cache
-    def loaded(method: str) -> F0Estimator:
+    def load_method(method: str) -> F0Estimator:
         return MangioCrepe(load_crepe("tiny", "cpu")) if method == "mangio-crepe" else family.load(method, device="cpu")
 
-    return loaded
+    return load_method
 
 
 @pytest.fixture(scope="module")
 def song() -> Phrase:
-    return phrase()
+    return make_phrase()
 
 
-def track(tracker: F0Estimator, waveform: Waveform, *, hop_length: int = 128, filter_radius: int = 3) -> F0Contour:
-    return tracker.estimate(
+def estimate(estimator: F0Estimator, waveform: Waveform, *, hop_length: int = 128, filter_radius: int = 3) -> F0Contour:
+    return estimator.estimate(
         waveform, hop_length=hop_length, filter_radius=filter_radius, progress=lambda fraction: None
     )
-
-
-# What it finds
 
 
 @pytest.mark.parametrize(
     ("method", "median_cents", "voiced_rests"),
     [("crepe-tiny", 6, 0.15), ("fcpe", 6, 0.0), ("harvest", 2, 0.2), ("pm", 2, 0.0)],
 )
-def test_a_sung_glide_with_vibrato_is_followed_and_rests_are_heard(
+def test_f0_of_a_glide_with_vibrato_is_found_and_rests_are_unvoiced(
     load: Callable[[str], F0Estimator], song: Phrase, method: str, median_cents: float, voiced_rests: float
 ) -> None:
-    f0 = track(load(method), song.waveform)
-    assert np.mean(f0[song.sings] > 0) > 0.99
-    assert np.mean(f0[song.rests] > 0) <= voiced_rests
-    off = cents_off(f0[song.sings], song.f0[song.sings])
+    f0 = estimate(load(method), song.waveform)
+    assert np.mean(f0[song.voiced] > 0) > 0.99
+    assert np.mean(f0[song.unvoiced] > 0) <= voiced_rests
+    off = cents_error(f0[song.voiced], song.f0[song.voiced])
     assert np.median(off) < median_cents
     assert np.percentile(off, 95) < 20
 
 
-def test_mangio_crepe_follows_a_glide_at_any_hop_and_calls_all_sound_voiced(
+def test_mangio_crepe_finds_f0_at_any_hop_length_and_treats_all_sound_as_voiced(
     load: Callable[[str], F0Estimator], song: Phrase
 ) -> None:
-    curves = [track(load("mangio-crepe"), song.waveform, hop_length=hop) for hop in (100, 128, 200)]
-    for f0 in curves:
+    contours = [estimate(load("mangio-crepe"), song.waveform, hop_length=hop) for hop in (100, 128, 200)]
+    for f0 in contours:
         assert np.all(f0 > 0)
-        assert np.median(cents_off(f0[song.sings], song.f0[song.sings])) < 6
-    assert not np.array_equal(curves[0], curves[1])
+        assert np.median(cents_error(f0[song.voiced], song.f0[song.voiced])) < 6
+    assert not np.array_equal(contours[0], contours[1])
 
 
 @pytest.mark.parametrize("method", ["crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"])
-def test_silence_has_no_pitch(load: Callable[[str], F0Estimator], method: str) -> None:
-    assert not track(load(method), np.zeros(16_000, np.float32)).any()
+def test_silence_is_unvoiced(load: Callable[[str], F0Estimator], method: str) -> None:
+    assert not estimate(load(method), np.zeros(16_000, np.float32)).any()
 
 
-def test_harvest_smooths_from_a_filter_radius_of_3_on_and_always_alike(
+def test_harvest_takes_the_same_median_for_every_filter_radius_from_3_on(
     load: Callable[[str], F0Estimator], song: Phrase
 ) -> None:
     piece = song.waveform[8_000:24_000]
-    rough, smooth, smoother = (track(load("harvest"), piece, filter_radius=radius) for radius in (2, 3, 7))
+    rough, smooth, smoother = (estimate(load("harvest"), piece, filter_radius=radius) for radius in (2, 3, 7))
     np.testing.assert_array_equal(smooth, smoother)
     expected = np.median([np.pad(rough, 1)[i : i + len(rough)] for i in range(3)], axis=0)
     np.testing.assert_array_equal(smooth, expected.astype(np.float32))
     assert not np.array_equal(rough, smooth)
 
 
-# Of any length, in bounded windows
-
-
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
 @pytest.mark.parametrize("samples", [0, 1, 159, 160, 320, 513, 1024, 8_000 + 77])
-def test_there_is_a_frame_every_160_samples_however_short_the_sound(
+def test_there_is_a_frame_every_160_samples_however_short_the_audio_is(
     load: Callable[[str], F0Estimator], method: str, samples: int
 ) -> None:
-    f0 = track(load(method), sung(1.01)[:samples])
+    f0 = estimate(load(method), make_vocal(1.01)[:samples])
     assert f0.shape == (samples // 160,)
     assert f0.dtype == np.float32
     assert np.all(np.isfinite(f0))
@@ -121,15 +115,15 @@ def test_there_is_a_frame_every_160_samples_however_short_the_sound(
 @given(st.integers(0, 1400), st.integers(1, 512))
 @example(500, 512)
 @settings(max_examples=40, deadline=None)
-def test_mangio_crepe_takes_a_hop_longer_than_the_sound(samples: int, hop_length: int) -> None:
-    tracker = MangioCrepe(SilentNetwork())
-    assert tracker.estimate(
-        sung(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=lambda fraction: None
+def test_mangio_crepe_accepts_a_hop_length_longer_than_the_audio(samples: int, hop_length: int) -> None:
+    estimator = MangioCrepe(UniformNetwork())
+    assert estimator.estimate(
+        make_vocal(0.1)[:samples], hop_length=hop_length, filter_radius=3, progress=lambda fraction: None
     ).shape == (samples // 160,)
 
 
-class SilentNetwork:
-    """Says the same of every frame."""
+class UniformNetwork:
+    """Gives every bin of every frame the same probability."""
 
     memory_bytes = 0
 
@@ -138,66 +132,63 @@ class SilentNetwork:
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
-def test_the_same_sound_gives_the_same_curve(load: Callable[[str], F0Estimator], method: str) -> None:
-    waveform = sung(0.6)
+def test_the_same_audio_gives_the_same_f0_and_is_not_changed(load: Callable[[str], F0Estimator], method: str) -> None:
+    waveform = make_vocal(0.6)
     before = waveform.copy()
-    np.testing.assert_array_equal(track(load(method), waveform), track(load(method), waveform))
+    np.testing.assert_array_equal(estimate(load(method), waveform), estimate(load(method), waveform))
     np.testing.assert_array_equal(waveform, before)
 
 
 @pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
-def test_progress_rises_to_1_and_what_it_raises_ends_the_work(load: Callable[[str], F0Estimator], method: str) -> None:
-    told: list[float] = []
-    load(method).estimate(sung(2.0), hop_length=160, filter_radius=3, progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert told[0] > 0
+def test_progress_rises_to_1_and_an_error_that_it_raises_ends_the_work(
+    load: Callable[[str], F0Estimator], method: str
+) -> None:
+    fractions: list[float] = []
+    load(method).estimate(make_vocal(2.0), hop_length=160, filter_radius=3, progress=fractions.append)
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert fractions[0] > 0
 
     def cancel(fraction: float) -> None:
         raise CancelledError("stopped")
 
     with pytest.raises(CancelledError):
-        load(method).estimate(sung(0.5), hop_length=160, filter_radius=3, progress=cancel)
+        load(method).estimate(make_vocal(0.5), hop_length=160, filter_radius=3, progress=cancel)
 
 
 @given(st.integers(0, 50), st.integers(-120, 120), st.integers(0, 150))
-def test_a_piece_beyond_the_ends_is_silent(length: int, start: int, size: int) -> None:
+def test_zero_padding_is_numpys(length: int, start: int, size: int) -> None:
     waveform = np.arange(1, length + 1, dtype=np.float32)
     padded = np.pad(waveform, 300)
     np.testing.assert_array_equal(zero_pad(waveform, start, start + size), padded[300 + start : 300 + start + size])
 
 
 @pytest.mark.parametrize("method", ["harvest", "pm", "fcpe"])
-def test_windows_find_what_one_piece_finds(load: Callable[[str], F0Estimator], method: str) -> None:
-    phrases = [phrase(1.5, seed=seed) for seed in range(3)]
+def test_f0_in_chunks_is_that_of_the_whole_file(load: Callable[[str], F0Estimator], method: str) -> None:
+    phrases = [make_phrase(1.5, seed=seed) for seed in range(3)]
     waveform = np.concatenate([phrase.waveform * level for phrase, level in zip(phrases, (1, 0.3, 0.05), strict=True)])
-    whole, pieces = (track(with_window(load(method), window), waveform) for window in (1000, 430))
-    sure = np.concatenate([phrase.sings for phrase in phrases])
-    compared = sure if method == "harvest" else slice(None)  # harvest guesses in noise
-    np.testing.assert_array_equal((pieces > 0)[compared], (whole > 0)[compared])
-    assert cents_off(pieces[sure], whole[sure].astype(np.float64)).max() < 0.1
+    whole, chunked = (estimate(with_chunk_length(load(method), length), waveform) for length in (1000, 430))
+    voiced = np.concatenate([phrase.voiced for phrase in phrases])
+    compared = voiced if method == "harvest" else slice(None)  # harvest guesses in noise
+    np.testing.assert_array_equal((chunked > 0)[compared], (whole > 0)[compared])
+    assert cents_error(chunked[voiced], whole[voiced].astype(np.float64)).max() < 0.1
 
 
-def with_window(tracker: F0Estimator, window: int) -> F0Estimator:
-    return (
-        Fcpe(tracker.network, tracker.device, chunk_length=window)
-        if isinstance(tracker, Fcpe)
-        else type(tracker)(chunk_length=window)  # type: ignore[call-arg]
-    )
+def with_chunk_length(estimator: F0Estimator, length: int) -> F0Estimator:
+    if isinstance(estimator, Fcpe):
+        return Fcpe(estimator.network, estimator.device, chunk_length=length)
+    return type(estimator)(chunk_length=length)  # type: ignore[call-arg]
 
 
-# What the family says
-
-
-def has(*missing: str) -> Callable[[str], bool]:
+def installed_except(*missing: str) -> Callable[[str], bool]:
     return lambda package: package not in missing
 
 
-def test_methods_are_those_of_the_contract() -> None:
+def test_the_methods_are_those_of_the_contract() -> None:
     assert METHODS == ("rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe")
 
 
-def test_rmvpe_is_the_default_and_others_go_by_their_names(weights: WeightLocations) -> None:
+def test_rmvpe_is_the_default_and_every_method_resolves_by_name(weights: WeightLocations) -> None:
     family = PitchFamily(weights)
     assert family.resolve(None).name == "rmvpe"
     assert [family.resolve(method).name for method in METHODS] == list(METHODS)
@@ -205,7 +196,7 @@ def test_rmvpe_is_the_default_and_others_go_by_their_names(weights: WeightLocati
     assert family.search_paths() == weights.search_paths()
 
 
-def test_an_unknown_method_is_refused_with_those_there_are(weights: WeightLocations) -> None:
+def test_an_unknown_method_is_refused_with_the_known_ones(weights: WeightLocations) -> None:
     with pytest.raises(UnknownNameError, match=r"'rmvp'.*Did you mean 'rmvpe'.*harvest"):
         PitchFamily(weights).resolve("rmvp")
 
@@ -223,10 +214,10 @@ def test_an_unknown_method_is_refused_with_those_there_are(weights: WeightLocati
 def test_a_method_without_its_package_says_what_to_install(
     weights: WeightLocations, method: str, package: str, install: str
 ) -> None:
-    family = PitchFamily(weights, is_installed=has(package))
-    for refused in (lambda: family.resolve(method), lambda: family.load(method, device="cpu")):
+    family = PitchFamily(weights, is_installed=installed_except(package))
+    for attempt in (lambda: family.resolve(method), lambda: family.load(method, device="cpu")):
         with pytest.raises(ModelError, match=f"'{method}' cannot run here.*{package}.*Install {install}") as caught:
-            refused()
+            attempt()
         assert caught.value.error_code == "model_unavailable"
     assert {row["name"]: row["available"] for row in rows(family)}[method] == f"not installed: {package}"
     assert family.resolve("rmvpe").name == "rmvpe"
@@ -244,43 +235,45 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
 
 
 class FakeHub:
-    """Has one folder for whatever is asked."""
+    """Gives one folder for every repository and records the requests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.requests: list[tuple[str, tuple[str, ...]]] = []
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        self.asked.append((hub_id, tuple(patterns)))
+        self.requests.append((hub_id, tuple(patterns)))
         return self.folder
 
 
-def test_rmvpe_is_fetched_from_its_repository_where_it_is_nowhere(tmp_path: Path) -> None:
-    rmvpe_file(tmp_path / "cache" / "rmvpe.pt")
+def test_rmvpe_is_downloaded_if_no_folder_has_it(tmp_path: Path) -> None:
+    write_rmvpe(tmp_path / "cache" / "rmvpe.pt")
     hub = FakeHub(tmp_path / "cache")
     family = PitchFamily(WeightLocations(hub=hub))
     assert rows(family)[0]["available"] == "download"
     assert family.resolve("rmvpe").name == "rmvpe"
-    assert hub.asked == []
-    assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
-    assert hub.asked == [("lj1995/VoiceConversionWebUI", ("rmvpe.pt",))]
+    assert hub.requests == []
+    assert estimate(family.load("rmvpe", device="cpu"), make_vocal(0.5)).shape == (50,)
+    assert hub.requests == [("lj1995/VoiceConversionWebUI", ("rmvpe.pt",))]
 
 
 @pytest.mark.parametrize("folder", ["", "rvc"])
-def test_rmvpe_is_found_in_the_folder_of_models_and_in_rvc_below_it(tmp_path: Path, folder: str) -> None:
-    rmvpe_file(tmp_path / folder / "rmvpe.pt")
+def test_rmvpe_is_found_in_models_dir_and_in_its_folder_rvc(tmp_path: Path, folder: str) -> None:
+    write_rmvpe(tmp_path / folder / "rmvpe.pt")
     family = PitchFamily(WeightLocations(explicit=tmp_path))
     assert rows(family)[0]["available"] == "local"
-    assert track(family.load("rmvpe", device="cpu"), sung(0.5)).shape == (50,)
+    assert estimate(family.load("rmvpe", device="cpu"), make_vocal(0.5)).shape == (50,)
 
 
-def test_a_file_that_is_no_rmvpe_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_does_not_hold_rmvpe_is_refused(tmp_path: Path) -> None:
     torch.save({"cnn.weight": torch.zeros(3, 16, 3, 3)}, tmp_path / "rmvpe.pt")
     with pytest.raises(ModelError, match=r"rmvpe\.pt does not hold the network RMVPE"):
         PitchFamily(WeightLocations(explicit=tmp_path)).load("rmvpe", device="cpu")
 
 
-def test_the_engines_say_what_they_hold(load: Callable[[str], F0Estimator], weights: WeightLocations) -> None:
+def test_estimators_report_the_size_of_their_weights(
+    load: Callable[[str], F0Estimator], weights: WeightLocations
+) -> None:
     family = PitchFamily(weights)
     for method in METHODS:
         assert family.memory_bytes(method) >= 0
@@ -289,12 +282,12 @@ def test_the_engines_say_what_they_hold(load: Callable[[str], F0Estimator], weig
     assert family.memory_bytes("rmvpe") > 361_000_000
 
 
-def test_the_family_answers_without_torch() -> None:
+def test_the_family_does_not_import_torch() -> None:
     code = (
         "import sys; from models.f0 import METHODS, PitchFamily; from models.f0.contour import parse_key;"
         "from models.checkpoints.locations import WeightLocations; family = PitchFamily(WeightLocations());"
         "family.list_models(); family.readiness(); family.resolve('pm'); parse_key('Am');"
         "print([m for m in ('torch', 'torchcrepe', 'torchfcpe', 'librosa', 'parselmouth') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""HuBERT's features against torchaudio's, from fairseq's file and from Hugging Face's folders."""
+"""HuBERT's features compared with torchaudio's, from fairseq's file and from Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.checkpoints.locations import WeightLocations
 from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.hubert.family import HubertFamily
 from testing.models import rows
-from testing.rvc_reference import fairseq_model
-from testing.tiny_rvc import hubert_file, hubert_folder
+from testing.rvc_reference import load_fairseq_model
+from testing.tiny_rvc import write_hubert_file, write_hubert_folder
 
 WIDTHS = {"v1": 256, "v2": 768}
 LAYERS = {"v1": 9, "v2": 12}
@@ -24,7 +24,7 @@ LAYERS = {"v1": 9, "v2": 12}
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hubert_file(tmp_path_factory.mktemp("hubert") / "hubert_base.pt")
+    return write_hubert_file(tmp_path_factory.mktemp("hubert") / "hubert_base.pt")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def encoder(state: dict[str, torch.Tensor]) -> ContentEncoder:
     return ContentEncoder(state, precision=torch.float32)
 
 
-def sound(samples: int, seed: int = 0) -> torch.Tensor:
+def make_waveform(samples: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     tone = 0.3 * torch.sin(2 * torch.pi * 200 / 16_000 * torch.arange(samples))
     return tone + 0.02 * torch.randn(samples, generator=generator)
@@ -45,7 +45,7 @@ def sound(samples: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_features_are_those_of_torchaudio(version: str, file: Path, encoder: ContentEncoder) -> None:
-    reference, waveform = fairseq_model(file), sound(24_000)
+    reference, waveform = load_fairseq_model(file), make_waveform(24_000)
     with torch.inference_mode():
         hidden, _ = reference.extract_features(waveform[None], torch.zeros(1), LAYERS[version])
         expected = (reference.final_proj(hidden) if version == "v1" else hidden)[0]
@@ -55,28 +55,30 @@ def test_features_are_those_of_torchaudio(version: str, file: Path, encoder: Con
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(400, 1), (719, 1), (720, 2), (16_080, 50)])
-def test_there_is_a_frame_for_every_320_samples_from_400_on(samples: int, frames: int, encoder: ContentEncoder) -> None:
-    assert encoder.extract_features(sound(samples), version="v2").shape == (frames, 768)
+def test_there_is_a_frame_for_every_320_samples_after_the_first_400(
+    samples: int, frames: int, encoder: ContentEncoder
+) -> None:
+    assert encoder.extract_features(make_waveform(samples), version="v2").shape == (frames, 768)
 
 
-def test_a_batch_gives_what_its_parts_give(encoder: ContentEncoder) -> None:
-    batch = torch.stack([sound(4000, 1), sound(4000, 2)])
+def test_a_batch_gives_the_features_of_its_items(encoder: ContentEncoder) -> None:
+    batch = torch.stack([make_waveform(4000, 1), make_waveform(4000, 2)])
     together = encoder.extract_features(batch, version="v1")
     torch.testing.assert_close(together[1], encoder.extract_features(batch[1], version="v1"), atol=1e-5, rtol=0)
 
 
-def test_v1_runs_no_layer_after_the_ninth(state: dict[str, torch.Tensor]) -> None:
+def test_v1_does_not_run_layers_after_the_ninth(state: dict[str, torch.Tensor]) -> None:
     later = {f"encoder.layers.{layer}.final_layer_norm.bias" for layer in (9, 10, 11)}
     broken = {name: tensor + torch.nan if name in later else tensor for name, tensor in state.items()}
     encoder = ContentEncoder(broken)
-    assert encoder.extract_features(sound(2000), version="v1").isfinite().all()
-    assert encoder.extract_features(sound(2000), version="v2").isnan().all()
+    assert encoder.extract_features(make_waveform(2000), version="v1").isfinite().all()
+    assert encoder.extract_features(make_waveform(2000), version="v2").isnan().all()
 
 
-def test_bfloat16_is_a_small_noise_beside_float32(state: dict[str, torch.Tensor], encoder: ContentEncoder) -> None:
+def test_features_in_bfloat16_have_an_snr_above_25_db(state: dict[str, torch.Tensor], encoder: ContentEncoder) -> None:
     reduced = ContentEncoder(state, precision=torch.bfloat16)
     wanted, got = (
-        one.extract_features(sound(140_000), version="v2") for one in (encoder, reduced)
+        one.extract_features(make_waveform(140_000), version="v2") for one in (encoder, reduced)
     )  # several rows of queries
     assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 25
     assert reduced.memory_bytes < encoder.memory_bytes
@@ -86,36 +88,37 @@ def test_bfloat16_is_a_small_noise_beside_float32(state: dict[str, torch.Tensor]
 def test_a_hugging_face_folder_gives_the_same_features(
     as_safetensors: bool, tmp_path: Path, encoder: ContentEncoder
 ) -> None:
-    folder = hubert_folder(tmp_path / "contentvec")
+    folder = write_hubert_folder(tmp_path / "contentvec")
     if as_safetensors:
         save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), folder / "model.safetensors")
         (folder / "pytorch_model.bin").unlink()
     other = ContentEncoder(read_folder(folder), precision=torch.float32)
     for version in WIDTHS:
         torch.testing.assert_close(
-            other.extract_features(sound(3000), version=version), encoder.extract_features(sound(3000), version=version)
+            other.extract_features(make_waveform(3000), version=version),
+            encoder.extract_features(make_waveform(3000), version=version),
         )
 
 
-def test_what_is_written_over_the_weights_later_is_not_heard(tmp_path: Path) -> None:
-    folder = hubert_folder(tmp_path / "contentvec")
+def test_overwriting_the_file_does_not_change_a_loaded_encoder(tmp_path: Path) -> None:
+    folder = write_hubert_folder(tmp_path / "contentvec")
     path = folder / "model.safetensors"
     save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), path)
     encoder = load_encoder(folder, device="cpu")
-    before = encoder.extract_features(sound(3000), version="v2")
+    before = encoder.extract_features(make_waveform(3000), version="v2")
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
-    assert torch.equal(encoder.extract_features(sound(3000), version="v2"), before)
+    assert torch.equal(encoder.extract_features(make_waveform(3000), version="v2"), before)
 
 
-def test_without_a_final_projection_only_v2_can_be_sung(state: dict[str, torch.Tensor]) -> None:
+def test_without_a_final_projection_only_v2_is_possible(state: dict[str, torch.Tensor]) -> None:
     encoder = ContentEncoder({name: value for name, value in state.items() if not name.startswith("final_proj")})
-    assert encoder.extract_features(sound(1000), version="v2").shape[1] == 768
+    assert encoder.extract_features(make_waveform(1000), version="v2").shape[1] == 768
     with pytest.raises(ModelError, match="v1"):
-        encoder.extract_features(sound(1000), version="v1")
+        encoder.extract_features(make_waveform(1000), version="v1")
 
 
-def test_weights_of_something_else_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     for wrong in ({"a.weight": torch.zeros(3)}, {k: v for k, v in state.items() if "layers.11" not in k}):
         with pytest.raises(ModelError) as caught:
             ContentEncoder(wrong)
@@ -133,20 +136,20 @@ class _Hub:
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
         self.asked.append((hub_id, patterns))
-        return hubert_folder(self.folder)
+        return write_hubert_folder(self.folder)
 
 
 @pytest.mark.parametrize("place", ["hubert_base.pt", "rvc/hubert_base.pt", "contentvec", "content-vec-best"])
-def test_the_weights_are_found_below_the_model_folder(place: str, tmp_path: Path, state: Any) -> None:
-    make = hubert_file if place.endswith(".pt") else hubert_folder
+def test_the_weights_are_found_below_models_dir(place: str, tmp_path: Path, state: Any) -> None:
+    make = write_hubert_file if place.endswith(".pt") else write_hubert_folder
     make(tmp_path / place)
     family = HubertFamily(WeightLocations(explicit=tmp_path))
     assert family.readiness().is_ready and rows(family)[0]["available"] == "local"
     encoder = family.load(family.resolve(None).name, device="cpu")
-    assert encoder.extract_features(sound(800), version="v1").shape == (2, 256)
+    assert encoder.extract_features(make_waveform(800), version="v1").shape == (2, 256)
 
 
-def test_weights_that_are_nowhere_are_fetched_from_the_hub(tmp_path: Path) -> None:
+def test_weights_that_no_folder_has_are_downloaded(tmp_path: Path) -> None:
     hub = _Hub(tmp_path / "fetched")
     family = HubertFamily(WeightLocations(hub=hub))
     assert rows(family)[0]["available"] == "download" and not hub.asked
@@ -154,7 +157,7 @@ def test_weights_that_are_nowhere_are_fetched_from_the_hub(tmp_path: Path) -> No
     assert [hub_id for hub_id, _ in hub.asked] == ["lengyue233/content-vec-best"]
 
 
-def test_offline_and_without_weights_the_reason_says_what_to_do(tmp_path: Path) -> None:
+def test_without_weights_and_downloads_the_error_says_what_to_do(tmp_path: Path) -> None:
     family = HubertFamily(WeightLocations(explicit=tmp_path))
     assert "hubert_base.pt" in family.readiness().reason
     with pytest.raises(ModelError, match="MODELS_DIR") as caught:

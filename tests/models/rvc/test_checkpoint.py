@@ -16,7 +16,7 @@ from errors import ModelError
 from models.rvc.checkpoint import check_checkpoint, expected_shapes, read_checkpoint, read_header, read_tensors
 from models.rvc.config import ConfigError, SynthesizerConfig, parse_config
 from testing import rvc_files
-from testing.tiny_rvc import network_modules
+from testing.tiny_rvc import import_networks
 
 # Published sizes: version, rate, spectrum, upsampling rates and kernels.
 SIZES = {
@@ -51,7 +51,7 @@ def published(size: str, **changes: Any) -> SynthesizerConfig:
 @pytest.fixture(scope="module")
 def networks() -> Iterator[types.ModuleType]:
     """rvc-python's networks, past its package's own import of fairseq."""
-    with network_modules() as modules, warnings.catch_warnings():
+    with import_networks() as modules, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield modules
 

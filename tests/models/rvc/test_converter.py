@@ -1,4 +1,4 @@
-"""A whole conversion: rvc-python's but for its timing, exact in time, reproducible, silent in silence."""
+"""A whole conversion: as rvc-python's but exact in time, reproducible, and silent where the source is."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from audio.types import Audio
 from models.f0.contour import quantize_f0
 from models.hubert.encoder import ContentEncoder, read_fairseq
 from models.runtime.chunks import reflect_pad
+from models.runtime.progress import ignore_progress
 from models.rvc.checkpoint import read_checkpoint
 from models.rvc.chunks import CONTEXT, FADE, plan_chunks
 from models.rvc.converter import ConversionSettings, VoiceConverter, load_voice_converter
@@ -27,7 +28,7 @@ from models.rvc.excitation import FrameNoise
 from models.rvc.index import read_index
 from models.rvc.preprocess import PreprocessedVocal, preprocess
 from testing.rvc_reference import RvcPython, rvc_python
-from testing.tiny_rvc import hubert_file, voice_folder
+from testing.tiny_rvc import write_hubert_file, write_voice
 
 FloatArray = NDArray[np.float32]
 RATE = 40_000
@@ -35,13 +36,9 @@ HOP = 400
 PLAIN = ConversionSettings(index_rate=0.0, rms_mix_rate=1.0)
 
 
-def unheard(_: float) -> None:
-    """Progress that nobody looks at."""
-
-
 @dataclass
-class Echo:
-    """An encoder whose features are the sound itself: frame i has the samples 320 i and 320 i + 160."""
+class SampleEncoder:
+    """An encoder whose features are samples: both values of frame i are sample 320 i. Records the batch shapes."""
 
     batches: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -52,10 +49,10 @@ class Echo:
 
 
 @dataclass
-class Repeater:
-    """A network that holds the feature of each frame for the frame, or sings the bare source."""
+class HoldSynthesizer:
+    """A network whose output is the first feature of each frame, held for the frame, or the bare excitation."""
 
-    sings_source: bool = False
+    outputs_excitation: bool = False
     sample_rate: int = RATE
     hop_length: int = HOP
     inter_channels: int = 1
@@ -63,7 +60,7 @@ class Repeater:
 
     @property
     def uses_f0(self) -> bool:
-        return self.sings_source
+        return self.outputs_excitation
 
     @property
     def memory_bytes(self) -> int:
@@ -72,41 +69,48 @@ class Repeater:
     def sample_latents(self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
         return features[..., :1].transpose(1, 2)
 
-    def project_excitation(self, tone: torch.Tensor) -> torch.Tensor:
-        return tone
+    def project_excitation(self, sine: torch.Tensor) -> torch.Tensor:
+        return sine
 
-    def decode(self, latent: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:
-        return latent[:, 0].repeat_interleave(self.hop_length, dim=1) if source is None else source
-
-
-def stub(network: Repeater | None = None, *, max_chunk_size: int = 3000, batch_size: int = 1) -> VoiceConverter:
-    return VoiceConverter(network or Repeater(), version="v2", max_chunk_size=max_chunk_size, batch_size=batch_size)
+    def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor:
+        if excitation is not None:
+            return excitation
+        return latents[:, 0].repeat_interleave(self.hop_length, dim=1)
 
 
-def heard_as(waveform: FloatArray) -> PreprocessedVocal:
+def make_converter(
+    network: HoldSynthesizer | None = None, *, max_chunk_size: int = 3000, batch_size: int = 1
+) -> VoiceConverter:
+    return VoiceConverter(
+        network or HoldSynthesizer(), version="v2", max_chunk_size=max_chunk_size, batch_size=batch_size
+    )
+
+
+def as_preprocessed(waveform: FloatArray) -> PreprocessedVocal:
+    """A vocal that is taken as it is."""
     return PreprocessedVocal(waveform, len(waveform) / 16_000)
 
 
-def converted(
-    singer: VoiceConverter,
-    heard: PreprocessedVocal,
+def convert(
+    converter: VoiceConverter,
+    vocal: PreprocessedVocal,
     encoder: Any,
-    chosen: ConversionSettings,
+    settings: ConversionSettings,
     f0: FloatArray | None = None,
 ) -> FloatArray:
-    parts = list(singer.convert(heard, f0, encoder, settings=chosen, progress=unheard))
+    parts = list(converter.convert(vocal, f0, encoder, settings=settings, progress=ignore_progress))
     assert all(part.shape[0] == 1 and part.dtype == np.float32 for part in parts)
     return np.concatenate(parts, axis=None)
 
 
-def vocal(seconds: float, seed: int = 0) -> FloatArray:
+def make_waveform(seconds: float, seed: int = 0) -> FloatArray:
     t = np.arange(round(seconds * 16_000)) / 16_000
     tone = 0.4 * np.sin(2 * np.pi * (200 * t + 5 * np.sin(2 * t))) * (0.6 + 0.4 * np.sin(3 * t))
     breath = 0.02 * np.random.default_rng(seed).standard_normal(len(t))
     return np.asarray(tone + breath, np.float32)
 
 
-def melody(frames: int) -> FloatArray:
+def make_f0(frames: int) -> FloatArray:
     f0 = (200 + 10 * np.cos(np.arange(frames) / 50)).astype(np.float32)
     f0[frames // 6 : frames // 4] = 0
     f0[frames // 2 : frames // 2 + 30] = 0
@@ -118,32 +122,29 @@ class Loaded:
     folder: Path
     hubert: Path
     encoder: ContentEncoder
-    singer: VoiceConverter
+    converter: VoiceConverter
     inter_channels: int
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     root = tmp_path_factory.mktemp("rvc")
-    folder, hubert = voice_folder(root, "tiny", index_rows=400), hubert_file(root / "hubert_base.pt")
+    folder, hubert = write_voice(root, "tiny", index_rows=400), write_hubert_file(root / "hubert_base.pt")
     checkpoint = read_checkpoint(folder / "tiny.pth")
     index = read_index(next(folder.glob("*.index")), width=768)
-    singer = load_voice_converter(checkpoint, index, device="cpu", precision="float32")
+    converter = load_voice_converter(checkpoint, index, device="cpu", precision="float32")
     encoder = ContentEncoder(read_fairseq(hubert), precision=torch.float32)
-    return Loaded(folder, hubert, encoder, singer, checkpoint.config.inter_channels)
+    return Loaded(folder, hubert, encoder, converter, checkpoint.config.inter_channels)
 
 
 @pytest.fixture(scope="module")
 def reference(loaded: Loaded) -> Iterator[RvcPython]:
-    with rvc_python(loaded.hubert) as oracle:
-        oracle.load(loaded.folder)
-        yield oracle
+    with rvc_python(loaded.hubert) as rvc:
+        rvc.load(loaded.folder)
+        yield rvc
 
 
-# The whole conversion against rvc-python's own pipeline.
-
-
-def same_noise(seed: int, inter_channels: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def draw_same_noise(seed: int, inter_channels: int) -> Callable[[torch.Tensor], torch.Tensor]:
     latent = FrameNoise(seed, 0, inter_channels, torch.device("cpu"))
     source = FrameNoise(seed, 1, HOP, torch.device("cpu"))
 
@@ -155,23 +156,26 @@ def same_noise(seed: int, inter_channels: int) -> Callable[[torch.Tensor], torch
     return draw
 
 
-def both(loaded: Loaded, reference: RvcPython, *, timing_fixed: bool, **chosen: float) -> tuple[FloatArray, FloatArray]:
-    """Ours and rvc-python's sound for the same f0 and noise, the reference's in full scale before its peak limit."""
-    waveform = vocal(2.0)
-    heard, f0 = preprocess(Audio(waveform[None], 16_000), unheard), melody(200)
-    ours = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=3, retrieval="ivf", **chosen), f0)  # type: ignore[arg-type]
+def convert_both(
+    loaded: Loaded, reference: RvcPython, *, timing_fixed: bool, **settings: float
+) -> tuple[FloatArray, FloatArray]:
+    """Our and rvc-python's result for the same f0 and noise; the reference's peak limit is undone."""
+    waveform = make_waveform(2.0)
+    vocal, f0 = preprocess(Audio(waveform[None], 16_000), ignore_progress), make_f0(200)
+    ours = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(seed=3, **settings), f0)  # type: ignore[arg-type]
     pipeline = reference.vc.pipeline
     around = reflect_pad(f0, -CONTEXT, len(f0) + CONTEXT)
     pipeline.get_f0 = lambda *_: (quantize_f0(around), around)
     pipeline.vc = type(pipeline).vc.__get__(pipeline)
     if timing_fixed:
-        # The reference's last HuBERT frame is missing for want of 80 samples; here it gets them.
-        after = reflect_pad(heard.waveform, len(waveform) + 16_000, len(waveform) + 16_080)
+        # The reference lacks 80 samples for its last HuBERT frame; here it gets them.
+        after = reflect_pad(vocal.waveform, len(waveform) + 16_000, len(waveform) + 16_080)
         whole = pipeline.vc
         pipeline.vc = lambda model, network, sid, audio, *rest: whole(
             model, network, sid, np.concatenate([audio, after]), *rest
         )
-    theirs = reference.convert(None, waveform, noise=same_noise(3, loaded.inter_channels), **chosen)  # type: ignore[arg-type]
+    noise = draw_same_noise(3, loaded.inter_channels)
+    theirs = reference.convert(None, waveform, noise=noise, **settings)  # type: ignore[arg-type]
     level = max(float(np.abs(ours).max()) / 0.99, 1.0)
     return ours, (theirs * (level / 32768)).astype(np.float32)
 
@@ -183,27 +187,27 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("chosen", SETTINGS, ids=str)
-def test_a_conversion_is_that_of_rvc_python_once_its_timing_is_right(
-    chosen: dict[str, float], loaded: Loaded, reference: RvcPython
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_conversion_is_that_of_rvc_python_with_its_timing_corrected(
+    settings: dict[str, float], loaded: Loaded, reference: RvcPython
 ) -> None:
-    ours, theirs = both(loaded, reference, timing_fixed=True, **chosen)
+    ours, theirs = convert_both(loaded, reference, timing_fixed=True, **settings)
     assert len(ours) == len(theirs) == 2 * RATE
     assert np.abs(theirs).max() > 0.3
     # Two steps of 16 bits, which is what the reference rounds to.
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-def test_rvc_python_itself_comes_20_ms_short_and_close(loaded: Loaded, reference: RvcPython) -> None:
-    ours, theirs = both(loaded, reference, timing_fixed=False, **SETTINGS[0])
+def test_rvc_pythons_uncorrected_result_is_20_ms_short_and_close(loaded: Loaded, reference: RvcPython) -> None:
+    ours, theirs = convert_both(loaded, reference, timing_fixed=False, **SETTINGS[0])
     assert len(theirs) == len(ours) - 2 * HOP
     apart = ours[: len(theirs)] - theirs
     assert 10 * np.log10(np.square(theirs).sum() / np.square(apart).sum()) > 35
 
 
-def test_the_loudness_curve_is_applied_as_rvc_python_does(reference: RvcPython) -> None:
+def test_the_rms_envelope_is_applied_as_in_rvc_python(reference: RvcPython) -> None:
     change_rms: Any = reference.modules["pipeline"].change_rms
-    source, sound = vocal(5.3), np.random.default_rng(1).standard_normal(round(5.3 * RATE)).astype(np.float32)
+    source, sound = make_waveform(5.3), np.random.default_rng(1).standard_normal(round(5.3 * RATE)).astype(np.float32)
     sound *= np.linspace(0.1, 1, len(sound), dtype=np.float32)
     expected = change_rms(source, 16_000, sound.copy(), RATE, 0.3)
     match = RmsEnvelopeMatcher(rms_envelope(source, 16_000), 0.3, RATE, len(sound))
@@ -212,147 +216,144 @@ def test_the_loudness_curve_is_applied_as_rvc_python_does(reference: RvcPython) 
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)
 
 
-# Time.
-
-
 @pytest.mark.parametrize(("num_samples", "sample_rate"), [(1, 44_100), (1, 8000), (882, 44_100), (100_001, 48_000)])
 def test_the_result_has_exactly_the_length_of_the_source(num_samples: int, sample_rate: int, loaded: Loaded) -> None:
     tone = 0.3 * np.sin(np.arange(num_samples) / 30).astype(np.float32)
-    heard = preprocess(Audio(np.stack([tone, tone]), sample_rate), unheard)
-    f0 = np.full(len(heard.waveform) // 160, 220, np.float32)
-    made = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(), f0)
-    assert len(made) == round(num_samples / sample_rate * RATE)
-    assert np.isfinite(made).all()
+    vocal = preprocess(Audio(np.stack([tone, tone]), sample_rate), ignore_progress)
+    f0 = np.full(len(vocal.waveform) // 160, 220, np.float32)
+    result = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(), f0)
+    assert len(result) == round(num_samples / sample_rate * RATE)
+    assert np.isfinite(result).all()
 
 
 @given(frames=st.integers(1, 1200), longest=st.integers(20, 300), formant=st.sampled_from([0.0, 3.0, -5.0]))
 @settings(max_examples=40, deadline=None)
-def test_any_length_in_any_windows_comes_out_whole(frames: int, longest: int, formant: float) -> None:
+def test_any_length_in_chunks_of_any_size_is_converted_completely(frames: int, longest: int, formant: float) -> None:
     waveform = np.full(frames * 160 - 7, 0.25, np.float32)
-    chosen = ConversionSettings(index_rate=0.0, rms_mix_rate=1.0, formant_shift=formant)
-    made = converted(stub(max_chunk_size=2 * longest), heard_as(waveform), Echo(), chosen)
-    assert len(made) == round(len(waveform) / 16_000 * RATE)
-    np.testing.assert_allclose(made[HOP:-HOP], 0.25, atol=1e-3)
+    settings = ConversionSettings(index_rate=0.0, rms_mix_rate=1.0, formant_shift=formant)
+    result = convert(make_converter(max_chunk_size=2 * longest), as_preprocessed(waveform), SampleEncoder(), settings)
+    assert len(result) == round(len(waveform) / 16_000 * RATE)
+    np.testing.assert_allclose(result[HOP:-HOP], 0.25, atol=1e-3)
 
 
-def test_impulses_stay_where_they_are_over_an_hour() -> None:
+def test_impulses_keep_their_times_over_an_hour() -> None:
     seconds = 3600
     waveform = np.full(seconds * 16_000, 0.01, np.float32)
     times = np.arange(0, seconds, 9)
     waveform[times * 16_000] = 0.9
-    coming = stub().convert(heard_as(waveform), None, Echo(), settings=PLAIN, progress=unheard)
+    blocks = make_converter().convert(
+        as_preprocessed(waveform), None, SampleEncoder(), settings=PLAIN, progress=ignore_progress
+    )
     position, found = 0, []
-    for part in coming:
+    for part in blocks:
         found.append(position + np.flatnonzero(part[0] > 0.3))
         position += part.shape[1]
     places = np.concatenate(found)
     assert position == seconds * RATE
-    # Each impulse fills one frame of HuBERT's, 20 ms from its moment on.
+    # Each impulse fills one frame of HuBERT, the 20 ms after it.
     np.testing.assert_array_equal(places, (times[:, None] * RATE + np.arange(2 * HOP)).ravel())
 
 
-def test_windows_are_of_one_shape_and_no_more_than_the_song_needs() -> None:
-    echo = Echo()
-    converted(stub(max_chunk_size=300), heard_as(np.full(160 * 1000, 0.5, np.float32)), echo, PLAIN)
-    assert echo.batches == [(1, (250 + 2 * CONTEXT) * 160 + 80)] * 4
+def test_chunks_have_one_shape_and_are_as_few_as_possible() -> None:
+    encoder = SampleEncoder()
+    convert(make_converter(max_chunk_size=300), as_preprocessed(np.full(160 * 1000, 0.5, np.float32)), encoder, PLAIN)
+    assert encoder.batches == [(1, (250 + 2 * CONTEXT) * 160 + 80)] * 4
 
 
-def test_a_batch_of_windows_gives_what_single_ones_give() -> None:
-    heard = heard_as(vocal(8))
-    echo = Echo()
-    single = converted(stub(max_chunk_size=200), heard, Echo(), PLAIN)
-    batched = converted(stub(max_chunk_size=200, batch_size=3), heard, echo, PLAIN)
-    assert [shape[0] for shape in echo.batches] == [3, 1]
+def test_chunks_in_a_batch_give_the_result_of_single_chunks() -> None:
+    vocal = as_preprocessed(make_waveform(8))
+    encoder = SampleEncoder()
+    single = convert(make_converter(max_chunk_size=200), vocal, SampleEncoder(), PLAIN)
+    batched = convert(make_converter(max_chunk_size=200, batch_size=3), vocal, encoder, PLAIN)
+    assert [shape[0] for shape in encoder.batches] == [3, 1]
     np.testing.assert_array_equal(single, batched)
 
 
-def test_where_a_song_is_cut_is_hardly_heard(loaded: Loaded) -> None:
+def test_chunk_boundaries_change_the_result_little(loaded: Loaded) -> None:
     checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
     one = load_voice_converter(checkpoint, None, device="cpu", precision="float32")
     many = VoiceConverter(one._network, version="v2", max_chunk_size=150)
-    heard, f0 = preprocess(Audio(vocal(4)[None], 16_000), unheard), melody(400)
-    whole, cut_up = (converted(singer, heard, loaded.encoder, PLAIN, f0) for singer in (one, many))
-    assert 10 * np.log10(np.square(whole).sum() / np.square(whole - cut_up).sum()) > 10
+    vocal, f0 = preprocess(Audio(make_waveform(4)[None], 16_000), ignore_progress), make_f0(400)
+    whole, chunked = (convert(converter, vocal, loaded.encoder, PLAIN, f0) for converter in (one, many))
+    assert 10 * np.log10(np.square(whole).sum() / np.square(whole - chunked).sum()) > 10
 
 
-# Reproducible, silent, cancellable.
-
-
-def test_the_same_request_gives_the_same_bytes_and_another_seed_other_ones(loaded: Loaded) -> None:
-    heard, f0 = preprocess(Audio(vocal(1)[None], 16_000), unheard), melody(100)
+def test_the_same_arguments_give_the_same_bytes_and_another_seed_gives_others(loaded: Loaded) -> None:
+    vocal, f0 = preprocess(Audio(make_waveform(1)[None], 16_000), ignore_progress), make_f0(100)
     seen: list[float] = []
-    first = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=1), f0)
+    first = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(seed=1), f0)
     parts = list(
-        loaded.singer.convert(heard, f0, loaded.encoder, settings=ConversionSettings(seed=1), progress=seen.append)
+        loaded.converter.convert(vocal, f0, loaded.encoder, settings=ConversionSettings(seed=1), progress=seen.append)
     )
-    other = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(seed=2), f0)
+    other = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(seed=2), f0)
     assert first.tobytes() == np.concatenate(parts, axis=1)[0].tobytes()
     assert not np.array_equal(first, other)
     assert seen[0] == 0.0 and seen[-1] == 1.0 and seen == sorted(seen)
 
 
-def test_silence_is_sung_as_silence_and_costs_no_network() -> None:
-    echo = Echo()
-    made = converted(stub(), heard_as(np.zeros(160_000, np.float32)), echo, ConversionSettings())
-    assert len(made) == 10 * RATE and not made.any() and not echo.batches
+def test_silence_is_converted_to_silence_without_running_a_network() -> None:
+    encoder = SampleEncoder()
+    result = convert(make_converter(), as_preprocessed(np.zeros(160_000, np.float32)), encoder, ConversionSettings())
+    assert len(result) == 10 * RATE and not result.any() and not encoder.batches
 
 
-def test_pauses_are_exactly_silent_and_the_sound_around_them_is_whole(loaded: Loaded) -> None:
-    waveform = vocal(4)
+def test_pauses_are_exactly_silent_and_the_sound_around_them_is_complete(loaded: Loaded) -> None:
+    waveform = make_waveform(4)
     waveform[20_000:44_000] = 0
-    heard = preprocess(Audio(waveform[None], 16_000), unheard)
-    made = converted(loaded.singer, heard, loaded.encoder, ConversionSettings(), melody(400))
+    vocal = preprocess(Audio(waveform[None], 16_000), ignore_progress)
+    result = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(), make_f0(400))
     start, end = 20_000 * RATE // 16_000, 44_000 * RATE // 16_000
-    assert not made[start + RATE // 2 : end - RATE // 5].any()
-    assert np.abs(made[: start - HOP]).max() > 0.05 and np.abs(made[end + HOP :]).max() > 0.05
+    assert not result[start + RATE // 2 : end - RATE // 5].any()
+    assert np.abs(result[: start - HOP]).max() > 0.05 and np.abs(result[end + HOP :]).max() > 0.05
 
 
-def test_the_gate_lets_pass_what_is_open_unchanged() -> None:
-    sounding = np.zeros(16_000, np.float32)
-    sounding[8000:8160] = 0.1
-    is_open = detect_activity(sounding)
-    assert np.flatnonzero(is_open).tolist() == list(range(40, 76))
+def test_the_noise_gate_passes_active_frames_unchanged() -> None:
+    waveform = np.zeros(16_000, np.float32)
+    waveform[8000:8160] = 0.1
+    active = detect_activity(waveform)
+    assert np.flatnonzero(active).tolist() == list(range(40, 76))
     sound = np.ones(100 * HOP, np.float32)
-    made = np.concatenate(list(apply_noise_gate(np.split(sound, [333, 20_001]), is_open, HOP)))
-    assert (made[42 * HOP : 74 * HOP] == 1).all()
-    assert not made[: 40 * HOP].any() and not made[76 * HOP :].any()
-    assert np.abs(np.diff(made)).max() < 0.01
+    result = np.concatenate(list(apply_noise_gate(np.split(sound, [333, 20_001]), active, HOP)))
+    assert (result[42 * HOP : 74 * HOP] == 1).all()
+    assert not result[: 40 * HOP].any() and not result[76 * HOP :].any()
+    assert np.abs(np.diff(result)).max() < 0.01
 
 
-def test_blocks_come_while_the_song_goes_on() -> None:
-    echo = Echo()
-    coming = stub(max_chunk_size=200).convert(
-        heard_as(vocal(20)), None, echo, settings=ConversionSettings(), progress=unheard
+def test_blocks_are_returned_before_the_whole_vocal_is_converted() -> None:
+    encoder = SampleEncoder()
+    blocks = make_converter(max_chunk_size=200).convert(
+        as_preprocessed(make_waveform(20)), None, encoder, settings=ConversionSettings(), progress=ignore_progress
     )
-    next(coming)
-    assert len(echo.batches) <= 3
+    next(blocks)
+    assert len(encoder.batches) <= 3
 
 
-def test_what_progress_raises_ends_the_work() -> None:
+def test_an_error_raised_by_progress_ends_the_work() -> None:
     def stop(_: float) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        list(stub().convert(heard_as(vocal(1)), None, Echo(), settings=PLAIN, progress=stop))
+        list(
+            make_converter().convert(
+                as_preprocessed(make_waveform(1)), None, SampleEncoder(), settings=PLAIN, progress=stop
+            )
+        )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_sings_in_half_precision_what_a_processor_sings_and_repeats_itself(loaded: Loaded) -> None:
+def test_a_gpu_in_half_precision_gives_the_result_of_a_cpu_and_is_reproducible(loaded: Loaded) -> None:
     checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
     encoder = ContentEncoder(read_fairseq(loaded.hubert), device="cuda")
-    singer = load_voice_converter(checkpoint, None, device="cuda")
-    heard, f0 = preprocess(Audio(vocal(3)[None], 16_000), unheard), melody(300)
-    first, second = (converted(singer, heard, encoder, PLAIN, f0) for _ in range(2))
+    converter = load_voice_converter(checkpoint, None, device="cuda")
+    vocal, f0 = preprocess(Audio(make_waveform(3)[None], 16_000), ignore_progress), make_f0(300)
+    first, second = (convert(converter, vocal, encoder, PLAIN, f0) for _ in range(2))
     assert first.tobytes() == second.tobytes() and len(first) == 3 * RATE
-    exact, half = load_voice_converter(checkpoint, None, device="cpu", precision="float32")._network, singer._network
+    exact, half = load_voice_converter(checkpoint, None, device="cpu", precision="float32")._network, converter._network
     latent, source = torch.randn(1, loaded.inter_channels, 80), 0.1 * torch.randn(1, 80 * HOP)
     with torch.inference_mode():
         wanted, got = exact.decode(latent, source), half.decode(latent.cuda(), source.cuda()).cpu()
     assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 30
-
-
-# Pitch and formants.
 
 
 def strongest_hz(waveform: FloatArray) -> float:
@@ -361,33 +362,40 @@ def strongest_hz(waveform: FloatArray) -> float:
 
 
 @pytest.mark.parametrize(("semitones", "formant"), [(0, 0), (12, 0), (0, 4), (0, -7.3), (-5, 2.5)])
-def test_the_pitch_is_that_of_f0_and_the_semitones_whatever_the_formants(semitones: float, formant: float) -> None:
+def test_the_pitch_follows_f0_and_semitones_for_any_formant_shift(semitones: float, formant: float) -> None:
     f0 = np.full(400, 220, np.float32)
-    chosen = ConversionSettings(semitones=semitones, formant_shift=formant, index_rate=0.0, rms_mix_rate=1.0)
-    made = converted(stub(Repeater(sings_source=True), max_chunk_size=150), heard_as(vocal(4)), Echo(), chosen, f0)
-    assert len(made) == 4 * RATE
-    assert strongest_hz(made) == pytest.approx(220 * 2 ** (semitones / 12), abs=0.3)
+    settings = ConversionSettings(semitones=semitones, formant_shift=formant, index_rate=0.0, rms_mix_rate=1.0)
+    result = convert(
+        make_converter(HoldSynthesizer(outputs_excitation=True), max_chunk_size=150),
+        as_preprocessed(make_waveform(4)),
+        SampleEncoder(),
+        settings,
+        f0,
+    )
+    assert len(result) == 4 * RATE
+    assert strongest_hz(result) == pytest.approx(220 * 2 ** (semitones / 12), abs=0.3)
 
 
-class Vowel(Repeater):
-    """A network with one resonance, at 1000 Hz, on whatever source there is."""
+class ResonantSynthesizer(HoldSynthesizer):
+    """A network with one resonance, at 1000 Hz, driven by the excitation."""
 
-    def decode(self, latent: torch.Tensor, source: torch.Tensor | None) -> torch.Tensor:
-        assert source is not None
+    def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor:
+        assert excitation is not None
         taps = torch.arange(2000) / RATE
         ringing = torch.exp(-taps * 400) * torch.sin(2 * torch.pi * 1000 * taps)
-        excited = torch.nn.functional.pad((source - source.roll(1, 1)).clamp(min=0) ** 4 * 1e7, (1999, 0))
+        excited = torch.nn.functional.pad((excitation - excitation.roll(1, 1)).clamp(min=0) ** 4 * 1e7, (1999, 0))
         return torch.nn.functional.conv1d(excited[:, None], ringing.flip(0)[None, None])[:, 0]
 
 
 @pytest.mark.parametrize("formant", [5.0, -4.0])
-def test_the_resonances_move_by_the_formant_shift(formant: float) -> None:
-    noise_like = np.zeros(400, np.float32)  # unvoiced: the source is noise, which shows the whole envelope
+def test_resonances_move_by_the_formant_shift(formant: float) -> None:
+    unvoiced = np.zeros(400, np.float32)  # the excitation is then noise, which shows the whole spectrum
+    converter = make_converter(ResonantSynthesizer(outputs_excitation=True))
+    vocal = as_preprocessed(make_waveform(4))
     plain, moved = (
-        converted(stub(Vowel(sings_source=True)), heard_as(vocal(4)), Echo(), ConversionSettings(
-            formant_shift=shift, index_rate=0.0, rms_mix_rate=1.0), noise_like)
+        convert(converter, vocal, SampleEncoder(), replace(PLAIN, formant_shift=shift), unvoiced)
         for shift in (0.0, formant)
-    )  # fmt: skip
+    )
 
     def resonance(waveform: FloatArray) -> float:
         power = np.abs(np.fft.rfft(waveform.reshape(-1, 4000), axis=1)) ** 2
@@ -398,42 +406,40 @@ def test_the_resonances_move_by_the_formant_shift(formant: float) -> None:
     assert resonance(moved) / resonance(plain) == pytest.approx(2 ** (formant / 12), rel=0.06)
 
 
-# What the networks hear, and the pieces that windows are made with.
-
-
-def test_what_is_heard_is_high_passed_as_scipy_does_it_and_no_louder_than_the_limit() -> None:
-    waveform = vocal(40) * 3 + np.float32(0.2)
-    heard = preprocess(Audio(waveform[None], 16_000), unheard).waveform
+def test_preprocessing_high_passes_as_scipy_does_and_limits_the_peak() -> None:
+    waveform = make_waveform(40) * 3 + np.float32(0.2)
+    vocal = preprocess(Audio(waveform[None], 16_000), ignore_progress).waveform
     expected = filtfilt(*butter(5, 48, btype="high", fs=16_000), waveform * (0.95 / np.abs(waveform).max()))
-    np.testing.assert_allclose(heard, expected, atol=1e-5)
+    np.testing.assert_allclose(vocal, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("sample_rate", "channels"), [(44_100, 2), (48_000, 1), (16_000, 2), (8000, 1)])
-def test_an_impulse_is_heard_at_its_moment(sample_rate: int, channels: int) -> None:
+def test_preprocessing_keeps_the_time_of_an_impulse(sample_rate: int, channels: int) -> None:
     waveform = np.zeros((channels, 3 * sample_rate), np.float32)
     waveform[:, 2 * sample_rate] = 0.9
-    heard = preprocess(Audio(waveform, sample_rate), unheard)
-    assert heard.duration == 3.0 and heard.waveform.shape == (48_000,)
-    assert np.argmax(np.abs(heard.waveform)) == 32_000
+    vocal = preprocess(Audio(waveform, sample_rate), ignore_progress)
+    assert vocal.duration == 3.0 and vocal.waveform.shape == (48_000,)
+    assert np.argmax(np.abs(vocal.waveform)) == 32_000
 
 
 @given(frames=st.integers(1, 100_000), longest=st.integers(20, 1500))
-def test_windows_cover_the_song_and_keep_to_their_bound(frames: int, longest: int) -> None:
-    windows = plan_chunks(frames, 2 * longest)
-    assert windows.size * windows.count >= windows.num_frames >= frames
-    assert windows.size <= max(2 * longest, 2 * FADE) and windows.size % 2 == 0
-    assert (windows.count - 1) * windows.size < windows.num_frames
+def test_chunks_cover_the_vocal_and_respect_the_maximum_size(frames: int, longest: int) -> None:
+    plan = plan_chunks(frames, 2 * longest)
+    assert plan.size * plan.count >= plan.num_frames >= frames
+    assert plan.size <= max(2 * longest, 2 * FADE) and plan.size % 2 == 0
+    assert (plan.count - 1) * plan.size < plan.num_frames
 
 
-def test_a_pitch_drawn_through_gaps_sounds_there_and_leaves_consonants_protected(loaded: Loaded) -> None:
-    heard, f0 = heard_as(vocal(2.0)), melody(200)
+def test_f0_interpolated_through_gaps_is_audible_and_leaves_consonants_protected(loaded: Loaded) -> None:
+    vocal, f0 = as_preprocessed(make_waveform(2.0)), make_f0(200)
     assert (f0 == 0).any()
 
-    def sung(**changes: Any) -> FloatArray:
-        return converted(loaded.singer, heard, loaded.encoder, ConversionSettings(index_rate=1.0, **changes), f0)
+    def convert_with(**changes: Any) -> FloatArray:
+        return convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(index_rate=1.0, **changes), f0)
 
-    assert not np.array_equal(sung(fill_gaps=True, protect=0.0), sung(fill_gaps=True, protect=0.5))
-    tone = converted(stub(Repeater(sings_source=True)), heard, Echo(), replace(PLAIN, fill_gaps=True), f0)
-    rests = converted(stub(Repeater(sings_source=True)), heard, Echo(), PLAIN, f0)
+    assert not np.array_equal(convert_with(fill_gaps=True, protect=0.0), convert_with(fill_gaps=True, protect=0.5))
+    converter = make_converter(HoldSynthesizer(outputs_excitation=True))
+    tone = convert(converter, vocal, SampleEncoder(), replace(PLAIN, fill_gaps=True), f0)
+    rests = convert(converter, vocal, SampleEncoder(), PLAIN, f0)
     gap = slice(100 * HOP, 129 * HOP)
     assert np.std(tone[gap]) > 1.5 * np.std(rests[gap])
