@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from audio.dsp.normalize import NormalizeMode
 from audio.files.formats import BITRATE_RANGE, FORMAT_NAMES, OUTPUT_FORMATS, FormatName
 from errors import InvalidRequestError, nearest_name, sanitize
-from worker.reply import AudioOut, BitDepth, Delivery, Normalize
+from worker.reply import AudioOut, BitDepth, Delivery
 
 MAX_ERRORS_SHOWN = 20
 UNKNOWN = "is unknown"
@@ -116,7 +117,7 @@ class AudioOutParams(Params):
         " or `volume` (a file on the mounted volume, the reply has its path). `auto` uses the bucket if one is"
         " configured, else inline.",
     )
-    normalize: Normalize = Field(
+    normalize: NormalizeMode = Field(
         AudioOut.normalize,
         description="Level of the result: `none` keeps it, `peak` brings the true peak to -1 dBTP, `loudness`"
         " brings the integrated loudness to `loudness_lufs`.",

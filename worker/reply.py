@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from audio.dsp.normalize import DEFAULT_LUFS, NormalizeMode
 from audio.files.formats import FORMAT_NAMES, Encoding, FormatName, auto_encodings
 from audio.types import AudioSource
 
 BitDepth = Literal[16, 24, 32]
 Delivery = Literal["auto", "inline", "bucket", "volume"]
-Normalize = Literal["none", "peak", "loudness"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class AudioOut:
     bit_depth: BitDepth = 16
     bitrate: int | None = None
     delivery: Delivery = "auto"
-    normalize: Normalize = "none"
-    loudness_lufs: float = -14.0
+    normalize: NormalizeMode = "none"
+    loudness_lufs: float = DEFAULT_LUFS
     auto_formats: tuple[FormatName, ...] = FORMAT_NAMES
 
     def list_encodings(self) -> list[Encoding]:

@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T_co]):
-    """What a variable accepts, in words, and how to parse it; `parse` raises `ValueError` or `KeyError`."""
+    """What a variable accepts, in words, and how to parse it; `parse` raises `ValueError` for anything else."""
 
     accepts: str
     parse: Callable[[str], T_co]
@@ -55,14 +55,25 @@ def seconds(*, zero: bool) -> Kind[float]:
 
 def choice(*names: str) -> Kind[str]:
     """One of `names`, in upper or lower case."""
-    by_name = {name: name for name in names}
-    return Kind(f"one of {', '.join(names)}", lambda text: by_name[text.strip().upper()])
+
+    def parse(text: str) -> str:
+        name = text.strip().upper()
+        if name not in names:
+            raise ValueError("unknown name")
+        return name
+
+    return Kind(f"one of {', '.join(names)}", parse)
 
 
-_SWITCH_VALUES = {"1": True, "true": True, "yes": True, "on": True}
-_SWITCH_VALUES |= {"0": False, "false": False, "no": False, "off": False, "": False}
+def parse_switch(text: str) -> bool:
+    """True or False, for the usual words of environment variables."""
+    word = text.strip().lower()
+    if word not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        raise ValueError("neither on nor off")
+    return word in ("1", "true", "yes", "on")
 
-SWITCH = Kind("1 or 0", lambda text: _SWITCH_VALUES[text.strip().lower()])
+
+SWITCH = Kind("1 or 0", parse_switch)
 TEXT = Kind("text", str)
 PATH = Kind("a path", Path)
 PATHS = Kind(
@@ -100,7 +111,7 @@ class _Environment:
 def _read(name: str, kind: Kind[Any], environ: Mapping[str, str]) -> Any:
     try:
         return kind.parse(environ[name])
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise SettingsError(f"{name} has an invalid value. It accepts {kind.accepts}.") from error
 
 
