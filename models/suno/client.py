@@ -9,7 +9,6 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -91,15 +90,6 @@ class HttpClient(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """An audio file to upload; `extension` has no dot."""
-
-    data: bytes = field(repr=False)
-    extension: str
-    media_type: str
-
-
 class SunoClient:
     """One account at one provider.
 
@@ -176,20 +166,20 @@ class SunoClient:
                 return balance
         return None
 
-    def upload(self, source: SourceFile, check: Check, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
-        """Uploads an audio file under a new name and returns the URL from which the provider downloads it.
+    def upload(self, mp3: bytes, check: Check, timeout_s: float = UPLOAD_TIMEOUT_S) -> str:
+        """Uploads an mp3 file under a new name and returns the URL from which the provider downloads it.
 
         Raises `UpstreamError`. Uploads are free, so the caller may repeat them.
         """
         from urllib3.filepost import encode_multipart_formdata  # 0.1 s that only uploads pay
 
         # A file of the same name would be overwritten, and the old one served from a cache for a while.
-        name = f"{uuid.uuid4().hex}.{source.extension}"
+        name = f"{uuid.uuid4().hex}.mp3"
         body, content_type = encode_multipart_formdata(
             [
                 ("uploadPath", UPLOAD_FOLDER),
                 ("fileName", name),
-                ("file", (name, source.data, source.media_type)),
+                ("file", (name, mp3, "audio/mpeg")),
             ]
         )
         url = self._config.upload_root + UPLOAD_PATH

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from errors import ErrorCode, RequestError, UpstreamError
 from models.runtime.progress import Check, Progress
-from models.suno.client import STATUS_TIMEOUT_S, UPLOAD_TIMEOUT_S, HttpClient, SourceFile, SunoClient
+from models.suno.client import STATUS_TIMEOUT_S, UPLOAD_TIMEOUT_S, HttpClient, SunoClient
 from models.suno.config import SunoConfig
 from models.suno.idempotency import IdempotencyStore, Reservation
 from models.suno.limiter import SlidingWindow
@@ -70,12 +70,12 @@ class SunoEngine:
         """See `IdempotencyStore.reserve`."""
         return self._idempotency.reserve(key)
 
-    def upload(self, source: SourceFile, deadline: Deadline) -> str:
+    def upload(self, mp3: bytes, deadline: Deadline) -> str:
         """Uploads a source in up to three attempts and returns its URL. Raises `UpstreamError`."""
         for attempt in itertools.count(1):
             try:
                 timeout_s = min(UPLOAD_TIMEOUT_S, max(deadline.remaining, 1.0))
-                return self._client.upload(source, deadline.check, timeout_s)
+                return self._client.upload(mp3, deadline.check, timeout_s)
             except UpstreamError as error:
                 if error.error_code not in TRANSIENT or attempt == UPLOAD_ATTEMPTS or deadline.has_passed:
                     error.details["stage"] = "upload"

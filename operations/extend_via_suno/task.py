@@ -17,7 +17,6 @@ from audio import Audio
 from errors import CancelledError, DeadlineError, ErrorCode, RequestError, UpstreamError
 from models.runtime.progress import Check
 from models.suno.catalog import CLIPS_PER_REQUEST
-from models.suno.client import SourceFile
 from models.suno.config import SunoConfig
 from models.suno.download import DOWNLOAD_S, DecodedFile, DownloadedClip, FetchClip, download_clips
 from models.suno.engine import SunoEngine
@@ -95,9 +94,9 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
         if balance is not None and balance <= 0:
             raise UpstreamError(NO_CREDITS, code=ErrorCode.INSUFFICIENT_CREDITS, details={"credits_left": balance})
         if source is not None:
-            file = SourceFile(_encode_mp3(source, submission.cut_s), "mp3", "audio/mpeg")
+            mp3 = _encode_mp3(source, submission.cut_s)
             job.progress(0.01)
-            submission = submission.with_upload_url(engine.upload(file, deadline))
+            submission = submission.with_upload_url(engine.upload(mp3, deadline))
         return Task(engine.submit(submission, reservation=reservation, deadline=deadline), is_new=True)
 
 

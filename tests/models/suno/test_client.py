@@ -14,7 +14,7 @@ import pytest
 from errors import CancelledError, NoResponseError, UpstreamError
 from models.runtime.progress import skip_check
 from models.suno import SunoConfig
-from models.suno.client import SourceFile, SunoClient, authorize
+from models.suno.client import SunoClient, authorize
 from models.suno.payloads import EXTEND_PATH, Submission
 from models.suno.responses import make_sanitizer
 from operations.build_models import suno_http
@@ -23,7 +23,7 @@ from testing.suno_scenarios import SCENARIOS, Record, Response, Scenario
 from worker.http.connection import Timeout
 
 SUBMISSION = Submission(EXTEND_PATH, {"audioId": "audio-1", "defaultParamFlag": False, "model": "V4_5"})
-MP3 = SourceFile(b"audio", "mp3", "audio/mpeg")
+MP3 = b"audio"
 
 
 def config_for(provider: Provider, **changes: object) -> SunoConfig:
