@@ -1,8 +1,8 @@
 """Imports audiocraft without the training-time packages that its modules name at the top.
 
 audiocraft 1.3.0 imports xformers, flashy, spacy, num2words and, through its solvers, dora and torchmetrics. Inference
-calls none of them (two trivial helpers aside), they are left out of our lock, and where they are installed they cost
-4-10 s of start-up. Each stand-in below says what audiocraft takes from it. An installed package is never replaced.
+uses two trivial helpers of them. They are left out of the lock file, because importing them takes 4 to 10 s. Each
+stub below says what audiocraft takes from it. An installed package is never replaced.
 """
 
 import importlib
@@ -20,13 +20,13 @@ _LOCK = threading.RLock()
 
 
 def import_audiocraft() -> ModuleType:
-    """Return the `audiocraft` package with `audiocraft.models` imported and torch attention selected.
+    """Returns the `audiocraft` package with `audiocraft.models` imported and torch attention selected.
 
     Safe to call from any thread, any number of times: the first call does the work, the others wait for it.
     """
     with _LOCK:
         if "audiocraft.models" not in sys.modules:
-            _install_stand_ins()
+            _install_stubs()
         package = importlib.import_module("audiocraft")
         importlib.import_module("audiocraft.models")
         # xformers' kernels do not load with this torch; torch's own attention (SDPA) computes the same thing.
@@ -34,19 +34,19 @@ def import_audiocraft() -> ModuleType:
         return package
 
 
-def _install_stand_ins() -> None:
+def _install_stubs() -> None:
     for name, build in (
         ("xformers", _xformers),
         ("flashy", _flashy),
         ("spacy", _spacy),
         ("num2words", _num2words),
-        ("dora", _bare("dora")),
-        ("torchmetrics", _bare("torchmetrics")),
-        ("av", _bare("av")),
+        ("dora", _empty("dora")),
+        ("torchmetrics", _empty("torchmetrics")),
+        ("av", _empty("av")),
     ):
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             _register(build())
-            logger.debug("Standing in for %s, which is not installed", name)
+            logger.debug("Using a stub for %s, which is not installed", name)
     # Always: multibanddiffusion.py imports CompressionSolver for one loader that we do not call, and the real module
     # pulls in dora, torchmetrics, every loss, metric and discriminator.
     if "audiocraft.solvers" not in sys.modules:
@@ -54,7 +54,7 @@ def _install_stand_ins() -> None:
 
 
 def _register(modules: dict[str, ModuleType]) -> None:
-    """Put `modules` (full dotted name -> module) in sys.modules, each as an attribute of its parent."""
+    """Puts `modules` (by full dotted name) into sys.modules, each as an attribute of its parent."""
     for name, module in modules.items():
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
@@ -63,7 +63,7 @@ def _register(modules: dict[str, ModuleType]) -> None:
 
 
 def _module(name: str, **members: Any) -> ModuleType:
-    module = ModuleType(name, f"Stand-in for {name}: inference does not use it.")
+    module = ModuleType(name, f"A stub for {name}, which inference does not use.")
     # Other libraries probe with importlib.util.find_spec, which raises for a loaded module that has no spec.
     module.__spec__ = ModuleSpec(name, loader=None, is_package=True)
     module.__path__ = []
@@ -71,18 +71,18 @@ def _module(name: str, **members: Any) -> ModuleType:
     return module
 
 
-def _bare(name: str) -> Any:
+def _empty(name: str) -> Any:
     return lambda: {name: _module(name)}
 
 
 def _xformers() -> dict[str, ModuleType]:
-    """`ops.unbind` splits q, k, v in every attention call; a mask object only has to be something other than None."""
+    """`ops.unbind` splits q, k, v in every attention call; of a mask, only whether it is None matters."""
     import torch
 
     def memory_efficient_attention(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_bias: Any = None, p: float = 0.0
     ) -> torch.Tensor:
-        """SDPA on xformers' layout: [B, T, H, D] in and out. MAGNeT alone asks for it, with a dense bias."""
+        """SDPA in xformers' layout: `[B, T, H, D]` in and out. MAGNeT alone uses it, with a dense bias."""
         causal = isinstance(attn_bias, LowerTriangularMask)
         out = torch.nn.functional.scaled_dot_product_attention(
             query.transpose(1, 2),
@@ -103,7 +103,7 @@ def _xformers() -> dict[str, ModuleType]:
         LowerTriangularMask=LowerTriangularMask,
         memory_efficient_attention=memory_efficient_attention,
     )
-    # Every layer asks at every step whether xformers is profiling; a failed import there costs more than this answer.
+    # Every layer asks at every step whether xformers is profiling. A failed import there takes longer than this answer.
     profiler = _module("xformers.profiler.profiler", _Profiler=SimpleNamespace(_CURRENT_PROFILER=None))
     return {
         "xformers": _module("xformers"),
@@ -114,7 +114,7 @@ def _xformers() -> dict[str, ModuleType]:
 
 
 def _flashy() -> dict[str, ModuleType]:
-    """One process, rank 0: what the vector quantiser synchronises (only when it trains) is already in sync."""
+    """One process, rank 0. The vector quantiser synchronises with other processes only while it trains."""
     distrib = _module(
         "flashy.distrib",
         rank=lambda: 0,
@@ -130,16 +130,16 @@ def _flashy() -> dict[str, ModuleType]:
 
 
 def _spacy() -> dict[str, ModuleType]:
-    """Only a checkpoint with `normalize_text` or a whitespace tokenizer would load a language; no public one has it."""
+    """A language is loaded for `normalize_text` or a whitespace tokenizer only; no public checkpoint has either."""
 
     def load(language: str, *_: Any, **__: Any) -> Any:
-        raise ImportError(f"This checkpoint wants the spaCy language {language!r}; spaCy is not installed here.")
+        raise ImportError(f"This checkpoint needs the spaCy language {language!r}, and spaCy is not installed.")
 
     return {"spacy": _module("spacy", load=load)}
 
 
 def _num2words() -> dict[str, ModuleType]:
-    """Used beside spaCy only, to spell numbers out."""
+    """Used together with spaCy only, to spell numbers out."""
     return {"num2words": _module("num2words", num2words=str)}
 
 
