@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from audio.disk import materialize_one
 from audio.dsp.gain import EnvelopeView, GainView, from_db, to_db
-from audio.dsp.loudness import BLOCK_FRAMES, OVERSAMPLING, oversampled
+from audio.dsp.loudness import BLOCK_FRAMES, OVERSAMPLING, oversample
 from audio.dsp.mix import Silence
 from audio.types import AudioSource, Waveform, iter_blocks
 
@@ -48,7 +48,7 @@ def measure_peaks(sources: Sequence[AudioSource], *, memory_bytes: int = ENVELOP
     """
     assert len({source.sample_rate for source in sources}) == 1, "sources limited together have one sample rate"
     longest = max(sources, key=lambda source: source.num_samples)
-    return _store(_linked_peaks(sources), longest, memory_bytes)
+    return _store(_link_peaks(sources), longest, memory_bytes)
 
 
 def limit(
@@ -74,13 +74,14 @@ def limit(
     limited, envelope = unlimited, None
     ceiling, target = from_db(ceiling_dbtp), from_db(ceiling_dbtp - _HEADROOM_DB)
     scale = from_db(gain_db)
-    peaks = peaks or measure_peaks(sources, memory_bytes=memory_bytes)
+    if peaks is None:
+        peaks = measure_peaks(sources, memory_bytes=memory_bytes)
     for attempt in range(_MAX_PASSES + 1):
         highest = scale * peaks.peak
         if highest <= ceiling:
             break
         if attempt < _MAX_PASSES:
-            gains = _gain_blocks(peaks, scale / target)
+            gains = _compute_gain(peaks, scale / target)
         else:
             gains = (np.full_like(block, target / highest) for block in iter_blocks(peaks))
         envelope = _store(gains if envelope is None else _multiply(envelope, gains), peaks, memory_bytes)
@@ -104,9 +105,9 @@ def _multiply(envelope: AudioSource, blocks: Iterable[Waveform]) -> Iterator[Wav
         start += block.shape[1]
 
 
-def _linked_peaks(sources: Sequence[AudioSource]) -> Iterator[Waveform]:
+def _link_peaks(sources: Sequence[AudioSource]) -> Iterator[Waveform]:
     """`measure_peaks` as `[1, n]` blocks."""
-    for blocks in zip_longest(*map(_peaks, sources)):
+    for blocks in zip_longest(*map(_find_peaks, sources)):
         present = [block for block in blocks if block is not None]
         linked = max(present, key=len)
         for block in present:
@@ -114,10 +115,10 @@ def _linked_peaks(sources: Sequence[AudioSource]) -> Iterator[Waveform]:
         yield linked[None]
 
 
-def _peaks(source: AudioSource) -> Iterator[Waveform]:
+def _find_peaks(source: AudioSource) -> Iterator[Waveform]:
     """`measure_peaks` of one source, as `[n]` blocks."""
     last_between = np.float32(0.0)
-    for block, fine in zip(iter_blocks(source, BLOCK_FRAMES), oversampled(source), strict=True):
+    for block, fine in zip(iter_blocks(source, BLOCK_FRAMES), oversample(source), strict=True):
         count = block.shape[1]
         peaks, between = np.zeros(count, np.float32), np.zeros(count, np.float32)
         for row in block:
@@ -131,7 +132,7 @@ def _peaks(source: AudioSource) -> Iterator[Waveform]:
         yield peaks
 
 
-def _gain_blocks(peaks: AudioSource, scale: float) -> Iterator[Waveform]:
+def _compute_gain(peaks: AudioSource, scale: float) -> Iterator[Waveform]:
     """`[1, n]` blocks of a gain that is at most `1 / (scale * peaks)` everywhere.
 
     The reduction in dB is held for half the look-ahead to both sides (maximum filter), released exponentially, and

@@ -27,41 +27,41 @@ def integrated_loudness(audio: AudioSource) -> float:
 
     BS.1770 measures blocks of 400 ms and does not define shorter audio: that counts as one block of its own length.
     """
-    edges = _step_edges(audio)
-    energies = _step_energies(audio, edges)
+    edges = _find_step_edges(audio)
+    energies = _measure_steps(audio, edges)
     if len(edges) <= _STEPS_PER_BLOCK:
         blocks = np.array([energies.sum() / audio.num_samples]) if audio.num_samples else np.zeros(0)
     else:
         windows = np.lib.stride_tricks.sliding_window_view(energies, _STEPS_PER_BLOCK).sum(axis=1)
         blocks = windows / (edges[_STEPS_PER_BLOCK:] - edges[:-_STEPS_PER_BLOCK])
-    return _gated(blocks)
+    return _gate(blocks)
 
 
-def _gated(blocks: NDArray[np.float64]) -> float:
-    loud = blocks[blocks > _power(_ABSOLUTE_GATE_LUFS)]
+def _gate(blocks: NDArray[np.float64]) -> float:
+    loud = blocks[blocks > _to_power(_ABSOLUTE_GATE_LUFS)]
     if not len(loud):
         return -math.inf
     loud = loud[loud > loud.mean() * 10.0 ** (_RELATIVE_GATE_LU / 10.0)]
     return float(-0.691 + 10.0 * np.log10(loud.mean()))
 
 
-def _power(lufs: float) -> float:
+def _to_power(lufs: float) -> float:
     return float(10.0 ** ((lufs + 0.691) / 10.0))
 
 
-def _step_edges(audio: AudioSource) -> NDArray[np.int64]:
+def _find_step_edges(audio: AudioSource) -> NDArray[np.int64]:
     """Start of each whole 100 ms, and the end of the last: exact on average at rates that 10 does not divide."""
     steps = audio.num_samples * 10 // audio.sample_rate
     return np.round(np.arange(steps + 1) * audio.sample_rate / 10).astype(np.int64)
 
 
-def _step_energies(audio: AudioSource, edges: NDArray[np.int64]) -> NDArray[np.float64]:
+def _measure_steps(audio: AudioSource, edges: NDArray[np.int64]) -> NDArray[np.float64]:
     """K-weighted energy of each step, summed over channels; of all samples if they are too few for a gating block."""
     short = len(edges) <= _STEPS_PER_BLOCK
     bounds = np.array([0, audio.num_samples]) if short else edges
     energies = np.zeros(len(bounds) - 1)
     start = 0
-    for weighted in _k_weighted(audio):
+    for weighted in _k_weight(audio):
         sums = np.concatenate(([0.0], np.cumsum(weighted)))
         inside = np.clip(bounds - start, 0, len(weighted))
         energies += np.diff(sums[inside])
@@ -69,7 +69,7 @@ def _step_energies(audio: AudioSource, edges: NDArray[np.int64]) -> NDArray[np.f
     return energies
 
 
-def _k_weighted(audio: AudioSource) -> Iterator[NDArray[np.float64]]:
+def _k_weight(audio: AudioSource) -> Iterator[NDArray[np.float64]]:
     """Squares of the K-weighted samples, summed over channels, block by block.
 
     Filtered by FFT (overlap-save): the response of the slower filter is negligible beyond the overlap. scipy's
@@ -124,14 +124,14 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
 
 
 def true_peak_db(audio: AudioSource) -> float:
-    """Highest level in dBTP, between samples as well: 4 times oversampled (BS.1770-4 annex 2); -inf for silence."""
-    peak = max((float(np.abs(block).max()) for block in oversampled(audio)), default=0.0)
+    """Highest level in dBTP, between samples as well: 4 times oversample (BS.1770-4 annex 2); -inf for silence."""
+    peak = max((float(np.abs(block).max()) for block in oversample(audio)), default=0.0)
     peak = max(peak, audio.peak)
     return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
 
 
-def oversampled(audio: AudioSource) -> Iterator[Waveform]:
-    """The audio at 4 times its sample rate; oversampled sample 4 i coincides with sample i.
+def oversample(audio: AudioSource) -> Iterator[Waveform]:
+    """The audio at 4 times its sample rate; oversample sample 4 i coincides with sample i.
 
     Yields `[C, 4 n]` blocks that cover the same time as the `[C, n]` blocks of `iter_blocks(audio, BLOCK_FRAMES)`.
     """

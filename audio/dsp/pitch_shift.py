@@ -50,9 +50,9 @@ def shift_pitch(
     if not semitones:
         yield from iter_blocks(source)
         return
-    overlap, length = _frames(_OVERLAP_S, source), source.num_samples
+    overlap, length = _to_frames(_OVERLAP_S, source), source.num_samples
     shift = _Shift(source.sample_rate, float(semitones))
-    borders = _plan_borders(length, _frames(chunk_s, source))
+    borders = _plan_borders(length, _to_frames(chunk_s, source))
     spans = [(max(start - overlap, 0), min(stop + overlap, length)) for start, stop in pairwise(borders)]
     tail = np.zeros((source.channels, 0), np.float32)  # the last chunk's rendering of the time around its border
     done = 0
@@ -120,17 +120,17 @@ def _measure_delay(shift: _Shift) -> int:
     late, reach = 0.0, spacing // 3
     for _ in range(3):  # each time the windows are centred on the clicks found, so that no neighbour is counted
         windows = [energy[round(position + late) - reach :][: 2 * reach] for position in positions[4:-4]]
-        late = round(late) + float(np.mean([_centroid(window) - reach for window in windows]))
+        late = round(late) + float(np.mean([_find_centroid(window) - reach for window in windows]))
     return round(late)
 
 
-def _centroid(energy: NDArray[np.float64]) -> float:
+def _find_centroid(energy: NDArray[np.float64]) -> float:
     return float(energy @ np.arange(len(energy)) / max(energy.sum(), _EPSILON))
 
 
 def _render(source: AudioSource, shift: _Shift, first: int, stop: int) -> Waveform:
     """Samples `first` to `stop` of the source in its new key."""
-    context = _frames(_CONTEXT_S, source)
+    context = _to_frames(_CONTEXT_S, source)
     waveform = np.zeros((source.channels, stop - first + 2 * context), np.float32)
     start = max(first - context, 0)
     block = source.read(start, stop + context - start)
@@ -149,7 +149,7 @@ def _crossfade(before: Waveform, after: Waveform, sample_rate: int) -> Waveform:
     fade, max_lag = round(_FADE_S * sample_rate), round(_MAX_LAG_S * sample_rate)
     length = before.shape[1]
     starts = np.linspace(max_lag, length - fade - max_lag, _CANDIDATES).astype(int)
-    similarity = np.array([_similarity(before, after, start, fade, max_lag) for start in starts])
+    similarity = np.array([_measure_similarity(before, after, start, fade, max_lag) for start in starts])
     penalty = _LAG_PENALTY * np.abs(np.arange(-max_lag, max_lag + 1)) / max_lag
     best, lag = np.unravel_index(int(np.argmax(similarity - penalty)), similarity.shape)
     start, correlation = int(starts[best]), max(float(similarity[best, lag]), 0.0)
@@ -161,7 +161,7 @@ def _crossfade(before: Waveform, after: Waveform, sample_rate: int) -> Waveform:
     return np.concatenate([before[:, :start], mixed.astype(np.float32), after[:, start + fade :]], axis=1)
 
 
-def _similarity(before: Waveform, after: Waveform, start: int, fade: int, max_lag: int) -> NDArray[np.float64]:
+def _measure_similarity(before: Waveform, after: Waveform, start: int, fade: int, max_lag: int) -> NDArray[np.float64]:
     """Correlation of the `fade` samples from `start` on, for each lag from -`max_lag` to `max_lag`; 1 for silence."""
     first = before[:, start : start + fade].astype(np.float64)
     second = after[:, start - max_lag : start + fade + max_lag].astype(np.float64)
@@ -183,5 +183,5 @@ def _shift_start(waveform: Waveform, lag: int) -> Waveform:
     return np.pad(stretched, ((0, 0), (0, length - stretched.shape[1])))
 
 
-def _frames(seconds: float, source: AudioSource) -> int:
+def _to_frames(seconds: float, source: AudioSource) -> int:
     return round(seconds * source.sample_rate)

@@ -142,12 +142,12 @@ def _open(stack: ExitStack, stream: BinaryIO, container: str, *, length_known: b
         return stack.enter_context(open_ffmpeg(stream, container, ffmpeg))
     stream.seek(0)
     try:
-        file = stack.enter_context(_forward_only(soundfile)(stream))
+        file = stack.enter_context(_make_forward_only(soundfile)(stream))
     except soundfile.LibsndfileError as error:
         return _open_with_fallback(stack, stream, container, ffmpeg=ffmpeg, cause=error)
     estimated = container != "mp3" and file.subtype.startswith("MPEG")  # mp3 frames within a wav file
     known = length_known and not estimated and 0 <= file.frames < _UNKNOWN_LENGTH
-    return DecoderStream(file.samplerate, file.channels, _blocks(file, soundfile), file.frames if known else None)
+    return DecoderStream(file.samplerate, file.channels, _read_blocks(file, soundfile), file.frames if known else None)
 
 
 def _open_with_fallback(
@@ -166,7 +166,7 @@ def _open_with_fallback(
         raise refused from error
 
 
-def _forward_only(soundfile: Any) -> type[Any]:
+def _make_forward_only(soundfile: Any) -> type[Any]:
     """A `SoundFile` class that never seeks.
 
     soundfile seeks to the current position after every read of a seekable file; in an mp3 that drops the decoder's
@@ -180,7 +180,7 @@ def _forward_only(soundfile: Any) -> type[Any]:
     return ForwardOnly
 
 
-def _blocks(file: Any, soundfile: Any) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(file: Any, soundfile: Any) -> Iterator[NDArray[np.float32]]:
     buffer = np.empty((max(_BLOCK_SAMPLES // file.channels, 1), file.channels), np.float32)
     try:
         while len(block := file.read(len(buffer), dtype="float32", always_2d=True, out=buffer)):

@@ -65,7 +65,7 @@ def open_ffmpeg(file: IO[bytes], container: str, program: str = "ffmpeg") -> Ite
         seekable.seek(0)
         process = stack.enter_context(
             subprocess.Popen(
-                [executable, *_arguments(container)],
+                [executable, *_build_arguments(container)],
                 stdin=seekable,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -80,10 +80,10 @@ def open_ffmpeg(file: IO[bytes], container: str, program: str = "ffmpeg") -> Ite
         magic, offset, _, encoding, sample_rate, channels = _AU_HEADER.unpack(header)
         assert (magic, encoding) == (b".snd", 6), "ffmpeg writes 32-bit float AU"
         output.read(offset - _AU_HEADER.size)
-        yield DecoderStream(sample_rate, channels, _blocks(process, log, channels))
+        yield DecoderStream(sample_rate, channels, _read_blocks(process, log, channels))
 
 
-def _arguments(container: str) -> list[str]:
+def _build_arguments(container: str) -> list[str]:
     audio_codecs = (
         "aac,alac,mp3float,mp3,opus,libopus,vorbis,flac,ac3,eac3,libspeex,speex,pcm_s16le,pcm_s24le,pcm_s32le"
     )
@@ -96,7 +96,7 @@ def _arguments(container: str) -> list[str]:
     ]
 
 
-def _blocks(process: subprocess.Popen[bytes], log: IO[bytes], channels: int) -> Iterator[NDArray[np.float32]]:
+def _read_blocks(process: subprocess.Popen[bytes], log: IO[bytes], channels: int) -> Iterator[NDArray[np.float32]]:
     output = cast(IO[bytes], process.stdout)
     size = _BLOCK_FRAMES * channels * 4
     while len(data := output.read(size)) >= 4 * channels:

@@ -24,24 +24,24 @@ def write_wav(audio: AudioSource, bit_depth: int, stream: BinaryIO) -> None:
 
     Beyond 4 GiB the file is RF64 (EBU Tech 3306).
     """
-    stream.write(_header(audio.sample_rate, audio.channels, bit_depth, num_samples=audio.num_samples))
-    for block in _float_bytes(audio) if bit_depth == 32 else _pcm_bytes(audio, bit_depth):
+    stream.write(_make_header(audio.sample_rate, audio.channels, bit_depth, num_samples=audio.num_samples))
+    for block in _to_float_bytes(audio) if bit_depth == 32 else _to_pcm_bytes(audio, bit_depth):
         stream.write(block)
     stream.write(bytes(audio.num_samples * audio.channels * bit_depth // 8 % 2))
 
 
-def _float_bytes(audio: AudioSource) -> Iterator[bytes]:
+def _to_float_bytes(audio: AudioSource) -> Iterator[bytes]:
     for block in iter_interleaved(audio):
         yield block.astype("<f4", copy=False).tobytes()
 
 
-def _pcm_bytes(audio: AudioSource, bit_depth: int) -> Iterator[bytes]:
+def _to_pcm_bytes(audio: AudioSource, bit_depth: int) -> Iterator[bytes]:
     for block in quantize(audio, bit_depth):
         little = block.astype(block.dtype.newbyteorder("<"), copy=False)
         yield little.tobytes() if bit_depth == 16 else little.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
 
 
-def _header(sample_rate: int, channels: int, bit_depth: int, *, num_samples: int) -> bytes:
+def _make_header(sample_rate: int, channels: int, bit_depth: int, *, num_samples: int) -> bytes:
     frame_bytes = channels * bit_depth // 8
     data_bytes = num_samples * frame_bytes
     is_float = bit_depth == 32
@@ -54,15 +54,15 @@ def _header(sample_rate: int, channels: int, bit_depth: int, *, num_samples: int
         frame_bytes,
         bit_depth,
     )
-    body = _chunk(b"fmt ", fmt + bytes(2) if is_float else fmt)
-    body += _chunk(b"fact", struct.pack("<I", min(num_samples, _MAX_RIFF_BYTES))) if is_float else b""
+    body = _make_chunk(b"fmt ", fmt + bytes(2) if is_float else fmt)
+    body += _make_chunk(b"fact", struct.pack("<I", min(num_samples, _MAX_RIFF_BYTES))) if is_float else b""
     riff_bytes = 4 + len(body) + 8 + data_bytes + data_bytes % 2
     if riff_bytes <= _MAX_RIFF_BYTES:
         return b"RIFF" + struct.pack("<I", riff_bytes) + b"WAVE" + body + b"data" + struct.pack("<I", data_bytes)
-    ds64 = _chunk(b"ds64", struct.pack("<QQQI", riff_bytes + 36, data_bytes, num_samples, 0))
+    ds64 = _make_chunk(b"ds64", struct.pack("<QQQI", riff_bytes + 36, data_bytes, num_samples, 0))
     unknown = struct.pack("<I", _MAX_RIFF_BYTES)
     return b"RF64" + unknown + b"WAVE" + ds64 + body + b"data" + unknown
 
 
-def _chunk(name: bytes, content: bytes) -> bytes:
+def _make_chunk(name: bytes, content: bytes) -> bytes:
     return name + struct.pack("<I", len(content)) + content

@@ -1,6 +1,6 @@
-"""Decoding takes little more memory than the sound that is allowed in, whatever a file says or holds.
+"""Decoding takes little more memory than the longest accepted audio, for every file.
 
-Measured in a process of its own, one file after the other, each from a high-water mark set back to what is in use.
+Measured in a separate process, one file after the other, each from a high-water mark reset to the memory in use.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
 
-CAP_SECONDS: Final = 180
-CAP_BYTES: Final = CAP_SECONDS * 44100 * 2 * 4
+MAX_SECONDS: Final = 180
+MAX_BYTES: Final = MAX_SECONDS * 44100 * 2 * 4
 
 MEASURE: Final = """
 import json, resource, sys
@@ -41,7 +41,7 @@ def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if key in line).split()[1]) * 1024
 
-def measured(name):
+def measure(name):
     data = Path(name).read_bytes()
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
@@ -53,13 +53,13 @@ def measured(name):
     return {"outcome": outcome, "peak": status("VmHWM") - before, "child": child}
 
 limits = DecodeLimits(max_bytes=1 << 30, max_seconds=SECONDS, max_sample_rate=44100, max_channels=8)
-measured(sys.argv[1])
-print(json.dumps([measured(name) for name in sys.argv[2:]]))
-""".replace("SECONDS", str(CAP_SECONDS))
+measure(sys.argv[1])
+print(json.dumps([measure(name) for name in sys.argv[2:]]))
+""".replace("SECONDS", str(MAX_SECONDS))
 
 
-def measured(files: list[bytes], folder: Path) -> list[dict[str, Any]]:
-    """Outcome and peak for each file, decoded one after the other in one process that a small file has warmed."""
+def measure(files: list[bytes], folder: Path) -> list[dict[str, Any]]:
+    """Outcome and peak memory for each file, decoded one after the other in a process warmed up by a small file."""
     paths = [folder / str(index) for index in range(len(files) + 1)]
     for path, data in zip(paths, [file_of(tone(0.5), Encoding("wav")), *files], strict=True):
         path.write_bytes(data)
@@ -84,7 +84,7 @@ def silent(form: FormatName, seconds: int) -> bytes:
     return file_of(Audio(waveform, 44100), Encoding(form, bitrate=64))
 
 
-def flac_that_says(total: int, seconds: int) -> bytes:
+def flac_with_stated_samples(total: int, seconds: int) -> bytes:
     """FLAC with its number of samples, 36 bits in STREAMINFO, overwritten; 0 means unknown."""
     data = bytearray(silent_flac(seconds))
     data[21] = data[21] & 0xF0 | total >> 32
@@ -92,8 +92,8 @@ def flac_that_says(total: int, seconds: int) -> bytes:
     return bytes(data)
 
 
-def mp3_that_says(frames: int, seconds: int) -> bytes:
-    """MP3 of silent frames, repeated, behind a tag that promises `frames`."""
+def mp3_with_stated_frames(frames: int, seconds: int) -> bytes:
+    """MP3 of repeated silent frames after a tag that states `frames`."""
     data = bytearray(silent("mp3", 4))
     at, start = data.find(b"Info", 0, 200), frame_length(bytes(data[:4]))
     body = data[start:] * (seconds // 4)
@@ -106,63 +106,63 @@ def mp3_without_a_tag(seconds: int) -> bytes:
     return data[frame_length(data) :] * (seconds // 4)
 
 
-def ogg_that_says(total: int) -> bytes:
-    """Vorbis whose last page puts its end at sample `total`, with a checksum that holds."""
+def ogg_with_stated_samples(total: int) -> bytes:
+    """Vorbis whose last page states `total` samples, with a correct checksum."""
     *before, last = iter_pages(io.BytesIO(silent("ogg", 4)))
     unsigned = last.data[:6] + struct.pack("<Q", total) + last.data[14:22] + bytes(4) + last.data[26:]
     signed = unsigned[:22] + struct.pack("<I", checksum(unsigned)) + unsigned[26:]
     return b"".join(page.data for page in before) + signed
 
 
-def wav_that_says(*, channels: int = 2, rate: int = 44100, data_bytes: int = 4000) -> bytes:
+def wav_with_header(*, channels: int = 2, rate: int = 44100, data_bytes: int = 4000) -> bytes:
     head = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 % (1 << 32), channels * 2 % 65536, 16)
     body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", data_bytes) + bytes(4000)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-FULL: Final = CAP_SECONDS * 44100
+FULL: Final = MAX_SECONDS * 44100
 
 HOSTILE: Final[dict[str, tuple[Callable[[], bytes], object]]] = {
-    "flac for too long": (lambda: silent_flac(900), "audio_too_long"),
-    "flac for too long, not saying so": (lambda: flac_that_says(0, 900), "audio_too_long"),
-    "flac of a billion samples that are not there": (lambda: flac_that_says(10**9, 1), "audio_too_long"),
-    "flac almost at the cap, but not there": (lambda: flac_that_says(FULL - 1, 1), "corrupt_audio"),
-    "flac up to the cap": (lambda: silent_flac(CAP_SECONDS), FULL),
-    "flac up to the cap, not saying so": (lambda: flac_that_says(0, CAP_SECONDS), FULL),
-    "mp3 of an hour": (lambda: mp3_that_says(137_813, 3600), "audio_too_long"),
+    "flac longer than the limit": (lambda: silent_flac(900), "audio_too_long"),
+    "flac longer than the limit, length unknown": (lambda: flac_with_stated_samples(0, 900), "audio_too_long"),
+    "flac that states a billion missing samples": (lambda: flac_with_stated_samples(10**9, 1), "audio_too_long"),
+    "flac that states almost the limit": (lambda: flac_with_stated_samples(FULL - 1, 1), "corrupt_audio"),
+    "flac at the limit": (lambda: silent_flac(MAX_SECONDS), FULL),
+    "flac at the limit, length unknown": (lambda: flac_with_stated_samples(0, MAX_SECONDS), FULL),
+    "mp3 of an hour": (lambda: mp3_with_stated_frames(137_813, 3600), "audio_too_long"),
     "mp3 of an hour without a tag": (lambda: mp3_without_a_tag(3600), "audio_too_long"),
-    "mp3 of a billion frames that are not there": (lambda: mp3_that_says(10**9, 4), None),
-    "mp3 almost at the cap, but not there": (lambda: mp3_that_says(6800, 4), None),
-    "mp3 up to the cap, without a tag": (lambda: mp3_without_a_tag(CAP_SECONDS - 8), None),
-    "mp3 that says less than it holds": (lambda: mp3_that_says(1000, CAP_SECONDS - 8), None),
-    "ogg of an hour that is not there": (lambda: ogg_that_says(3600 * 44100), None),
-    "ogg almost at the cap, but not there": (lambda: ogg_that_says(FULL - 1), None),
-    "ogg up to the cap": (lambda: silent("ogg", CAP_SECONDS), FULL),
-    "flac of eight channels": (lambda: silent_flac(CAP_SECONDS - 1, channels=8), FULL - 44100),
-    "wav of 65,535 channels": (lambda: wav_that_says(channels=65535), "corrupt_audio"),
-    "wav at two billion Hz": (lambda: wav_that_says(rate=2**31 - 1), "sample_rate_too_high"),
-    "wav of 4 GB that are not there": (lambda: wav_that_says(data_bytes=0xFFFFFF00), "corrupt_audio"),
+    "mp3 that states a billion missing frames": (lambda: mp3_with_stated_frames(10**9, 4), None),
+    "mp3 that states almost the limit": (lambda: mp3_with_stated_frames(6800, 4), None),
+    "mp3 at the limit, without a tag": (lambda: mp3_without_a_tag(MAX_SECONDS - 8), None),
+    "mp3 that states less than it contains": (lambda: mp3_with_stated_frames(1000, MAX_SECONDS - 8), None),
+    "ogg that states a missing hour": (lambda: ogg_with_stated_samples(3600 * 44100), None),
+    "ogg that states almost the limit": (lambda: ogg_with_stated_samples(FULL - 1), None),
+    "ogg at the limit": (lambda: silent("ogg", MAX_SECONDS), FULL),
+    "flac of eight channels": (lambda: silent_flac(MAX_SECONDS - 1, channels=8), FULL - 44100),
+    "wav of 65,535 channels": (lambda: wav_with_header(channels=65535), "corrupt_audio"),
+    "wav at two billion Hz": (lambda: wav_with_header(rate=2**31 - 1), "sample_rate_too_high"),
+    "wav that states 4 missing GB": (lambda: wav_with_header(data_bytes=0xFFFFFF00), "corrupt_audio"),
 }
 
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     files = [make() for make, _ in HOSTILE.values()]
-    return dict(zip(HOSTILE, measured(files, tmp_path_factory.mktemp("hostile")), strict=True))
+    return dict(zip(HOSTILE, measure(files, tmp_path_factory.mktemp("hostile")), strict=True))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_stays_below_the_cap(name: str, figures: dict[str, dict[str, Any]]) -> None:
+def test_decoding_a_hostile_file_stays_below_the_memory_limit(name: str, figures: dict[str, dict[str, Any]]) -> None:
     assert HOSTILE[name][1] in (None, figures[name]["outcome"])
-    assert figures[name]["peak"] < 1.2 * CAP_BYTES
+    assert figures[name]["peak"] < 1.2 * MAX_BYTES
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize(("options", "suffix"), [(("-c:a", "aac"), "m4a"), (("-c:a", "flac"), "mka")])
-def test_what_ffmpeg_decodes_stays_below_the_cap_too(options: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
+def test_ffmpeg_stays_below_the_memory_limit(options: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
     silence = ("-f", "lavfi", "-t", "200", "-i", "anullsrc=sample_rate=44100:channel_layout=stereo")
     data = with_ffmpeg(tone(0.1), *silence, "-map", "1:a", *options, suffix=suffix)
-    (figure,) = measured([data], tmp_path)
+    (figure,) = measure([data], tmp_path)
     assert figure["outcome"] == "audio_too_long"
-    assert figure["peak"] < 1.2 * CAP_BYTES
+    assert figure["peak"] < 1.2 * MAX_BYTES
     assert figure["child"] < 300 * 1024 * 1024

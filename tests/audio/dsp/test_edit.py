@@ -1,4 +1,4 @@
-"""Cutting, fading, mono and stereo."""
+"""Trimming silence and fading."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def between_silences(before: int, after: int) -> Audio:
     return Audio(np.pad(sound, ((0, 0), (before, after))), 44100)
 
 
-def test_silence_is_trimmed_from_both_ends_but_10_ms() -> None:
+def test_silence_is_trimmed_from_both_ends_except_10_ms() -> None:
     trimmed = trim_silence(between_silences(20000, 30000))
     assert trimmed.num_samples == pytest.approx(22050 + 2 * 441, abs=5)
     assert trimmed.peak == tone(0.5).peak
 
 
-def test_silence_within_a_sound_stays() -> None:
+def test_silence_in_the_middle_stays() -> None:
     sound = tone(0.2).waveform
     audio = Audio(np.concatenate([sound, np.zeros((2, 44100), np.float32), sound], axis=1), 44100)
     assert trim_silence(audio).num_samples == audio.num_samples
 
 
-def test_a_sound_that_is_silent_throughout_comes_back_whole() -> None:
+def test_audio_that_is_silent_throughout_is_returned_unchanged() -> None:
     silence = Audio(np.full((2, 1000), 1e-5, np.float32), 44100)
     assert trim_silence(silence) is silence
 
 
-def test_the_threshold_says_what_is_silent() -> None:
+def test_the_threshold_decides_what_is_silent() -> None:
     quiet = Audio(between_silences(10000, 10000).waveform * np.float32(0.01), 44100)
     assert trim_silence(quiet, threshold_db=-20.0) is quiet
     assert trim_silence(quiet, threshold_db=-70.0).num_samples < quiet.num_samples
@@ -49,16 +49,16 @@ def test_trimming_keeps_every_loud_sample(before: int, after: int, length: int) 
 
 
 @pytest.mark.parametrize("seconds", [0.25, 1.0, 5.0])
-def test_fades_begin_and_end_in_silence_and_leave_the_rest(seconds: float) -> None:
+def test_fades_start_or_end_in_silence_and_keep_the_rest(seconds: float) -> None:
     audio = Audio(np.ones((2, 44100), np.float32), 44100)
     length = min(int(seconds * 44100), 44100)
     rising, falling = fade_in(audio, seconds).waveform[0], fade_out(audio, seconds).waveform[0]
     assert rising[0] == 0.0 and (np.diff(rising[:length]) >= 0).all() and (rising[length:] == 1.0).all()
     assert falling[-1] == 0.0 and (np.diff(falling[-length:]) <= 0).all() and (falling[:-length] == 1.0).all()
     assert rising[length // 2] == pytest.approx(0.5, abs=0.01)
-    assert audio.peak == 1.0, "the sound given is left alone"
+    assert audio.peak == 1.0, "the input is not changed"
 
 
-def test_a_fade_of_nothing_is_no_fade() -> None:
+def test_a_fade_of_0_s_returns_the_same_object() -> None:
     audio = tone(0.1)
     assert fade_in(audio, 0.0) is audio and fade_out(audio, 0.0) is audio

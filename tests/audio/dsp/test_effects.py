@@ -1,4 +1,4 @@
-"""The vocal chain equals pedalboard applied by hand to the whole sound, however the blocks fall."""
+"""The vocal chain equals pedalboard applied to the whole waveform, for any block sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def vocal(num_samples: int, channels: int = 1, level: float = 0.5) -> Waveform:
     return (level * noise * swell).astype(np.float32)
 
 
-def cut(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
+def split(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
     start = 0
     for size in sizes:
         yield waveform[:, start : start + size]
@@ -30,7 +30,7 @@ def cut(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
     yield waveform[:, start:]
 
 
-def by_hand(waveform: Waveform, chain: VocalChain, sample_rate: int = RATE) -> Waveform:
+def apply_pedalboard(waveform: Waveform, chain: VocalChain, sample_rate: int = RATE) -> Waveform:
     from pedalboard import Compressor, HighpassFilter, Reverb
 
     made = HighpassFilter(50)(waveform, sample_rate)
@@ -53,18 +53,18 @@ def run(blocks: Iterator[Waveform], chain: VocalChain, channels: int, num_sample
     channels=st.sampled_from([1, 2]),
     rate=st.sampled_from([44_100, 48_000, 96_000]),
 )
-def test_any_blocks_give_what_pedalboard_gives_for_the_whole(
+def test_any_block_sizes_give_the_result_of_pedalboard_on_the_whole(
     sizes: list[int], tail: int, channels: int, rate: int
 ) -> None:
     chain, sound = VocalChain(), vocal(150_000, channels)
     whole = np.pad(np.repeat(sound, 3 - channels, axis=0)[:2], ((0, 0), (0, tail)))
-    made = run(cut(sound, sizes), chain, 2, 150_000 + tail, rate)
+    made = run(split(sound, sizes), chain, 2, 150_000 + tail, rate)
     settled = made.shape[1] - round(END_FADE_S * rate)
     assert made.shape == whole.shape and made.dtype == np.float32
-    np.testing.assert_allclose(made[:, :settled], by_hand(whole, chain, rate)[:, :settled], atol=1e-6)
+    np.testing.assert_allclose(made[:, :settled], apply_pedalboard(whole, chain, rate)[:, :settled], atol=1e-6)
 
 
-def test_nothing_in_the_chain_delays_the_sound() -> None:
+def test_the_chain_has_no_delay() -> None:
     impulse = np.zeros((1, RATE), np.float32)
     impulse[0, 1000] = 0.5
     made = run(iter([impulse]), VocalChain(), 2, RATE)
@@ -88,29 +88,29 @@ def test_mono_becomes_stereo_before_the_reverb() -> None:
     assert np.asarray(np.corrcoef(made))[0, 1] < 0.9
 
 
-def test_the_reverbs_tail_is_kept_where_there_is_room_for_it() -> None:
+def test_the_reverb_tail_follows_the_vocal() -> None:
     chain, sound = VocalChain(room_size=0.8), vocal(RATE)
     made = run(iter([sound]), chain, 2, 3 * RATE)
-    expected = by_hand(np.pad(np.repeat(sound, 2, axis=0), ((0, 0), (0, 2 * RATE))), chain)
+    expected = apply_pedalboard(np.pad(np.repeat(sound, 2, axis=0), ((0, 0), (0, 2 * RATE))), chain)
     tail = slice(RATE, 3 * RATE - 500)
     assert np.abs(expected[:, RATE : RATE + 4000]).max() > 0.01
     np.testing.assert_allclose(made[:, tail], expected[:, tail], atol=1e-6)
 
 
-def test_the_end_fades_where_the_vocal_is_the_longest() -> None:
+def test_the_end_fades_out_if_the_vocal_is_the_longest() -> None:
     sound = vocal(RATE, level=0.1) + np.float32(0.1)
-    plain = by_hand(np.repeat(sound, 2, axis=0), VocalChain())
+    plain = apply_pedalboard(np.repeat(sound, 2, axis=0), VocalChain())
     made = run(iter([sound]), VocalChain(), 2, RATE)
     fade = round(END_FADE_S * RATE)
     np.testing.assert_allclose(made[:, :-fade], plain[:, :-fade], atol=1e-6)
     assert np.abs(made[:, -1]).max() < 1e-3 * np.abs(plain[:, -fade:]).max()
 
 
-def test_silence_stays_exact_silence() -> None:
+def test_silence_stays_exactly_silent() -> None:
     assert not run(iter([np.zeros((1, RATE), np.float32)]), VocalChain(), 2, RATE).any()
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 65, 882])
-def test_a_few_samples_keep_their_number(num_samples: int) -> None:
+def test_very_short_vocals_keep_their_length(num_samples: int) -> None:
     made = run(iter([vocal(num_samples) + np.float32(0.1)]), VocalChain(), 2, num_samples)
     assert made.shape == (2, num_samples) and np.isfinite(made).all() and made[0, 0] != 0

@@ -23,18 +23,18 @@ def test_a_ratio_of_zero_is_minus_infinity() -> None:
 
 
 def test_audio_within_full_scale_is_not_changed() -> None:
-    sounds = [tone(0.1), Audio(np.ones((1, 10), np.float32), 44100)]
-    brought, gain_db = bring_below_full_scale(sounds)
+    sources = [tone(0.1), Audio(np.ones((1, 10), np.float32), 44100)]
+    brought, gain_db = bring_below_full_scale(sources)
     assert gain_db is None
-    assert all(a is b for a, b in zip(brought, sounds, strict=True))
+    assert all(a is b for a, b in zip(brought, sources, strict=True))
 
 
 def test_one_loud_source_lowers_all_by_the_same_gain() -> None:
-    sounds = [Audio(tone(0.2).waveform * 8, 44100), tone(0.3)]
-    brought, gain_db = bring_below_full_scale(sounds)
+    sources = [Audio(tone(0.2).waveform * 8, 44100), tone(0.3)]
+    brought, gain_db = bring_below_full_scale(sources)
     assert gain_db is not None and gain_db < 0
-    assert 0.999 < max(sound.peak for sound in brought) <= 1.0
-    for before, after in zip(sounds, brought, strict=True):
+    assert 0.999 < max(source.peak for source in brought) <= 1.0
+    for before, after in zip(sources, brought, strict=True):
         np.testing.assert_allclose(in_memory(after).waveform, before.waveform * from_db(gain_db), rtol=1e-5)
 
 

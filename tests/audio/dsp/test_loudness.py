@@ -1,4 +1,4 @@
-"""Loudness and true peak against EBU Tech 3341's cases (synthesised), theory, and ffmpeg's meter."""
+"""Loudness and true peak against the cases of EBU Tech 3341 (synthesised), theory, and ffmpeg's meter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversampled, true_peak_db
+from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversample, true_peak_db
 from audio.files.formats import Encoding
 from audio.types import iter_blocks
 from testing.signals import file_of, needs_ffmpeg
@@ -101,7 +101,7 @@ def test_a_peak_between_samples_is_found() -> None:
 @given(st.integers(1, 600_000), st.integers(1, 2))
 def test_oversampling_gives_4_times_the_samples_at_the_same_instants(num_samples: int, channels: int) -> None:
     slow = np.sin(np.arange(num_samples) * 0.05)[None].repeat(channels, 0).astype(np.float32)
-    blocks = list(oversampled(Audio(slow, 44_100)))
+    blocks = list(oversample(Audio(slow, 44_100)))
     assert [4 * block.shape[1] for block in iter_blocks(Audio(slow, 44_100), BLOCK_FRAMES)] == [
         block.shape[1] for block in blocks
     ]

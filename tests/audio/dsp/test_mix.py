@@ -52,15 +52,15 @@ def test_padding_never_drops_a_channel_or_a_sample() -> None:
 )
 def test_a_mix_is_the_sum_of_its_sources(lengths: list[int], widths: list[int], frames: int) -> None:
     generator = np.random.default_rng(5)
-    sounds = [
+    sources = [
         Audio(generator.standard_normal((width, length)).astype(np.float32), RATE)
         for width, length in zip(widths, lengths, strict=False)
     ]
-    width = max(sound.channels for sound in sounds)
+    width = max(source.channels for source in sources)
     expected = np.zeros((width, max(lengths)))
-    for sound in sounds:
-        expected[:, : sound.num_samples] += 0.5 * sound.waveform
-    made = mix([GainView(sound, -6.0205999) for sound in sounds])
+    for source in sources:
+        expected[:, : source.num_samples] += 0.5 * source.waveform
+    made = mix([GainView(source, -6.0205999) for source in sources])
     np.testing.assert_allclose(whole(made, frames), expected, atol=1e-6)
 
 

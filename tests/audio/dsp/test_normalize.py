@@ -50,27 +50,27 @@ def clicks_over_a_quiet_sine(seconds: float = 6.0, channels: int = 2) -> Audio:
 
 
 def test_none_changes_nothing() -> None:
-    sounds = stems()
-    done = normalize(sounds, "none")
-    assert done.gain_db is None and all(a is b for a, b in zip(done.sources, sounds, strict=True))
+    sources = stems()
+    done = normalize(sources, "none")
+    assert done.gain_db is None and all(a is b for a, b in zip(done.sources, sources, strict=True))
 
 
 def test_peak_sets_the_highest_true_peak_to_minus_1_dbtp() -> None:
-    sounds = stems()
-    done = normalize(sounds, "peak")
-    assert max(true_peak_db(sound) for sound in done.sources) == pytest.approx(-1.0, abs=0.01)
+    sources = stems()
+    done = normalize(sources, "peak")
+    assert max(true_peak_db(source) for source in done.sources) == pytest.approx(-1.0, abs=0.01)
     assert done.gain_db is not None
-    for before, after in zip(sounds, done.sources, strict=True):
+    for before, after in zip(sources, done.sources, strict=True):
         np.testing.assert_allclose(waveform_of(after), before.waveform * from_db(done.gain_db), rtol=1e-5)
 
 
 @pytest.mark.parametrize("target", [-30.0, -23.0, -16.0])
 def test_loudness_within_reach_is_one_gain(target: float) -> None:
-    sounds = stems()
-    done = normalize(sounds, "loudness", loudness_lufs=target)
+    sources = stems()
+    done = normalize(sources, "loudness", loudness_lufs=target)
     assert integrated_loudness(mix(done.sources)) == pytest.approx(target, abs=0.05)
     assert done.limited_db == 0.0 and done.gain_db is not None
-    for before, after in zip(sounds, done.sources, strict=True):
+    for before, after in zip(sources, done.sources, strict=True):
         np.testing.assert_allclose(waveform_of(after), before.waveform * from_db(done.gain_db), rtol=1e-5)
 
 
@@ -92,13 +92,13 @@ def test_makeup_gain_is_bounded_and_the_result_reports_its_loudness() -> None:
 
 
 def test_stems_limited_together_keep_their_balance_at_every_sample() -> None:
-    sounds = [drums(), tone(4.0, level=0.1)]
-    done = normalize(sounds, "loudness", loudness_lufs=-12.0)
+    sources = [drums(), tone(4.0, level=0.1)]
+    done = normalize(sources, "loudness", loudness_lufs=-12.0)
     assert done.limited_db > 0.0
-    assert all(true_peak_db(sound) <= -1.0 + ROUNDING_DB for sound in done.sources)
-    loud = (np.abs(sounds[0].waveform) > 0.01) & (np.abs(sounds[1].waveform) > 0.01)
+    assert all(true_peak_db(source) <= -1.0 + ROUNDING_DB for source in done.sources)
+    loud = (np.abs(sources[0].waveform) > 0.01) & (np.abs(sources[1].waveform) > 0.01)
     first, second = (
-        waveform_of(after)[loud] / before.waveform[loud] for before, after in zip(sounds, done.sources, strict=True)
+        waveform_of(after)[loud] / before.waveform[loud] for before, after in zip(sources, done.sources, strict=True)
     )
     np.testing.assert_allclose(first, second, rtol=1e-3)
 
@@ -122,9 +122,9 @@ def test_the_ceiling_holds_for_every_target(
     seed: int, level_db: float, target: float, num_samples: int, channels: int
 ) -> None:
     noise = np.random.default_rng(seed).standard_normal((channels, num_samples)) * from_db(level_db)
-    (sound,) = normalize([Audio(noise.astype(np.float32), 44100)], "loudness", loudness_lufs=target).sources
-    assert true_peak_db(sound) <= -1.0 + ROUNDING_DB
-    assert waveform_of(sound).shape == (channels, num_samples)
+    (source,) = normalize([Audio(noise.astype(np.float32), 44100)], "loudness", loudness_lufs=target).sources
+    assert true_peak_db(source) <= -1.0 + ROUNDING_DB
+    assert waveform_of(source).shape == (channels, num_samples)
 
 
 def normalize_on_disk(

@@ -1,4 +1,4 @@
-"""Another key in the same time: length, place, pitch, level and stereo, also across chunks."""
+"""Pitch shift keeps length, timing, level and stereo image, also across chunks, and hits the pitch."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from audio.types import Waveform
 RATE = 44_100
 
 
-def shifted(waveform: NDArray[np.floating], semitones: float, chunk_s: float = 20.0, rate: int = RATE) -> Waveform:
-    sound = Audio(np.atleast_2d(waveform).astype(np.float32), rate)
-    return np.concatenate(list(shift_pitch(sound, semitones, lambda fraction: None, chunk_s=chunk_s)), axis=1)
+def shift(waveform: NDArray[np.floating], semitones: float, chunk_s: float = 20.0, rate: int = RATE) -> Waveform:
+    audio = Audio(np.atleast_2d(waveform).astype(np.float32), rate)
+    return np.concatenate(list(shift_pitch(audio, semitones, lambda fraction: None, chunk_s=chunk_s)), axis=1)
 
 
 def clicks(seconds: float, rate: int = RATE) -> tuple[Waveform, NDArray[np.intp]]:
-    """Bumps of 0.4 ms that never fall on the same place of a frame twice, and where they are."""
+    """Clicks of 0.4 ms at changing positions within the engine's frames, and their positions."""
     waveform, width = np.zeros(round(seconds * rate), np.float32), rate // 5000
-    places = np.arange(rate // 2, len(waveform) - rate // 4, int(0.237 * rate))
-    for place in places:
+    positions = np.arange(rate // 2, len(waveform) - rate // 4, int(0.237 * rate))
+    for place in positions:
         waveform[place - width : place + width + 1] = np.hanning(2 * width + 3)[1:-1]
-    return waveform, places
+    return waveform, positions
 
 
-def lateness(waveform: Waveform, places: NDArray[np.intp], rate: int = RATE) -> NDArray[np.float64]:
-    """Samples by which the energy around each place is late."""
+def measure_delays(waveform: Waveform, positions: NDArray[np.intp], rate: int = RATE) -> NDArray[np.float64]:
+    """Delay in samples of the energy around each position."""
     reach = rate // 10
     late = []
-    for place in places:
+    for place in positions:
         energy = np.square(waveform[place - reach : place + reach], dtype=np.float64)
         late.append(energy @ np.arange(-reach, reach) / energy.sum())
     return np.array(late)
 
 
 @pytest.mark.parametrize("semitones", [-12, -3.5, 4])
-def test_everything_stays_in_its_place_on_average_to_a_third_of_a_millisecond(semitones: float) -> None:
-    waveform, places = clicks(8.0)
-    late = lateness(shifted(waveform, semitones)[0], places)
-    drift_per_s = np.polyfit(places / RATE, late, 1)[0]
+def test_timing_is_kept_to_a_third_of_a_millisecond_on_average(semitones: float) -> None:
+    waveform, positions = clicks(8.0)
+    late = measure_delays(shift(waveform, semitones)[0], positions)
+    drift_per_s = np.polyfit(positions / RATE, late, 1)[0]
     assert abs(late.mean()) < RATE / 3000
     assert abs(drift_per_s) < 5
     assert np.abs(late).max() < 0.003 * RATE
 
 
 @pytest.mark.parametrize("rate", [48_000, 96_000])
-def test_other_rates_stay_in_time_too(rate: int) -> None:
-    waveform, places = clicks(4.0, rate)
-    late = lateness(shifted(waveform, -2, rate=rate)[0], places, rate)
+def test_timing_is_kept_at_other_sample_rates(rate: int) -> None:
+    waveform, positions = clicks(4.0, rate)
+    late = measure_delays(shift(waveform, -2, rate=rate)[0], positions, rate)
     assert abs(late.mean()) < rate / 2000
 
 
-def test_chunks_lie_where_the_whole_would() -> None:
-    waveform, places = clicks(8.0)
-    late = lateness(shifted(waveform, 3, chunk_s=2.0)[0], places)
+def test_timing_is_kept_across_chunks() -> None:
+    waveform, positions = clicks(8.0)
+    late = measure_delays(shift(waveform, 3, chunk_s=2.0)[0], positions)
     assert abs(late.mean()) < RATE / 3000 and np.abs(late).max() < 0.003 * RATE
 
 
@@ -64,7 +64,7 @@ def test_chunks_lie_where_the_whole_would() -> None:
 def test_the_pitch_is_right_to_a_tenth_of_a_cent_and_the_level_stays(semitones: float) -> None:
     times = np.arange(4 * RATE) / RATE
     sine = 0.3 * np.sin(2 * np.pi * 440 * times)
-    made = shifted(sine, semitones)[0, RATE : 3 * RATE].astype(np.float64)
+    made = shift(sine, semitones)[0, RATE : 3 * RATE].astype(np.float64)
     spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made)), 1 << 21))
     peak = int(spectrum.argmax())
     before, at, after = np.log(spectrum[peak - 1 : peak + 2])
@@ -74,9 +74,9 @@ def test_the_pitch_is_right_to_a_tenth_of_a_cent_and_the_level_stays(semitones: 
 
 
 @pytest.mark.parametrize("chunk_s", [2.0, 2.7])
-def test_no_joint_is_heard_in_a_tone(chunk_s: float) -> None:
+def test_crossfades_are_inaudible_in_a_tone(chunk_s: float) -> None:
     times = np.arange(7 * RATE) / RATE
-    made = shifted(0.3 * np.sin(2 * np.pi * 330 * times), -3, chunk_s)[0, RATE // 2 : -RATE // 2]
+    made = shift(0.3 * np.sin(2 * np.pi * 330 * times), -3, chunk_s)[0, RATE // 2 : -RATE // 2]
     level = np.sqrt(np.convolve(np.square(made, dtype=np.float64), np.ones(882) / 882, "valid"))
     assert level.min() > 0.85 * np.median(level) and level.max() < 1.15 * np.median(level)
     assert np.abs(np.diff(made)).max() < 1.3 * 0.3 * 2 * np.pi * 330 / RATE
@@ -86,36 +86,36 @@ def test_no_joint_is_heard_in_a_tone(chunk_s: float) -> None:
 @pytest.mark.parametrize("semitones", [-3, 2])
 def test_the_length_and_the_channels_are_kept(num_samples: int, semitones: float) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, num_samples))
-    made = shifted(noise, semitones, chunk_s=2.0)
+    made = shift(noise, semitones, chunk_s=2.0)
     assert made.shape == noise.shape and made.dtype == np.float32 and np.isfinite(made).all()
 
 
 def test_the_stereo_image_is_kept() -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal(3 * RATE)
-    same = shifted(np.stack([noise, noise]), 2)
+    same = shift(np.stack([noise, noise]), 2)
     np.testing.assert_array_equal(same[0], same[1])
-    left, right = shifted(np.stack([noise, noise / 4]), 2)
+    left, right = shift(np.stack([noise, noise / 4]), 2)
     assert 20 * np.log10(np.std(left) / np.std(right)) == pytest.approx(20 * np.log10(4), abs=0.2)
     assert np.corrcoef(left, right)[0, 1] > 0.98
-    assert np.std(shifted(np.stack([noise, 0 * noise]), 2)[1]) < 0.05 * np.std(left)  # 26 dB apart
+    assert np.std(shift(np.stack([noise, 0 * noise]), 2)[1]) < 0.05 * np.std(left)  # 26 dB apart
 
 
-def test_silence_stays_silence_and_no_shift_changes_nothing() -> None:
-    assert np.abs(shifted(np.zeros((2, RATE)), 3)).max() < 1e-6
+def test_silence_stays_silent_and_zero_semitones_change_nothing() -> None:
+    assert np.abs(shift(np.zeros((2, RATE)), 3)).max() < 1e-6
     noise = np.random.default_rng(0).standard_normal((2, RATE)).astype(np.float32)
-    np.testing.assert_array_equal(shifted(noise, 0), noise)
+    np.testing.assert_array_equal(shift(noise, 0), noise)
 
 
-def test_the_same_sound_gives_the_same_samples() -> None:
+def test_the_result_is_deterministic() -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((1, 3 * RATE))
-    np.testing.assert_array_equal(shifted(noise, 1, 1.5), shifted(noise, 1, 1.5))
+    np.testing.assert_array_equal(shift(noise, 1, 1.5), shift(noise, 1, 1.5))
 
 
-def test_what_progress_raises_ends_the_work() -> None:
+def test_an_exception_from_progress_ends_the_work() -> None:
     def stop(fraction: float) -> None:
         if fraction > 0.3:
             raise InterruptedError
 
-    sound = Audio(np.zeros((1, 8 * RATE), np.float32), RATE)
+    audio = Audio(np.zeros((1, 8 * RATE), np.float32), RATE)
     with pytest.raises(InterruptedError):
-        list(shift_pitch(sound, 1, stop, chunk_s=2.0))
+        list(shift_pitch(audio, 1, stop, chunk_s=2.0))

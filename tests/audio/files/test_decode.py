@@ -1,4 +1,4 @@
-"""Every container of the contract decodes; every way in which one can be bad has its own answer."""
+"""Every supported container decodes, and every kind of unusable file has its own error."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, snr_db, tone, 
 CUTTABLE = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "w64", "rf64"]
 
 
-def by_libsndfile(audio: Audio, form: str, subtype: str) -> bytes:
+def write_with_libsndfile(audio: Audio, form: str, subtype: str) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, audio.waveform.T, audio.sample_rate, format=form, subtype=subtype)
     return stream.getvalue()
 
 
-def some_file(kind: str, audio: Audio | None = None) -> bytes:
+def make_file(kind: str, audio: Audio | None = None) -> bytes:
     audio = audio or tone(2.0)
     special = {"aiff": ("AIFF", "PCM_24"), "w64": ("W64", "PCM_16"), "rf64": ("RF64", "PCM_16")}
     if kind in special:
-        return by_libsndfile(audio, *special[kind])
+        return write_with_libsndfile(audio, *special[kind])
     return file_of(audio, Encoding(kind))  # type: ignore[arg-type]
 
 
-def code_of(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
+def error_code_of(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
     with pytest.raises(AudioError) as caught:
         decode(data, limits=limits, **options)
     assert len(caught.value.message) < 400
     return caught.value.error_code
 
 
-# --- what decodes
+# --- supported files
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -69,8 +69,8 @@ def code_of(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
         ("FLAC", "PCM_24"),
     ],
 )
-def test_uncompressed_kinds_give_what_libsndfile_gives(form: str, subtype: str, channels: int) -> None:
-    data = by_libsndfile(tone(0.7, sample_rate=22050, channels=channels), form, subtype)
+def test_uncompressed_files_decode_like_in_libsndfile(form: str, subtype: str, channels: int) -> None:
+    data = write_with_libsndfile(tone(0.7, sample_rate=22050, channels=channels), form, subtype)
     expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     decoded = decode(data, limits=LIMITS)
     assert decoded.audio.sample_rate == rate == 22050
@@ -93,7 +93,7 @@ def test_uncompressed_kinds_give_what_libsndfile_gives(form: str, subtype: str, 
         (("-c:a", "libmp3lame", "-q:a", "0"), "mp3", "mp3"),
     ],
 )
-def test_what_ffmpeg_writes_is_heard_as_it_was(options: tuple[str, ...], suffix: str, container: str) -> None:
+def test_files_written_by_ffmpeg_decode_to_the_original(options: tuple[str, ...], suffix: str, container: str) -> None:
     audio = tone(2.0, sample_rate=48000)
     decoded = decode(with_ffmpeg(audio, *options, suffix=suffix), limits=LIMITS)
     assert (decoded.format, decoded.audio.sample_rate, decoded.audio.channels) == (container, 48000, 2)
@@ -101,7 +101,7 @@ def test_what_ffmpeg_writes_is_heard_as_it_was(options: tuple[str, ...], suffix:
 
 
 def aligned_snr_db(audio: Audio, other: Audio, most: int = 3000) -> float:
-    """SNR after shifting: ADTS says nothing of the encoder's delay, and AAC pads its end."""
+    """SNR after alignment: ADTS does not state the encoder's delay, and AAC pads the end."""
     middle = slice(audio.num_samples // 4, audio.num_samples // 4 + 20000)
     ours = audio.waveform[0, middle]
     there = other.waveform[0, middle.start : middle.stop + most]
@@ -110,7 +110,7 @@ def aligned_snr_db(audio: Audio, other: Audio, most: int = 3000) -> float:
 
 
 @needs_ffmpeg
-def test_a_video_gives_its_sound() -> None:
+def test_a_video_decodes_to_its_audio_track() -> None:
     data = with_ffmpeg(
         tone(1.0), "-f", "lavfi", "-i", "color=size=64x64:duration=1", "-map", "0:a", "-map", "1:v", "-shortest",
         "-c:a", "aac", suffix="mp4",
@@ -121,20 +121,20 @@ def test_a_video_gives_its_sound() -> None:
 def test_values_above_full_scale_are_kept() -> None:
     loud = Audio(tone(0.5).waveform * 8, 44100)
     assert loud.peak > 1.5
-    decoded = decode(by_libsndfile(loud, "WAV", "FLOAT"), limits=LIMITS)
+    decoded = decode(write_with_libsndfile(loud, "WAV", "FLOAT"), limits=LIMITS)
     np.testing.assert_array_equal(decoded.audio.waveform, loud.waveform)
 
 
-def test_a_stream_decodes_like_its_bytes(tmp_path: Path) -> None:
+def test_a_file_object_decodes_like_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "sound.flac"
-    path.write_bytes(some_file("flac"))
+    path.write_bytes(make_file("flac"))
     with path.open("rb") as file:
         from_file = decode(file, limits=LIMITS)
     np.testing.assert_array_equal(from_file.audio.waveform, decode(path.read_bytes(), limits=LIMITS).audio.waveform)
 
 
 @pytest.mark.parametrize("declared", [0, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
-def test_a_wav_that_was_streamed_keeps_its_sound(declared: int) -> None:
+def test_a_streamed_wav_without_sizes_decodes_completely(declared: int) -> None:
     audio = tone(0.5)
     data = bytearray(file_of(audio, Encoding("wav", 32)))
     at = data.find(b"data")
@@ -145,14 +145,14 @@ def test_a_wav_that_was_streamed_keeps_its_sound(declared: int) -> None:
 
 @needs_ffmpeg
 @pytest.mark.parametrize("form", ["wav", "flac", "ogg", "webm", "aiff", "mp3"])
-def test_what_ffmpeg_wrote_into_a_pipe_is_whole(form: str) -> None:
+def test_files_that_ffmpeg_wrote_to_a_pipe_decode_completely(form: str) -> None:
     decoded = decode(with_ffmpeg(tone(1.0), "-f", form, suffix=form, to_pipe=True), limits=LIMITS)
     assert abs(decoded.audio.duration - 1.0) < 0.06
 
 
 @needs_ffmpeg
-def test_an_mp3_of_variable_bitrate_without_a_tag_keeps_all_its_sound() -> None:
-    """libsndfile alone ends such a file where the first frame's bitrate says: here after a fifth of it."""
+def test_a_variable_bitrate_mp3_without_a_tag_decodes_completely() -> None:
+    """libsndfile alone estimates the length from the first frame's bitrate: here a fifth of the real one."""
     noise = np.random.default_rng(0).standard_normal((1, 44100 * 4)) * 0.3
     audio = Audio(np.concatenate([noise, np.zeros((1, 44100 * 16))], axis=1).astype(np.float32), 44100)
     data = with_ffmpeg(audio, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", suffix="mp3")
@@ -162,7 +162,7 @@ def test_an_mp3_of_variable_bitrate_without_a_tag_keeps_all_its_sound() -> None:
     assert abs(decoded.audio.num_samples - audio.num_samples) < 2 * 1152
 
 
-def test_several_mp3_files_in_one_are_all_read() -> None:
+def test_concatenated_mp3_files_are_all_decoded() -> None:
     one = file_of(tone(1.0, channels=1), Encoding("mp3", bitrate=192))
     decoded = decode(one + one, limits=LIMITS)
     assert abs(decoded.audio.num_samples - 2 * 44100) < 5 * 1152
@@ -180,14 +180,14 @@ def test_an_id3_tag_before_an_mp3_changes_nothing() -> None:
 @needs_ffmpeg
 @pytest.mark.parametrize("trailer", [bytes(6000), b"TAG" + bytes(125)])
 @pytest.mark.parametrize("options", [(), ("-write_xing", "0")])
-def test_what_players_leave_behind_an_mp3_changes_nothing(options: tuple[str, ...], trailer: bytes) -> None:
+def test_a_trailer_after_an_mp3_changes_nothing(options: tuple[str, ...], trailer: bytes) -> None:
     data = with_ffmpeg(tone(1.0), *options, suffix="mp3")
     np.testing.assert_array_equal(
         decode(data + trailer, limits=LIMITS).audio.waveform, decode(data, limits=LIMITS).audio.waveform
     )
 
 
-def test_an_ogg_without_an_end_mark_is_taken_with_a_warning() -> None:
+def test_an_ogg_without_an_end_mark_is_accepted_with_a_warning() -> None:
     whole = list(iter_pages(io.BytesIO(file_of(tone(3.0), Encoding("ogg")))))
     decoded = decode(b"".join(page.data for page in whole[:-1]), limits=LIMITS)
     assert decoded.audio.num_samples > 44100
@@ -197,7 +197,7 @@ def test_an_ogg_without_an_end_mark_is_taken_with_a_warning() -> None:
 # --- more than two channels
 
 SPEAKERS = ("FL", "FR", "FC", "LFE", "BL", "BR")
-HEARD = {
+STEREO_GAINS = {
     "FL": (1.0, 0.0),
     "FR": (0.0, 1.0),
     "FC": (0.7071, 0.7071),
@@ -213,40 +213,41 @@ HEARD = {
     ("options", "suffix"),
     [(("-c:a", "pcm_s16le"), "wav"), (("-c:a", "libvorbis"), "ogg"), (("-c:a", "alac"), "m4a"), ((), "flac")],
 )
-def test_each_speaker_of_surround_sound_is_heard_where_it_stands(
-    speaker: str, options: tuple[str, ...], suffix: str
-) -> None:
+def test_each_surround_channel_is_downmixed_to_its_side(speaker: str, options: tuple[str, ...], suffix: str) -> None:
     audio = tone(1.0, channels=1)
     pan = "pan=5.1|" + "|".join(f"{name}={'1' if name == speaker else '0'}*c0" for name in SPEAKERS)
     decoded = decode(with_ffmpeg(audio, "-af", pan, *options, suffix=suffix), limits=LIMITS)
     assert "6 channels" in decoded.warnings[0]
     levels = decoded.audio.waveform[:, 5000:-5000].std(axis=1) / audio.waveform[:, 5000:-5000].std()
-    np.testing.assert_allclose(levels, np.array(HEARD[speaker]) / (1 + 2 * 0.7071), atol=0.02)
+    np.testing.assert_allclose(levels, np.array(STEREO_GAINS[speaker]) / (1 + 2 * 0.7071), atol=0.02)
 
 
 @pytest.mark.parametrize("channels", [3, 4, 5, 6, 7, 8])
 def test_a_downmix_of_full_scale_stays_within_full_scale(channels: int) -> None:
-    data = by_libsndfile(Audio(np.ones((channels, 1000), np.float32), 44100), "WAV", "FLOAT")
+    data = write_with_libsndfile(Audio(np.ones((channels, 1000), np.float32), 44100), "WAV", "FLOAT")
     decoded = decode(data, limits=LIMITS)
     assert decoded.audio.channels == 2
     assert 0.99 < decoded.audio.peak <= 1.0 + 1e-6
 
 
-# --- what is refused
+# --- refused files
 
 
-def test_no_bytes_are_refused_as_empty() -> None:
-    assert code_of(b"") == "empty_audio"
+def test_an_empty_file_is_refused() -> None:
+    assert error_code_of(b"") == "empty_audio"
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "flac"])
-def test_no_samples_are_refused_as_empty(kind: str) -> None:
+def test_a_file_without_samples_is_refused_as_empty(kind: str) -> None:
     form = {"wav": "WAV", "aiff": "AIFF", "flac": "FLAC"}[kind]
-    assert code_of(by_libsndfile(Audio(np.zeros((2, 0), np.float32), 44100), form, "PCM_16")) == "empty_audio"
+    assert (
+        error_code_of(write_with_libsndfile(Audio(np.zeros((2, 0), np.float32), 44100), form, "PCM_16"))
+        == "empty_audio"
+    )
 
 
 @pytest.mark.parametrize("data", [b"hello world " * 100, b"\0" * 5000, b"#EXTM3U\nhttp://127.0.0.1/x.ts\n", b"x"])
-def test_what_is_no_audio_is_refused_with_the_formats(data: bytes) -> None:
+def test_data_that_is_not_audio_is_refused_with_the_supported_formats(data: bytes) -> None:
     with pytest.raises(AudioError, match="flac, mp3") as caught:
         decode(data, limits=LIMITS)
     assert caught.value.error_code == "unsupported_audio_format"
@@ -254,9 +255,9 @@ def test_what_is_no_audio_is_refused_with_the_formats(data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", CUTTABLE)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.98])
-def test_a_file_that_is_cut_off_is_refused(kind: str, share: float) -> None:
-    data = some_file(kind)
-    assert code_of(data[: int(share * len(data))]) == "corrupt_audio"
+def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
+    data = make_file(kind)
+    assert error_code_of(data[: int(share * len(data))]) == "corrupt_audio"
 
 
 @needs_ffmpeg
@@ -269,22 +270,22 @@ def test_a_file_that_is_cut_off_is_refused(kind: str, share: float) -> None:
         (("-c:a", "libopus"), "webm"),
     ],
 )
-def test_a_file_for_ffmpeg_that_is_cut_off_is_refused(share: float, options: tuple[str, ...], suffix: str) -> None:
+def test_a_cut_off_file_that_needs_ffmpeg_is_refused(share: float, options: tuple[str, ...], suffix: str) -> None:
     data = with_ffmpeg(tone(3.0), *options, suffix=suffix)
-    assert code_of(data[: int(share * len(data))]) == "corrupt_audio"
+    assert error_code_of(data[: int(share * len(data))]) == "corrupt_audio"
 
 
 @pytest.mark.parametrize("kind", ["flac", "ogg", "opus"])
-def test_a_file_that_is_damaged_in_the_middle_is_refused(kind: str) -> None:
-    data = bytearray(some_file(kind))
+def test_a_file_damaged_in_the_middle_is_refused(kind: str) -> None:
+    data = bytearray(make_file(kind))
     for at in range(len(data) // 2, len(data) // 2 + 60):
         data[at] ^= 0x5A
-    assert code_of(bytes(data)) == "corrupt_audio"
+    assert error_code_of(bytes(data)) == "corrupt_audio"
 
 
 @pytest.mark.parametrize("damaged", [60, 4000])
-def test_an_mp3_that_is_damaged_in_the_middle_is_refused_or_taken_with_a_warning(damaged: int) -> None:
-    data = bytearray(some_file("mp3"))
+def test_an_mp3_damaged_in_the_middle_is_refused_or_accepted_with_a_warning(damaged: int) -> None:
+    data = bytearray(make_file("mp3"))
     data[len(data) // 2 : len(data) // 2 + damaged] = bytes(damaged)
     try:
         decoded = decode(bytes(data), limits=LIMITS)
@@ -296,10 +297,10 @@ def test_an_mp3_that_is_damaged_in_the_middle_is_refused_or_taken_with_a_warning
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("at", [0, 30000, 44099])
-def test_a_sample_that_is_no_number_is_refused(value: float, at: int) -> None:
+def test_a_sample_that_is_not_finite_is_refused(value: float, at: int) -> None:
     waveform = tone(1.0).waveform.copy()
     waveform[1, at] = value
-    assert code_of(by_libsndfile(Audio(waveform, 44100), "WAV", "FLOAT")) == "nan_audio"
+    assert error_code_of(write_with_libsndfile(Audio(waveform, 44100), "WAV", "FLOAT")) == "nan_audio"
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus"])
@@ -312,8 +313,8 @@ def test_a_sample_that_is_no_number_is_refused(value: float, at: int) -> None:
         ({"max_channels": 1}, "too_many_channels"),
     ],
 )
-def test_each_limit_has_its_own_answer(kind: str, change: dict[str, int], code: str) -> None:
-    assert code_of(some_file(kind), replace(LIMITS, **change)) == code
+def test_each_limit_has_its_own_error_code(kind: str, change: dict[str, int], code: str) -> None:
+    assert error_code_of(make_file(kind), replace(LIMITS, **change)) == code
 
 
 @needs_ffmpeg
@@ -325,62 +326,62 @@ def test_each_limit_has_its_own_answer(kind: str, change: dict[str, int], code: 
         ({"max_channels": 1}, "too_many_channels"),
     ],
 )
-def test_each_limit_holds_for_ffmpeg_too(change: dict[str, int], code: str) -> None:
-    assert code_of(with_ffmpeg(tone(2.0), "-c:a", "aac", suffix="m4a"), replace(LIMITS, **change)) == code
+def test_each_limit_applies_to_ffmpeg_too(change: dict[str, int], code: str) -> None:
+    assert error_code_of(with_ffmpeg(tone(2.0), "-c:a", "aac", suffix="m4a"), replace(LIMITS, **change)) == code
 
 
-def test_a_sound_of_exactly_the_longest_length_is_taken() -> None:
-    assert decode(some_file("wav"), limits=replace(LIMITS, max_seconds=2.0)).audio.num_samples == 88200
+def test_audio_of_exactly_the_longest_length_is_accepted() -> None:
+    assert decode(make_file("wav"), limits=replace(LIMITS, max_seconds=2.0)).audio.num_samples == 88200
 
 
-def test_an_absurd_sample_rate_is_refused() -> None:
+def test_a_sample_rate_of_3_hz_is_refused() -> None:
     data = bytearray(file_of(tone(0.1), Encoding("wav", 16)))
     data[24:28] = struct.pack("<I", 3)
-    assert code_of(bytes(data)) == "sample_rate_too_low"
+    assert error_code_of(bytes(data)) == "sample_rate_too_low"
 
 
-def test_without_ffmpeg_an_m4a_is_refused_with_what_to_do() -> None:
+def test_without_ffmpeg_an_m4a_is_refused_with_a_remedy() -> None:
     data = struct.pack(">I4s4s", 24, b"ftyp", b"M4A ") + bytes(500)
     with pytest.raises(AudioError, match="ffmpeg") as caught:
         decode(data, limits=LIMITS, ffmpeg="no-such-program")
     assert caught.value.error_code == "decoder_missing"
 
 
-def test_without_ffmpeg_all_else_decodes() -> None:
+def test_without_ffmpeg_all_other_formats_decode() -> None:
     for kind in CUTTABLE:
-        assert decode(some_file(kind), limits=LIMITS, ffmpeg="no-such-program").audio.num_samples
+        assert decode(make_file(kind), limits=LIMITS, ffmpeg="no-such-program").audio.num_samples
 
 
-# --- long audio goes to disk
+# --- long audio
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 100_000, 1 << 30, None])
-def test_a_long_file_is_decoded_to_disk_and_is_the_same_sound(no_files_left: Path, memory_bytes: int | None) -> None:
-    data = by_libsndfile(Audio(noise(2, 200_000), 44_100), "FLAC", "PCM_24")
+def test_a_file_decodes_to_the_same_samples_in_both_storages(no_files_left: Path, memory_bytes: int | None) -> None:
+    data = write_with_libsndfile(Audio(noise(2, 200_000), 44_100), "FLAC", "PCM_24")
     expected = decode(data, limits=LIMITS).audio
-    sound = decode_source(data, limits=LIMITS, memory_bytes=memory_bytes).audio
-    assert isinstance(sound, DiskAudio) == (memory_bytes in (0, 100_000))
-    np.testing.assert_array_equal(sound.read(0, 1 << 30), expected.waveform)
-    assert (sound.sample_rate, sound.channels, sound.peak) == (44_100, 2, expected.peak)
-    if isinstance(sound, DiskAudio):
-        sound.close()
+    audio = decode_source(data, limits=LIMITS, memory_bytes=memory_bytes).audio
+    assert isinstance(audio, DiskAudio) == (memory_bytes in (0, 100_000))
+    np.testing.assert_array_equal(audio.read(0, 1 << 30), expected.waveform)
+    assert (audio.sample_rate, audio.channels, audio.peak) == (44_100, 2, expected.peak)
+    if isinstance(audio, DiskAudio):
+        audio.close()
 
 
-def test_a_long_file_of_unknown_length_moves_to_disk_on_the_way(no_files_left: Path) -> None:
-    """A wav whose header leaves its size open: only while decoding does it turn out to be long."""
+def test_a_file_of_unknown_length_moves_to_disk_while_decoding(no_files_left: Path) -> None:
+    """A wav whose header does not state its size: that it is long is known only while decoding."""
     file = io.BytesIO()
     soundfile.write(file, noise(2, 300_000).T, 44_100, format="WAV", subtype="FLOAT")
     data = bytearray(file.getvalue())
     at = data.index(b"data") + 4
     data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
-    sound = decode_source(bytes(data), limits=LIMITS, memory_bytes=100_000).audio
-    assert isinstance(sound, DiskAudio)
-    np.testing.assert_array_equal(sound.read(0, 1 << 30), noise(2, 300_000))
-    sound.close()
+    audio = decode_source(bytes(data), limits=LIMITS, memory_bytes=100_000).audio
+    assert isinstance(audio, DiskAudio)
+    np.testing.assert_array_equal(audio.read(0, 1 << 30), noise(2, 300_000))
+    audio.close()
 
 
 @pytest.mark.parametrize("spoil", [np.nan, np.inf])
-def test_long_audio_with_nan_is_refused_and_leaves_nothing(no_files_left: Path, spoil: float) -> None:
+def test_long_audio_with_nan_is_refused_and_leaves_no_file(no_files_left: Path, spoil: float) -> None:
     waveform = noise(2, 100_000)
     waveform[0, 90_000] = spoil
     file = io.BytesIO()
@@ -390,37 +391,37 @@ def test_long_audio_with_nan_is_refused_and_leaves_nothing(no_files_left: Path, 
     assert caught.value.error_code == "nan_audio"
 
 
-# --- hostile
+# --- hostile files
 
 
 @needs_ffmpeg
-def test_ffmpeg_opens_nothing_but_the_file_itself(tmp_path: Path) -> None:
+def test_ffmpeg_opens_only_the_given_file(tmp_path: Path) -> None:
     """A playlist named as m4a, and an mp4 that refers to another file: neither may make ffmpeg read elsewhere."""
     secret = tmp_path / "secret.wav"
     secret.write_bytes(file_of(tone(1.0), Encoding("wav", 16)))
     ftyp = struct.pack(">I4s4sI", 16, b"ftyp", b"M4A ", 0)
-    assert code_of(ftyp + f"#EXTM3U\n#EXTINF:1,\n{secret}\n".encode() * 10) == "corrupt_audio"
-    assert code_of(ftyp + f"ffconcat version 1.0\nfile {secret}\n".encode() * 10) == "corrupt_audio"
+    assert error_code_of(ftyp + f"#EXTM3U\n#EXTINF:1,\n{secret}\n".encode() * 10) == "corrupt_audio"
+    assert error_code_of(ftyp + f"ffconcat version 1.0\nfile {secret}\n".encode() * 10) == "corrupt_audio"
 
 
 @needs_ffmpeg
 def test_ffmpeg_leaves_no_file_and_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = children()
+    before = child_processes()
     good = with_ffmpeg(tone(3.0), "-c:a", "aac", suffix="m4a")
     decode(good, limits=LIMITS)
-    code_of(good, replace(LIMITS, max_seconds=0.5))
-    code_of(good[:20000])
+    error_code_of(good, replace(LIMITS, max_seconds=0.5))
+    error_code_of(good[:20000])
     assert list(tmp_path.iterdir()) == []
-    assert children() <= before
+    assert child_processes() <= before
 
 
-def children() -> set[str]:
+def child_processes() -> set[str]:
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     return set(listed.read_text().split()) if listed.exists() else set()
 
 
-def decoded_or_refused(data: bytes) -> Decoded[Audio] | None:
+def decode_or_refuse(data: bytes) -> Decoded[Audio] | None:
     try:
         return decode(data, limits=replace(LIMITS, max_seconds=30.0), ffmpeg="no-such-program")
     except AudioError:
@@ -443,8 +444,8 @@ HEADS: list[Callable[[], bytes]] = [
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, len(HEADS) - 1), st.binary(max_size=600))
-def test_garbage_never_gives_anything_but_an_audio_error(head: int, rest: bytes) -> None:
-    decoded_or_refused(HEADS[head]() + rest)
+def test_random_bytes_raise_only_audio_errors(head: int, rest: bytes) -> None:
+    decode_or_refuse(HEADS[head]() + rest)
 
 
 @settings(max_examples=150, deadline=None)
@@ -453,15 +454,15 @@ def test_garbage_never_gives_anything_but_an_audio_error(head: int, rest: bytes)
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8),
     st.floats(0.0, 1.0),
 )
-def test_files_with_flipped_bytes_never_give_anything_but_an_audio_error(
+def test_files_with_changed_bytes_raise_only_audio_errors(
     kind: str, changes: list[tuple[int, int]], kept: float
 ) -> None:
     data = bytearray(SHORT_FILES[kind])
     for at, value in changes:
         data[at % len(data)] = value
-    decoded = decoded_or_refused(bytes(data[: max(int(kept * len(data)), len(data) // 2)]))
+    decoded = decode_or_refuse(bytes(data[: max(int(kept * len(data)), len(data) // 2)]))
     if decoded is not None:
         assert np.isfinite(decoded.audio.waveform).all() and decoded.audio.num_samples > 0
 
 
-SHORT_FILES = {kind: some_file(kind, tone(0.1)) for kind in CUTTABLE}
+SHORT_FILES = {kind: make_file(kind, tone(0.1)) for kind in CUTTABLE}

@@ -1,4 +1,4 @@
-"""Every format writes what its own decoding gives back: length, rate, channels, and the sound within its noise."""
+"""Every format survives a round trip: length, sample rate, channels, and the samples within the noise of the format."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decoded(data: bytes) -> Audio:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sample_rate", [16000, 32000, 44100, 48000])
 @pytest.mark.parametrize(("encoding", "least_snr_db"), ALL, ids=name)
-def test_a_round_trip_keeps_length_rate_channels_and_sound(
+def test_a_round_trip_keeps_length_rate_channels_and_samples(
     encoding: Encoding, least_snr_db: float, sample_rate: int, channels: int
 ) -> None:
     audio = tone(1.3, sample_rate=sample_rate, channels=channels)
@@ -66,26 +66,26 @@ def test_a_round_trip_keeps_length_rate_channels_and_sound(
 
 
 @pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL], ids=name)
-def test_the_same_sound_gives_the_same_bytes(encoding: Encoding) -> None:
+def test_the_same_audio_gives_the_same_bytes(encoding: Encoding) -> None:
     assert file_of(tone(0.5), encoding) == file_of(tone(0.5), encoding)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 100, 576, 1105, 1152, 1153, 16385, 70000])
 @pytest.mark.parametrize("form", FORMAT_NAMES)
 @pytest.mark.parametrize("channels", [1, 2])
-def test_any_length_survives(form: FormatName, num_samples: int, channels: int) -> None:
+def test_a_round_trip_keeps_any_length(form: FormatName, num_samples: int, channels: int) -> None:
     audio = Audio(tone(2.0, sample_rate=48000, channels=channels).waveform[:, :num_samples], 48000)
     assert decoded(file_of(audio, Encoding(form))).waveform.shape == (channels, num_samples)
 
 
-def test_minutes_of_vorbis_in_one_go_do_not_end_the_process() -> None:
-    """libsndfile's stack overflows where a block of some 100,000 frames is written at once."""
+def test_long_vorbis_does_not_crash_the_process() -> None:
+    """libsndfile's stack overflows when a block of about 100,000 frames is written at once."""
     audio = tone(30.0, sample_rate=8000, channels=1)
     assert decoded(file_of(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
 
 
 @pytest.mark.parametrize("kbits", OUTPUT_FORMATS["mp3"].bitrates)
-def test_every_mp3_bitrate_is_what_it_says(kbits: int) -> None:
+def test_mp3_files_have_the_requested_bitrate(kbits: int) -> None:
     audio = tone(4.0, channels=1)
     data = file_of(audio, Encoding("mp3", bitrate=kbits))
     assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.05)
@@ -95,27 +95,27 @@ def test_every_mp3_bitrate_is_what_it_says(kbits: int) -> None:
 
 
 @pytest.mark.parametrize(("form", "kbits"), [("ogg", 96), ("ogg", 256), ("opus", 64), ("opus", 160)])
-def test_a_target_bitrate_is_about_met(form: FormatName, kbits: int) -> None:
+def test_ogg_and_opus_files_are_near_the_target_bitrate(form: FormatName, kbits: int) -> None:
     noise = np.random.default_rng(0).standard_normal((2, 48000 * 4)) * 0.1
     data = file_of(Audio(noise.astype(np.float32), 48000), Encoding(form, bitrate=kbits))
     assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.35)
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(96000, 48000), (88200, 48000), (40000, 44100), (11025, 11025)])
-def test_mp3_resamples_what_it_cannot_hold_and_says_so(rate: int, kept: int) -> None:
+def test_mp3_resamples_unsupported_rates_with_a_warning(rate: int, kept: int) -> None:
     written = encode(tone(0.5, sample_rate=rate), Encoding("mp3", bitrate=64), io.BytesIO())
     assert written.sample_rate == kept
     assert bool(written.warnings) == (rate != kept)
 
 
-def test_mp3_at_a_low_rate_says_that_the_bitrate_is_lower() -> None:
+def test_mp3_at_a_low_sample_rate_warns_of_the_lower_bitrate() -> None:
     written = encode(tone(0.5, sample_rate=16000), Encoding("mp3"), io.BytesIO())
     assert "160" in written.warnings[0]
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("form", FORMAT_NAMES)
-def test_ffmpeg_reads_what_we_write(form: FormatName) -> None:
+def test_ffmpeg_decodes_every_format_we_write(form: FormatName) -> None:
     audio = tone(1.0, sample_rate=48000)
     file = file_of(audio, Encoding(form))
     there_and_back = read_by_ffmpeg(file)
@@ -132,7 +132,7 @@ def read_by_ffmpeg(file: bytes) -> Audio:
 
 
 @pytest.mark.parametrize("form", ["wav", "flac"])
-def test_what_was_16_bit_comes_back_bit_by_bit(form: FormatName) -> None:
+def test_16_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-32768, 32768, (2, 50000)).astype(np.int16)
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_16")
@@ -142,7 +142,7 @@ def test_what_was_16_bit_comes_back_bit_by_bit(form: FormatName) -> None:
 
 
 @pytest.mark.parametrize("form", ["wav", "flac"])
-def test_what_was_24_bit_comes_back_bit_by_bit(form: FormatName) -> None:
+def test_24_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-(1 << 23), 1 << 23, (2, 50000)).astype(np.int32) << 8
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_24")
@@ -157,16 +157,16 @@ def test_float_wav_keeps_values_above_full_scale() -> None:
 
 
 @pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL if not encoding.keeps_overs], ids=name)
-def test_elsewhere_values_above_full_scale_are_brought_down_and_named(encoding: Encoding) -> None:
+def test_other_formats_lower_the_level_of_values_above_full_scale_with_a_warning(encoding: Encoding) -> None:
     loud = Audio(tone(1.0, sample_rate=48000).waveform * 10, 48000)
     stream = io.BytesIO()
     written = encode(loud, encoding, stream)
     assert any("lowered by" in warning for warning in written.warnings)
-    assert snr_db(loud, decoded(stream.getvalue())) > 20.0  # clipping ten times too loud a tone leaves some 5 dB
+    assert snr_db(loud, decoded(stream.getvalue())) > 20.0  # clipping would leave about 5 dB
 
 
-def test_16_bit_is_dithered_so_that_quiet_sound_survives() -> None:
-    """A tone of half a step is gone when rounded; with dither its level is kept below the noise."""
+def test_dither_preserves_a_tone_below_one_16_bit_step() -> None:
+    """Rounding alone would remove a tone of half a step; with dither it keeps its level below the noise."""
     times = np.arange(44100 * 4) / 44100
     quiet = Audio((0.5 / 32768 * np.sin(2 * np.pi * 441 * times))[None].astype(np.float32), 44100)
     back = decoded(file_of(quiet, Encoding("wav", 16))).waveform[0]
@@ -175,7 +175,7 @@ def test_16_bit_is_dithered_so_that_quiet_sound_survives() -> None:
     assert np.delete(spectrum[100:], 441 * 4 - 100).max() < 0.1 / 32768
 
 
-def test_digital_silence_stays_silent_within_dithered_sound() -> None:
+def test_digital_silence_within_dithered_audio_stays_silent() -> None:
     waveform = tone(1.0).waveform.copy()
     waveform[:, 10000:20000] = 0.0
     back = decoded(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
@@ -183,7 +183,7 @@ def test_digital_silence_stays_silent_within_dithered_sound() -> None:
     assert not is_on_16_bit_grid(Audio(waveform, 44_100))
 
 
-def test_full_scale_itself_is_not_brought_down() -> None:
+def test_full_scale_itself_is_not_lowered() -> None:
     stream = io.BytesIO()
     written = encode(Audio(np.ones((1, 100), np.float32), 44100), Encoding("wav", 16), stream)
     assert written.warnings == ()
@@ -198,7 +198,7 @@ def test_full_scale_itself_is_not_brought_down() -> None:
     st.sampled_from([Encoding("wav", 16), Encoding("wav", 24), Encoding("wav", 32), Encoding("flac")]),
     st.integers(0, 2**32),
 )
-def test_lossless_formats_are_within_a_step_for_any_sound(
+def test_lossless_formats_are_within_one_step(
     num_samples: int, channels: int, sample_rate: int, encoding: Encoding, seed: int
 ) -> None:
     waveform = np.random.default_rng(seed).uniform(-1, 0.999, (channels, num_samples)).astype(np.float32)
@@ -208,11 +208,11 @@ def test_lossless_formats_are_within_a_step_for_any_sound(
     assert np.abs(back.waveform - waveform).max() <= steps[encoding.bits]
 
 
-# --- what a file of more than 4 GiB looks like
+# --- files above 4 GiB
 
 
 class Discarding(io.RawIOBase):
-    """Keeps the first kilobyte, counts the rest."""
+    """Keeps the first kilobyte and counts the rest."""
 
     def __init__(self) -> None:
         self.head, self.size = b"", 0
@@ -225,7 +225,7 @@ class Discarding(io.RawIOBase):
 
 @pytest.mark.slow
 def test_a_wav_beyond_4_gib_is_rf64() -> None:
-    """A waveform of a single repeated sample takes no memory; what is written is counted and thrown away."""
+    """A waveform of a single repeated sample takes no memory; the bytes written are counted and discarded."""
     num_samples = (1 << 29) + 5
     waveform: NDArray[np.float32] = np.broadcast_to(np.float32(0.25), (2, num_samples))
     stream = Discarding()
@@ -237,7 +237,7 @@ def test_a_wav_beyond_4_gib_is_rf64() -> None:
         assert (file.format, file.samplerate, file.channels) == ("RF64", 48000, 2)
 
 
-def test_a_wav_below_4_gib_has_true_sizes() -> None:
+def test_a_wav_below_4_gib_states_its_sizes() -> None:
     data = file_of(tone(0.1, channels=1), Encoding("wav", 24))
     assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
     assert len(data) % 2 == 0
@@ -275,7 +275,7 @@ def test_audio_on_disk_is_written_like_the_same_audio_in_memory(no_files_left: P
 # --- ogg pages
 
 
-def test_a_new_serial_number_leaves_valid_pages_and_the_same_sound() -> None:
+def test_a_new_serial_number_keeps_pages_valid_and_samples_equal() -> None:
     data = file_of(tone(1.0), Encoding("ogg"))
     stream = io.BytesIO(data)
     set_serial(stream, 77)
@@ -284,6 +284,6 @@ def test_a_new_serial_number_leaves_valid_pages_and_the_same_sound() -> None:
     np.testing.assert_array_equal(decoded(stream.getvalue()).waveform, decoded(data).waveform)
 
 
-def test_an_ogg_that_is_cut_off_has_no_pages_to_its_end() -> None:
+def test_reading_the_pages_of_a_cut_off_ogg_is_an_error() -> None:
     with pytest.raises(OggError):
         list(iter_pages(io.BytesIO(file_of(tone(0.5), Encoding("ogg"))[:-10])))

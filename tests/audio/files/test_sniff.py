@@ -1,4 +1,4 @@
-"""Containers are told from their bytes alone."""
+"""Containers are detected from their bytes alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from audio.files.sniff import SNIFF_BYTES, sniff
 from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
 
 
-def by_libsndfile(form: str, subtype: str) -> bytes:
+def write_with_libsndfile(form: str, subtype: str) -> bytes:
     stream = io.BytesIO()
     soundfile.write(stream, tone(0.2).waveform.T, 44100, format=form, subtype=subtype)
     return stream.getvalue()
@@ -34,12 +34,12 @@ def by_libsndfile(form: str, subtype: str) -> bytes:
         ("FLAC", "PCM_16", "flac"),
     ],
 )
-def test_what_libsndfile_writes_is_recognised(form: str, subtype: str, container: str) -> None:
-    assert sniff(by_libsndfile(form, subtype)) == container
+def test_files_written_write_with_libsndfile_are_recognised(form: str, subtype: str, container: str) -> None:
+    assert sniff(write_with_libsndfile(form, subtype)) == container
 
 
 @pytest.mark.parametrize("form", ["wav", "flac", "mp3", "ogg", "opus"])
-def test_what_we_write_is_recognised(form: str) -> None:
+def test_files_we_write_are_recognised(form: str) -> None:
     assert sniff(file_of(tone(0.5), Encoding(form))[:SNIFF_BYTES]) == form  # type: ignore[arg-type]
 
 
@@ -59,16 +59,16 @@ def test_what_we_write_is_recognised(form: str) -> None:
         (("-b:a", "64k", "-c:a", "mp2", "-f", "mp2"), "mp2", "mp3"),
     ],
 )
-def test_what_ffmpeg_writes_is_recognised(options: tuple[str, ...], suffix: str, container: str) -> None:
+def test_files_written_by_ffmpeg_are_recognised(options: tuple[str, ...], suffix: str, container: str) -> None:
     assert sniff(with_ffmpeg(tone(1.0), *options, suffix=suffix)[:SNIFF_BYTES]) == container
 
 
-def test_a_tag_larger_than_the_head_is_taken_for_an_mp3() -> None:
+def test_an_id3_tag_larger_than_the_head_counts_as_mp3() -> None:
     size = bytes([0, 0x7F, 0x7F, 0x7F])  # 2 MiB, seven bits a byte
     assert sniff(b"ID3\x04\x00\x00" + size + bytes(1000)) == "mp3"
 
 
-def test_flac_and_aac_behind_an_id3_tag_are_seen() -> None:
+def test_flac_after_an_id3_tag_is_recognised() -> None:
     tag = b"ID3\x04\x00\x00" + bytes([0, 0, 0, 5]) + bytes(5)
     assert sniff(tag + file_of(tone(0.1), Encoding("flac"))) == "flac"
 
@@ -90,10 +90,10 @@ def test_flac_and_aac_behind_an_id3_tag_are_seen() -> None:
         struct.pack(">I4s4s", 24, b"ftyp", b"heic") + bytes(20),
     ],
 )
-def test_what_is_no_sound_is_not_recognised(head: bytes) -> None:
+def test_data_that_is_not_audio_is_not_recognised(head: bytes) -> None:
     assert sniff(head) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_upset_it(head: bytes) -> None:
+def test_random_bytes_give_a_known_format_or_none(head: bytes) -> None:
     assert sniff(head) in {None, *FORMATS}
