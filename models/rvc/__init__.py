@@ -1,4 +1,4 @@
-"""RVC: a voice in the place of another. Light: torch comes when a voice is loaded."""
+"""RVC voice conversion. Light to import: torch is imported when a voice is loaded."""
 
 from models.rvc.family import RvcFamily
 from models.rvc.voices import Voices

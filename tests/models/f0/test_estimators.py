@@ -23,7 +23,7 @@ from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
 from testing.models import rows
 from testing.repository import ROOT
-from testing.tiny_rvc import write_rmvpe
+from testing.tiny_rvc import make_rmvpe, write_rmvpe
 from testing.vocals import Phrase, cents_error, make_phrase, make_vocal
 
 ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio-crepe")]
@@ -265,7 +265,29 @@ def test_rmvpe_is_found_in_models_dir_and_in_its_folder_rvc(tmp_path: Path, fold
     assert estimate(family.load("rmvpe", device="cpu"), make_vocal(0.5)).shape == (50,)
 
 
-def test_a_file_that_does_not_hold_rmvpe_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cnn.bias": None},
+        {"cnn.weight": torch.zeros(3)},
+        {"fc.1.bias": torch.zeros(359)},
+        {"fc.0.gru.weight_hh_l0": torch.zeros(1, 1)},
+        {"unet.encoder.bn.weight": torch.zeros(2)},
+        {"unet.encoder.layers.x.conv.0": torch.zeros(1)},
+        {"unet.decoder.layers.0.conv1.0.weight": torch.zeros(1, 1, 1, 1)},
+        {"unet.intermediate.layers.0.conv.0.conv.0.weight": torch.zeros(1, 1, 3, 3)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_file_that_does_not_hold_rmvpe_is_refused(tmp_path: Path, changes: dict[str, torch.Tensor | None]) -> None:
+    state = {**make_rmvpe().state_dict(), **changes}
+    torch.save({name: value for name, value in state.items() if value is not None}, tmp_path / "rmvpe.pt")
+    with pytest.raises(ModelError, match=r"rmvpe\.pt does not hold the network RMVPE") as caught:
+        PitchFamily(WeightLocations(explicit=tmp_path)).load("rmvpe", device="cpu")
+    assert caught.value.error_code == "broken_checkpoint"
+
+
+def test_a_file_with_one_tensor_is_not_rmvpe(tmp_path: Path) -> None:
     torch.save({"cnn.weight": torch.zeros(3, 16, 3, 3)}, tmp_path / "rmvpe.pt")
     with pytest.raises(ModelError, match=r"rmvpe\.pt does not hold the network RMVPE"):
         PitchFamily(WeightLocations(explicit=tmp_path)).load("rmvpe", device="cpu")

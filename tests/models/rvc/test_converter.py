@@ -201,8 +201,8 @@ def test_a_conversion_is_that_of_rvc_python_with_its_timing_corrected(
 def test_rvc_pythons_uncorrected_result_is_20_ms_short_and_close(loaded: Loaded, reference: RvcPython) -> None:
     ours, theirs = convert_both(loaded, reference, timing_fixed=False, **SETTINGS[0])
     assert len(theirs) == len(ours) - 2 * HOP
-    apart = ours[: len(theirs)] - theirs
-    assert 10 * np.log10(np.square(theirs).sum() / np.square(apart).sum()) > 35
+    error = ours[: len(theirs)] - theirs
+    assert 10 * np.log10(np.square(theirs).sum() / np.square(error).sum()) > 35
 
 
 def test_the_rms_envelope_is_applied_as_in_rvc_python(reference: RvcPython) -> None:
