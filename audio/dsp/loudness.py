@@ -124,14 +124,14 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
 
 
 def true_peak_db(audio: AudioSource) -> float:
-    """Highest level in dBTP, between samples as well: 4 times oversample (BS.1770-4 annex 2); -inf for silence."""
+    """Highest level in dBTP, between samples as well: 4 times oversampled (BS.1770-4 annex 2); -inf for silence."""
     peak = max((float(np.abs(block).max()) for block in oversample(audio)), default=0.0)
     peak = max(peak, audio.peak)
     return 20.0 * math.log10(peak) if peak > 0.0 else -math.inf
 
 
 def oversample(audio: AudioSource) -> Iterator[Waveform]:
-    """The audio at 4 times its sample rate; oversample sample 4 i coincides with sample i.
+    """The audio at 4 times its sample rate; oversampled sample 4 i coincides with sample i.
 
     Yields `[C, 4 n]` blocks that cover the same time as the `[C, n]` blocks of `iter_blocks(audio, BLOCK_FRAMES)`.
     """
