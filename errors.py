@@ -1,19 +1,19 @@
-"""What can go wrong with a request, as one tree; the ground floor, so it imports nothing of ours.
+"""What can go wrong with a request, as one exception tree, and the error codes that replies carry.
 
-RequestError                a sentence for the caller, a snake_case code, optional details
-├── InvalidRequestError     the JSON breaks a rule of the contract
-│   └── UnknownNameError    an operation, model or voice that does not exist; names the nearest
-├── AudioError              an audio field that cannot be used (see its code for which way)
-├── SourceError             a URL or volume path that may not or cannot be read
-├── DeliveryError           the result cannot go out the way that was asked for
-├── ModelError              weights absent, broken, or of a kind that we do not run
-├── DeviceMemoryError       the device cannot hold the work even when nothing else is loaded
-├── UpstreamError           a provider (Suno) failed or refused
-├── CancelledError          the control plane stopped the job
+RequestError                a sentence for the caller, an error code, optional details
+├── InvalidRequestError     the JSON breaks a rule of the API
+│   └── UnknownNameError    an operation, model or voice that does not exist
+├── AudioError              an audio field that cannot be used
+├── SourceError             a URL or volume path that is not allowed or cannot be read
+├── DeliveryError           the result cannot be delivered in the requested way
+├── ModelError              weights that are missing, damaged, or of a kind that is not run here
+├── DeviceMemoryError       the device cannot hold the work, even with no other model loaded
+├── UpstreamError           a provider (Suno) failed or rejected the request
+├── CancelledError          the platform cancelled the job
 ├── DeadlineError           the job's time is up
-└── InternalError           our own bug; says nothing of the inside
+└── InternalError           a bug in the worker
 
-HttpError                   an HTTP exchange failed; whoever sent the request turns it into one of the above
+HttpError                   an HTTP exchange failed; the sender of the request turns it into one of the above
 ├── NotSentError            nothing was sent
 └── NoResponseError         the request may have been received
 """
@@ -29,7 +29,7 @@ MAX_NAME_SHOWN = 64
 
 
 class ErrorCode(StrEnum):
-    """Every `error_code` of a reply, with what it means and what the caller can do. docs/errors.md is made from it."""
+    """Every `error_code` of a reply, with what it means and what the caller can do. docs/errors.md is generated."""
 
     meaning: str
     remedy: str
@@ -425,8 +425,11 @@ class ErrorCode(StrEnum):
 class RequestError(Exception):
     """A failure with a sentence that the caller can act on.
 
-    `message` says what was got, what is allowed and what to do next; it never quotes the request's values at length,
-    and never carries a path outside the model folders, a host name, a key or base64.
+    Args:
+        message: says what was received, what is allowed and what to do next. It quotes request values only through
+            `sanitize`, and never contains a path outside the model folders, a host name, a key or base64.
+        code: replaces the class's code.
+        details: JSON values that help a program to react.
     """
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL_ERROR
@@ -440,8 +443,8 @@ class RequestError(Exception):
         self.error_code = code or self.code
         self.details = dict(details or {})
 
-    def reply(self) -> dict[str, Any]:
-        """The failure reply of the contract: `error`, `error_code`, `details` (and `refresh_worker` where due)."""
+    def to_reply(self) -> dict[str, Any]:
+        """The failure reply: `error`, `error_code`, `details`, and `refresh_worker` if the worker must restart."""
         reply: dict[str, Any] = {"error": self.message, "error_code": self.error_code.value, "details": self.details}
         return reply | {"refresh_worker": True} if self.refresh_worker else reply
 
@@ -513,24 +516,24 @@ class InternalError(RequestError):
     code = ErrorCode.INTERNAL_ERROR
 
 
-def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not among `valid`: lists them and suggests the nearest."""
+def unknown_name_error(kind: str, name: str, valid: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not in `valid`: lists the valid names and suggests the nearest."""
     names = sorted(valid)
     return UnknownNameError(
-        f"Unknown {kind} '{sanitize(name)}'.{nearest_name(name, names)} Valid: {', '.join(names) or 'none'}.",
+        f"Unknown {kind} '{sanitize(name)}'.{suggest_name(name, names)} Valid: {', '.join(names) or 'none'}.",
         code=ErrorCode.UNKNOWN_OPERATION if kind == "operation" else ErrorCode.UNKNOWN_MODEL,
         details={kind.replace(" ", "_"): sanitize(name), "valid": names},
     )
 
 
-def nearest_name(name: str, valid: Iterable[str]) -> str:
-    """` Did you mean '...'?`, or nothing where no valid name is near."""
+def suggest_name(name: str, valid: Iterable[str]) -> str:
+    """` Did you mean '...'?`, or an empty string if no valid name is similar."""
     nearest = difflib.get_close_matches(name[:MAX_NAME_SHOWN].lower(), list(valid), n=1)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
 def sanitize(name: str) -> str:
-    """A caller's name, safe to quote: short, printable, encodable."""
+    """A caller's string, safe to quote in a message: at most 64 characters, printable, encodable as UTF-8."""
     clean = "".join(c if c.isprintable() else "?" for c in name[: MAX_NAME_SHOWN + 1])
     return clean if len(name) <= MAX_NAME_SHOWN else clean[:MAX_NAME_SHOWN] + "..."
 

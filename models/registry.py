@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from errors import unknown_name
+from errors import unknown_name_error
 from models.cache import Check, EngineCache, is_out_of_memory
 from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.demucs import DemucsFamily
@@ -47,7 +47,7 @@ class Families:
         """The family that PRELOAD calls `name`; raises `UnknownNameError`, which suggests the nearest."""
         by_name = {family.name: family for family in self}
         if name not in by_name:
-            raise unknown_name("model family", name, by_name)
+            raise unknown_name_error("model family", name, by_name)
         return by_name[name]
 
 

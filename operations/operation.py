@@ -14,7 +14,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Generic, TypeVar
 
 import operations
-from errors import unknown_name
+from errors import unknown_name_error
 from models import Models
 from operations.params import Params
 from worker.job import Job
@@ -70,7 +70,7 @@ def find_operation(name: str) -> tuple[str, Operation[Any, Any]]:
     aliases = {alias: own_name for own_name, operation in known.items() for alias in operation.aliases}
     own_name = aliases.get(name, name)
     if own_name not in known:
-        raise unknown_name("operation", name, [*known, *aliases])
+        raise unknown_name_error("operation", name, [*known, *aliases])
     return own_name, known[own_name]
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from audio.dsp.normalize import NormalizeMode
 from audio.files.formats import BITRATE_RANGE, FORMAT_NAMES, OUTPUT_FORMATS, FormatName
-from errors import InvalidRequestError, nearest_name, sanitize
+from errors import InvalidRequestError, sanitize, suggest_name
 from worker.reply import AudioOut, BitDepth, Delivery
 
 MAX_ERRORS_SHOWN = 20
@@ -177,7 +177,7 @@ def _list_errors(error: ValidationError, params: type[Params]) -> list[dict[str,
 def _describe_problem(entry: Mapping[str, Any], field: str, known: Iterable[str]) -> str:
     """One pydantic error as the end of a sentence about the field; never with the value itself."""
     if entry["type"] == "extra_forbidden":
-        return f"{UNKNOWN}.{nearest_name(field, known)}"
+        return f"{UNKNOWN}.{suggest_name(field, known)}"
     if entry["type"] == "missing":
         return "is required"
     message = str(entry["msg"]).removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from audio.disk import materialize
 from audio.types import AudioSource
-from errors import ErrorCode, InvalidRequestError, nearest_name, sanitize
+from errors import ErrorCode, InvalidRequestError, sanitize, suggest_name
 from models import Models
 from models.demucs.segments import InferenceOptions, too_long
 from models.demucs.stems import Plan, plan_stems, plan_two_stems, separate
@@ -105,7 +105,7 @@ def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
         if stem not in model_stems:
             raise InvalidRequestError(
                 f"'{field}' names '{sanitize(stem)}', which '{model}' does not separate."
-                f"{nearest_name(stem, model_stems)} Its stems: {', '.join(model_stems)}.",
+                f"{suggest_name(stem, model_stems)} Its stems: {', '.join(model_stems)}.",
                 code=ErrorCode.UNKNOWN_STEM,
                 details={"field": field, "stem": sanitize(stem), "valid": list(model_stems)},
             )

@@ -106,7 +106,7 @@ def run_job(job: Job, settings: Settings) -> dict[str, Any]:
 def preload(settings: Settings) -> dict[str, Any]:
     if settings.preload == ("good",):
         return {}
-    return ModelError("Unknown model family 'bad'. Valid: good.").reply()
+    return ModelError("Unknown model family 'bad'. Valid: good.").to_reply()
 
 
 if __name__ == "__main__":

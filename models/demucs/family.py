@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from errors import ModelError, unknown_name
+from errors import ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import broken
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
@@ -99,7 +99,7 @@ class DemucsFamily(ModelFamily["Separator"]):
         """The model called `name`; None: htdemucs. Raises `UnknownNameError` if there is none."""
         name = DEFAULT_MODEL if name is None else name
         if name not in CATALOG and name not in (known := self._folders.names()):
-            raise unknown_name("model", name, known)
+            raise unknown_name_error("model", name, known)
         return ModelHandle(self, name)
 
     def describe(self, name: str) -> SeparationModelInfo:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from errors import ErrorCode, ModelError, unknown_name
+from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
 from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, ModelCard
 from models.f0.estimator import F0Estimator
@@ -86,7 +86,7 @@ class PitchFamily(ModelFamily[F0Estimator]):
         """
         card = CATALOG.get(name or DEFAULT_METHOD)
         if card is None:
-            raise unknown_name("f0_method", str(name), CATALOG)
+            raise unknown_name_error("f0_method", str(name), CATALOG)
         if missing := self._missing_reason(card):
             raise _unavailable(card, missing)
         return ModelHandle(self, card.name)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ErrorCode, ModelError, unknown_name
+from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.hf_folder import NEEDS, PICKLE_FILE, SAFE_FILE, SETTINGS_FILE
 from models.checkpoints.locations import WeightLocations
 from models.family import (
@@ -81,7 +81,7 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
             ModelError: its files are not here and downloads are off.
         """
         if name not in (None, DEFAULT_ENCODER, "hubert_base"):
-            raise unknown_name("content encoder", str(name), (DEFAULT_ENCODER,))
+            raise unknown_name_error("content encoder", str(name), (DEFAULT_ENCODER,))
         if not self._availability().is_usable:
             raise _missing()
         return ModelHandle(self, DEFAULT_ENCODER)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name
+from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name_error
 from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
 from models.device import cpu_multiplies_bfloat16
 from models.family import (
@@ -134,7 +134,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         canonical = catalog_name(name)
         folder = self._folder(canonical)
         if folder is None and canonical not in BY_NAME:
-            raise unknown_name("model", name, self._names())
+            raise unknown_name_error("model", name, self._names())
         if error := self._problem(canonical, folder):
             raise error
         return ModelHandle(self, canonical)

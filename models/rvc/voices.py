@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from errors import ErrorCode, ModelError, UnknownNameError, nearest_name, sanitize
+from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
 from models.family import LOCAL, ModelInfo, unavailable
 from models.rvc.checkpoint import read_header
 
@@ -208,7 +208,7 @@ def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
     listed = ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
     there = f"Voices here: {listed}." if names else "There are none here: put a folder with a .pth into RVC_MODELS_DIR."
     return UnknownNameError(
-        f"Voice model not found: '{sanitize(name)}'.{nearest_name(name, names)} {there}",
+        f"Voice model not found: '{sanitize(name)}'.{suggest_name(name, names)} {there}",
         code=ErrorCode.VOICE_NOT_FOUND,
         details={"voice": sanitize(name), "valid": list(names[:_NAMES_SHOWN])},
     )

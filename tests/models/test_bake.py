@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from errors import RequestError, UnknownNameError, unknown_name
+from errors import RequestError, UnknownNameError, unknown_name_error
 from models.bake import bake
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
@@ -30,7 +30,7 @@ class StubMusic(MusicGenFamily):
 
     def resolve(self, name: str | None, *, conditioning: str = "text") -> ModelHandle[Engine]:
         if name != "small":
-            raise unknown_name("model", str(name), ("small",))
+            raise unknown_name_error("model", str(name), ("small",))
         return ModelHandle(self, name)
 
     def download(self, name: str) -> None:

@@ -338,7 +338,7 @@ def test_out_of_memory_twice_asks_for_a_fresh_worker() -> None:
     with pytest.raises(DeviceMemoryError) as failed:
         cache.run("a", call)
     assert len(calls) == 2
-    assert failed.value.reply()["refresh_worker"] is True
+    assert failed.value.to_reply()["refresh_worker"] is True
 
 
 def test_out_of_memory_while_loading_evicts_idle_engines_and_tries_once_more() -> None:

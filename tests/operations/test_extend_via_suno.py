@@ -132,7 +132,7 @@ def test_each_failing_scenario_has_its_own_error_code(scenario: str, code: str, 
     error, submissions = run_until_error(scenario)
     assert (error.error_code, submissions) == (code, posts)
     assert error.details.get("task_id") == ("task-0001" if has_task else None)
-    assert len(error.message) > 20 and TOKEN not in str(error.reply())
+    assert len(error.message) > 20 and TOKEN not in str(error.to_reply())
 
 
 @pytest.mark.parametrize("scenario", ["private_result", "metadata_result"])

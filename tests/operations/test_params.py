@@ -50,7 +50,7 @@ def request(operation: object = "generate_music", **params: Any) -> dict[str, An
 
 def is_valid(error: RequestError) -> bool:
     """Whether the error reply is strict JSON, short, and has a sentence."""
-    text = json.dumps(error.reply(), allow_nan=False)
+    text = json.dumps(error.to_reply(), allow_nan=False)
     return bool(error.message.strip()) and len(text.encode()) < MAX_REPLY_BYTES
 
 
@@ -193,7 +193,7 @@ def test_a_refused_request_and_a_health_check_import_no_torch() -> None:
         "models = build(device='auto', models_dir=Path('/nonexistent'))\n"
         "def ask(**job):\n"
         "    try: return answer({'input': job}, settings=Settings(), models=models)\n"
-        "    except RequestError as error: return error.reply()\n"
+        "    except RequestError as error: return error.to_reply()\n"
         "assert ask(operation='health_check')['success']\n"
         "assert ask(operation='list_models', schemas=True)['schemas']['generate_music']\n"
         "assert 'error' in ask(operation='generate_music', prompt=3)\n"

@@ -20,7 +20,7 @@ def build_error_reply(error: Exception, details: Mapping[str, Any] = MappingProx
 
     An error that is a bug of the worker is logged under an id that the reply names.
     """
-    reply = _to_request_error(error).reply()
+    reply = _to_request_error(error).to_reply()
     return reply | {"details": {**details, **reply["details"]}}
 
 

@@ -151,7 +151,7 @@ def _check_reply(reply: object, settings: Settings) -> dict[str, Any]:
         return QuietReply(reply)
     except RequestError as error:
         logger.error("The reply cannot be sent: %s", error.error_code)
-        return QuietReply(error.reply())
+        return QuietReply(error.to_reply())
 
 
 def _exit_now() -> NoReturn:

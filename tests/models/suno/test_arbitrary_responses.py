@@ -123,7 +123,7 @@ def proves_no_task(response: Response) -> bool:
 def collect_output(outcome: Reply | RequestError, job: Job, updates: list[Any]) -> str:
     """Everything that left the job, as text."""
     if isinstance(outcome, RequestError):
-        output: Any = outcome.reply()
+        output: Any = outcome.to_reply()
     else:
         output = [outcome.fields, outcome.parameters, [dict(output.extra) for output in outcome.outputs]]
     return json.dumps([output, job.warnings, updates], ensure_ascii=False, allow_nan=False)

@@ -94,7 +94,7 @@ def test_each_rejected_submission_has_its_own_error_code(response: Response, cod
         client.submit(SUBMISSION, skip_check)
     assert caught.value.error_code == code
     assert len(provider.posts) == 1
-    assert TOKEN not in str(caught.value.reply())
+    assert TOKEN not in str(caught.value.to_reply())
 
 
 @pytest.mark.parametrize("code", [200, 430, 500])
@@ -167,7 +167,7 @@ def test_a_provider_that_repeats_the_key_does_not_bring_it_into_the_error() -> N
         pytest.raises(UpstreamError) as caught,
     ):
         client.submit(SUBMISSION, skip_check)
-    assert TOKEN not in str(caught.value.reply())
+    assert TOKEN not in str(caught.value.to_reply())
     assert "[key]" in caught.value.message
 
 

@@ -135,8 +135,8 @@ def test_an_empty_string_is_empty_audio(text: str) -> None:
 
 
 def test_megabytes_of_garbage_get_a_short_error() -> None:
-    assert len(str(error_for("#" * 5_000_000).reply())) < 1000
-    assert len(str(error_for("A" * 5_000_000).reply())) < 1000
+    assert len(str(error_for("#" * 5_000_000).to_reply())) < 1000
+    assert len(str(error_for("A" * 5_000_000).to_reply())) < 1000
 
 
 def test_base64_that_starts_like_a_path_is_base64() -> None:

@@ -50,7 +50,7 @@ def upload(to: Bucket, *, key: str = "job/song.wav", **options: Any) -> str:
 def failure(to: Bucket, **options: Any) -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
         upload(to, **options)
-    reply = str(caught.value.reply())
+    reply = str(caught.value.to_reply())
     assert KEY not in reply and SECRET not in reply and "127.0.0.1" not in reply and "X-Amz" not in reply
     return caught.value
 

@@ -34,7 +34,7 @@ class Generation:
                 self.started.set()
                 self.next_step.acquire()
                 if job.cancel.is_set():
-                    return CancelledError("The job was cancelled.").reply()
+                    return CancelledError("The job was cancelled.").to_reply()
                 self.steps += 1
         finally:
             self.running = False
