@@ -10,7 +10,7 @@ from errors import InvalidRequestError
 from models import Models
 from models.f0 import F0Estimator
 from models.f0.contour import parse_key
-from models.family import READY, ModelHandle
+from models.family import READY, ModelHandle, Readiness
 from worker.job import Job
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class Plan:
         return used
 
 
-def status(models: Models) -> str:
+def get_readiness(models: Models) -> Readiness:
     """`ready`, or the first thing that is missing."""
     families = models.families
     readiness = [family.readiness() for family in (families.voices, families.content_encoders, families.f0)]
-    return next((one for one in readiness if not one.is_ready), READY).to_json()
+    return next((one for one in readiness if not one.is_ready), READY)
 
 
 def is_key(text: str | None) -> bool:

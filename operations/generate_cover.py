@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from models import Models
+from models.family import Readiness
 from operations import _cover_plan
 from operations._cover import PART_FIELDS, Cover
 from operations.params import AudioOutParams, Int, LongAudioField
@@ -93,9 +94,8 @@ class Params(AudioOutParams):
             yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
 
 
-def status(models: Models) -> str:
-    """`ready`, or why nothing can be sung."""
-    return _cover_plan.status(models)
+def get_readiness(models: Models) -> Readiness:
+    return _cover_plan.get_readiness(models)
 
 
 def admit(params: Params, models: Models) -> None:

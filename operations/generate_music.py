@@ -15,7 +15,7 @@ from audio import Audio
 from audio.dsp.edit import fade_in, fade_out, trim_silence
 from errors import AudioError, ErrorCode, InvalidRequestError
 from models import Models
-from models.family import LOCAL, ModelHandle
+from models.family import LOCAL, ModelHandle, Readiness
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import MusicModelInfo
@@ -113,9 +113,8 @@ class Params(AudioOutParams):
         return self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
 
 
-def status(models: Models) -> str:
-    """`ready`, or why no music can be made."""
-    return models.families.music.readiness().to_json()
+def get_readiness(models: Models) -> Readiness:
+    return models.families.music.readiness()
 
 
 def admit(params: Params, models: Models) -> None:

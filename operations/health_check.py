@@ -1,4 +1,4 @@
-"""Says whether the worker can work, on which device, and what is loaded; at once, without any model library."""
+"""Reports whether the worker is healthy, its device and what is loaded. Imports no model library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from models import Models
 from models.device import GIBIBYTE, Gpu
-from operations.operation import load_operations
+from operations.operation import Operation, load_operations
 from operations.params import Params as BaseParams
 from operations.version import version
 from worker.job import Job
@@ -15,32 +15,38 @@ from worker.reply import Reply
 
 
 class Params(BaseParams):
-    """Takes nothing."""
+    """There are no parameters."""
 
 
-def run(params: Params, job: Job, models: Models) -> Reply:
-    """Every operation's own word on whether it is ready; `degraded` where one is not, although it should be."""
-    operations = {name: operation.readiness(models) for name, operation in load_operations().items()}
-    wanting = [name for name, word in operations.items() if word != "ready" and not load_operations()[name].optional]
+def plan(params: Params, models: Models) -> None:
+    """Nothing to prepare."""
+
+
+def run(plan: None, job: Job, models: Models) -> Reply:
+    """The readiness of every operation; `degraded` if one that is not optional is not ready."""
+    operations = load_operations()
+    readiness = {name: operation.readiness(models) for name, operation in operations.items()}
+    is_healthy = all(readiness[name].is_ready or operation.optional for name, operation in operations.items())
     gpu = models.gpu
     voices = models.families.voices.list_models()
     return Reply(
         fields={
-            "status": "degraded" if wanting else "healthy",
+            "status": "healthy" if is_healthy else "degraded",
             "device": models.device.partition(":")[0],
             "gpu_available": gpu is not None,
             "available_models": [voice.name for voice in voices if voice.availability.is_usable],
             "version": version(),
-            "gpu": _gpu(gpu),
-            "operations": operations,
+            "gpu": None if gpu is None else _describe_gpu(gpu),
+            "operations": {name: one.to_json() for name, one in readiness.items()},
             "loaded_models": models.loaded(),
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )
 
 
-def _gpu(gpu: Gpu | None) -> dict[str, Any] | None:
-    if gpu is None:
-        return None
+def _describe_gpu(gpu: Gpu) -> dict[str, Any]:
     total, free = (round(size / GIBIBYTE, 2) for size in (gpu.total_bytes, gpu.free_bytes))
     return {"name": gpu.name, "total_gb": total, "free_gb": free}
+
+
+OPERATION = Operation(params=Params, plan=plan, run=run)

@@ -1,4 +1,4 @@
-"""Lists every model that can be asked for, its licence and whether it is here; looks at the folders anew each time."""
+"""Lists every model that a request can name, with its licence and availability; rescans the folders at each call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from models import Models
 from models.family import ModelInfo
-from operations.operation import load_operations
+from operations.operation import Operation, load_operations
 from operations.params import Params as BaseParams
 from worker.job import Job
 from worker.reply import Reply
@@ -18,10 +18,14 @@ from worker.reply import Reply
 class Params(BaseParams):
     """What to list."""
 
-    schemas: bool = Field(False, description="add the JSON schema of every operation's parameters")
+    schemas: bool = Field(False, description="Add the JSON schema of every operation's parameters.")
 
 
-def run(params: Params, job: Job, models: Models) -> Reply:
+def plan(params: Params, models: Models) -> Params:
+    return params
+
+
+def run(plan: Params, job: Job, models: Models) -> Reply:
     """The models of every family, and the folders in which files are looked for."""
     families = models.families
     lists: dict[str, Sequence[ModelInfo]] = {
@@ -39,8 +43,11 @@ def run(params: Params, job: Job, models: Models) -> Reply:
         **{field: [model.to_json() for model in listed] for field, listed in lists.items()},
         "search_paths": list(dict.fromkeys(path for family in families for path in family.search_paths())),
     }
-    if params.schemas:
+    if plan.schemas:
         fields["schemas"] = {
             name: operation.params.model_json_schema() for name, operation in load_operations().items()
         }
     return Reply(fields=fields)
+
+
+OPERATION = Operation(params=Params, plan=plan, run=run)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import operations
 from errors import unknown_name_error
 from models import Models
+from models.family import READY, Readiness
 from operations.params import Params
 from worker.job import Job
 from worker.reply import Reply
@@ -24,9 +25,9 @@ ParamsT = TypeVar("ParamsT", bound=Params)
 PlanT = TypeVar("PlanT")
 
 
-def is_always_ready(models: Models) -> str:
+def is_always_ready(models: Models) -> Readiness:
     """The readiness of an operation that needs no model."""
-    return "ready"
+    return READY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Operation(Generic[ParamsT, PlanT]):
         plan: resolves the models and refuses what cannot work, before any audio or file of the request is fetched and
             before any model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved twice.
         run: does the work. The request's audio is in `job.audio` and `job.long_audio`, its files in `job.files`.
-        readiness: `ready`, or the reason why the operation cannot work on this worker. Imports no model library.
+        readiness: whether the operation can work on this worker. Imports no model library.
         aliases: further names that callers may use.
         optional: the worker counts as healthy even if the operation is not ready.
     """
@@ -46,7 +47,7 @@ class Operation(Generic[ParamsT, PlanT]):
     params: type[ParamsT]
     plan: Callable[[ParamsT, Models], PlanT]
     run: Callable[[PlanT, Job, Models], Reply]
-    readiness: Callable[[Models], str] = is_always_ready
+    readiness: Callable[[Models], Readiness] = is_always_ready
     aliases: tuple[str, ...] = ()
     optional: bool = False
 
@@ -91,7 +92,7 @@ def _read_operation(module: ModuleType) -> Operation[Any, Any] | None:
         params=module.Params,
         plan=plan,
         run=module.run,
-        readiness=getattr(module, "status", is_always_ready),
+        readiness=getattr(module, "get_readiness", is_always_ready),
         aliases=tuple(getattr(module, "ALIASES", ())),
         optional=getattr(module, "OPTIONAL", False),
     )

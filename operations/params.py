@@ -14,6 +14,7 @@ from errors import InvalidRequestError, sanitize, suggest_name
 from worker.reply import AudioOut, BitDepth, Delivery
 
 MAX_ERRORS_SHOWN = 20
+MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 UNKNOWN = "is unknown"
 
 InputKind = Literal["audio", "long_audio", "file"]

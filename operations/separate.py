@@ -1,20 +1,23 @@
-"""Takes a song apart into stems (drums, bass, vocals, ...), or into one stem and the rest."""
+"""Separates a song into stems (drums, bass, vocals, ...), or into one stem and the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from audio.disk import materialize
-from audio.types import AudioSource
 from errors import ErrorCode, InvalidRequestError, sanitize, suggest_name
 from models import Models
+from models.demucs.catalog import DEFAULT_MODEL
 from models.demucs.segments import InferenceOptions, too_long
-from models.demucs.stems import Plan, plan_stems, plan_two_stems, separate
-from models.family import ModelHandle
-from operations.params import AudioOutParams, Int, LongAudioField
+from models.demucs.stems import Plan as StemPlan
+from models.demucs.stems import plan_stems, plan_two_stems
+from models.family import ModelHandle, Readiness
+from operations.operation import Operation
+from operations.params import MAX_SEED, AudioOutParams, Int, LongAudioField
+from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -22,99 +25,122 @@ if TYPE_CHECKING:
     from models.demucs.engine import Separator
 
 MAX_STEMS = 16
-MAX_SEED = 2**53 - 1
-MEMORY_BYTES = 384 << 20  # of all stems together; beyond, they go to disk
-COMPLEMENT_NAMES: Mapping[str, str] = {"no_vocals": "instrumental"}
+INSTRUMENTAL = {"no_vocals": "instrumental"}  # the complement's name, and its alias in the reply
 
 StemName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Params(AudioOutParams):
-    """What to take apart, and how."""
+    """What to separate, and how."""
 
-    audio: LongAudioField = Field(description="the song")
-    model: str | None = Field(None, max_length=100, description="as list_models names it; absent: htdemucs")
+    audio: LongAudioField = Field(description="The song to separate. Hours of audio are processed in bounded memory.")
+    model: str | None = Field(
+        None, max_length=100, description=f"Separation model, as in `list_models`. Default: `{DEFAULT_MODEL}`."
+    )
     stems: Annotated[list[StemName], Field(min_length=1, max_length=MAX_STEMS)] | None = Field(
-        None, description="which stems of the model's; absent: all"
+        None, description="Stems to return. Only the sub-models that they need are run. Default: all of the model's."
     )
     two_stems: StemName | None = Field(
-        None, description="one stem and its complement `no_<stem>` (of `vocals`: also called `instrumental`)"
+        None,
+        description="Return this stem and its complement, named `no_<stem>`. The complement of `vocals` is also"
+        " returned as `instrumental`.",
     )
-    shifts: Int = Field(0, ge=0, le=10, description="passes with shifted time, averaged: better and slower by as much")
-    overlap: float = Field(0.25, ge=0, le=0.95, description="of neighbouring segments, as a fraction")
-    segment: float | None = Field(None, ge=1, le=60, description="s worked on at once; absent: the model's own")
+    shifts: Int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Number of passes over randomly time-shifted audio, which are averaged. More is slightly better"
+        " and proportionally slower. 0 = one pass without a shift.",
+    )
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.95,
+        description="Overlap of neighbouring segments as a fraction of their length. Higher values give smoother"
+        " transitions and take longer.",
+    )
+    segment: float | None = Field(
+        None,
+        ge=1,
+        le=60,
+        description="Length of the segments that are processed at once, in seconds. Shorter segments need less"
+        " memory. Default: the model's training length.",
+    )
     residual: bool = Field(
-        True, description="the stems sum to the input: `other` (or the complement) takes what the model left over"
+        True,
+        description="Make the stems sum to the input exactly: what the model leaves over is added to `other`, or to"
+        " the complement.",
     )
-    seed: Int = Field(0, ge=0, le=MAX_SEED, description="of `shifts`")
+    seed: Int = Field(0, ge=0, le=MAX_SEED, description="Seed of the random shifts of `shifts`.")
 
     def find_errors(self) -> Iterable[tuple[str, str]]:
         if self.stems is not None and self.two_stems is not None:
-            yield "two_stems", "cannot be given together with 'stems'; give one of them"
+            yield "two_stems", "cannot be used together with 'stems'; send one of them"
         if self.stems is not None and len(set(self.stems)) != len(self.stems):
-            yield "stems", "names a stem twice"
+            yield "stems", "lists a stem twice"
 
 
-def status(models: Models) -> str:
-    """`ready`, or why nothing can be separated."""
-    return models.families.separation.readiness().to_json()
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The model and its stems; `stems` is None if only the model's weights name them (demucs 4.0's `.th`)."""
+
+    params: Params
+    model: ModelHandle[Separator]
+    stems: StemPlan | None
+    options: InferenceOptions
 
 
-def admit(params: Params, models: Models) -> ModelHandle[Separator]:
-    """Resolves the model and checks the request against it, before the song is fetched."""
+def plan(params: Params, models: Models) -> Plan:
+    """Resolves the model and checks the request against it."""
     family = models.families.separation
-    handle = family.resolve(params.model)
-    info = family.describe(handle.name)
-    _check_segment(params, info.max_segment)
-    if info.stems is not None:
-        _plan(params, info.stems, handle.name)
-    return handle
-
-
-def run(params: Params, job: Job, models: Models) -> Reply:
-    """Separates, once the model is known to do what is asked for."""
-    handle = admit(params, models)
-    name = handle.name
-    sound = job.long_audio["audio"]
-
-    def separated(engine: Separator) -> tuple[Plan, dict[str, AudioSource]]:
-        plan = _plan(params, engine.stems, name)
-        return plan, _separated(engine, sound, plan, params, job)
-
-    with job.stage("separate", (0.0, 0.95)):
-        plan, stems = models.run(handle, separated, check=job.check)
-    if params.residual and not plan.residual and "residual" in params.model_fields_set:
-        job.warn("'residual' has no effect where not all stems of the model are asked for.")
-    return Reply(
-        fields={"model_used": name},
-        stems={stem: Output(kept, stem) for stem, kept in stems.items()},
-        aliases={alias: stem for stem, alias in COMPLEMENT_NAMES.items() if stem in stems},
-        parameters={"model": name, "residual": plan.residual},
+    model = family.resolve(params.model)
+    info = family.describe(model.name)
+    if params.segment is not None and info.max_segment is not None and params.segment > info.max_segment:
+        raise too_long(params.segment, info.max_segment)
+    return Plan(
+        params,
+        model,
+        None if info.stems is None else _plan_stems(params, info.stems, model.name),
+        InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed),
     )
 
 
-def _check_segment(params: Params, longest: float | None) -> None:
-    if params.segment is not None and longest is not None and params.segment > longest:
-        raise too_long(params.segment, longest)
+def run(plan: Plan, job: Job, models: Models) -> Reply:
+    params, model = plan.params, plan.model
+    with job.stage("separate", (0.0, 0.95)):
+        chosen = plan.stems or _plan_stems(
+            params, models.run(model, lambda separator: separator.stems, check=job.check), model.name
+        )
+        separation = SeparationPlan(model, chosen, plan.options)
+        stems = separate_stems(separation, job.long_audio["audio"], job=job, models=models)
+    if params.residual and not chosen.residual and "residual" in params.model_fields_set:
+        job.warn("'residual' had no effect: it needs all stems of the model.")
+    return Reply(
+        fields={"model_used": model.name},
+        stems={name: Output(audio, name) for name, audio in stems.items()},
+        aliases={alias: name for name, alias in INSTRUMENTAL.items() if name in stems},
+        parameters={"model": model.name, "residual": chosen.residual},
+    )
 
 
-def _plan(params: Params, model_stems: Sequence[str], model: str) -> Plan:
-    """Which stems to make; refuses those that the model has not."""
-    field, asked = ("two_stems", [params.two_stems]) if params.two_stems else ("stems", params.stems or [])
-    for stem in asked:
-        if stem not in model_stems:
+def _plan_stems(params: Params, available: Sequence[str], model: str) -> StemPlan:
+    """Which stems to compute; refuses stems that the model does not separate."""
+    field, requested = ("two_stems", [params.two_stems]) if params.two_stems else ("stems", params.stems or [])
+    for stem in requested:
+        if stem not in available:
             raise InvalidRequestError(
-                f"'{field}' names '{sanitize(stem)}', which '{model}' does not separate."
-                f"{suggest_name(stem, model_stems)} Its stems: {', '.join(model_stems)}.",
+                f"'{field}' contains '{sanitize(stem)}', which the model '{model}' does not separate."
+                f"{suggest_name(stem, available)} Its stems: {', '.join(available)}.",
                 code=ErrorCode.UNKNOWN_STEM,
-                details={"field": field, "stem": sanitize(stem), "valid": list(model_stems)},
+                details={"field": field, "stem": sanitize(stem), "valid": list(available)},
             )
     if params.two_stems is not None:
-        return plan_two_stems(model_stems, params.two_stems, residual=params.residual)
-    return plan_stems(model_stems, stems=params.stems, residual=params.residual)
+        return plan_two_stems(available, params.two_stems, residual=params.residual)
+    return plan_stems(available, stems=params.stems, residual=params.residual)
 
 
-def _separated(engine: Separator, sound: AudioSource, plan: Plan, params: Params, job: Job) -> dict[str, AudioSource]:
-    passes = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
-    parts = separate(engine, sound, plan, passes, job.progress)
-    return materialize(parts, plan.outputs, like=sound, memory_bytes=MEMORY_BYTES, stack=job.exit_stack)
+def get_readiness(models: Models) -> Readiness:
+    return models.families.separation.readiness()
+
+
+OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness)

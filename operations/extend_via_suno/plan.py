@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from errors import ModelError
 from models import Models
-from models.demucs.catalog import DEFAULT_MODEL
+from models.demucs.catalog import DEFAULT_MODEL, FOUR_STEMS
+from models.demucs.stems import plan_stems
 from models.suno.catalog import find_version
 from models.suno.engine import SunoEngine
 from models.suno.payloads import SongOptions, Submission, extend_track, extend_upload
 from operations.extend_via_suno.params import Params
 from operations.extend_via_suno.task import PollingOptions
+from operations.separation import SeparationPlan
 
 # Parameters of a new song, which have no effect on a task that was submitted before.
 SONG_FIELDS = (
@@ -50,13 +53,13 @@ class ContinueUpload:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do with which engine; `stems` are separated from every clip."""
+    """What to do with which engine; `separation` is done with every clip."""
 
     engine: SunoEngine
     action: ResumeTask | ContinueUpload | Submission
     polling: PollingOptions
     version: str | None = None
-    stems: tuple[str, ...] = ()
+    separation: SeparationPlan | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -71,19 +74,18 @@ def plan(params: Params, models: Models) -> Plan:
     engine = models.families.suno.engine()
     polling = PollingOptions(params.mode, params.wait_s(), params.select)
     warnings: list[str] = []
-    stems = tuple(params.separate or ())
-    if stems and params.mode == "submit":
+    separation = None
+    if params.separate and params.mode == "submit":
         warnings.append(
             "'separate' was left out: mode 'submit' downloads nothing. Send it with the request that fetches the task."
         )
-        stems = ()
-    if stems:
-        _check_separation(models)
+    elif params.separate:
+        separation = _plan_separation(params.separate, models)
     if params.task_id is not None:
         ignored = [name for name in SONG_FIELDS if name in params.model_fields_set]
         if ignored:
             warnings.append(f"'task_id' fetches an existing song, so these were left out: {', '.join(ignored)}.")
-        return Plan(engine, ResumeTask(params.task_id), polling, stems=stems, warnings=tuple(warnings))
+        return Plan(engine, ResumeTask(params.task_id), polling, separation=separation, warnings=tuple(warnings))
     version, warning = find_version(params.model)
     if warning:
         warnings.append(warning)
@@ -102,13 +104,17 @@ def plan(params: Params, models: Models) -> Plan:
     action: ContinueUpload | Submission = ContinueUpload(options, params.continue_at)
     if params.audio_id is not None:
         action = extend_track(options, audio_id=params.audio_id, continue_at=params.continue_at)
-    return Plan(engine, action, polling, version.name, stems, tuple(warnings))
+    return Plan(engine, action, polling, version.name, separation, tuple(warnings))
 
 
-def _check_separation(models: Models) -> None:
-    availability = models.families.separation.describe(DEFAULT_MODEL).availability
-    if not availability.is_usable:
+def _plan_separation(stems: Sequence[str], models: Models) -> SeparationPlan:
+    family = models.families.separation
+    info = family.describe(DEFAULT_MODEL)
+    if not info.availability.is_usable:
         raise ModelError(
-            f"'separate' cannot be done on this worker: {DEFAULT_MODEL}: {availability.reason}. Leave out 'separate', "
-            "or put the model below MODELS_DIR."
+            f"'separate' cannot be done on this worker: {DEFAULT_MODEL}: {info.availability.reason}. Leave out "
+            "'separate', or put the model below MODELS_DIR."
         )
+    return SeparationPlan(
+        family.resolve(DEFAULT_MODEL), plan_stems(info.stems or FOUR_STEMS, stems=stems, residual=True)
+    )

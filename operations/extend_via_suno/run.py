@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 from models import Models
-from models.demucs.catalog import DEFAULT_MODEL
 from models.suno.download import DownloadedClip
 from models.suno.payloads import Submission
 from operations.extend_via_suno.plan import SONG_FIELDS, Plan, ResumeTask
 from operations.extend_via_suno.task import Task, build_reply, fetch_task, name_task_in_errors, submit_task
-from operations.operation import find_operation
+from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -24,7 +22,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
     """Runs `plan`. Raises `UpstreamError` for everything that the provider refuses or fails at."""
     for warning in plan.warnings:
         job.warn(warning)
-    progress_range = (0.0, SONG_FRACTION if plan.stems else 1.0)
+    progress_range = (0.0, SONG_FRACTION if plan.separation else 1.0)
     deadline = plan.engine.start_deadline(plan.polling.max_wait_s, job.check)
     used: dict[str, Any] = {"max_wait_s": plan.polling.max_wait_s}
     submission: Submission | None = None
@@ -43,35 +41,23 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         used |= {"model": plan.version, **weights, **submission.used}
     result = fetch_task(plan.engine, task, job, plan.polling, deadline=deadline, progress_range=progress_range)
     with name_task_in_errors(task):
-        stems = _separate(result.clips, plan.stems, job, models) if plan.stems else {}
+        stems = _separate(result.clips, plan.separation, job, models) if plan.separation else {}
     if submission is not None:
         _warn_of_fragments(result.clips, submission, job)
     return build_reply(task, result, used=used, stems=stems)
 
 
-def _separate(clips: Sequence[DownloadedClip], stems: Sequence[str], job: Job, models: Models) -> dict[str, Output]:
+def _separate(clips: Sequence[DownloadedClip], plan: SeparationPlan, job: Job, models: Models) -> dict[str, Output]:
     """The stems of every clip, as `take<number>_<stem>`."""
     outputs: dict[str, Output] = {}
     for position, download in enumerate(clips):
-        _, separation = find_operation("separate")
-        params = separation.params.parse({"audio": "a clip", "model": DEFAULT_MODEL, "stems": [*stems]})
-        start = SONG_FRACTION + (1 - SONG_FRACTION) * position / len(clips)
-        part = separation.run(
-            separation.plan(params, models), _subjob(job, download, start, (1 - SONG_FRACTION) / len(clips)), models
-        )
-        for name, output in part.stems.items():
+        start, end = (SONG_FRACTION + (1 - SONG_FRACTION) * n / len(clips) for n in (position, position + 1))
+        with job.stage("separate", (start, end)):
+            separated = separate_stems(plan, download.audio, job=job, models=models)
+        for name, audio in separated.items():
             label = f"take{download.clip.index + 1}_{name}"
-            outputs[label] = Output(output.audio, f"suno_{label}", {"index": download.clip.index, "stem": name})
+            outputs[label] = Output(audio, f"suno_{label}", {"index": download.clip.index, "stem": name})
     return outputs
-
-
-def _subjob(job: Job, download: DownloadedClip, start: float, length: float) -> Job:
-    """This job as `separate` sees it, with the clip as its audio and a part of this job's progress."""
-
-    def report(update: Mapping[str, Any]) -> None:
-        job.report({**update, "percent": round(100 * start + length * float(update["percent"]), 1)})
-
-    return replace(job, report=report, audio={}, long_audio={"audio": download.audio})
 
 
 def _warn_of_fragments(clips: Sequence[DownloadedClip], submission: Submission, job: Job) -> None:

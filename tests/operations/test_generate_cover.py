@@ -22,7 +22,7 @@ from errors import CancelledError, InvalidRequestError, ModelError, UnknownNameE
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
-from operations.generate_cover import OPTIONAL, Params, status
+from operations.generate_cover import OPTIONAL, Params, get_readiness
 from operations.operation import find_operation
 from testing import tiny_demucs as tiny
 from testing.dispatch import answer
@@ -392,12 +392,12 @@ def test_missing_encoder_weights_are_told_before_anything_is_loaded() -> None:
     models, calls = fake_models(encoders=MissingEncoderFamily)
     with pytest.raises(ModelError, match="hubert_base"):
         from_parts(models)
-    assert calls.loaded == [] and "hubert_base" in status(models)
+    assert calls.loaded == [] and "hubert_base" in get_readiness(models).reason
 
 
 def test_the_operation_says_whether_it_is_ready_and_does_not_make_a_worker_ill(voices: tuple[Models, Calls]) -> None:
-    assert status(voices[0]) == "ready" and OPTIONAL is True
-    assert "RVC_MODELS_DIR" in status(make_models())
+    assert get_readiness(voices[0]).is_ready and OPTIONAL is True
+    assert "RVC_MODELS_DIR" in get_readiness(make_models()).reason
 
 
 def test_a_voice_with_an_odd_name_gives_a_safe_file_name(voices: tuple[Models, Calls]) -> None:

@@ -80,7 +80,7 @@ def worker(gpu: Gpu | None = None, *, music: Readiness = READY) -> Models:
 
 
 def health(models: Models) -> dict[str, Any]:
-    return dict(health_check.run(health_check.Params(), Job(id="test"), models).fields)
+    return dict(health_check.run(None, Job(id="test"), models).fields)
 
 
 def lists(models: Models, **params: Any) -> dict[str, Any]:

@@ -343,6 +343,6 @@ def test_the_operation_reads_long_audio_by_blocks() -> None:
 
 
 def test_the_operation_says_whether_it_can_work(models: Models) -> None:
-    from operations.separate import status
+    from operations.separate import get_readiness
 
-    assert status(models) == "ready"
+    assert get_readiness(models).is_ready

@@ -1,0 +1,67 @@
+"""Separation of any audio into stems with Demucs: the one way in which operations use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from audio.disk import materialize
+from audio.types import AudioSource
+from errors import ErrorCode, InvalidRequestError
+from models import Models
+from models.demucs.segments import InferenceOptions
+from models.demucs.stems import Plan as StemPlan
+from models.demucs.stems import separate
+from models.family import ModelHandle
+from worker.job import Job
+
+if TYPE_CHECKING:
+    from models.demucs.engine import Separator
+
+MEMORY_BYTES = 384 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationPlan:
+    """What to separate with which model.
+
+    Args:
+        model: from `models.families.separation.resolve`.
+        stems: from `plan_stems` or `plan_two_stems`.
+        options: shifts, overlap, segment.
+    """
+
+    model: ModelHandle[Separator]
+    stems: StemPlan
+    options: InferenceOptions = InferenceOptions()
+
+
+def separate_stems(
+    plan: SeparationPlan, source: AudioSource, *, job: Job, models: Models, memory_bytes: int = MEMORY_BYTES
+) -> dict[str, AudioSource]:
+    """Separates `source`, and reports progress to the job's current stage.
+
+    Args:
+        source: mono or stereo, of any sample rate and length.
+        memory_bytes: the most that all stems together may take in memory; beyond, they are on disk until the job ends.
+
+    Returns:
+        The plan's stems by name, each with the source's length, sample rate and channels.
+
+    Raises:
+        InvalidRequestError: the model does not separate a stem of the plan. Only models whose stems are known from
+            their weights alone (demucs 4.0's `.th`) come this far with such a plan.
+    """
+
+    def run(separator: Separator) -> dict[str, AudioSource]:
+        if missing := [stem for stem in plan.stems.computed if stem not in separator.stems]:
+            raise InvalidRequestError(
+                f"The model '{plan.model.name}' does not separate {', '.join(missing)}. Its stems: "
+                f"{', '.join(separator.stems)}. Choose another model.",
+                code=ErrorCode.UNKNOWN_STEM,
+                details={"stem": missing[0], "valid": list(separator.stems)},
+            )
+        blocks = separate(separator, source, plan.stems, plan.options, job.progress)
+        return materialize(blocks, plan.stems.outputs, like=source, memory_bytes=memory_bytes, stack=job.exit_stack)
+
+    return models.run(plan.model, run, check=job.check)
