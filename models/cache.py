@@ -17,12 +17,13 @@ from typing import Any, Generic, TypeVar
 from errors import DeviceMemoryError, ErrorCode, ModelError
 from models.device import GIBIBYTE, Gpu, find_gpu, measured_budget, resolve_device
 from models.family import EngineT, ModelHandle
+from models.runtime.progress import Check, skip_check
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+OtherEngineT = TypeVar("OtherEngineT")
 Key = tuple[str, str]  # family, model
-Check = Callable[[], None]
 POLL_S = 0.05
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory")
 
@@ -61,10 +62,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY)
 
 
-def _ignore() -> None:
-    """The check of a caller that cannot be cancelled."""
-
-
 class EngineCache:
     """Every engine of the process.
 
@@ -95,7 +92,7 @@ class EngineCache:
         self._device_lock = threading.RLock()
         self._in_use = threading.local()
 
-    def run(self, handle: ModelHandle[EngineT], function: Callable[[EngineT], T], *, check: Check = _ignore) -> T:
+    def run(self, handle: ModelHandle[EngineT], function: Callable[[EngineT], T], *, check: Check = skip_check) -> T:
         """Calls `function` with the engine, alone on the device, and returns its result.
 
         Args:
@@ -110,7 +107,20 @@ class EngineCache:
         with self._lease(handle, check) as engine, self._hold_device(check):
             return self._retry(str(handle), lambda: function(engine))
 
-    def load(self, handle: ModelHandle[Any], *, check: Check = _ignore) -> None:
+    def run_pair(
+        self,
+        first: ModelHandle[EngineT],
+        second: ModelHandle[OtherEngineT],
+        function: Callable[[EngineT, OtherEngineT], T],
+        *,
+        check: Check = skip_check,
+    ) -> T:
+        """As `run`, with two engines at once."""
+        return self.run(
+            first, lambda engine: self.run(second, lambda other: function(engine, other), check=check), check=check
+        )
+
+    def load(self, handle: ModelHandle[Any], *, check: Check = skip_check) -> None:
         """Loads the engine unless it is loaded already."""
         with self._lease(handle, check):
             logger.info("Preloaded %s", handle)

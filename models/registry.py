@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import unknown_name_error
-from models.cache import Check, EngineCache, is_out_of_memory
+from models.cache import EngineCache, is_out_of_memory
 from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
@@ -19,6 +19,7 @@ from models.family import ModelFamily
 from models.hubert.family import DEFAULT_ENCODER, LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
+from models.runtime.progress import Check, skip_check
 from models.rvc import RvcFamily, Voices
 from models.suno import SunoConfig, SunoFamily
 
@@ -71,7 +72,7 @@ class Models(EngineCache):
         super().__init__(device=device, budget_bytes=budget_bytes, out_of_memory=out_of_memory, gpu_finder=gpu_finder)
         self.families = families
 
-    def preload(self, names: Sequence[str], *, check: Check = lambda: None) -> None:
+    def preload(self, names: Sequence[str], *, check: Check = skip_check) -> None:
         """Loads each `family/name` (or `family` alone: its default model) unless it is loaded already."""
         for full_name in names:
             family, _, name = full_name.partition("/")

@@ -114,7 +114,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         separation = SeparationPlan(model, chosen, plan.options)
         stems = separate_stems(separation, job.long_audio["audio"], job=job, models=models)
     if params.residual and not chosen.residual and "residual" in params.model_fields_set:
-        job.warn("'residual' had no effect: it needs all stems of the model.")
+        job.warn("'residual' has no effect unless all stems of the model are returned.")
     return Reply(
         fields={"model_used": model.name},
         stems={name: Output(audio, name) for name, audio in stems.items()},
@@ -129,7 +129,7 @@ def _plan_stems(params: Params, available: Sequence[str], model: str) -> StemPla
     for stem in requested:
         if stem not in available:
             raise InvalidRequestError(
-                f"'{field}' contains '{sanitize(stem)}', which the model '{model}' does not separate."
+                f"'{field}' names '{sanitize(stem)}', which the model '{model}' does not separate."
                 f"{suggest_name(stem, available)} Its stems: {', '.join(available)}.",
                 code=ErrorCode.UNKNOWN_STEM,
                 details={"field": field, "stem": sanitize(stem), "valid": list(available)},

@@ -1,0 +1,29 @@
+"""Makes a cover: the vocals of a song in another voice (RVC), mixed with the instrumental in time to the sample."""
+
+from __future__ import annotations
+
+from models import Models
+from models.family import READY, Readiness
+from operations.generate_cover.params import Params
+from operations.generate_cover.plan import Plan, plan
+from operations.generate_cover.run import run
+from operations.operation import Operation
+
+__all__ = ["OPERATION", "Params", "Plan", "plan", "run"]
+
+
+def get_readiness(models: Models) -> Readiness:
+    """The first reason why no voice can be converted, if there is one."""
+    families = models.families
+    readiness = [family.readiness() for family in (families.voices, families.content_encoders, families.f0)]
+    return next((one for one in readiness if not one.is_ready), READY)
+
+
+OPERATION = Operation(
+    params=Params,
+    plan=plan,
+    run=run,
+    readiness=get_readiness,
+    aliases=("generate_cover_from_separate_audio",),
+    optional=True,  # a worker without voices is healthy: it may serve music only
+)

@@ -1,0 +1,150 @@
+"""The parameters of generate_cover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from errors import InvalidRequestError
+from models.demucs.catalog import DEFAULT_MODEL
+from models.f0.contour import parse_key
+from operations.params import MAX_SEED, AudioOutParams, Int, LongAudioField
+
+PART_FIELDS = ("voice_audio", "instrument_audio", "backup_audio")
+
+F0Method = Literal["rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+
+
+class Params(AudioOutParams):
+    """The song, the voice, and how to convert and mix. Send either `audio`, or `voice_audio` and `instrument_audio`."""
+
+    AUTO_FORMATS = ("mp3",)
+    ALIASES = {
+        "rvc_model": "voice_model",
+        "song_input": "audio",
+        "vocal_audio": "voice_audio",
+        "vocals_audio": "voice_audio",
+        "instrumental_audio": "instrument_audio",
+        "f0_up_key": "pitch_adjust",
+        "pitch_detection_algorithm": "f0_method",
+        "reverb_size": "reverb_rm_size",
+        "reverb_wetness": "reverb_wet",
+        "reverb_dryness": "reverb_dry",
+        "main_vocals_volume_change": "main_gain",
+        "backup_vocals_volume_change": "backup_gain",
+        "instrumental_volume_change": "inst_gain",
+    }
+
+    audio: LongAudioField | None = Field(
+        None, description="A whole song, which is separated first. Use it in place of `voice_audio` and the rest."
+    )
+    voice_audio: LongAudioField | None = Field(None, description="The lead vocals alone.")
+    instrument_audio: LongAudioField | None = Field(
+        None, description="The instrumental. It must start at the same time as `voice_audio`."
+    )
+    backup_audio: LongAudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
+    voice_model: Name = Field(description="Name of the voice, as in `list_models`. Alias: `rvc_model`.")
+    pitch_adjust: float = Field(
+        0.0, ge=-12, le=12, description="Transposes the vocals only, in semitones. 12 = one octave up."
+    )
+    pitch_change_all: float = Field(
+        0.0, ge=-12, le=12, description="Transposes the whole song to another key, in semitones."
+    )
+    index_rate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="How much of the timbre is retrieved from the voice's index. 0 = none, 1 = all. Higher values sound"
+        " more like the voice and may blur the pronunciation.",
+    )
+    retrieval: Literal["exact", "ivf"] = Field(
+        "ivf",
+        description="How the index is searched: `ivf` searches the nearest clusters, as RVC does; `exact` searches all"
+        " vectors and is slower.",
+    )
+    filter_radius: Int = Field(
+        3, ge=0, le=7, description="Median filter of the f0 method `harvest`. 0 to 2 = off, 3 or more = on."
+    )
+    rms_mix_rate: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Loudness envelope of the converted vocals. 0 = follows the original vocals, 1 = the voice's own.",
+    )
+    protect: float = Field(
+        0.33,
+        ge=0,
+        le=0.5,
+        description="Protects consonants and breaths from index retrieval. 0 = full protection, 0.5 = off.",
+    )
+    f0_method: F0Method = Field(
+        "rmvpe",
+        description="How the pitch of the vocals is estimated; see `list_models`. Alias: `pitch_detection_algorithm`.",
+    )
+    crepe_hop_length: Int = Field(
+        128,
+        ge=16,
+        le=1024,
+        description="Step between pitch estimates of `mangio-crepe`, in samples at 16 kHz. Smaller steps are more"
+        " precise and slower.",
+    )
+    f0_fill_gaps: bool = Field(
+        False,
+        description="Interpolate the pitch through consonants and breaths, as newer versions of RVC do. Can remove"
+        " roughness at the ends of notes.",
+    )
+    autotune: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Moves the pitch towards the nearest note of `autotune_key`, after transposition. 0 = off, 1 = on"
+        " the note.",
+    )
+    autotune_key: Name | None = Field(
+        None,
+        description="Key of the cover for `autotune`: `C major`, `F# minor`, `Am`, or `chromatic`. Default: chromatic.",
+    )
+    formant_shift: float = Field(
+        0.0,
+        ge=-12,
+        le=12,
+        description="Moves the formants, in semitones. Positive values sound smaller and brighter. The pitch stays.",
+    )
+    seed: Int = Field(
+        0, ge=0, le=MAX_SEED, description="Seed of the voice's noise. The same request gives the same result."
+    )
+    reverb_rm_size: float = Field(
+        0.15, ge=0, le=1, description="Room size of the reverb on the vocals. Alias: `reverb_size`."
+    )
+    reverb_wet: float = Field(0.2, ge=0, le=1, description="Level of the reverb. 0 = no reverb.")
+    reverb_dry: float = Field(0.8, ge=0, le=1, description="Level of the vocals without reverb.")
+    reverb_damping: float = Field(
+        0.7, ge=0, le=1, description="Damping of high frequencies in the reverb. Higher values sound darker."
+    )
+    main_gain: float = Field(0.0, ge=-60, le=20, description="Gain of the lead vocals in dB, added to -4 dB.")
+    backup_gain: float = Field(0.0, ge=-60, le=20, description="Gain of the backing vocals in dB, added to -6 dB.")
+    inst_gain: float = Field(0.0, ge=-60, le=20, description="Gain of the instrumental in dB, added to -7 dB.")
+    convert_backup: bool = Field(False, description="Convert the backing vocals to the new voice as well.")
+    separation_model: Name | None = Field(
+        None, description=f"Model that separates `audio`, as in `list_models`. Default: `{DEFAULT_MODEL}`."
+    )
+    return_stems: bool = Field(
+        False, description="Also return the lead vocals, backing vocals and instrumental as they are in the mix."
+    )
+
+    def find_errors(self) -> Iterable[tuple[str, str]]:
+        parts = [name for name in PART_FIELDS if getattr(self, name) is not None]
+        missing = [name for name in PART_FIELDS[:2] if name not in parts]
+        if self.audio is not None and parts:
+            yield "audio", f"cannot be used together with {' and '.join(parts)}; send the song or its parts"
+        elif self.audio is None and len(missing) == 2:
+            yield "audio", "is required, or 'voice_audio' and 'instrument_audio' are"
+        elif self.audio is None and missing:
+            yield missing[0], f"is required together with '{parts[0]}'; or send the whole song as 'audio'"
+        try:
+            parse_key(self.autotune_key)
+        except InvalidRequestError:
+            yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
