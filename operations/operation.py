@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import operations
@@ -59,8 +59,8 @@ def load_operations() -> Mapping[str, Operation[Any, Any]]:
     for name in sorted(module.name for module in pkgutil.iter_modules(operations.__path__)):
         if name.startswith("_"):
             continue
-        operation = _read_operation(importlib.import_module(f"{operations.__name__}.{name}"))
-        if operation is not None:
+        operation = getattr(importlib.import_module(f"{operations.__name__}.{name}"), "OPERATION", None)
+        if isinstance(operation, Operation):
             found[name] = operation
     return MappingProxyType(found)
 
@@ -73,26 +73,3 @@ def find_operation(name: str) -> tuple[str, Operation[Any, Any]]:
     if own_name not in known:
         raise unknown_name_error("operation", name, [*known, *aliases])
     return own_name, known[own_name]
-
-
-def _read_operation(module: ModuleType) -> Operation[Any, Any] | None:
-    operation = getattr(module, "OPERATION", None)
-    if isinstance(operation, Operation):
-        return operation
-    if not (hasattr(module, "Params") and hasattr(module, "run")):
-        return None
-
-    # A module that still has `admit(params, models)` and `run(params, job, models)`.
-    def plan(params: Params, models: Models) -> Params:
-        if hasattr(module, "admit"):
-            module.admit(params, models)
-        return params
-
-    return Operation(
-        params=module.Params,
-        plan=plan,
-        run=module.run,
-        readiness=getattr(module, "get_readiness", is_always_ready),
-        aliases=tuple(getattr(module, "ALIASES", ())),
-        optional=getattr(module, "OPTIONAL", False),
-    )

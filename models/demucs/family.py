@@ -88,7 +88,7 @@ class DemucsFamily(ModelFamily["Separator"]):
         missing = [package for package in ("torch", "demucs", "safetensors") if find_spec(package) is None]
         if missing:
             return Readiness(f"not installed: {', '.join(missing)}")
-        if self._folders.weights.hub is None and not any(map(self._is_local, CATALOG)):
+        if self._folders.weights.hub is None and not any(self._availability(name) == LOCAL for name in CATALOG):
             return Readiness("no model is here, and downloads are off: put one below MODELS_DIR")
         return READY
 
@@ -109,7 +109,16 @@ class DemucsFamily(ModelFamily["Separator"]):
             ModelError: it is a local folder whose files are missing or broken.
         """
         if name in CATALOG:
-            return self._describe_card(name, self._availability(name))
+            card = CATALOG[name]
+            return SeparationModelInfo(
+                name=name,
+                availability=self._availability(name),
+                stems=card.stems,
+                max_segment=card.max_segment,
+                sample_rate=card.sample_rate,
+                licence=card.licence,
+                about=card.about,
+            )
         files = self._folders.fetch(name)
         blueprints = [read_blueprint(path) for path in files.submodels if path and path.suffix == ".safetensors"]
         availability = self._availability(name)
@@ -148,34 +157,17 @@ class DemucsFamily(ModelFamily["Separator"]):
         try:
             return self.describe(name)
         except ModelError as error:
-            if name in CATALOG:
-                return self._describe_card(name, unavailable(error.message))
             return SeparationModelInfo(name=name, availability=unavailable(error.message))
 
-    def _describe_card(self, name: str, availability: Availability) -> SeparationModelInfo:
-        card = CATALOG[name]
-        return SeparationModelInfo(
-            name=name,
-            availability=availability,
-            stems=card.stems,
-            max_segment=card.max_segment,
-            sample_rate=card.sample_rate,
-            licence=card.licence,
-            about=card.about,
-        )
-
     def _availability(self, name: str) -> Availability:
-        if self._folders.is_local(name):
-            return LOCAL
+        try:
+            if self._folders.is_local(name):
+                return LOCAL
+        except ModelError as error:
+            return unavailable(error.message)
         if name not in CATALOG:
             return unavailable("a weights file that its yaml names is missing")
         return DOWNLOAD if self._folders.weights.hub is not None else unavailable("not here, and downloads are off")
-
-    def _is_local(self, name: str) -> bool:
-        try:
-            return self._folders.is_local(name)
-        except ModelError:
-            return False
 
 
 def load_separator(folders: Folders, name: str, runtime: Runtime) -> Separator:

@@ -58,7 +58,7 @@ def made(models: Models, audio: dict[str, Audio] | None = None, **fields: Any) -
     sources = dict.fromkeys(audio or {}, "placeholder")
     values = {"prompt": "slow piano", "model": "small", "duration": 0.5, **sources, **fields}
     params = Params.parse({key: value for key, value in values.items() if value is not ...})
-    return generate_music.run(params, job, models), job
+    return generate_music.run(generate_music.plan(params, models), job, models), job
 
 
 def sounds(reply: Reply) -> list[np.ndarray[Any, Any]]:
@@ -195,7 +195,8 @@ def test_cancelling_stops_within_a_step_and_the_next_job_is_clean(models: Models
 
     job.report = report
     with pytest.raises(CancelledError):
-        generate_music.run(Params.parse({"prompt": "slow piano", "model": "small"}), job, models)
+        params = Params.parse({"prompt": "slow piano", "model": "small"})
+        generate_music.run(generate_music.plan(params, models), job, models)
     assert len(reports) == 10 and reports[-1]["percent"] < 10
     np.testing.assert_array_equal(sounds(made(models, seed=1)[0])[0], sounds(clean)[0])
 
@@ -211,7 +212,7 @@ def test_where_the_platforms_time_runs_out_what_is_done_is_returned_if_asked_for
     in_time(models, duration=0.5)  # so that loading takes none of the time
     reply = in_time(models, {"executionTimeout": 2000}, duration=600, partial=True)
     assert 0 < reply["duration"] < 600
-    assert any(sentence.startswith("Time ran out: 1 of 1 pieces") for sentence in reply["warnings"])
+    assert any(sentence.startswith("Time ran out: 1 of 1 clips") for sentence in reply["warnings"])
 
 
 def test_where_time_runs_out_the_job_ends_with_a_sentence_unless_the_part_is_asked_for(models: Models) -> None:
@@ -284,8 +285,8 @@ def test_what_a_model_cannot_do_is_refused_before_loading(
         ({"prompt": []}, "'prompt' .*at least 1"),
         ({"prompt": 3}, "'prompt' must be a valid string or must be a valid list"),
         ({"prompt": "x" * 5000}, "'prompt' .*at most 4000"),
-        ({"prompt": ["a"] * 8, "n_samples": 8}, "'n_samples' makes 64 pieces"),
-        ({"seed": [1, 2]}, "'seed' has 2 numbers for 1 pieces"),
+        ({"prompt": ["a"] * 8, "n_samples": 8}, "'n_samples' makes 64 clips"),
+        ({"seed": [1, 2]}, "'seed' has 2 numbers for 1 clips"),
         ({"seed": -1}, "'seed' .*greater than or equal to 0"),
         ({"seed": 1.5}, "'seed'"),
         ({"duration": 0.1}, "'duration' .*0.5"),
@@ -306,6 +307,14 @@ def test_bad_fields_are_told_all_together(fields: dict[str, Any], message: str) 
     values = {key: value for key, value in ({"prompt": "piano"} | fields).items() if value is not ...}
     with pytest.raises(InvalidRequestError, match=message):
         Params.parse(values)
+
+
+def test_style_audio_is_not_offered_but_a_request_with_it_is_told_why_it_cannot_be_used(models: Models) -> None:
+    assert "style_audio" not in Params.model_json_schema()["properties"] and "style_audio" not in Params.names()
+    params = Params.parse({"prompt": "slow piano", "style_audio": "placeholder"})
+    with pytest.raises(InvalidRequestError, match="no model that runs here takes a style") as refused:
+        generate_music.plan(params, models)
+    assert refused.value.error_code == "option_unsupported"
 
 
 def test_the_schema_names_every_field_and_its_range() -> None:

@@ -223,7 +223,7 @@ def test_an_old_checkpoint_folder_works(models: Models, folder: Path) -> None:
         ({"two_stems": "no_vocals"}, ["'two_stems' names 'no_vocals'"]),
         ({"model": "old", "stems": ["guitar"]}, ["'stems' names 'guitar'"]),
         ({"segment": 7.8}, ["'segment' is 7.8 s", "at most 1.56 s"]),
-        ({"stems": ["bass"], "two_stems": "bass"}, ["cannot be given together"]),
+        ({"stems": ["bass"], "two_stems": "bass"}, ["cannot be used together"]),
         ({"stems": ["bass", "bass"]}, ["a stem twice"]),
         ({"stems": []}, ["'stems'"]),
         ({"shifts": 11, "overlap": 1.0, "segment": 0}, ["'shifts'", "'overlap'", "'segment'"]),

@@ -18,7 +18,8 @@ from worker.reply import Reply
 def generate_song(models: Models, job: Job | None = None, **params: Any) -> Reply:
     """Runs generate_music without loading of inputs and without the delivery."""
     values = {"model": "suno/V4_5"} | params
-    return generate_music.run(generate_music.Params.parse(values), job or Job(id="job-1"), models)
+    plan = generate_music.plan(generate_music.Params.parse(values), models)
+    return generate_music.run(plan, job or Job(id="job-1"), models)
 
 
 def test_a_description_becomes_two_clips() -> None:
