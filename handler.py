@@ -45,7 +45,7 @@ def handler(job: object) -> dict[str, Any]:
 
 
 def run_job(job: Job, settings: Settings) -> dict[str, Any]:
-    """Runs `job` within its log context and returns its reply; never raises."""
+    """Runs `job` and returns its reply; never raises. The caller has entered the job's log context."""
 
     def run() -> dict[str, Any]:
         from operations.dispatch import dispatch
