@@ -13,18 +13,11 @@ from testing.property_tests import register_profiles
 for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.pop(variable, None)
 
+# Tiny matrices are slower on several threads, and many times slower if other processes keep the cores busy. torch reads
+# this when it is imported, here and in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 register_profiles(in_ci=bool(os.environ.get("CI")))
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Computes on one thread: tiny matrices are slower on several, and much slower on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,6 @@ from worker.job import Job, compute_deadline
 from worker.reply import Reply
 from worker.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RATE = 16_000
 
 

@@ -15,8 +15,6 @@ from models.musicgen.load import plain_settings, read_package
 from testing.audiocraft_reference import audiocraft_codec
 from testing.tiny_musicgen import Shape, codec_settings, write_checkpoint, write_hub_codec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("frames", [1, 7, 130])
 @pytest.mark.parametrize("stereo", [False, True])

@@ -56,7 +56,6 @@ def window_for(
     return make_window(lm, conditions, batch=batch, prompt=prompt, length=length, sampling=sampling, on_step=on_step)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("length", [5, 20, 90])
@@ -72,7 +71,6 @@ def test_captured_steps_find_the_codes_that_eager_steps_find(
     assert recorder.waited == recorder.events > 0
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_one_state_serves_windows_of_every_length_and_grows_if_it_must(engines: dict[str, Engine]) -> None:
     """An earlier window leaves no trace in a later one."""
     engine, recorder = engines["text"], EagerRecorder()
@@ -85,7 +83,6 @@ def test_one_state_serves_windows_of_every_length_and_grows_if_it_must(engines: 
     assert len(backend._states) == 1
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_only_the_most_recent_kinds_of_state_are_kept(engines: dict[str, Engine]) -> None:
     engine = engines["text"]
     backend = CudaGraphBackend(engine.lm, EagerRecorder())
@@ -94,7 +91,6 @@ def test_only_the_most_recent_kinds_of_state_are_kept(engines: dict[str, Engine]
     assert [shape.clips for shape in backend._states] == list(range(3, MAX_CAPTURED_STATES + 3))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_cancelled_window_leaves_no_trace(engines: dict[str, Engine]) -> None:
     engine = engines["stereo"]
     backend = CudaGraphBackend(engine.lm, EagerRecorder())
@@ -109,7 +105,6 @@ def test_a_cancelled_window_leaves_no_trace(engines: dict[str, Engine]) -> None:
     assert torch.equal(decode_window(engine.lm, backend, window_for(engine, 40, SAMPLINGS[1])), first)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_steps_that_cannot_be_captured_run_one_by_one(
     engines: dict[str, Engine], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,8 +27,6 @@ from testing.musicgen_steps import RecordingLinear
 from testing.tiny_musicgen import Shape, write_checkpoint
 
 Reference = Callable[..., Any]
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GREEDY = Sampling(temperature=0.0)
 SHAPES = {
     "text": Shape(sample_rate=32_000),

@@ -14,8 +14,6 @@ from models.musicgen.kv_cache import KEY_CHUNK, CacheShape, KVCache, allocate_kv
 CPU = torch.device("cpu")
 SHAPE = CacheShape(rows=3, heads=2, columns=3 * KEY_CHUNK - 5, head_dim=32)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def random_columns(count: int, seed: int = 0) -> torch.Tensor:
     """Keys and values `[2, R, H, count, D]`."""

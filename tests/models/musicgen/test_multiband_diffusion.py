@@ -12,8 +12,6 @@ from models.musicgen.multiband_diffusion import CHUNK_S, CONTEXT_S, STEPS, Multi
 from models.runtime.progress import ignore_progress
 from testing.tiny_musicgen import write_hub_codec
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @dataclass
 class NoiseBand:

@@ -28,8 +28,6 @@ from testing.musicgen_steps import (
 )
 from testing.tiny_musicgen import Shape, write_checkpoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPES = {"text": Shape(), "stereo": Shape(stereo=True), "melody": Shape(melody=True)}
 TEXTS = ["slow piano", "fast techno with drums and bass 120 bpm", ""]
 DRAWS = 20_000

@@ -24,8 +24,6 @@ from models.musicgen.load import load_engine
 from testing.repository import ROOT
 from testing.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DEMO_T5 = ROOT / "demo/weights/musicgen/t5"
 
 
