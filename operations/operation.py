@@ -57,8 +57,6 @@ def load_operations() -> Mapping[str, Operation[Any, Any]]:
     """Every operation by its name, in alphabetical order."""
     found = {}
     for name in sorted(module.name for module in pkgutil.iter_modules(operations.__path__)):
-        if name.startswith("_"):
-            continue
         operation = getattr(importlib.import_module(f"{operations.__name__}.{name}"), "OPERATION", None)
         if isinstance(operation, Operation):
             found[name] = operation
