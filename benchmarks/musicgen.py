@@ -28,8 +28,8 @@ from benchmarks.checkpoints import SIZES, write_checkpoint
 from benchmarks.machine import describe_machine
 from benchmarks.musicgen_parity import TEXT, Heard, hear, parity
 from models.checkpoints.locations import WeightLocations
-from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
+from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
 
@@ -37,10 +37,10 @@ ROOT = Path(__file__).parents[1]
 WARM = 5.0  # s of music of the first request after loading, and of the next
 STAND_UP = """
 from pathlib import Path
-from models.musicgen.describe import describe
+from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.checkpoints.locations import WeightLocations
-load_engine(describe(Path("demo/weights/musicgen"), WeightLocations()), device="cpu")
+load_engine(inspect_checkpoint(Path("demo/weights/musicgen"), WeightLocations()), device="cpu")
 """
 TABLE = (10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -198,7 +198,7 @@ def _loaded(
     size = sum(file.stat().st_size for file in files)
     reading = _timed(lambda: [_read(file) for file in files], time.perf_counter)
     started, wall = clock(), time.perf_counter()
-    engine = load_engine(describe(folder, WeightLocations()), device=device, dtype=dtype)
+    engine = load_engine(inspect_checkpoint(folder, WeightLocations()), device=device, dtype=dtype)
     seconds, wall = clock() - started, time.perf_counter() - wall
     _say(f"load {seconds:.2f} s; {size / 1e9:.2f} GB are read alone in {reading:.2f} s")
     return engine, {"load_s": round(seconds, 2), "load_share_of_read_bandwidth": round(reading / wall, 2)}

@@ -11,14 +11,14 @@ import torch
 from omegaconf import OmegaConf, open_dict
 
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.load import plain_settings, read_package
+from models.musicgen.load import read_weights
 
 
 def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
     """`LMModel` as its loader makes it: float32 on the CPU, float16 else; with the T5 in `folder/t5`."""
     import_audiocraft()
-    package = read_package(folder / "state_dict.bin")
-    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])))
+    package, state = read_weights(folder / "state_dict.bin")
+    settings = OmegaConf.create(package.plain_settings)
     with open_dict(settings):
         settings.device, settings.dtype = device, "float32" if device == "cpu" else "float16"
         settings.conditioners.description.t5.name = allowed_t5(folder / "t5")
@@ -28,7 +28,7 @@ def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
         window = settings.dataset.segment_duration
         conditioner = melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device=device)
         lm.condition_provider.conditioners["self_wav"] = conditioner
-    lm.load_state_dict(package["best_state"])
+    lm.load_state_dict(state)
     lm.cfg = settings
     return lm.eval()
 
@@ -36,10 +36,10 @@ def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
 def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
     """The mono `CompressionModel` of `folder`."""
     import_audiocraft()
-    package = read_package(folder / "compression_state_dict.bin")
-    settings = OmegaConf.create(dict(plain_settings(package["xp.cfg"])) | {"device": device})
+    package, state = read_weights(folder / "compression_state_dict.bin")
+    settings = OmegaConf.create(package.plain_settings | {"device": device})
     model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
-    model.load_state_dict(package["best_state"])
+    model.load_state_dict(state)
     return model.eval()
 
 

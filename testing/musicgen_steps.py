@@ -11,9 +11,9 @@ import torch
 from models.checkpoints.locations import WeightLocations
 from models.musicgen.conditioning.provider import BatchConditions, ConditioningProvider
 from models.musicgen.decode import EagerBackend, Window, decode_window
-from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
 from models.musicgen.forward import prefill
+from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.linear import Linear
 from models.musicgen.lm import LanguageModel
 from models.musicgen.load import load_engine
@@ -25,7 +25,7 @@ GREEDY = Sampling(temperature=0.0)
 
 def load_cpu_engine(folder: Path, dtype: torch.dtype = torch.float32) -> Engine:
     """The engine of a checkpoint folder, on the CPU."""
-    return load_engine(describe(folder, WeightLocations()), device="cpu", dtype=dtype)
+    return load_engine(inspect_checkpoint(folder, WeightLocations()), device="cpu", dtype=dtype)
 
 
 def prepare_conditions(

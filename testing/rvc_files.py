@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.rvc.checkpoint import SynthesizerConfig, expected_shapes
-from models.rvc.config import PHONE_WIDTHS
+from models.rvc.config import FEATURE_WIDTHS, SynthesizerConfig, expected_shapes
 
 TINY: dict[str, Any] = {
     "spec_channels": 1025,
@@ -75,7 +74,7 @@ def save_voice(folder: Path, name: str, *, index: bool = True, file: str = "mode
     saved = content(**changes)
     path = save(folder / name / f"{file}.pth", saved)
     if index:
-        save_index(folder / name / "added_IVF.index", width=PHONE_WIDTHS[saved["version"]])
+        save_index(folder / name / "added_IVF.index", width=FEATURE_WIDTHS[saved["version"]])
     return path
 
 

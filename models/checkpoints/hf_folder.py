@@ -1,36 +1,29 @@
-"""Reads a model's folder as transformers stores it; nothing in it runs. Without torch until tensors are read."""
+"""The folder of a model as transformers stores it: its settings, and which of its files holds the weights."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.settings import Settings
 
-SETTINGS_FILE, SAFE_FILE, PICKLE_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
-NEEDS = (SETTINGS_FILE, f"{SAFE_FILE}|{PICKLE_FILE}")  # as `Weights.find` takes them
+CONFIG_FILE, SAFETENSORS_FILE, TORCH_FILE = "config.json", "model.safetensors", "pytorch_model.bin"
+REQUIRED_FILES = (CONFIG_FILE, f"{SAFETENSORS_FILE}|{TORCH_FILE}")  # as `WeightLocations.find` takes them
 
 
-def read_settings(folder: Path) -> Mapping[str, Any]:
-    """Of `config.json`; raises `ValueError`, a clause that says why, where there are none."""
+def read_config(folder: Path) -> Settings:
+    """Reads `config.json`; raises `CheckpointError` if it is missing or holds no settings."""
     try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"its {SETTINGS_FILE} cannot be read") from error
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"its {SETTINGS_FILE} holds no settings")
-    return settings
+        values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"its {CONFIG_FILE} cannot be read") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"its {CONFIG_FILE} holds no settings")
+    return Settings(values)
 
 
-def read_safetensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of `model.safetensors` by name, on the CPU, mapped from disk; raises `ValueError` as above."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(folder / SAFE_FILE)
-    except SafetensorError as error:
-        raise ValueError(f"its {SAFE_FILE} cannot be read") from error
+def find_weights(folder: Path) -> Path:
+    """Returns `model.safetensors`, or `pytorch_model.bin` if the folder has no such file."""
+    safetensors = folder / SAFETENSORS_FILE
+    return safetensors if safetensors.is_file() else folder / TORCH_FILE

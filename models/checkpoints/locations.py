@@ -1,4 +1,4 @@
-"""Where weights are looked for, in which order, and the hub that they come from where none are here. Without torch."""
+"""Where weights are looked for, in one order for every family, and the hub that missing ones come from. No torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
 
 logger = logging.getLogger(__name__)
 
-LM_FILE = "state_dict.bin"
-CODEC_FILE = "compression_state_dict.bin"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,2}")
+_REVISION = re.compile(r"[0-9a-f]{7,64}")
 
 
 class Hub(Protocol):
     """Fetches files of a repository into the local cache."""
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        """The folder with the files that match `patterns`; raises `ModelError` where they cannot be had."""
+        """Returns the folder with the files that match `patterns`; raises `ModelError` if they cannot be downloaded."""
 
 
 @dataclass(frozen=True)
 class HuggingFaceHub:
-    """The Hugging Face hub, through its own client, into `cache` (None: the client's own cache)."""
+    """The Hugging Face hub, through its own client.
+
+    Args:
+        cache: the hub cache that files go to; None: the client's own.
+        endpoint: address of the hub; None: the client's own.
+    """
 
     cache: Path | None = None
     endpoint: str | None = None
@@ -44,8 +48,8 @@ class HuggingFaceHub:
             )
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
             raise ModelError(
-                f"'{hub_id}' is not here and could not be downloaded ({type(error).__name__}). Put its files into a "
-                "folder below MODELS_DIR, or give the worker a way to the Hugging Face hub.",
+                f"'{hub_id}' is not on this worker and could not be downloaded ({type(error).__name__}). Put its files "
+                "into a folder below MODELS_DIR, or give the worker access to the Hugging Face hub.",
                 details={"hub_id": hub_id},
             ) from error
         return Path(folder)
@@ -53,13 +57,13 @@ class HuggingFaceHub:
 
 @dataclass(frozen=True)
 class WeightLocations:
-    """The places where weights may lie, in the order in which they are looked at.
+    """The places that weights are looked for in, in order, for every family alike.
 
     Args:
-        explicit: MODELS_DIR: a folder of checkpoint folders (or in the layout of a hub cache).
-        hub_caches: in the layout of the hub's cache: the client's own, and the platform's mount of cached models.
-        folders: more folders of checkpoint folders: on volumes, baked into the image.
-        hub: where to fetch what is nowhere; None: offline.
+        explicit: MODELS_DIR: a folder of model folders, or of a hub cache, or laid out as HF_HOME.
+        hub_caches: hub caches: the client's own, and the platform's mount of cached models.
+        folders: more folders of model folders: on volumes, and baked into the image.
+        hub: where weights that are in none of these are downloaded from; None: offline.
     """
 
     explicit: Path | None = None
@@ -68,67 +72,89 @@ class WeightLocations:
     hub: Hub | None = None
 
     @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders of model folders, in order."""
+        return (*self._first, *self.folders)
+
+    @property
     def _first(self) -> tuple[Path, ...]:
         return (self.explicit,) if self.explicit else ()
 
     def search_paths(self) -> list[str]:
-        """Every place, in order."""
+        """Returns every place, in order, as `list_models` shows them."""
         return [str(path) for path in (*self._first, *self.hub_caches, *self.folders)]
 
+    def candidates(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
+        """Yields every folder that may hold a model, in the order of the search; whether it exists was not asked.
+
+        Args:
+            names: paths below a root: `htdemucs`, `demucs/htdemucs`.
+            hub_ids: repositories on the hub, whose cached snapshots are yielded.
+        """
+        for root in self._first:
+            yield from (root / name for name in names)
+        for cache in (*self._first, *self.hub_caches):
+            for hub_id in hub_ids:
+                yield from _find_snapshots(cache, hub_id)
+        for root in self.folders:
+            yield from (root / name for name in names)
+
     def find(self, names: Sequence[str], hub_ids: Sequence[str], needs: Sequence[str]) -> Path | None:
-        """The first folder called one of `names`, or cached from one of `hub_ids`, that holds all files `needs`.
+        """Returns the first of the `candidates` that holds all files `needs`; None if there is none.
 
         A need may give alternatives: `model.safetensors|pytorch_model.bin`.
         """
-        places = [folder / name for folder in self._first for name in names]
-        for cache in (*self._first, *self.hub_caches):
-            places += [snapshot for hub_id in hub_ids for snapshot in _snapshots(cache, hub_id)]
-        places += [folder / name for folder in self.folders for name in names]
-        return next((place for place in places if _holds(place, needs)), None)
+        return next((folder for folder in self.candidates(names, hub_ids) if _holds(folder, needs)), None)
 
-    def checkpoint(self, name: str) -> Path | None:
-        """The checkpoint folder called `name` (`x` or `org/x`) below one of the folders; never outside them.
+    def find_named(self, name: str, needs: Sequence[str]) -> Path | None:
+        """Returns the folder called `name` (`x` or `org/x`) below one of the roots, if it holds all files `needs`.
 
         Raises:
-            InvalidRequestError: the name is no plain folder name.
+            InvalidRequestError: the name is no plain folder name, so it may lead out of the roots.
         """
         if not _NAME.fullmatch(name) or ".." in name:
             raise InvalidRequestError(
-                f"'{sanitize(name)}' cannot be a model: give a name that list_models shows, or that of a checkpoint "
-                "folder below the model paths (letters, digits, '.', '_', '-', '/').",
+                f"'{sanitize(name)}' cannot be the name of a model. Use a name that list_models shows, or that of a "
+                "checkpoint folder below the model paths (letters, digits, '.', '_', '-', '/').",
                 code=ErrorCode.INVALID_MODEL_NAME,
             )
-        for root in (*self._first, *self.folders):
+        for root in self.roots:
             folder = root / name
-            if _holds(folder, (LM_FILE,)) and folder.resolve().is_relative_to(root.resolve()):
+            if _holds(folder, needs) and folder.resolve().is_relative_to(root.resolve()):
                 return folder
         return None
 
-    def checkpoint_names(self) -> list[str]:
-        """Names of all checkpoint folders, one or two levels below the folders; looks anew at each call."""
-        return sorted({name for root in (*self._first, *self.folders) for name in _checkpoints(root)})
+    def names_of_folders(self, file: str) -> list[str]:
+        """Returns the names of all folders, one or two levels below the roots, that hold `file`; looks at each call."""
+        found = set()
+        for root in self.roots:
+            for path in (*root.glob(f"*/{file}"), *root.glob(f"*/*/{file}")):
+                name = path.parent.relative_to(root).as_posix()
+                if _NAME.fullmatch(name) and not name.startswith("models--"):
+                    found.add(name)
+        return sorted(found)
 
 
-def _checkpoints(root: Path) -> Iterator[str]:
-    for pattern in (f"*/{LM_FILE}", f"*/*/{LM_FILE}"):
-        for file in root.glob(pattern):
-            name = file.parent.relative_to(root).as_posix()
-            if _NAME.fullmatch(name) and not name.startswith("models--"):
-                yield name
+def _find_snapshots(cache: Path, hub_id: str) -> Iterator[Path]:
+    """Yields the snapshot that `refs/main` names, then the others, the newest first.
 
-
-def _snapshots(cache: Path, hub_id: str) -> Iterator[Path]:
-    """The snapshot that `refs/main` points at, else every one there is, in either layout of a hub cache."""
+    Args:
+        cache: a hub cache, or a folder laid out as HF_HOME, whose hub cache is `hub`.
+    """
     for base in (cache, cache / "hub"):
         repository = base / f"models--{hub_id.replace('/', '--')}"
         try:
-            revision = (repository / "refs" / "main").read_text().strip()
-        except OSError:
+            revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
             revision = ""
-        if re.fullmatch(r"[0-9a-f]{7,64}", revision):
-            yield repository / "snapshots" / revision
-        elif (repository / "snapshots").is_dir():
-            yield from sorted((repository / "snapshots").iterdir())
+        main = repository / "snapshots" / revision if _REVISION.fullmatch(revision) else None
+        if main is not None:
+            yield main
+        try:
+            snapshots = [path for path in (repository / "snapshots").iterdir() if path.is_dir() and path != main]
+            yield from sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True)
+        except OSError:
+            continue
 
 
 def _holds(folder: Path, needs: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
-"""Reads the pickle in a torch checkpoint as plain data: tensors become references, nothing is imported or called.
+"""Reads the pickle in a torch checkpoint as plain data. Nothing is imported, constructed or called.
 
-An interpreter of our own for the opcodes that `torch.save` writes (pickle protocol 2), and for no others. It does not
-recurse, so nesting costs nothing, and every opcode is counted, so a small file cannot become much.
+An interpreter for the opcodes that `torch.save` writes (pickle protocol 2), and for no others. Tensors become
+references to their data, and objects of classes on the caller's list become `PickledObject`s. The interpreter does not
+recurse, so nesting costs nothing, and it counts opcodes, so a small file cannot expand without bound.
 Background: CVE-2025-32434 and CVE-2026-24747 were holes in torch's own restricted unpickler.
 """
 
@@ -9,52 +10,62 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from errors import sanitize
+from models.checkpoints.errors import CheckpointError, UnsafeCheckpointError
 
-_MAX_DIMENSIONS: Final = 8
-_MAX_LENGTH: Final = 1 << 40
-_MAX_NAME_BYTES: Final = 256
-_MAX_MARKS: Final = 64
-_MAX_INT_BYTES: Final = 8
+_MAX_DIMENSIONS = 8
+_MAX_LENGTH = 1 << 40
+_MAX_NAME_BYTES = 256
+_MAX_MARKS = 64
+_MAX_INT_BYTES = 8
 
-DTYPES: Final = MappingProxyType(
+_STORAGES: Mapping[str, tuple[str, int]] = MappingProxyType(
     {
-        "DoubleStorage": "float64",
-        "FloatStorage": "float32",
-        "HalfStorage": "float16",
-        "BFloat16Storage": "bfloat16",
-        "LongStorage": "int64",
-        "IntStorage": "int32",
-        "ShortStorage": "int16",
-        "CharStorage": "int8",
-        "ByteStorage": "uint8",
-        "BoolStorage": "bool",
+        "DoubleStorage": ("float64", 8),
+        "FloatStorage": ("float32", 4),
+        "HalfStorage": ("float16", 2),
+        "BFloat16Storage": ("bfloat16", 2),
+        "LongStorage": ("int64", 8),
+        "IntStorage": ("int32", 4),
+        "ShortStorage": ("int16", 2),
+        "CharStorage": ("int8", 1),
+        "ByteStorage": ("uint8", 1),
+        "BoolStorage": ("bool", 1),
     }
 )
-"""Storage classes of torch by name, and the dtype of each."""
+"""Storage classes of torch by name, each with its dtype and the bytes of one item."""
+_ITEM_BYTES = MappingProxyType(dict(_STORAGES.values()))
 
 
-class PickleError(ValueError):
-    """The pickle holds what a checkpoint has no need of, or is damaged; the message is a clause that says which."""
+class PickleError(CheckpointError):
+    """The pickle holds what a checkpoint does not need, or is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """A storage that was not read: `count` items of `dtype` in the record `data/<key>`."""
+    """A storage that was not read: `count` items of `dtype`, found in the file by `key`."""
 
     dtype: str
     key: str
     count: int
 
+    @property
+    def item_bytes(self) -> int:
+        return _ITEM_BYTES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.item_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRef:
-    """A tensor that was not read. `dense`: its items lie one after the other, in row-major order."""
+    """A tensor that was not read. `dense`: its items are contiguous, in row-major order."""
 
     storage: StorageRef
     offset: int
@@ -65,84 +76,120 @@ class TensorRef:
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        return self.count * self.storage.item_bytes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Foreign:
-    """An object, or a class, of a kind that we do not make: its name is all there is of it."""
+class PickledClass:
+    """A class or function that the pickle names; it was not imported."""
 
     name: str
+
+
+@dataclass(slots=True, eq=False)
+class PickledObject:
+    """An object that was not constructed: what its pickle says of it.
+
+    Args:
+        name: of its class, `module.name`.
+        arguments: what its class would have been called with.
+        state: what it would have been given as its attributes; None if there is nothing.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pickle:
+    """One pickle that was read.
+
+    Args:
+        value: dicts, lists, tuples, text, numbers, `TensorRef`s, `PickledObject`s and `PickledClass`es.
+        storages: every storage that it mentions, by key.
+        end: where in the data it ends.
+    """
+
+    value: Any
+    storages: Mapping[str, StorageRef]
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """One of the few names that mean something to us."""
+    """One of the few names that the interpreter gives a meaning."""
 
     name: str
 
 
-_ORDERED_DICT: Final = _Global("OrderedDict")
-_TENSOR: Final = _Global("_rebuild_tensor_v2")
-_PARAMETER: Final = _Global("_rebuild_parameter")
-_GLOBALS: Final[Mapping[tuple[str, str], Any]] = MappingProxyType(
+_ORDERED_DICT = _Global("OrderedDict")
+_TENSOR = _Global("_rebuild_tensor_v2")
+_PARAMETER = _Global("_rebuild_parameter")
+_GLOBALS: Mapping[tuple[str, str], _Global] = MappingProxyType(
     {
         ("collections", "OrderedDict"): _ORDERED_DICT,
         ("torch._utils", "_rebuild_tensor_v2"): _TENSOR,
         ("torch._utils", "_rebuild_parameter"): _PARAMETER,
-        **{("torch", name): _Global(name) for name in DTYPES},
+        **{("torch", name): _Global(name) for name in _STORAGES},
     }
 )
 
 
-def load(data: bytes, *, max_steps: int, foreign: bool = False) -> Any:
-    """What the pickle describes: dicts, lists, tuples, text, numbers, `TensorRef`s.
+def read_pickle(data: bytes, *, max_steps: int, classes: Collection[str] | None = (), start: int = 0) -> Pickle:
+    """Reads the pickle that begins at `start`.
 
     Args:
-        data: the whole pickle.
-        max_steps: opcodes that it may have.
-        foreign: objects of unknown classes become `Foreign`, and what they hold is lost; otherwise they are refused.
+        max_steps: the most opcodes that it may have.
+        classes: names (`module.name`) that it may mention; objects of these become `PickledObject`s. None: any, and
+            what such a pickle does to them (items that are added, odd dictionary keys) is passed over.
 
     Raises:
+        UnsafeCheckpointError: it asks for another class or function.
         PickleError: it is damaged, or holds what is not allowed.
     """
-    return _Machine(data, foreign=foreign).run(max_steps)
+    return _Interpreter(data, start, classes).run(max_steps)
 
 
-class _Machine:
-    """The pickle machine: a stack, the stacks below each mark, and the memo."""
+class _Interpreter:
+    """Pickle's stack machine: a stack, the stacks below each mark, and the memo."""
 
-    def __init__(self, data: bytes, *, foreign: bool) -> None:
-        self._data, self._at, self._foreign = data, 0, foreign
+    def __init__(self, data: bytes, start: int, classes: Collection[str] | None) -> None:
+        self._data, self._position, self._classes = data, start, classes
+        self._storages: dict[str, StorageRef] = {}
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, max_steps: int) -> Any:
+    def run(self, max_steps: int) -> Pickle:
         for _ in range(max_steps):
             code = self._take(1)[0]
             if code == ord("."):
-                return self._pop()
+                return Pickle(self._pop(), self._storages, self._position)
             step = _STEPS.get(code)
             if step is None:
-                raise PickleError(f"its index uses the pickle instruction 0x{code:02x}, which no voice needs")
+                raise PickleError(f"its index uses the pickle instruction 0x{code:02x}, which torch.save never writes")
             step(self)
         raise PickleError("its index is implausibly long")
 
     def _take(self, size: int) -> bytes:
-        piece = self._data[self._at : self._at + size]
+        piece = self._data[self._position : self._position + size]
         if len(piece) < size:
             raise PickleError("its index is cut short")
-        self._at += size
+        self._position += size
         return piece
 
     def _number(self, layout: str) -> Any:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> str:
-        end = self._data.find(b"\n", self._at, self._at + _MAX_NAME_BYTES)
+        end = self._data.find(b"\n", self._position, self._position + _MAX_NAME_BYTES)
         if end < 0:
             raise PickleError("its index is damaged")
-        line = self._data[self._at : end]
-        self._at = end + 1
+        line = self._data[self._position : end]
+        self._position = end + 1
         return line.decode("ascii", "backslashreplace")
 
     def _pop(self) -> Any:
@@ -180,7 +227,7 @@ class _Machine:
 
     def long(self) -> None:
         size = self._number("<B")
-        if size > _MAX_INT_BYTES and not self._foreign:
+        if size > _MAX_INT_BYTES and self._classes is not None:
             raise PickleError("its index holds an absurdly large number")
         self._stack.append(int.from_bytes(self._take(size), "little", signed=True))
 
@@ -204,17 +251,17 @@ class _Machine:
         target = self._top()
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Foreign):
+        elif not isinstance(target, PickledObject):
             raise PickleError("its index is damaged")
 
     def set_items(self, items: list[Any]) -> None:
         target = self._top()
-        if len(items) % 2 or not isinstance(target, dict | Foreign):
+        if len(items) % 2 or not isinstance(target, dict | PickledObject):
             raise PickleError("its index is damaged")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Nothing nested: hashing a tuple of tuples of tuples may take for ever.
             if not isinstance(key, str | int | None):
-                if not self._foreign:
+                if self._classes is not None:
                     raise PickleError("its index is damaged")
             elif isinstance(target, dict):
                 target[key] = value
@@ -222,17 +269,21 @@ class _Machine:
     def find_global(self) -> None:
         module, name = self._line(), self._line()
         known = _GLOBALS.get((module, name))
-        if known is None and not self._foreign:
-            asked = sanitize(f"{module}.{name}")
-            raise PickleError(f"it asks for '{asked}', which may be code, and a voice has none")
-        self._stack.append(known or Foreign(f"{module}.{name}"))
+        full_name = f"{module}.{name}"
+        if known is None and self._classes is not None and full_name not in self._classes:
+            raise UnsafeCheckpointError(sanitize(full_name))
+        self._stack.append(known or PickledClass(full_name))
 
     def persistent(self) -> None:
         match self._pop():
-            case ("storage", _Global(name), str(key), str(), int(count)) if (
-                name in DTYPES and 0 <= count <= _MAX_LENGTH
+            # torch's format from before 2020 adds a sixth item: None, unless a storage is a part of another.
+            case ("storage", _Global(name), str(key), str(), int(count), *rest) if (
+                name in _STORAGES and 0 <= count <= _MAX_LENGTH and rest in ([], [None])
             ):
-                self._stack.append(StorageRef(DTYPES[name], key, count))
+                storage = StorageRef(_STORAGES[name][0], key, count)
+                if self._storages.setdefault(key, storage) != storage:
+                    raise PickleError("tensors of different kinds share one piece of its data")
+                self._stack.append(storage)
             case _:
                 raise PickleError("its index is damaged")
 
@@ -240,33 +291,35 @@ class _Machine:
         arguments, function = self._pop(), self._pop()
         if not isinstance(arguments, tuple):
             raise PickleError("its index is damaged")
-        self._stack.append(self._called(function, arguments))
+        self._stack.append(self._call(function, arguments))
 
-    def _called(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+    def _call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         if function is _ORDERED_DICT and not arguments:
             return {}
         if function is _TENSOR:
-            return _tensor(arguments)
+            return _rebuild_tensor(arguments)
         if function is _PARAMETER and arguments and isinstance(arguments[0], TensorRef):
             return arguments[0]
-        if self._foreign and isinstance(function, Foreign | _Global):
-            return Foreign(function.name)
+        if isinstance(function, PickledClass) or (self._classes is None and isinstance(function, _Global)):
+            return PickledObject(function.name, arguments)
         raise PickleError("its index builds something that is no tensor")
 
     def new_object(self) -> None:
-        _, kind = self._pop(), self._pop()
-        if not isinstance(kind, Foreign):
+        arguments, kind = self._pop(), self._pop()
+        if not isinstance(kind, PickledClass) or not isinstance(arguments, tuple):
             raise PickleError("its index builds something that is no tensor")
-        self._stack.append(Foreign(kind.name))
+        self._stack.append(PickledObject(kind.name, arguments))
 
     def build(self) -> None:
-        """Attributes of an object: those of a state dict (its `_metadata`) and of foreign objects are dropped."""
-        self._pop()
-        if not isinstance(self._top(), dict | Foreign):
+        """Sets the attributes of an object; those of a state dict (its `_metadata`) are dropped."""
+        attributes, target = self._pop(), self._top()
+        if isinstance(target, PickledObject):
+            target.state = attributes
+        elif not isinstance(target, dict):
             raise PickleError("its index builds something that is no tensor")
 
 
-def _tensor(arguments: tuple[Any, ...]) -> TensorRef:
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> TensorRef:
     match arguments:
         case (StorageRef() as storage, int(offset), tuple(shape), tuple(strides), *_):
             pass
@@ -290,44 +343,44 @@ def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-_STEPS: Final[Mapping[int, Callable[[_Machine], None]]] = MappingProxyType(
+_STEPS: Mapping[int, Callable[[_Interpreter], None]] = MappingProxyType(
     {
         ord(code): step
         for code, step in {
-            "\x80": _Machine.proto,
-            "(": _Machine.mark,
-            "}": lambda machine: machine._stack.append({}),
-            "]": lambda machine: machine._stack.append([]),
-            ")": lambda machine: machine._stack.append(()),
-            "N": lambda machine: machine._stack.append(None),
-            "\x88": lambda machine: machine._stack.append(True),
-            "\x89": lambda machine: machine._stack.append(False),
-            "J": lambda machine: machine._stack.append(machine._number("<i")),
-            "K": lambda machine: machine._stack.append(machine._number("<B")),
-            "M": lambda machine: machine._stack.append(machine._number("<H")),
-            "G": lambda machine: machine._stack.append(machine._number(">d")),
-            "\x8a": _Machine.long,
-            "X": _Machine.text,
-            "q": lambda machine: machine.put(machine._number("<B")),
-            "r": lambda machine: machine.put(machine._number("<I")),
-            "h": lambda machine: machine.get(machine._number("<B")),
-            "j": lambda machine: machine.get(machine._number("<I")),
-            "t": _Machine.marked_tuple,
-            "\x85": lambda machine: machine.tuple_of(1),
-            "\x86": lambda machine: machine.tuple_of(2),
-            "\x87": lambda machine: machine.tuple_of(3),
-            "0": lambda machine: machine._pop(),
-            "1": lambda machine: machine._since_mark(),
-            "a": lambda machine: machine.append([machine._pop()]),
-            "e": lambda machine: machine.append(machine._since_mark()),
-            "s": lambda machine: machine.set_items([machine._pop(), machine._pop()][::-1]),
-            "u": lambda machine: machine.set_items(machine._since_mark()),
-            "c": _Machine.find_global,
-            "Q": _Machine.persistent,
-            "R": _Machine.reduce,
-            "\x81": _Machine.new_object,
-            "b": _Machine.build,
+            "\x80": _Interpreter.proto,
+            "(": _Interpreter.mark,
+            "}": lambda run: run._stack.append({}),
+            "]": lambda run: run._stack.append([]),
+            ")": lambda run: run._stack.append(()),
+            "N": lambda run: run._stack.append(None),
+            "\x88": lambda run: run._stack.append(True),
+            "\x89": lambda run: run._stack.append(False),
+            "J": lambda run: run._stack.append(run._number("<i")),
+            "K": lambda run: run._stack.append(run._number("<B")),
+            "M": lambda run: run._stack.append(run._number("<H")),
+            "G": lambda run: run._stack.append(run._number(">d")),
+            "\x8a": _Interpreter.long,
+            "X": _Interpreter.text,
+            "q": lambda run: run.put(run._number("<B")),
+            "r": lambda run: run.put(run._number("<I")),
+            "h": lambda run: run.get(run._number("<B")),
+            "j": lambda run: run.get(run._number("<I")),
+            "t": _Interpreter.marked_tuple,
+            "\x85": lambda run: run.tuple_of(1),
+            "\x86": lambda run: run.tuple_of(2),
+            "\x87": lambda run: run.tuple_of(3),
+            "0": lambda run: run._pop(),
+            "1": lambda run: run._since_mark(),
+            "a": lambda run: run.append([run._pop()]),
+            "e": lambda run: run.append(run._since_mark()),
+            "s": lambda run: run.set_items([run._pop(), run._pop()][::-1]),
+            "u": lambda run: run.set_items(run._since_mark()),
+            "c": _Interpreter.find_global,
+            "Q": _Interpreter.persistent,
+            "R": _Interpreter.reduce,
+            "\x81": _Interpreter.new_object,
+            "b": _Interpreter.build,
         }.items()
     }
 )
-"""The opcodes that we follow. Refused: INST, OBJ, EXT, the text protocols, bytes, sets, frames."""
+"""The opcodes that are followed. Refused: INST, OBJ, EXT, the text protocols, bytes, sets, frames."""

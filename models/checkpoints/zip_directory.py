@@ -1,7 +1,8 @@
-"""The directory of a zip, read strictly: entries that overlap, repeat or lie about themselves are refused.
+"""Reads the directory of a zip strictly: entries that overlap, repeat or misstate their sizes are refused.
 
-Our own parser, because `zipfile` makes an object of every entry before it can be asked how many there are.
-
+Not `zipfile`: it makes an object of every entry before it can be asked how many there are, ignores the stated count,
+finds overlapping entries only in newer patch releases of Python, cuts a file off at its stated size without an error,
+and does not tell where an entry's bytes begin, which mapping tensors from disk needs.
 Format: PKWARE's APPNOTE.TXT 6.3.9, sections 4.3 and 4.5.3.
 """
 
@@ -12,23 +13,25 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
-STORED: Final = 0
-DEFLATED: Final = 8
-_END: Final = struct.Struct("<4s4H2LH")
-_LOCATOR: Final = struct.Struct("<4sLQL")
-_END64: Final = struct.Struct("<4sQ2H2L4Q")
-_ENTRY: Final = struct.Struct("<4s6H3L5H2L")
-_LOCAL: Final = struct.Struct("<4s5H3L2H")
-_MAX_COMMENT: Final = 0xFFFF
+from models.checkpoints.errors import CheckpointError
+
+STORED = 0
+DEFLATED = 8
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_MAX_COMMENT = 0xFFFF
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # "see the zip64 record"
-_MAX_NAME_BYTES: Final = 512
-_CHUNK_BYTES: Final = 1 << 20
+_MAX_NAME_BYTES = 512
+_CHUNK_BYTES = 1 << 20
 
 
-class ArchiveError(ValueError):
-    """The file is no zip that we read; the message is a clause that says why."""
+class ArchiveError(CheckpointError):
+    """The file is no zip that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,12 @@ class Entry:
     """One file in a zip.
 
     Args:
-        method: `STORED`, `DEFLATED`, or another that we do not read.
-        size: bytes, as stated; `packed_size` of them in the zip.
-        header: where its local header begins; `limit`: where what follows it begins.
-        mode: Unix file type and permissions; 0 where the zip was made elsewhere.
+        method: `STORED`, `DEFLATED`, or another, which is not read.
+        size: bytes after unpacking, as the zip states them.
+        packed_size: bytes in the zip.
+        header: offset of its local header.
+        limit: offset of what follows it.
+        mode: Unix file type and permissions; 0 if the zip was made on another system.
     """
 
     name: str
@@ -61,10 +66,10 @@ class _Directory:
 
 
 def read_directory(file: BinaryIO, *, max_entries: int) -> list[Entry]:
-    """Every entry of the zip `file`, in the order of their places in it.
+    """Reads every entry of the zip `file`, in the order of their offsets.
 
     Raises:
-        ArchiveError: no zip, cut short, too many entries, or entries that overlap or have the same name.
+        ArchiveError: it is no zip, is cut short, has too many entries, or entries that overlap or share a name.
     """
     length = file.seek(0, os.SEEK_END)
     place = _find_directory(file, length)
@@ -76,11 +81,11 @@ def read_directory(file: BinaryIO, *, max_entries: int) -> list[Entry]:
     found = list(_entries(file.read(place.size), place.entries))
     if len({name for name, *_ in found}) != len(found):
         raise ArchiveError("it holds two files of the same name")
-    return _placed(found, place.offset)
+    return _sort_by_offset(found, place.offset)
 
 
-def stored_range(file: BinaryIO, entry: Entry) -> int:
-    """Where the entry's bytes begin, after its own header was compared with the directory.
+def find_data(file: BinaryIO, entry: Entry) -> int:
+    """Returns the offset of the entry's bytes, after comparing its own header with the directory.
 
     Raises:
         ArchiveError: the two disagree, or the bytes would reach into what follows.
@@ -92,28 +97,28 @@ def stored_range(file: BinaryIO, entry: Entry) -> int:
     signature, _, _, method, _, _, _, _, _, name_size, extra_size = _LOCAL.unpack(head)
     start: int = entry.header + _LOCAL.size + name_size + extra_size
     name = file.read(name_size)
-    if signature != b"PK\x03\x04" or method != entry.method or _text(name) != entry.name:
+    if signature != b"PK\x03\x04" or method != entry.method or _decode_name(name) != entry.name:
         raise ArchiveError("its directory contradicts its files")
     if start + entry.packed_size > entry.limit:
         raise ArchiveError("files in it overlap")
     return start
 
 
-def unpacked(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
-    """The entry's content by pieces of at most 1 MiB; never more than it states.
+def unpack(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """Yields the entry's content in pieces of at most 1 MiB; never more than it states.
 
     Raises:
-        ArchiveError: its data are damaged, or not of the size that it states.
+        ArchiveError: its data are damaged, or do not have the size that it states.
     """
-    left, produced, crc = entry.packed_size, 0, 0
+    remaining, produced, crc = entry.packed_size, 0, 0
     inflater = zlib.decompressobj(-zlib.MAX_WBITS) if entry.method == DEFLATED else None
-    file.seek(stored_range(file, entry))
-    while left:
-        packed = file.read(min(left, _CHUNK_BYTES))
+    file.seek(find_data(file, entry))
+    while remaining:
+        packed = file.read(min(remaining, _CHUNK_BYTES))
         if not packed:
             raise ArchiveError("it is cut short")
-        left -= len(packed)
-        for piece in _inflated(inflater, packed) if inflater else [packed]:
+        remaining -= len(packed)
+        for piece in _inflate(inflater, packed) if inflater else [packed]:
             produced += len(piece)
             crc = zlib.crc32(piece, crc)
             if produced > entry.size:
@@ -123,7 +128,7 @@ def unpacked(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
         raise ArchiveError("a file in it is damaged")
 
 
-def _inflated(inflater: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
+def _inflate(inflater: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
     try:
         while packed and not inflater.eof:
             yield inflater.decompress(packed, _CHUNK_BYTES)
@@ -143,17 +148,17 @@ def _find_directory(file: BinaryIO, length: int) -> _Directory:
     if disk or first_disk or here != entries or at + _END.size + comment != len(tail):
         raise ArchiveError("its directory is damaged")
     place = _Directory(offset, size, entries)
-    wide = _read_wide(file, start + at)
-    if wide is None:
+    zip64 = _read_zip64(file, start + at)
+    if zip64 is None:
         return place
-    pairs = ((offset, wide.offset, _FULL32), (size, wide.size, _FULL32), (entries, wide.entries, _FULL16))
+    pairs = ((offset, zip64.offset, _FULL32), (size, zip64.size, _FULL32), (entries, zip64.entries, _FULL16))
     if any(narrow not in (value, full) for narrow, value, full in pairs):
         raise ArchiveError("it has two directories that disagree")
-    return wide
+    return zip64
 
 
-def _read_wide(file: BinaryIO, end: int) -> _Directory | None:
-    """The zip64 record, where there is one."""
+def _read_zip64(file: BinaryIO, end: int) -> _Directory | None:
+    """Reads the zip64 record; None if there is none."""
     if end < _LOCATOR.size:
         return None
     file.seek(end - _LOCATOR.size)
@@ -184,19 +189,19 @@ def _entries(directory: bytes, count: int) -> Iterator[_Found]:
         begin, at = at + _ENTRY.size, at + _ENTRY.size + n_name + n_extra + n_comment
         if signature != b"PK\x01\x02" or at > len(directory) or disk or not 0 < n_name <= _MAX_NAME_BYTES:
             raise ArchiveError("its directory is damaged")
-        name = _text(directory[begin : begin + n_name])
+        name = _decode_name(directory[begin : begin + n_name])
         extra = directory[begin + n_name : begin + n_name + n_extra]
-        size, packed, header = _widened((size, packed, header), extra)
+        size, packed, header = _widen((size, packed, header), extra)
         yield name, method, size, packed, crc, header, mode >> 16, bool(flags & 0x2041)
     if at != len(directory):
         raise ArchiveError("its directory is damaged")
 
 
-def _widened(values: tuple[int, int, int], extra: bytes) -> Iterator[int]:
-    """Replaces what did not fit into 32 bits by what the zip64 extra field says, in its fixed order."""
-    wide = iter(_zip64_values(extra))
+def _widen(values: tuple[int, int, int], extra: bytes) -> Iterator[int]:
+    """Replaces what did not fit into 32 bits by the values of the zip64 extra field, in its fixed order."""
+    values64 = iter(_zip64_values(extra))
     for value in values:
-        if value == _FULL32 and (value := next(wide, -1)) < 0:
+        if value == _FULL32 and (value := next(values64, -1)) < 0:
             raise ArchiveError("its directory is damaged")
         yield value
 
@@ -212,8 +217,8 @@ def _zip64_values(extra: bytes) -> list[int]:
     return []
 
 
-def _placed(found: list[_Found], end: int) -> list[Entry]:
-    """Entries in the order of their places; each must end before the next begins."""
+def _sort_by_offset(found: list[_Found], end: int) -> list[Entry]:
+    """Returns the entries in the order of their offsets; each must end before the next begins."""
     found = sorted(found, key=lambda entry: entry[5])
     limits = [*(entry[5] for entry in found), end][1:] if found else []
     entries = []
@@ -224,5 +229,5 @@ def _placed(found: list[_Found], end: int) -> list[Entry]:
     return entries
 
 
-def _text(name: bytes) -> str:
+def _decode_name(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")

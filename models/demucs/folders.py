@@ -90,25 +90,13 @@ class Folders:
         return folder
 
     def _roots(self) -> Iterator[Path]:
-        explicit = (self.weights.explicit,) if self.weights.explicit else ()
-        for root in (*explicit, *self.weights.folders):
+        for root in self.weights.roots:
             yield root
             yield root / SHARED_FOLDER
 
     def _candidates(self, name: str) -> Iterator[Path]:
-        explicit = (self.weights.explicit,) if self.weights.explicit else ()
-        yield from _below(explicit, name)
-        if name in CATALOG:
-            for cache in (*explicit, *self.weights.hub_caches):
-                yield from _snapshots(cache, CATALOG[name].repository)
-        yield from _below(self.weights.folders, name)
-
-
-def _below(roots: Sequence[Path], name: str) -> Iterator[Path]:
-    for root in roots:
-        yield root / name
-        yield root / SHARED_FOLDER / name
-        yield root / SHARED_FOLDER
+        hub_ids = (CATALOG[name].repository,) if name in CATALOG else ()
+        return self.weights.candidates((name, f"{SHARED_FOLDER}/{name}", SHARED_FOLDER), hub_ids)
 
 
 def _files(folder: Path, name: str) -> Files | None:
@@ -166,19 +154,3 @@ def _holds_model(folder: Path) -> bool:
     except (ModelError, OSError):
         return False
     return files is not None and any(path is not None and is_demucs_file(path) for path in files.submodels)
-
-
-def _snapshots(cache: Path, repository: str) -> Iterator[Path]:
-    """The snapshot that `main` points to, then the others, the newest first."""
-    home = cache / f"models--{repository.replace('/', '--')}"
-    try:
-        main = home / "snapshots" / (home / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        main = None
-    if main is not None and main.is_dir():
-        yield main
-    try:
-        others = [path for path in (home / "snapshots").iterdir() if path.is_dir() and path != main]
-        yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        return

@@ -9,38 +9,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from models.checkpoints.hf_folder import read_settings
+from models.checkpoints.hf_folder import find_weights, read_config
+from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
+from models.checkpoints.weight_norm import fold_weight_norm
 from models.encodec.seanet import Layer, SEANetConfig, build_decoder, build_encoder
 from models.runtime.chunks import plan_chunks
 from models.runtime.progress import Progress, ignore_progress
 
 CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
 CONTEXT_FRAMES = 16  # on either side of a chunk; the receptive field of the layers after the LSTM is less than 4
+MAX_LSTM_LAYERS = 16
 
 FINAL_ACTIVATIONS: Mapping[str, Layer] = {"Tanh": torch.tanh}
-# Each field of `SEANetConfig`, its name in transformers' `config.json`, and its value if the file leaves it out.
-HUB_CONFIG: Mapping[str, tuple[str, Any]] = {
-    "channels": ("audio_channels", 1),
-    "filters": ("num_filters", 32),
-    "dimension": ("hidden_size", 128),
-    "ratios": ("upsampling_ratios", (8, 5, 4, 2)),
-    "residual_layers": ("num_residual_layers", 1),
-    "kernel": ("kernel_size", 7),
-    "last_kernel": ("last_kernel_size", 7),
-    "residual_kernel": ("residual_kernel_size", 3),
-    "dilation": ("dilation_growth_rate", 2),
-    "compress": ("compress", 2),
-    "lstm": ("num_lstm_layers", 2),
-    "causal": ("use_causal_conv", True),
-    "pad_mode": ("pad_mode", "reflect"),
-    "trim_right": ("trim_right_ratio", 1.0),
-    "shortcut": ("use_conv_shortcut", True),
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,74 +140,88 @@ def _apply(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
 
 
 def from_folder(folder: Path, device: str) -> EnCodec:
-    """A codec in transformers' format.
+    """Loads a network from transformers' format.
 
     Raises:
-        KeyError, ValueError: tensors are missing or have another shape, or a setting is not supported.
+        CheckpointError: tensors are missing or of another shape, or a setting is not supported.
     """
-    settings = read_settings(folder)
-    _check_setting("normalize", settings.get("normalize", False), False)
-    _check_setting("norm_type", settings.get("norm_type", "weight_norm"), "weight_norm")
+    settings = read_config(folder)
+    settings.require("normalize", None, False)
+    settings.require("norm_type", None, "weight_norm")
     config = SEANetConfig(
-        **{part: type(default)(settings.get(name, default)) for part, (name, default) in HUB_CONFIG.items()}
+        channels=settings.integer("audio_channels", 1),
+        filters=settings.integer("num_filters", 32),
+        dimension=settings.integer("hidden_size", 128),
+        ratios=settings.integers("upsampling_ratios", (8, 5, 4, 2)),
+        residual_layers=settings.integer("num_residual_layers", 1, least=0),
+        kernel=settings.integer("kernel_size", 7),
+        last_kernel=settings.integer("last_kernel_size", 7),
+        residual_kernel=settings.integer("residual_kernel_size", 3),
+        dilation=settings.integer("dilation_growth_rate", 2),
+        compress=settings.integer("compress", 2),
+        lstm=settings.integer("num_lstm_layers", 2, least=0, most=MAX_LSTM_LAYERS),
+        causal=settings.flag("use_causal_conv", True),
+        pad_mode=_read_pad_mode(settings),
+        trim_right=settings.number("trim_right_ratio", 1.0, least=-1.0),
+        shortcut=settings.flag("use_conv_shortcut", True),
     )
-    return _build(config, int(settings.get("sampling_rate", 24_000)), read_tensors(folder), device)
+    state = read_tensors(find_weights(folder), mapped=True)
+    return _build(config, settings.integer("sampling_rate", 24_000), state, device)
 
 
-def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Mapping[str, Any], device: str) -> EnCodec:
-    """A codec in audiocraft's own format. Raises as `from_folder`."""
-    encodec, seanet = settings["encodec"], settings["seanet"]
-    decoder = seanet.get("decoder") or {}
-    _check_setting("autoencoder", encodec.get("autoencoder"), "seanet")
-    _check_setting("quantizer", encodec.get("quantizer"), "rvq")
-    _check_setting("renormalize", bool(encodec.get("renormalize")), False)
-    _check_setting("activation", seanet.get("activation", "ELU"), "ELU")
-    _check_setting("alpha", (seanet.get("activation_params") or {}).get("alpha", 1.0), 1.0)
-    _check_setting("channels", seanet["channels"], encodec["channels"])
-    _check_setting("encoder", bool(seanet.get("encoder")), False)
-    _check_setting("norm", seanet.get("norm", "none"), "weight_norm", "none")
-    _check_setting("final_activation", decoder.get("final_activation"), None, *FINAL_ACTIVATIONS)
-    _check_setting("final_activation_params", bool(decoder.get("final_activation_params")), False)
+def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Settings, device: str) -> EnCodec:
+    """Loads a network from audiocraft's own format; raises as `from_folder`."""
+    encodec, seanet = settings.section("encodec"), settings.section("seanet")
+    encodec.require("autoencoder", "seanet")
+    encodec.require("quantizer", "rvq")
+    encodec.require("renormalize", None, False)
+    encodec.require("channels", seanet.get("channels"))
+    seanet.require("activation", None, "ELU")
+    seanet.require("activation_params.alpha", None, 1.0)
+    seanet.require("encoder", None, {})
+    seanet.require("norm", None, "weight_norm", "none")
+    seanet.require("decoder.final_activation", None, *FINAL_ACTIVATIONS)
+    seanet.require("decoder.final_activation_params", None, {})
     config = SEANetConfig(
-        channels=int(encodec["channels"]),
-        filters=int(seanet["n_filters"]),
-        dimension=int(seanet["dimension"]),
-        ratios=tuple(seanet["ratios"]),
-        residual_layers=int(seanet["n_residual_layers"]),
-        kernel=int(seanet.get("kernel_size", 7)),
-        last_kernel=int(seanet.get("last_kernel_size", 7)),
-        residual_kernel=int(seanet.get("residual_kernel_size", 3)),
-        dilation=int(seanet.get("dilation_base", 2)),
-        compress=int(seanet.get("compress", 2)),
-        lstm=int(seanet.get("lstm") or 0),
-        causal=bool(seanet.get("causal")),
-        pad_mode=str(seanet.get("pad_mode", "reflect")),
-        trim_right=float(decoder.get("trim_right_ratio", 1.0)),
-        shortcut=not seanet.get("true_skip", True),
-        final=FINAL_ACTIVATIONS.get(decoder.get("final_activation") or ""),
+        channels=encodec.integer("channels"),
+        filters=seanet.integer("n_filters"),
+        dimension=seanet.integer("dimension"),
+        ratios=seanet.integers("ratios"),
+        residual_layers=seanet.integer("n_residual_layers", least=0),
+        kernel=seanet.integer("kernel_size", 7),
+        last_kernel=seanet.integer("last_kernel_size", 7),
+        residual_kernel=seanet.integer("residual_kernel_size", 3),
+        dilation=seanet.integer("dilation_base", 2),
+        compress=seanet.integer("compress", 2),
+        lstm=seanet.integer("lstm", 0, least=0, most=MAX_LSTM_LAYERS),
+        causal=seanet.flag("causal"),
+        pad_mode=_read_pad_mode(seanet),
+        trim_right=seanet.number("decoder.trim_right_ratio", 1.0, least=-1.0),
+        shortcut=not seanet.flag("true_skip", True),
+        final=FINAL_ACTIVATIONS.get(seanet.get("decoder.final_activation") or ""),
     )
-    return _build(config, int(encodec["sample_rate"]), state, device)
+    return _build(config, encodec.integer("sample_rate"), state, device)
 
 
-def _check_setting(name: str, value: object, *supported: object) -> None:
-    if value not in supported:
-        raise ValueError(f"codec with {name} = {value}")
+def _read_pad_mode(settings: Settings) -> str:
+    settings.require("pad_mode", None, "reflect", "constant", "replicate", "circular")
+    return settings.text("pad_mode", "reflect")
 
 
 def _build(config: SEANetConfig, sample_rate: int, state: Mapping[str, torch.Tensor], device: str) -> EnCodec:
-    """The network with these tensors, whichever format's names they have."""
-    named = {_rename(name): tensor for name, tensor in state.items()}
+    """Builds the network of these tensors, whichever format's names they have."""
+    named = fold_weight_norm({_rename(name): tensor for name, tensor in state.items()})
     loaders = [TensorLoader(named, device, prefix) for prefix in ("encoder.", "decoder.", "quantizer.layers.")]
-    count = 1 + max(int(name.split(".")[2]) for name in named if name.startswith("quantizer.layers."))
     encoder, decoder = build_encoder(config, loaders[0]), build_decoder(config, loaders[1])
-    codebooks = tuple(loaders[2](f"{index}.codebook.embed", -1, config.dimension) for index in range(count))
-    return EnCodec(config, sample_rate, codebooks, encoder, decoder, nbytes=sum(loader.nbytes for loader in loaders))
+    codebooks: list[torch.Tensor] = []
+    while (name := f"{len(codebooks)}.codebook.embed") in loaders[2]:
+        codebooks.append(loaders[2](name, -1, config.dimension))
+    nbytes = sum(loader.nbytes for loader in loaders)
+    return EnCodec(config, sample_rate, tuple(codebooks), encoder, decoder, nbytes=nbytes)
 
 
 def _rename(name: str) -> str:
-    """transformers' current name of a tensor that has audiocraft's name, or an older one of transformers."""
+    """Returns audiocraft's name of a tensor as transformers' own."""
     name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
     name = re.sub(r"\.(conv\.conv|convtr\.convtr)\.", ".conv.", name)
-    name = name.replace(".parametrizations.weight.original0", ".weight_g")
-    name = name.replace(".parametrizations.weight.original1", ".weight_v")
     return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace("._codebook.", ".codebook.")

@@ -1,4 +1,4 @@
-"""SEANet, the encoder and decoder of EnCodec (arXiv 2210.13438), from a checkpoint's tensors; weight norm is folded in.
+"""SEANet, the encoder and decoder of EnCodec (arXiv 2210.13438), from a checkpoint's tensors, weight norm folded.
 
 Not transformers' own, because importing it costs 2 s of every cold start, and it cannot be run in chunks (tests compare
 ours with it and with audiocraft's). Layers are numbered as in both; tensors have transformers' names.
@@ -121,7 +121,7 @@ def build_encoder(config: SEANetConfig, take: TensorLoader) -> list[Layer]:
     """The layers from `[B, channels, samples]` to `[B, dimension, frames]`.
 
     Raises:
-        KeyError, ValueError: a tensor is missing, has another shape or is not used.
+        CheckpointError: a tensor is missing, has another shape or is not used.
     """
     build = _Builder(config, take)
     width = config.filters
@@ -171,8 +171,7 @@ class _Builder:
         return len(self._layers)
 
     def layers(self) -> list[Layer]:
-        if left := self._take.left():
-            raise ValueError(f"{len(left)} tensors are not used, the first is '{left[0]}'")
+        self._take.check_all_used()
         return self._layers
 
     def elu(self) -> None:
@@ -206,12 +205,7 @@ class _Builder:
         return _Conv(weight, bias, stride, dilation, self._config.causal, self._config.pad_mode)
 
     def _pair(self, name: str, shape: tuple[int, int, int], *, bias: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A layer's weight and bias. A weight with weight norm is stored as its norm and its direction."""
-        take = self._take
-        if f"{name}.weight" in take:
-            return take(f"{name}.weight", *shape), take(f"{name}.bias", bias)
-        norm, direction = take(f"{name}.weight_g", shape[0], 1, 1), take(f"{name}.weight_v", *shape)
-        return torch._weight_norm(direction, norm, 0), take(f"{name}.bias", bias)
+        return self._take(f"{name}.weight", *shape), self._take(f"{name}.bias", bias)
 
 
 def _pad(x: torch.Tensor, left: int, right: int, mode: str) -> torch.Tensor:

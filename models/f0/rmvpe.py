@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from errors import ModelError
+from models.checkpoints.errors import broken_checkpoint, report_broken
+from models.checkpoints.tensor_loader import read_tensors
 from models.device import require
 from models.f0.estimator import BIN_REACH, CENTS_OF_BIN_0, CENTS_PER_BIN, F0Contour, F0Estimator, Waveform, count_frames
 from models.f0.mel import N_MELS, LogMel
 from models.runtime.chunks import Chunk, plan_equal_chunks
 from models.runtime.dtype import RMVPE, inference_dtype
 from models.runtime.progress import Progress
-from models.rvc.checkpoint import broken, read_tensors
 
+REMEDY = "Replace the file by the one that its maker published."
 MEL_F_MIN = 30.0
 THRESHOLD = 0.03  # frames with at most this salience are unvoiced
 NUM_BINS = 360
@@ -56,7 +58,9 @@ class Rmvpe(F0Estimator):
         assert weights is not None, "RMVPE is loaded from the file rmvpe.pt"
         require(device)
         place = torch.device(device)
-        return cls(RmvpeNetwork(read_tensors(weights), device=place, dtype=inference_dtype(RMVPE, place)))
+        with report_broken(f"'{weights.name}'", REMEDY):
+            state = read_tensors(weights)
+        return cls(RmvpeNetwork(state, device=place, dtype=inference_dtype(RMVPE, place)))
 
     def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:
         """See `F0Estimator.estimate`; `hop_length` and `filter_radius` have no effect."""
@@ -290,4 +294,4 @@ class _LayerBuilder:
 
 
 def _not_rmvpe() -> ModelError:
-    return broken("rmvpe.pt does not hold the network RMVPE")
+    return broken_checkpoint("The f0 method 'rmvpe'", "rmvpe.pt does not hold the network RMVPE", REMEDY)

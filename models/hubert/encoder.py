@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from errors import ErrorCode, ModelError
-from models.checkpoints.hf_folder import PICKLE_FILE, SAFE_FILE, read_safetensors, read_settings
+from models.checkpoints.errors import CheckpointError, report_broken
+from models.checkpoints.hf_folder import find_weights, read_config
+from models.checkpoints.tensor_loader import read_tensors
+from models.checkpoints.weight_norm import fold_weight_norm
 from models.runtime.dtype import HUBERT, inference_dtype
 
 MIN_SAMPLES = 400  # at 16 kHz: what one frame is computed from; frames start every 320 samples
@@ -37,10 +40,13 @@ _NAMES = (
     (r"^(encoder\.layers\.\d+)\.fc1\.", r"\1.feed_forward.intermediate_dense."),
     (r"^(encoder\.layers\.\d+)\.fc2\.", r"\1.feed_forward.output_dense."),
     (r"^hubert\.", ""),
-    (r"\.parametrizations\.weight\.original0$", ".weight_g"),
-    (r"\.parametrizations\.weight\.original1$", ".weight_v"),
 )
 _POSITION = "encoder.pos_conv_embed.conv.weight"
+SUBJECT = "The HuBERT weights"
+REMEDY = (
+    "Voices need HuBERT-base in ContentVec's training: put RVC's hubert_base.pt, or the files of "
+    "lengyue233/content-vec-best, into MODELS_DIR."
+)
 
 
 class ContentEncoder:
@@ -60,8 +66,9 @@ class ContentEncoder:
     ) -> None:
         self.device = torch.device(device)
         self.dtype = precision or inference_dtype(HUBERT, self.device)
-        self._projection = _final_projection(state)
-        self._model = _build(state)
+        with report_broken(SUBJECT, REMEDY):
+            self._projection = _final_projection(state)
+            self._model = _build(state)
         self._model.feature_extractor = FeatureEncoder(self._model.feature_extractor, self.dtype)
         for module in (self._model, self._projection):
             if module is not None:
@@ -162,47 +169,30 @@ class FeatureEncoder(nn.Module):
 
 
 def load_encoder(path: Path, *, device: str) -> ContentEncoder:
-    """The encoder in fairseq's file `path` (`hubert_base.pt`), or in the Hugging Face folder `path`.
+    """Loads fairseq's file `path` (`hubert_base.pt`), or the Hugging Face folder `path`.
 
     Raises:
-        ModelError: the file is broken, or no HuBERT-base.
+        ModelError: the weights are broken, or not those of a HuBERT-base.
     """
     return ContentEncoder(read_folder(path) if path.is_dir() else read_fairseq(path), device=device)
 
 
 def read_fairseq(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a fairseq file by transformers' names; read without its pickled classes."""
-    from models.rvc.checkpoint import read_tensors
-
-    return _renamed(read_tensors(path))
+    """Reads the weights of a fairseq file, by transformers' names; its pickled classes are not imported."""
+    with report_broken(SUBJECT, REMEDY):
+        return _rename(read_tensors(path))
 
 
 def read_folder(path: Path) -> dict[str, torch.Tensor]:
-    """The weights of a Hugging Face folder: `config.json` and `model.safetensors` or `pytorch_model.bin`."""
-    from models.rvc.checkpoint import read_tensors
-
-    try:
-        config = read_settings(path)
-        if config.get("do_stable_layer_norm") or config.get("feat_extract_norm", "group") != "group":
-            raise not_hubert("its config.json describes another architecture")
-        if (path / SAFE_FILE).is_file():
-            # Copied: the file may change or go while the model is in use.
-            return _renamed({name: tensor.clone() for name, tensor in read_safetensors(path).items()})
-    except ValueError as error:
-        raise not_hubert(str(error)) from error
-    return _renamed(read_tensors(path / PICKLE_FILE))
+    """Reads the weights of a Hugging Face folder: `config.json` and `model.safetensors` or `pytorch_model.bin`."""
+    with report_broken(SUBJECT, REMEDY):
+        config = read_config(path)
+        if config.get("do_stable_layer_norm") or config.get("feat_extract_norm") not in (None, "group"):
+            raise CheckpointError("its config.json describes another architecture")
+        return _rename(read_tensors(find_weights(path)))
 
 
-def not_hubert(reason: str) -> ModelError:
-    """The error for weights that are here but are no HuBERT-base."""
-    return ModelError(
-        f"The HuBERT weights cannot be used: {reason}. Voices need HuBERT-base in ContentVec's training: put RVC's "
-        "hubert_base.pt, or the files of lengyue233/content-vec-best, into MODELS_DIR.",
-        code=ErrorCode.BROKEN_CHECKPOINT,
-    )
-
-
-def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     renamed = {}
     for given, tensor in state.items():
         name = given
@@ -216,46 +206,56 @@ def _build(state: Mapping[str, torch.Tensor]) -> Any:
     """transformers' `HubertModel` with these weights, in float32, weight norm folded; as large as the weights are."""
     from transformers import HubertConfig, HubertModel
 
-    weights = {name: tensor.float() for name, tensor in state.items()}
-    if f"{_POSITION}_g" in weights:
-        weights[_POSITION] = torch._weight_norm(weights[f"{_POSITION}_v"], weights[f"{_POSITION}_g"], 2)
-    try:
-        settings: dict[str, Any] = {"apply_spec_augment": False, "attn_implementation": "sdpa"}
-        config = HubertConfig(**_sizes(weights), **settings)
-    except (KeyError, IndexError, ValueError) as error:
-        raise not_hubert("its tensors are not those of HuBERT") from error
+    weights = {name: tensor.float() for name, tensor in fold_weight_norm(state).items()}
+    settings: dict[str, Any] = {"apply_spec_augment": False, "attn_implementation": "sdpa"}
+    config = HubertConfig(**_read_sizes(weights), **settings)
     with torch.device("meta"):
         model: Any = HubertModel(config)
     nn.utils.parametrize.remove_parametrizations(model.encoder.pos_conv_embed.conv, "weight")
     wanted = {name: like for name, like in model.state_dict().items() if name != "masked_spec_embed"}
     wrong = [name for name, like in wanted.items() if name not in weights or weights[name].shape != like.shape]
     if wrong:
-        raise not_hubert(f"{len(wrong)} of its {len(wanted)} tensors are missing or misshapen, the first is {wrong[0]}")
+        raise CheckpointError(
+            f"{len(wrong)} of its {len(wanted)} tensors are missing or of another shape, the first is {wrong[0]}"
+        )
     model.masked_spec_embed = None  # of training
     model.load_state_dict({name: weights[name] for name in wanted}, assign=True)
     return model
 
 
-def _sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    kernels = [weights[f"feature_extractor.conv_layers.{layer}.conv.weight"].shape for layer in range(7)]
-    inner, width = weights["encoder.layers.0.feed_forward.intermediate_dense.weight"].shape
+def _read_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Reads the sizes of the network from the shapes of its tensors; `CheckpointError` if they are not HuBERT's."""
+    kernels = [_shape(weights, f"feature_extractor.conv_layers.{layer}.conv.weight", 3) for layer in range(7)]
+    inner, width = _shape(weights, "encoder.layers.0.feed_forward.intermediate_dense.weight", 2)
+    if width % _HEAD_WIDTH:
+        raise CheckpointError("its tensors are not those of HuBERT")
     return {
-        "conv_dim": [int(shape[0]) for shape in kernels],
-        "conv_kernel": [int(shape[2]) for shape in kernels],
+        "conv_dim": [shape[0] for shape in kernels],
+        "conv_kernel": [shape[2] for shape in kernels],
         "conv_stride": list(_FIRST_STRIDE),
-        "hidden_size": int(width),
-        "intermediate_size": int(inner),
-        "num_attention_heads": int(width) // _HEAD_WIDTH,
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_attention_heads": width // _HEAD_WIDTH,
         "num_hidden_layers": LAYERS["v2"],
-        "num_conv_pos_embeddings": int(weights[_POSITION].shape[2]),
+        "num_conv_pos_embeddings": _shape(weights, _POSITION, 3)[2],
         "num_conv_pos_embedding_groups": _GROUPS,
     }
+
+
+def _shape(weights: Mapping[str, torch.Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    tensor = weights.get(name)
+    if tensor is None or tensor.ndim != dimensions or 0 in tensor.shape:
+        raise CheckpointError("its tensors are not those of HuBERT")
+    return tuple(tensor.shape)
 
 
 def _final_projection(state: Mapping[str, torch.Tensor]) -> nn.Linear | None:
     if "final_proj.weight" not in state or "final_proj.bias" not in state:
         return None
+    outer, inner = _shape(state, "final_proj.weight", 2)
+    if _shape(state, "final_proj.bias", 1) != (outer,):
+        raise CheckpointError("its tensors are not those of HuBERT")
     weight, bias = state["final_proj.weight"].float(), state["final_proj.bias"].float()
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer = nn.Linear(inner, outer, device="meta")
     layer.load_state_dict({"weight": weight, "bias": bias}, assign=True)
     return layer

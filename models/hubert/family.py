@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, ModelError, unknown_name_error
-from models.checkpoints.hf_folder import NEEDS, PICKLE_FILE, SAFE_FILE, SETTINGS_FILE
+from models.checkpoints.hf_folder import CONFIG_FILE, REQUIRED_FILES, SAFETENSORS_FILE, TORCH_FILE
 from models.checkpoints.locations import WeightLocations
 from models.family import (
     DOWNLOAD,
@@ -111,13 +111,13 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
             return found
         if self._weights.hub is None:
             raise _missing()
-        return self._weights.hub.fetch(HUB_ID, (SETTINGS_FILE, SAFE_FILE, PICKLE_FILE))
+        return self._weights.hub.fetch(HUB_ID, (CONFIG_FILE, SAFETENSORS_FILE, TORCH_FILE))
 
     def _find(self) -> Path | None:
         """RVC's own file, else a folder in Hugging Face's layout."""
         if folder := self._weights.find(_FILE_FOLDERS, (), (FAIRSEQ_FILE,)):
             return folder / FAIRSEQ_FILE
-        return self._weights.find(_FOLDERS, (HUB_ID,), NEEDS)
+        return self._weights.find(_FOLDERS, (HUB_ID,), REQUIRED_FILES)
 
     def _availability(self) -> Availability:
         if self._find():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name_error
-from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
+from models.checkpoints.locations import WeightLocations
 from models.device import cpu_multiplies_bfloat16
 from models.family import (
     DOWNLOAD,
@@ -31,8 +31,14 @@ from models.musicgen.catalog import (
     NON_COMMERCIAL,
     catalog_name,
 )
-from models.musicgen.describe import T5_FILES, Description, describe
-from models.musicgen.peek import peek
+from models.musicgen.inspect import (
+    CODEC_FILE,
+    LM_FILE,
+    T5_FILES,
+    CheckpointInfo,
+    inspect_checkpoint,
+    inspect_diffusion,
+)
 
 if TYPE_CHECKING:
     from models.musicgen.engine import Engine
@@ -202,7 +208,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         self._complete(name)
 
     def _names(self) -> list[str]:
-        local = [name for name in map(catalog_name, self._weights.checkpoint_names()) if name not in BY_NAME]
+        local = [name for name in map(catalog_name, self._weights.names_of_folders(LM_FILE)) if name not in BY_NAME]
         demo = [DEMO] if self._folder(DEMO) else []
         return list(dict.fromkeys([*BY_NAME, *local, *demo]))
 
@@ -213,12 +219,12 @@ class MusicGenFamily(ModelFamily["Engine"]):
             names = (name, hub_id.rpartition("/")[2], hub_id)
             complete = self._weights.find(names, (hub_id,), (LM_FILE, CODEC_FILE))
             return complete or self._weights.find(names, (hub_id,), (LM_FILE,))
-        if found := self._weights.checkpoint(name):
+        if found := self._weights.find_named(name, (LM_FILE,)):
             return found
         return self._demo if name == DEMO and (self._demo / LM_FILE).is_file() else None
 
-    def _describe(self, folder: Path) -> Description:
-        return describe(folder, self._weights)
+    def _describe(self, folder: Path) -> CheckpointInfo:
+        return inspect_checkpoint(folder, self._weights)
 
     def _problem(self, name: str, folder: Path | None) -> ModelError | None:
         """Why the model cannot be used; None if it can."""
@@ -259,7 +265,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
             code=ErrorCode.MODEL_UNAVAILABLE,
         )
 
-    def _complete(self, name: str) -> Description:
+    def _complete(self, name: str) -> CheckpointInfo:
         """The description of the checkpoint, after downloading the parts that are not here."""
         folder = self._folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE))
         description = self._describe(folder)
@@ -309,14 +315,12 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
             raise ModelError(readiness.reason, code=ErrorCode.MODEL_UNAVAILABLE)
         return ModelHandle(self, "mbd")
 
-    def fits(self, checkpoint: Description) -> bool:
+    def fits(self, checkpoint: CheckpointInfo) -> bool:
         """Whether the diffusion models take what the checkpoint's codec gives."""
         if (path := self._file()) is None:
             return checkpoint.codec.dimension == 128  # as the published one does, which is still to be downloaded
-        package = peek(path)
-        first = package.get(0)
-        width = first["cfg"]["diffusion_unet"].get("codec_dim") if isinstance(first, Mapping) else None
-        return bool(package.get("sample_rate") == checkpoint.sample_rate and width == checkpoint.codec.dimension)
+        trained = inspect_diffusion(path)
+        return (trained.sample_rate, trained.codec_dimension) == (checkpoint.sample_rate, checkpoint.codec.dimension)
 
     def memory_bytes(self, name: str) -> int:
         path = self._file()

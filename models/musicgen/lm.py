@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch.nn import functional as F
 
-from models.checkpoints.tensor_loader import copy_to
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.settings import Settings
+from models.checkpoints.tensor_loader import TensorLoader
 from models.musicgen.linear import Activation, Linear, build_linear
 from models.musicgen.pattern import DelayPattern, read_delays
 from models.runtime.dtype import MUSICGEN_ACTIVATIONS, inference_dtype, kv_cache_dtype
@@ -49,51 +51,49 @@ class LMConfig:
         return self.dim // self.heads
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> LMConfig:
-        """Reads a checkpoint's settings (`xp.cfg`, plain values).
+    def from_settings(cls, settings: Settings) -> LMConfig:
+        """Reads a checkpoint's settings (`xp.cfg`).
 
         Raises:
-            ValueError: a setting asks for something that no MusicGen or AudioGen has; the message names it.
+            CheckpointError: a setting is missing, or asks for what no MusicGen or AudioGen has.
         """
-        lm, fuser = settings["transformer_lm"], settings["fuser"]
+        lm, fuser = settings.section("transformer_lm"), settings.section("fuser")
         _check_supported(lm, fuser)
-        card, codebooks = int(lm["card"]), int(lm["n_q"])
+        card, codebooks = lm.integer("card"), lm.integer("n_q")
+        dim, heads = lm.integer("dim"), lm.integer("num_heads")
+        if dim % (2 * heads):
+            raise CheckpointError(f"its width {dim} cannot be divided among {heads} heads")
         return cls(
-            dim=int(lm["dim"]),
-            heads=int(lm["num_heads"]),
-            layers=int(lm["num_layers"]),
+            dim=dim,
+            heads=heads,
+            layers=lm.integer("num_layers"),
             codebooks=codebooks,
             card=card,
             activation=cast(Activation, lm.get("activation") or "relu"),
-            pattern=DelayPattern(read_delays(settings.get("codebooks_pattern") or {}, codebooks), special_token=card),
-            cross=tuple(fuser.get("cross") or ()),
-            prepend=tuple(fuser.get("prepend") or ()),
-            max_period=float(lm.get("max_period") or 10_000.0),
-            positional_scale=float(lm.get("positional_scale") or 1.0),
+            pattern=DelayPattern(read_delays(settings.section("codebooks_pattern"), codebooks), special_token=card),
+            cross=fuser.texts("cross"),
+            prepend=fuser.texts("prepend"),
+            max_period=lm.number("max_period", 10_000.0),
+            positional_scale=lm.number("positional_scale", 1.0),
         )
 
 
-def _check_supported(lm: Mapping[str, Any], fuser: Mapping[str, Any]) -> None:
-    expected = {
-        "norm_first": (True,),
-        "norm": (None, "layer_norm"),
-        "causal": (True,),
-        "positional_embedding": (None, "sin"),
-        "activation": (None, "gelu", "relu"),
-        "past_context": (None,),
-        "layer_scale": (None,),
-        "qk_layer_norm": (None, False),
-        "qk_layer_norm_cross": (None, False),
-        "kv_repeat": (None, 1),
-    }
-    for name, values in expected.items():
-        if lm.get(name) not in values:
-            raise ValueError(f"transformer_lm.{name} = {lm.get(name)}")
-    if not (lm.get("custom") or lm.get("memory_efficient")):
-        raise ValueError("transformer_lm without custom attention")
-    for name in ("sum", "input_interpolate", "cross_attention_pos_emb"):
-        if fuser.get(name):
-            raise ValueError(f"fuser.{name}")
+def _check_supported(lm: Settings, fuser: Settings) -> None:
+    lm.require("norm_first", True)
+    lm.require("norm", None, "layer_norm")
+    lm.require("causal", True)
+    lm.require("positional_embedding", None, "sin")
+    lm.require("activation", None, "gelu", "relu")
+    lm.require("past_context", None)
+    lm.require("layer_scale", None)
+    lm.require("qk_layer_norm", None, False)
+    lm.require("qk_layer_norm_cross", None, False)
+    lm.require("kv_repeat", None, 1)
+    if not lm.flag("memory_efficient"):
+        lm.require("custom", True)
+    fuser.require("sum", None, False, [])
+    fuser.require("input_interpolate", None, False, [])
+    fuser.require("cross_attention_pos_emb", None, False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,86 +181,93 @@ class LanguageModel:
 def load_language_model(
     state: Mapping[str, torch.Tensor], config: LMConfig, *, device: str, dtype: torch.dtype
 ) -> LanguageModel:
-    """Builds the model from a checkpoint's tensors, one after the other.
+    """Copies the checkpoint's tensors, one after the other, to the device.
 
     Args:
         state: `best_state`; may be mapped from disk, each tensor is read once.
         dtype: of the weights; activations have the type of `MUSICGEN_ACTIVATIONS`.
 
     Raises:
-        KeyError: a tensor is missing.
+        CheckpointError: a tensor is missing, or of another shape than the settings say.
     """
-    taker = _Taker(state, config, device, dtype)
-    embedding = torch.cat([taker.tensor(f"emb.{k}.weight") for k in range(config.codebooks)])
-    first_rows = torch.arange(config.codebooks, device=device)[:, None] * (config.card + 1)
-    layers = tuple(taker.layer(index) for index in range(config.layers))
-    head = taker.merged([f"linears.{k}" for k in range(config.codebooks)])
-    norm = taker.norm("out_norm")
-    taker.nbytes += embedding.nbytes
-    return LanguageModel(config, embedding, first_rows, layers, norm, head, kv_cache_dtype(device, dtype), taker.nbytes)
+    loader = _LayerLoader(state, config, device, dtype)
+    rows, dim = config.card + 1, config.dim
+    embedding = torch.cat([loader.tensor(f"emb.{k}.weight", rows, dim) for k in range(config.codebooks)])
+    first_rows = torch.arange(config.codebooks, device=device)[:, None] * rows
+    layers = tuple(loader.layer(index) for index in range(config.layers))
+    head = loader.head()
+    norm = loader.norm("out_norm")
+    nbytes = loader.nbytes + embedding.nbytes
+    return LanguageModel(config, embedding, first_rows, layers, norm, head, kv_cache_dtype(device, dtype), nbytes)
 
 
-class _Taker:
-    """Reads tensors by name into the device's form."""
+class _LayerLoader:
+    """Makes layers of a checkpoint's tensors, in the device's form.
+
+    Args:
+        dtype: of the matrices; norms and embeddings have `inference_dtype(MUSICGEN_ACTIVATIONS)`.
+    """
 
     def __init__(self, state: Mapping[str, torch.Tensor], config: LMConfig, device: str, dtype: torch.dtype) -> None:
-        self._state, self._config, self._device, self._dtype = state, config, device, dtype
+        self.tensor = TensorLoader(state, device, dtype=inference_dtype(MUSICGEN_ACTIVATIONS, device))
+        self._config, self._dtype = config, dtype
         self.nbytes = 0
 
-    def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return copy_to(self._state[name], self._device, dtype or inference_dtype(MUSICGEN_ACTIVATIONS, self._device))
-
     def norm(self, name: str) -> Norm:
-        return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
+        dim = self._config.dim
+        return Norm(self.tensor(f"{name}.weight", dim), self.tensor(f"{name}.bias", dim))
 
     def layer(self, index: int) -> Layer:
-        name = f"transformer.layers.{index}"
+        name, dim = f"transformer.layers.{index}", self._config.dim
         return Layer(
             norm=self.norm(f"{name}.norm1"),
             qkv=self._attention(f"{name}.self_attn", 0, 3),
-            out=self._linear(f"{name}.self_attn.out_proj"),
+            out=self._linear(f"{name}.self_attn.out_proj", dim, dim),
             cross=self._cross(name) if self._config.cross else None,
             norm_up=self.norm(f"{name}.norm2"),
-            up=self._linear(f"{name}.linear1", self._config.activation),
-            down=self._linear(f"{name}.linear2"),
+            up=self._linear(f"{name}.linear1", -1, dim, self._config.activation),
+            down=self._linear(f"{name}.linear2", dim, -1),
         )
 
-    def merged(self, names: list[str]) -> Linear:
-        """Several linear layers with the same input as one."""
-        weight = torch.cat([self.tensor(f"{name}.weight", self._dtype) for name in names])
+    def head(self) -> Linear:
+        """The codebooks' output layers as one."""
+        config, names = self._config, [f"linears.{codebook}" for codebook in range(self._config.codebooks)]
+        weight = torch.cat([self._matrix(f"{name}.weight", config.card, config.dim) for name in names])
         bias = None
-        if f"{names[0]}.bias" in self._state:
-            bias = torch.cat([self.tensor(f"{name}.bias", self._dtype) for name in names])
-        return self._counted(build_linear(weight, bias))
+        if f"{names[0]}.bias" in self.tensor:
+            bias = torch.cat([self.tensor(f"{name}.bias", config.card, dtype=self._dtype) for name in names])
+        return self._count(build_linear(weight, bias))
 
     def _cross(self, name: str) -> CrossAttention:
         return CrossAttention(
             norm=self.norm(f"{name}.norm_cross"),
             query=self._attention(f"{name}.cross_attention", 0, 1),
             key_value=self._attention(f"{name}.cross_attention", 1, 3),
-            out=self._linear(f"{name}.cross_attention.out_proj"),
+            out=self._linear(f"{name}.cross_attention.out_proj", self._config.dim, self._config.dim),
         )
 
     def _attention(self, name: str, first: int, last: int) -> Linear:
         """Parts `first` to `last` of the merged query, key and value projections, the query's scaled."""
         dim = self._config.dim
-        parts = slice(first * dim, last * dim)
-        weight, bias = self._pair(f"{name}.in_proj_", parts)
+        rows = slice(first * dim, last * dim)
+        weight = self._matrix(f"{name}.in_proj_weight", 3 * dim, dim, rows)
+        bias = self._bias(f"{name}.in_proj_bias", 3 * dim, rows)
         if first == 0:
             scale = self._config.head_dim**-0.5  # a power of two in every published model: exact
             weight = torch.cat([weight[:dim] * scale, weight[dim:]])
             bias = None if bias is None else torch.cat([bias[:dim] * scale, bias[dim:]])
-        return self._counted(build_linear(weight, bias))
+        return self._count(build_linear(weight, bias))
 
-    def _linear(self, name: str, activation: Activation = "none") -> Linear:
-        weight, bias = self._pair(f"{name}.", slice(None))
-        return self._counted(build_linear(weight, bias, activation))
+    def _linear(self, name: str, outer: int, inner: int, activation: Activation = "none") -> Linear:
+        weight = self._matrix(f"{name}.weight", outer, inner)
+        return self._count(build_linear(weight, self._bias(f"{name}.bias", weight.shape[0]), activation))
 
-    def _pair(self, prefix: str, rows: slice) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight = copy_to(self._state[f"{prefix}weight"][rows], self._device, self._dtype)
-        bias = self._state.get(f"{prefix}bias")
-        return weight, None if bias is None else copy_to(bias[rows], self._device, self._dtype)
+    def _matrix(self, name: str, outer: int, inner: int, rows: slice = slice(None)) -> torch.Tensor:
+        return self.tensor(name, outer, inner, dtype=self._dtype, rows=rows)
 
-    def _counted(self, made: Linear) -> Linear:
+    def _bias(self, name: str, length: int, rows: slice = slice(None)) -> torch.Tensor | None:
+        return self.tensor(name, length, dtype=self._dtype, rows=rows) if name in self.tensor else None
+
+    def _count(self, made: Linear) -> Linear:
         self.nbytes += made.nbytes
         return made

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 
+from models.cache import is_out_of_memory
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.settings import Settings, check_arguments
+from models.checkpoints.torch_file import TorchFile, open_torch_file
 from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.load import read_package, translated
+from models.musicgen.inspect import AUDIOCRAFT_LIMITS, DiffusionBand, as_package, read_band, report_part
 from models.runtime.chunks import plan_chunks
 from models.runtime.progress import Progress, sub_progress
 
@@ -102,24 +106,50 @@ def _report_steps(model: torch.nn.Module, progress: Progress) -> Iterator[None]:
 
 
 def load_diffusion(path: Path, *, device: str) -> MultiBandDiffusion:
-    """Reads `mbd_musicgen_32khz.th` or a file like it.
+    """Loads `mbd_musicgen_32khz.th` or a file of that shape.
 
     Raises:
-        ModelError: its parts do not build.
+        ModelError: the file is broken, or its settings and weights do not fit each other.
     """
     import_audiocraft()
-    builders = importlib.import_module("audiocraft.models.builders")
+    with report_part(path.parent, path.name), open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
+        package = as_package(file.content)
+        facts = Settings(package.content)
+        sample_rate, bands = facts.integer("sample_rate"), facts.integer("n_bands", most=64)
+        return MultiBandDiffusion(
+            tuple(_load_band(file, read_band(package, index), sample_rate, device) for index in range(bands))
+        )
+
+
+def _load_band(file: TorchFile, band: DiffusionBand, sample_rate: int, device: str) -> Any:
+    """Builds audiocraft's `DiffusionProcess` of one band."""
+    unet = importlib.import_module("audiocraft.models.unet")
     process = importlib.import_module("audiocraft.models.multibanddiffusion").DiffusionProcess
-    schedule = importlib.import_module("audiocraft.modules.diffusion_schedule").NoiseSchedule
-    bands = []
-    with translated(path.parent, path.name):
-        package = read_package(path)
-        for index in range(package["n_bands"]):
-            part = package[index]
-            model = builders.get_diffusion_model(part["cfg"])
-            model.load_state_dict(part["model_state"])
-            processor = builders.get_processor(part["cfg"].processor, sample_rate=package["sample_rate"])
-            processor.load_state_dict(part["processor_state"])
-            noise = schedule(**part["cfg"].schedule, sample_processor=processor.to(device), device=device)
-            bands.append(process(model=model.to(device).eval(), noise_schedule=noise))
-    return MultiBandDiffusion(tuple(bands))
+    diffusion_schedule = importlib.import_module("audiocraft.modules.diffusion_schedule")
+    settings = band.settings
+    settings.section("schedule").require("n_bands", None)
+    settings.section("schedule").require("repartition", None, "power")
+    schedule = check_arguments(settings.get("schedule") or {}, diffusion_schedule.NoiseSchedule)
+    network = check_arguments(
+        settings.get("diffusion_unet") or {}, unet.DiffusionUnet, unet.EncoderLayer, fractional=("growth",)
+    )
+    sizes = {"chin": settings.integer("channels", most=64), "num_steps": settings.integer("schedule.num_steps")}
+    processor = diffusion_schedule.SampleProcessor()
+    if settings.flag("processor.use"):
+        settings.require("processor.name", "multi_band_processor")
+        arguments = check_arguments(settings.get("processor"), diffusion_schedule.MultiBandProcessor)
+        processor = diffusion_schedule.MultiBandProcessor(**arguments | {"sample_rate": sample_rate})
+    try:
+        model = unet.DiffusionUnet(**network | sizes)
+        model.load_state_dict(file.read(band.model))
+        processor.load_state_dict(file.read(band.processor))
+        noise = diffusion_schedule.NoiseSchedule(**schedule, sample_processor=processor.to(device), device=device)
+    except (
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # torch's for sizes that cannot be, and for tensors that do not fit
+        if isinstance(error, CheckpointError) or is_out_of_memory(error):
+            raise
+        raise CheckpointError("its weights do not fit its settings") from error
+    return process(model=model.to(device).eval(), noise_schedule=noise)

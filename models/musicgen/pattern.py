@@ -6,11 +6,12 @@ frame falls on hold the special token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.settings import Settings
 
 UNKNOWN_CODE = -1
 """Marks a place in a sequence whose code is still to be generated. No codebook has it."""
@@ -75,21 +76,18 @@ class DelayPattern:
         return torch.stack(codes, dim=1)
 
 
-def read_delays(settings: Mapping[str, Any], codebooks: int) -> tuple[int, ...]:
-    """The delays that a checkpoint's `codebooks_pattern` settings ask for.
+def read_delays(settings: Settings, codebooks: int) -> tuple[int, ...]:
+    """Reads the delay of each codebook, in steps, from a checkpoint's `codebooks_pattern` settings.
 
     Raises:
-        ValueError: they ask for a pattern that no MusicGen or AudioGen uses.
+        CheckpointError: a pattern that no MusicGen or AudioGen uses.
     """
-    modeling = settings.get("modeling") or "delay"
-    if modeling == "parallel":
+    settings.require("modeling", None, "delay", "parallel")
+    if settings.get("modeling") == "parallel":
         return (0,) * codebooks
-    if modeling != "delay":
-        raise ValueError(f"the codebook pattern '{modeling}'")
-    delay = settings.get("delay") or {}
-    if not isinstance(delay, Mapping):
-        raise ValueError(f"a delay pattern with the settings {delay!r:.50}")
-    if delay.get("flatten_first") or delay.get("empty_initial"):
-        raise ValueError("a delay pattern with a flattened or empty start")
-    delays: Sequence[int] = delay.get("delays") or range(codebooks)
-    return tuple(int(step) for step in delays)
+    settings.require("delay.flatten_first", None, 0, False)
+    settings.require("delay.empty_initial", None, 0, False)
+    delays = settings.integers("delay.delays", (), least=0) or tuple(range(codebooks))
+    if len(delays) != codebooks or list(delays) != sorted(delays) or delays[0] != 0:
+        raise CheckpointError(f"its codebooks' delays are not {codebooks} numbers that ascend from 0")
+    return delays

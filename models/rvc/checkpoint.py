@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, ModelError, sanitize
+from models.checkpoints.errors import CheckpointError, report_broken
 from models.checkpoints.safe_pickle import TensorRef
-from models.checkpoints.torch_file import FileLimits, TorchFile, TorchFileError, open_torch_file
+from models.checkpoints.torch_file import FileLimits, TorchFile, open_torch_file, select_tensors
 from models.rvc.config import (
+    FEATURE_WIDTHS,
     MAX_PARAMETERS,
-    PHONE_WIDTHS,
-    ConfigError,
     Shape,
     SynthesizerConfig,
     expected_shapes,
@@ -29,32 +29,14 @@ from models.rvc.config import (
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "Checkpoint",
-    "Header",
-    "SynthesizerConfig",
-    "check_checkpoint",
-    "expected_shapes",
-    "read_checkpoint",
-    "read_header",
-    "read_tensors",
-]
-
-VOICE_LIMITS: Final = FileLimits(max_bytes=512 << 20, max_entries=4000, max_index_bytes=1 << 20, max_steps=100_000)
-# Files of the operator's own choice; fairseq's hold its dictionary and settings beside the weights.
-OTHER_LIMITS: Final = FileLimits(
-    max_bytes=8 << 30, max_entries=20_000, max_index_bytes=32 << 20, max_steps=4_000_000, foreign=True
-)
-_TRAINING_ONLY: Final = "enc_q."
-_FLOATS: Final = ("float16", "float32", "bfloat16", "float64")
-_NEW_NORM: Final = {
-    ".parametrizations.weight.original0": ".weight_g",
-    ".parametrizations.weight.original1": ".weight_v",
-}
-_VOCODERS: Final = ("hifigan",)
-_EMBEDDERS: Final = ("contentvec", "hubertbase")
-_F0_WORDS: Final[Mapping[int | str, bool]] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
-_FAULTS_SHOWN: Final = 5
+REMEDY = "Replace the file by the one that its maker published."
+VOICE_LIMITS = FileLimits(max_bytes=512 << 20, max_entries=4000, max_index_bytes=1 << 20, max_steps=100_000)
+_TRAINING_ONLY = "enc_q."
+_FLOATS = ("float16", "float32", "bfloat16", "float64")
+_VOCODERS = ("hifigan",)
+_EMBEDDERS = ("contentvec", "hubertbase")
+_F0_WORDS: Mapping[int | str, bool] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
+_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +74,14 @@ def read_header(path: Path) -> Header:
     Raises:
         ModelError: `broken_checkpoint`, `model_unsupported` or `model_unsupported`.
     """
-    with _opened(path, VOICE_LIMITS) as file:
-        return _header(file)
+    with _open(path) as file:
+        return _read_header(file)
 
 
 def check_checkpoint(path: Path) -> Header:
     """As `read_header`, with every weight read and found to be a finite number; keeps none, needs no torch."""
-    with _opened(path, VOICE_LIMITS) as file:
-        header = _header(file)
+    with _open(path) as file:
+        header = _read_header(file)
         file.check(header.tensors)
         return header
 
@@ -110,56 +92,29 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: as `read_header`; also where a weight is missing, misshapen or not finite.
     """
-    with _opened(path, VOICE_LIMITS) as file:
-        header = _header(file)
+    with _open(path) as file:
+        header = _read_header(file)
         weights = file.read(header.tensors)
     weights = {name: value.float() if value.itemsize == 8 else value for name, value in weights.items()}
     return Checkpoint(header.version, header.sample_rate, header.f0, header.config, weights)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file in torch's format: its `model` (fairseq) or `state_dict`, or the file's dict itself.
-
-    Objects of classes that we do not know (fairseq's dictionary, settings) are passed over: never imported, never made.
-
-    Raises:
-        ModelError: `broken_checkpoint`.
-    """
-    with _opened(path, OTHER_LIMITS) as file:
-        content = file.content
-        for key in ("model", "state_dict"):
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-        tensors = _named_tensors(content) if isinstance(content, dict) else {}
-        if not tensors:
-            raise TorchFileError("it holds no weights by name")
-        return file.read(tensors)
-
-
-def broken(reason: str, *, code: ErrorCode = ErrorCode.BROKEN_CHECKPOINT) -> ModelError:
-    """The error for a model file that is here but cannot be used; `reason` is a clause or more, without a full stop."""
-    return ModelError(f"{reason}. Replace the file by the one that its maker published.", code=code)
-
-
 @contextmanager
-def _opened(path: Path, limits: FileLimits) -> Iterator[TorchFile]:
-    """The file, with errors named after it."""
-    try:
-        with open_torch_file(path, limits) as file:
-            yield file
-    except (TorchFileError, ConfigError) as error:
-        raise broken(f"'{sanitize(path.name)}' cannot be used: {error}") from error
+def _open(path: Path) -> Iterator[TorchFile]:
+    """Opens the file of a voice; errors name it."""
+    with report_broken(f"'{sanitize(path.name)}'", REMEDY), open_torch_file(path, VOICE_LIMITS) as file:
+        yield file
 
 
-def _header(file: TorchFile) -> Header:
+def _read_header(file: TorchFile) -> Header:
     content = file.content
     if not isinstance(content, dict) or not isinstance(content.get("weight"), dict):
-        raise TorchFileError(_no_voice(content))
+        raise CheckpointError(_no_voice(content))
     _refuse_foreign_parts(content)
     weight = {key: value for key, value in content["weight"].items() if not str(key).startswith(_TRAINING_ONLY)}
     if not all(isinstance(value, TensorRef) for value in weight.values()):
-        raise TorchFileError("its 'weight' holds something that is no tensor")
-    tensors = _named_tensors(weight)
+        raise CheckpointError("its 'weight' holds something that is no tensor")
+    tensors = select_tensors(weight)
     version, f0 = _version(content, tensors), _f0(content, tensors)
     config = _config(content, tensors)
     _demand_shapes(tensors, expected_shapes(config, version, f0))
@@ -193,31 +148,16 @@ def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
             )
 
 
-def _named_tensors(state: Mapping[Any, Any]) -> dict[str, TensorRef]:
-    """The tensors of a state dict; those of torch's newer weight norm under the names of the older."""
-    tensors: dict[str, TensorRef] = {}
-    for key, value in state.items():
-        if not isinstance(value, TensorRef) or not isinstance(key, str):
-            continue
-        name = key
-        for new, old in _NEW_NORM.items():
-            name = name.removesuffix(new) + old if name.endswith(new) else name
-        if name in tensors:
-            raise TorchFileError(f"it holds '{sanitize(name)}' twice")
-        tensors[name] = value
-    return tensors
-
-
 def _version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> str:
     """By the width of its input; what the file states may be missing (old files), but not say otherwise."""
     phone = tensors.get("enc_p.emb_phone.weight")
     width = phone.shape[-1] if phone is not None and phone.shape else 0
-    found = next((version for version, taken in PHONE_WIDTHS.items() if taken == width), None)
+    found = next((version for version, taken in FEATURE_WIDTHS.items() if taken == width), None)
     if found is None:
-        raise TorchFileError("it takes neither 256 (v1) nor 768 (v2) content features")
+        raise CheckpointError("it takes neither 256 (v1) nor 768 (v2) content features")
     stated = content.get("version")
     if stated is not None and (not isinstance(stated, str) or stated != found):
-        raise TorchFileError(f"it says that it is not {found}, but its weights are")
+        raise CheckpointError(f"it says that it is not {found}, but its weights are")
     return found
 
 
@@ -225,7 +165,7 @@ def _f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
     found = "enc_p.emb_pitch.weight" in tensors
     stated = content.get("f0")
     if stated is not None and (not isinstance(stated, int | str) or _F0_WORDS.get(stated) is not found):
-        raise TorchFileError(f"it says that it takes {'no' if found else 'a'} pitch, but its weights say otherwise")
+        raise CheckpointError(f"it says that it takes {'no' if found else 'a'} pitch, but its weights say otherwise")
     return found
 
 
@@ -239,13 +179,13 @@ def _config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> Syn
         parse_rate(content["sr"])
     speakers = tensors.get("emb_g.weight")
     if speakers is None or len(speakers.shape) != 2 or not speakers.shape[0]:
-        raise TorchFileError("it lacks 'emb_g.weight'")
+        raise CheckpointError("it lacks 'emb_g.weight'")
     return replace(config, n_speakers=speakers.shape[0])
 
 
 def _demand_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shape]) -> None:
     if sum(tensor.count for tensor in tensors.values()) > MAX_PARAMETERS:
-        raise TorchFileError("its 'config' asks for a network of implausible size")
+        raise CheckpointError("its 'config' asks for a network of implausible size")
     missing = sorted(expected.keys() - tensors.keys())
     faults = [f"'{name}' is missing" for name in missing]
     faults += [f"'{sanitize(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
@@ -257,4 +197,4 @@ def _demand_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shap
             faults.append(f"'{name}' is of type {tensor.storage.dtype}")
     if faults:
         more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise TorchFileError(f"its weights do not fit its 'config': {', '.join(faults[:_FAULTS_SHOWN])}{more}")
+        raise CheckpointError(f"its weights do not fit its 'config': {', '.join(faults[:_FAULTS_SHOWN])}{more}")

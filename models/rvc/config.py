@@ -9,26 +9,28 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
-PHONE_WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"v1": 256, "v2": 768})
+from models.checkpoints.errors import CheckpointError
+
+FEATURE_WIDTHS: Mapping[str, int] = MappingProxyType({"v1": 256, "v2": 768})
 """Width of the content features that each version takes."""
 
-FRAMES_PER_SECOND: Final = 100
-MAX_PARAMETERS: Final = 150_000_000  # the published ones have 28 million
-_MAX_SAMPLE_RATE: Final = 192_000
-_PITCHES: Final = 256
-_WINDOW: Final = 10  # of relative attention, to either side
-_FLOWS: Final = (0, 2, 4, 6)  # those between them only turn channels round
+FRAMES_PER_SECOND = 100
+MAX_PARAMETERS = 150_000_000  # the published ones have 28 million
+_MAX_SAMPLE_RATE = 192_000
+_PITCHES = 256
+_WINDOW = 10  # of relative attention, to either side
+_FLOWS = (0, 2, 4, 6)  # those between them only turn channels round
 _FLOW_LAYERS, _FLOW_KERNEL = 3, 5
-_EDGE_KERNEL: Final = 7
-_FIELDS: Final = 18
+_EDGE_KERNEL = 7
+_FIELDS = 18
 
 Shape = tuple[int, ...]
 
 
-class ConfigError(ValueError):
-    """The list is not one that RVC writes; the message is a clause that says why."""
+class ConfigError(CheckpointError):
+    """The list is not one that RVC writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ def parse_config(values: Any) -> SynthesizerConfig:
 
 
 # The largest of each; the smallest is 1. Published: 1025, 32, 192, 192, 768, 2, 6, 3, ..., 512, ..., 109, 256.
-_BOUNDS: Final[Mapping[str, int]] = MappingProxyType(
+_BOUNDS: Mapping[str, int] = MappingProxyType(
     {
         "spec_channels": 8193,
         "segment_frames": 100_000,
@@ -100,7 +102,7 @@ _BOUNDS: Final[Mapping[str, int]] = MappingProxyType(
         "gin_channels": 2048,
     }
 )
-_LIST_BOUNDS: Final[Mapping[str, tuple[int, int]]] = MappingProxyType(
+_LIST_BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
     {"resblock_kernel_sizes": (6, 31), "upsample_rates": (8, 64), "upsample_kernel_sizes": (8, 128)}
 )
 _DILATIONS, _MAX_DILATION = 3, 64
@@ -185,7 +187,7 @@ def expected_shapes(config: SynthesizerConfig, version: str, f0: bool) -> dict[s
         version: `v1` or `v2`.
         f0: whether the voice takes a pitch.
     """
-    shapes = dict(_encoder(config, PHONE_WIDTHS[version], f0))
+    shapes = dict(_encoder(config, FEATURE_WIDTHS[version], f0))
     shapes.update(_decoder(config, f0))
     for flow in _FLOWS:
         shapes.update(_flow(config, f"flow.flows.{flow}"))

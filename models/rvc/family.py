@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError
 from models.family import READY, ModelFamily, ModelHandle, Readiness
-from models.rvc.config import PHONE_WIDTHS
+from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.voices import Voice, VoiceInfo, Voices
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
 
         voice = self.voices.find(name)
         checkpoint = read_checkpoint(voice.checkpoint)
-        index = read_index(voice.index, width=PHONE_WIDTHS[checkpoint.version]) if voice.index else None
+        index = read_index(voice.index, width=FEATURE_WIDTHS[checkpoint.version]) if voice.index else None
         return load_voice_converter(checkpoint, index, device=device)
 
     def engine_bytes(self, engine: VoiceConverter) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import ErrorCode, ModelError, sanitize
+from models.rvc.config import FEATURE_WIDTHS
 
 MAX_BYTES: Final = 4 << 30
 MAX_CLUSTERS: Final = 1 << 20
@@ -28,7 +29,6 @@ _TWICE: Final = "it gives two of its vectors one number"
 _NO_MAP, _ARRAY_MAP, _HASH_MAP = 0, 1, 2
 _BLOCK_BYTES: Final = 1 << 22
 _MAX_VALUE: Final = 1e9  # features are below 100
-_WIDTHS: Final = {256: "v1", 768: "v2"}
 
 Vectors = NDArray[np.float32]
 
@@ -173,7 +173,8 @@ def _read_count(reader: _Reader, width: int) -> int:
     if metric != _L2 or not trained:
         raise _DamagedError("it is untrained, or measures something else than L2 distances")
     if found != width:
-        made_for = f" It was made for a {_WIDTHS[found]} voice." if found in _WIDTHS else ""
+        versions = [version for version, taken in FEATURE_WIDTHS.items() if taken == found]
+        made_for = f" It was made for a {versions[0]} voice." if versions else ""
         reason = f"its vectors have {found} numbers, and this voice's features {width}.{made_for}"
         raise _refused(reader.path, reason, ErrorCode.BROKEN_CHECKPOINT)
     if not 0 < count <= reader.left // (width * 4):

@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
-from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpacked
+from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpack
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
-from models.rvc.config import PHONE_WIDTHS
+from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.index import check_index
 from models.rvc.voices import Voices, indexes_in
 
@@ -94,7 +94,7 @@ def install_archive(
     """
     try:
         entries = _chosen(read_directory(archive, max_entries=MAX_ENTRIES))
-        parts = {suffix: unpacked(archive, entry) for suffix, entry in entries.items()}
+        parts = {suffix: unpack(archive, entry) for suffix, entry in entries.items()}
         _install(voices, name, parts, replace=replace, check=check)
     except ArchiveError as error:
         raise ModelError(
@@ -129,7 +129,7 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
 def _demand_sound(folder: Path, name: str) -> None:
     header = check_checkpoint(folder / f"{name}.pth")
     if (index := folder / f"{name}.index").exists():
-        check_index(index, width=PHONE_WIDTHS[header.version])
+        check_index(index, width=FEATURE_WIDTHS[header.version])
 
 
 def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from errors import ErrorCode, ModelError
+from models.checkpoints.weight_norm import fold_weight_norm
 from models.runtime.dtype import RVC_SYNTHESIZER, Precision, inference_dtype
-from models.rvc.checkpoint import Checkpoint, SynthesizerConfig
+from models.rvc.checkpoint import Checkpoint
+from models.rvc.config import FEATURE_WIDTHS, SynthesizerConfig
 from models.rvc.decoder import Decoder
 
-CONTENT_WIDTH = {"v1": 256, "v2": 768}
 NOISE_SCALE = 0.66666  # of the latents, as in rvc-python's `infer`
 _ATTENTION_ROWS = 512
 _PACKAGE = "rvc_python"
@@ -48,7 +49,7 @@ class Synthesizer(nn.Module):
     def __init__(self, checkpoint: Checkpoint, *, device: str = "cpu", precision: Precision = "auto") -> None:
         super().__init__()
         config = checkpoint.config
-        self.width = CONTENT_WIDTH[checkpoint.version]
+        self.width = FEATURE_WIDTHS[checkpoint.version]
         self.uses_f0 = checkpoint.f0
         self.sample_rate = checkpoint.sample_rate
         self.inter_channels = config.inter_channels
@@ -162,7 +163,7 @@ def _build_reference(config: SynthesizerConfig, *, width: int, f0: bool) -> nn.M
     """
     models = import_network_module("lib.infer_pack.models")
     gin = config.gin_channels
-    text_encoder = models.TextEncoder256 if width == CONTENT_WIDTH["v1"] else models.TextEncoder768
+    text_encoder = models.TextEncoder256 if width == FEATURE_WIDTHS["v1"] else models.TextEncoder768
     text_sizes = (
         config.inter_channels,
         config.hidden_channels,
@@ -208,7 +209,7 @@ def _load_folded(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     Raises:
         ModelError: weights are missing or of another shape than the checkpoint's `config` says.
     """
-    folded = fold_weight_norm(weights)
+    folded = {name: tensor.to(torch.float32, copy=True) for name, tensor in fold_weight_norm(weights).items()}
     expected = network.state_dict()
     wrong = [name for name, like in expected.items() if name not in folded or folded[name].shape != like.shape]
     if wrong:
@@ -219,19 +220,6 @@ def _load_folded(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
             details={"tensor": wrong[0]},
         )
     network.load_state_dict({name: folded[name] for name in expected}, assign=True)
-
-
-def fold_weight_norm(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Replaces every `x.weight_g` and `x.weight_v` by one `x.weight`; all tensors are float32 copies."""
-    folded = {}
-    for name, tensor in weights.items():
-        if name.endswith(".weight_v"):
-            base = name.removesuffix("_v")
-            scale = weights[f"{base}_g"].float()
-            folded[base] = torch._weight_norm(tensor.float(), scale, 0)
-        elif not name.endswith(".weight_g"):
-            folded[name] = tensor.float().clone()
-    return folded
 
 
 def import_network_module(name: str) -> Any:

@@ -6,11 +6,12 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch.nn import functional as F
 
+from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader
 from models.musicgen.conditioning.t5 import T5, read_tokenizer
 
@@ -92,22 +93,26 @@ class ChromaConditioner:
     Here the caller separates the recording once and passes what is left; the features are the same.
 
     Args:
-        settings: the checkpoint's `chroma_stem`, as plain values.
+        settings: the checkpoint's `chroma_stem`.
         window: as trained, seconds.
     """
 
-    def __init__(
-        self, settings: Mapping[str, Any], projection: OutputProjection, *, window: float, device: str
-    ) -> None:
+    def __init__(self, settings: Settings, projection: OutputProjection, *, window: float, device: str) -> None:
         from librosa.filters import chroma
 
-        self.sample_rate = int(settings["sample_rate"])
-        self._window_length = int(settings.get("winlen") or 2 ** int(settings["radix2_exp"]))
-        self._fft_size = int(settings.get("nfft") or self._window_length)
-        self._hop_length = int(settings.get("winhop") or self._window_length // 4)
-        self._norm = float(settings.get("norm") or math.inf)
-        self._argmax = bool(settings.get("argmax"))
-        filters = chroma(sr=self.sample_rate, n_fft=self._fft_size, tuning=0, n_chroma=int(settings["n_chroma"]))
+        self.sample_rate = settings.integer("sample_rate")
+        if settings.get("winlen") is None:
+            self._window_length = 2 ** settings.integer("radix2_exp", least=2, most=20)
+        else:
+            self._window_length = settings.integer("winlen", least=4)
+        self._fft_size = settings.integer("nfft", self._window_length, least=self._window_length)
+        self._hop_length = settings.integer("winhop", self._window_length // 4)
+        infinite = settings.get("norm") in (None, math.inf, "inf")
+        self._norm = math.inf if infinite else settings.number("norm")
+        self._argmax = settings.flag("argmax")
+        filters = chroma(
+            sr=self.sample_rate, n_fft=self._fft_size, tuning=0, n_chroma=settings.integer("n_chroma", most=1200)
+        )
         self._filters = torch.from_numpy(filters).to(device)
         self._taper = torch.hann_window(self._window_length, device=device)
         self._projection = projection

@@ -15,21 +15,12 @@ from typing import Any, Protocol
 import torch
 from torch.nn import functional as F
 
-from models.checkpoints.hf_folder import read_settings
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.hf_folder import find_weights, read_config
+from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
 
 TOKENIZER_FILE = "tokenizer.json"
-DEFAULTS = {  # what `config.json` may leave out
-    "d_model": 512,
-    "d_kv": 64,
-    "d_ff": 2048,
-    "num_layers": 6,
-    "num_heads": 8,
-    "relative_attention_num_buckets": 32,
-    "relative_attention_max_distance": 128,
-    "layer_norm_epsilon": 1e-6,
-    "feed_forward_proj": "relu",
-}
 
 
 class Tokenizer(Protocol):
@@ -39,10 +30,10 @@ class Tokenizer(Protocol):
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """From `tokenizer.json`, or, where there is only sentencepiece's own file, by transformers, which converts it.
+    """Reads `tokenizer.json`, or, if there is only sentencepiece's own file, has transformers convert that.
 
     Raises:
-        ValueError: the file cannot be read.
+        CheckpointError: the file cannot be read.
     """
     if not (folder / TOKENIZER_FILE).is_file():
         from transformers import T5Tokenizer
@@ -53,8 +44,11 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
     try:
         fast = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:  # the library raises no narrower one
-        raise ValueError(f"{TOKENIZER_FILE} cannot be read") from error
+    except Exception as error:
+        # The library raises `Exception` itself, and no class below it, for a file that it cannot read.
+        if type(error) is not Exception:
+            raise
+        raise CheckpointError(f"its {TOKENIZER_FILE} cannot be read") from error
     fast.no_truncation()
     fast.no_padding()
     return lambda text: list(fast.encode(text).ids)
@@ -111,32 +105,33 @@ class T5:
         state: tensors by transformers' names.
 
     Raises:
-        KeyError, ValueError: a tensor is missing, of another shape or left over, or a setting asks for something else.
+        CheckpointError: a tensor is missing, of another shape or left over, or a setting is not supported.
     """
 
-    def __init__(self, settings: Mapping[str, Any], state: Mapping[str, torch.Tensor], device: str) -> None:
+    def __init__(self, settings: Settings, state: Mapping[str, torch.Tensor], device: str) -> None:
         self._take = take = TensorLoader(state, device)
-        settings = {**DEFAULTS, **settings}
-        self._width, self._hidden, self._heads = (int(settings[name]) for name in ("d_model", "d_ff", "num_heads"))
-        self._inner = self._heads * int(settings["d_kv"])
-        self._epsilon = float(settings["layer_norm_epsilon"])
-        self._gated = _is_gated(settings)
-        self._buckets = int(settings["relative_attention_num_buckets"])
-        self._far = int(settings["relative_attention_max_distance"])
+        # What `config.json` may leave out has transformers' defaults.
+        self._width, self._hidden = settings.integer("d_model", 512), settings.integer("d_ff", 2048)
+        self._heads = settings.integer("num_heads", 8)
+        self._inner = self._heads * settings.integer("d_kv", 64)
+        self._epsilon = settings.number("layer_norm_epsilon", 1e-6)
+        settings.require("feed_forward_proj", None, "relu", "gated-gelu")
+        self._gated = settings.get("feed_forward_proj") == "gated-gelu"
+        self._buckets = settings.integer("relative_attention_num_buckets", 32, least=4)
+        self._far = settings.integer("relative_attention_max_distance", 128, least=self._buckets // 4 + 1)
         words = "shared.weight" if "shared.weight" in take else "encoder.embed_tokens.weight"
         self._words = take(words, -1, self._width)
         first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         self._distances = take(first, self._buckets, self._heads)
-        count = int(settings["num_layers"])
+        count = settings.integer("num_layers", 6)
         self._blocks = [self._block(take, f"encoder.block.{index}.layer") for index in range(count)]
         self._last = self._norm(take, "encoder.final_layer_norm")
-        if left := [name for name in take.left() if name.startswith("encoder.block.")]:
-            raise ValueError(f"{len(left)} tensors are left over, the first is '{left[0]}'")
+        take.check_all_used("encoder.block.")
 
     @classmethod
     def read(cls, folder: Path, device: str, tuned: Mapping[str, torch.Tensor] | None = None) -> T5:
         """From a folder; `tuned`: the tensors that training put in the place of its own."""
-        return cls(read_settings(folder), tuned or read_tensors(folder), device)
+        return cls(read_config(folder), tuned or read_tensors(find_weights(folder), mapped=True), device)
 
     @property
     def nbytes(self) -> int:
@@ -180,10 +175,3 @@ class T5:
 
     def _norm(self, take: TensorLoader, name: str) -> _Norm:
         return _Norm(take(f"{name}.weight", self._width), self._epsilon)
-
-
-def _is_gated(settings: Mapping[str, Any]) -> bool:
-    kind = settings["feed_forward_proj"]
-    if kind not in ("relu", "gated-gelu"):
-        raise ValueError(f"T5 with feed_forward_proj = {kind}")
-    return bool(kind == "gated-gelu")

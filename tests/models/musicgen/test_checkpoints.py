@@ -21,11 +21,11 @@ import pytest
 import torch
 
 from errors import InvalidRequestError, ModelError, RequestError, UnknownNameError
-from models.checkpoints.locations import CODEC_FILE, LM_FILE, HuggingFaceHub, WeightLocations
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
-from models.musicgen.describe import describe
-from models.musicgen.peek import TensorShape, UnreadableCheckpointError, UnsafeCheckpointError, peek
+from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package
 from models.musicgen.request import GenerationRequest
 from testing.models import rows
 from testing.repository import ROOT
@@ -264,19 +264,19 @@ def test_any_bytes_are_a_checkpoint_or_refused(tmp_path: Path, original: Path) -
         broken[position] ^= 0xFF
         with zipfile.ZipFile(tmp_path / "broken.bin", "w") as archive:
             archive.writestr("archive/data.pkl", bytes(broken))
-        with contextlib.suppress(UnsafeCheckpointError, UnreadableCheckpointError):
-            peek(tmp_path / "broken.bin")
+        with contextlib.suppress(CheckpointError):
+            read_package(tmp_path / "broken.bin")
 
 
 def test_a_pickle_that_is_no_torch_file_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "plain.bin").write_bytes(pickle.dumps({"best_state": {}}))
-    with pytest.raises(UnreadableCheckpointError):
-        peek(tmp_path / "plain.bin")
+    with pytest.raises(CheckpointError):
+        read_package(tmp_path / "plain.bin")
 
 
-def test_peeking_tells_shapes_and_sizes(original: Path) -> None:
-    state = peek(original / LM_FILE)["best_state"]
-    assert state["emb.0.weight"] == TensorShape((33, 32), 33 * 32 * 2)
+def test_inspecting_a_file_reads_shapes_and_sizes_of_its_tensors(original: Path) -> None:
+    tensor = read_package(original / LM_FILE).state["emb.0.weight"]
+    assert (tensor.shape, tensor.nbytes) == ((33, 32), 33 * 32 * 2)
 
 
 def test_describing_checkpoints_imports_no_torch(original: Path) -> None:
@@ -311,13 +311,13 @@ def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoi
 
 def test_a_checkpoint_that_is_replaced_is_described_anew(checkpoint: Path, tmp_path: Path) -> None:
     """What was seen of a file is kept only while it stays as it is."""
-    assert describe(checkpoint, WeightLocations()).channels == 1
+    assert inspect_checkpoint(checkpoint, WeightLocations()).channels == 1
     other = write_checkpoint(tmp_path / "other", Shape(stereo=True))
     (other / LM_FILE).replace(checkpoint / LM_FILE)
-    assert describe(checkpoint, WeightLocations()).channels == 2
+    assert inspect_checkpoint(checkpoint, WeightLocations()).channels == 2
     (checkpoint / LM_FILE).write_bytes(b"no checkpoint")
-    with pytest.raises(ModelError, match="truncated"):
-        describe(checkpoint, WeightLocations())
+    with pytest.raises(ModelError, match="cut short"):
+        inspect_checkpoint(checkpoint, WeightLocations())
 
 
 def test_a_part_that_cannot_be_fetched_is_named_before_loading(checkpoint: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_pointer_to_the_published_codec_takes_transformers_codec_beside_the_ch
     with pytest.raises(ModelError, match="4 streams of 2048"):  # as the published codec makes, which is not here
         family.resolve("tiny")
     write_hub_codec(checkpoint / "encodec_32khz")
-    assert describe(checkpoint, WeightLocations()).codec.codebooks == 4
+    assert inspect_checkpoint(checkpoint, WeightLocations()).codec.codebooks == 4
     engine = family.load(family.resolve("tiny").name, device="cpu")
     made = engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0]
     assert made.num_samples == 8000 and made.peak > 0

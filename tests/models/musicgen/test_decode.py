@@ -23,8 +23,8 @@ from models.musicgen.decode import (
     decode_window,
     round_up_columns,
 )
-from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
+from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.musicgen.request import Sampling
 from testing.graph_recorder import EagerRecorder
@@ -144,7 +144,7 @@ def test_on_a_gpu_captured_steps_find_the_codes_that_eager_steps_find(
     tmp_path: Path, shape: str, sampling: Sampling, length: int
 ) -> None:
     engine = load_engine(
-        describe(write_checkpoint(tmp_path / "model", SHAPES[shape]), WeightLocations()), device="cuda"
+        inspect_checkpoint(write_checkpoint(tmp_path / "model", SHAPES[shape]), WeightLocations()), device="cuda"
     )
     lm, backend = engine.lm, CudaGraphBackend(engine.lm)
     expected = decode_window(lm, EagerBackend(lm, static_shapes=True), window_for(engine, length, sampling))

@@ -14,13 +14,13 @@ import torch
 
 from audio import Audio
 from errors import CancelledError, DeadlineError
-from models.checkpoints.hf_folder import SAFE_FILE
-from models.checkpoints.locations import CODEC_FILE, LM_FILE, WeightLocations
+from models.checkpoints.hf_folder import SAFETENSORS_FILE
+from models.checkpoints.locations import WeightLocations
 from models.musicgen.catalog import BY_NAME
 from models.musicgen.decode import EagerBackend
-from models.musicgen.describe import describe
 from models.musicgen.engine import Engine
-from models.musicgen.load import load_engine, read_package
+from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint
+from models.musicgen.load import load_engine, read_weights
 from models.musicgen.request import GenerationRequest, Sampling
 from testing.audiocraft_reference import audiocraft_musicgen
 from testing.musicgen_steps import RecordingLinear
@@ -70,7 +70,7 @@ def text_engine(engines: dict[str, Engine]) -> Engine:
 
 
 def float32_engine(folder: Path) -> Engine:
-    return load_engine(describe(folder, WeightLocations()), device="cpu", dtype=torch.float32)
+    return load_engine(inspect_checkpoint(folder, WeightLocations()), device="cpu", dtype=torch.float32)
 
 
 def make_request(**fields: Any) -> GenerationRequest:
@@ -292,8 +292,8 @@ def test_a_long_clip_is_decoded_in_chunks_without_a_seam(text_engine: Engine, mo
 
 
 def test_memory_counts_every_weight(text_engine: Engine, folders: dict[str, Path]) -> None:
-    package = read_package(folders["text"] / "state_dict.bin")
-    lm = sum(tensor.numel() * 4 for tensor in package["best_state"].values())
+    _, state = read_weights(folders["text"] / "state_dict.bin")
+    lm = sum(tensor.numel() * 4 for tensor in state.values())
     t5 = (folders["text"] / "t5" / "model.safetensors").stat().st_size
     codec = (folders["text"] / "compression_state_dict.bin").stat().st_size
     assert lm + t5 < text_engine.memory_bytes < lm + t5 + 2 * codec
@@ -315,10 +315,10 @@ def test_a_loaded_engine_does_not_depend_on_its_files(tmp_path: Path) -> None:
     package = torch.load(folder / LM_FILE, weights_only=True)
     package["best_state"] = {name: tensor.float() for name, tensor in package["best_state"].items()}
     torch.save(package, folder / LM_FILE)
-    engine = load_engine(describe(folder, WeightLocations()), device="cpu", dtype=torch.float32)
+    engine = load_engine(inspect_checkpoint(folder, WeightLocations()), device="cpu", dtype=torch.float32)
     request = GenerationRequest(["slow piano"], [1], 0.5, 1.2)
     before = engine.generate(request).clips[0]
-    for path in (folder / LM_FILE, folder / CODEC_FILE, folder / "t5" / SAFE_FILE):
+    for path in (folder / LM_FILE, folder / CODEC_FILE, folder / "t5" / SAFETENSORS_FILE):
         with path.open("r+b") as file:
             file.write(bytes(path.stat().st_size))
     np.testing.assert_array_equal(engine.generate(request).clips[0].waveform, before.waveform)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from errors import ModelError
+from models.checkpoints.weight_norm import fold_weight_norm
 from models.f0.contour import quantize_f0
 from models.rvc.checkpoint import Checkpoint, read_checkpoint
 from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
-from models.rvc.synthesizer import RelativeAttention, Synthesizer, fold_weight_norm, import_network_module
+from models.rvc.synthesizer import RelativeAttention, Synthesizer, import_network_module
 from testing.rvc_reference import Noise, RvcPython, rvc_python
 from testing.tiny_rvc import write_hubert_file, write_voice
 

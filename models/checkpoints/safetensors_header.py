@@ -1,0 +1,29 @@
+"""Reads the header of a safetensors file without torch and without its tensors.
+
+Format: huggingface.co/docs/safetensors: a little-endian 64-bit length, then that many bytes of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from models.checkpoints.errors import CheckpointError
+
+_MAX_HEADER_BYTES = 16 << 20
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """Returns the text entries of `__metadata__`; raises `CheckpointError` if the file is no safetensors file."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 2 <= length <= _MAX_HEADER_BYTES else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError("it is no safetensors file, or is cut short") from error
+    if not isinstance(header, dict):
+        raise CheckpointError("it is no safetensors file, or is cut short")
+    metadata = header.get("__metadata__")
+    entries = metadata.items() if isinstance(metadata, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, str)}
