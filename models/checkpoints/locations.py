@@ -114,7 +114,7 @@ class WeightLocations:
         """
         if not _NAME.fullmatch(name) or ".." in name:
             raise InvalidRequestError(
-                f"'{sanitize(name)}' cannot be the name of a model. Use a name that list_models shows, or that of a "
+                f"'{sanitize(name)}' cannot be a model name. Use one that list_models shows, or that of a "
                 "checkpoint folder below the model paths (letters, digits, '.', '_', '-', '/').",
                 code=ErrorCode.INVALID_MODEL_NAME,
             )
