@@ -24,7 +24,7 @@ from models.rvc import RvcFamily, Voices
 from models.suno import SunoConfig, SunoFamily
 
 ROOT = Path(__file__).resolve().parent.parent
-BAKED = ROOT / "weights"  # where the Docker build puts models that it was told to bake in
+BAKED = ROOT / "weights"  # models that the Docker build bakes into the image
 VOICES = "rvc_models"
 PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
 
@@ -91,15 +91,14 @@ def build(  # noqa: PLR0913  (one argument a setting)
     suno: SunoFamily | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
-    """Every family, in one `Models`. Looks at nothing yet: folders, hub cache and devices are looked at when asked for.
+    """Every family, in one `Models`. Nothing is read yet: folders, hub cache and devices are read when they are needed.
 
     Args:
         device: as `Models` takes it.
         budget_bytes: as `Models` takes it.
-        models_dir: the explicit folder of weights; comes before every other place.
-        volume_dirs: mounted volumes; weights are looked for in their `models` folder, and in the platform's cache of
-            models on them.
-        download_dir: where the hub's files go; None: the hub client's own cache.
+        models_dir: folder of weights that is searched before every other.
+        volume_dirs: mounted volumes; their `models` folder and the platform's model cache on them are searched.
+        download_dir: destination of downloads from the hub; None: the hub client's own cache.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
         suno: the Suno provider with its HTTP client; None: there is none.
@@ -144,14 +143,14 @@ def catalog_rows() -> list[dict[str, str]]:
 
 
 def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voices:
-    """The places for voices: RVC_MODELS_DIR alone where it is set, else the volumes, then the working folder."""
+    """The folders of voices: RVC_MODELS_DIR alone if it is set, else on the volumes, then in the working folder."""
     return Voices([voices_dir] if voices_dir else [*(volume / VOICES for volume in volume_dirs), Path(VOICES)])
 
 
 def find_weights(
     *, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None
 ) -> WeightLocations:
-    """The places for weights, in order: MODELS_DIR, hub cache, platform's cache, volumes, baked in."""
+    """The folders of weights in order: MODELS_DIR, hub cache, the platform's cache, volumes, baked into the image."""
     from huggingface_hub import constants
 
     folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]

@@ -1,4 +1,4 @@
-"""The models as the settings ask for them: the one place where the two meet, for neither knows the other."""
+"""Builds the models that the settings describe. Models and settings do not import each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.settings import Settings
 
 
 def models_for(settings: Settings) -> Models:
-    """Every family, nothing loaded yet; folders, hub and device are looked at when a request needs them."""
+    """Every family, with nothing loaded; folders, hub and device are read when a request needs them."""
     return build(
         device=settings.device,
         budget_bytes=settings.model_memory_bytes,
@@ -24,7 +24,7 @@ def models_for(settings: Settings) -> Models:
 
 
 def suno_config(settings: Settings) -> SunoConfig:
-    """The Suno provider that the environment names."""
+    """The Suno provider of the settings."""
     return SunoConfig(
         token=settings.suno_api_token,
         base_url=settings.suno_api_base_url,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
+import tomllib
+from pathlib import Path
 from typing import Any
 
 from models import Models
 from models.device import GIBIBYTE, Gpu
 from operations.operation import Operation, load_operations
 from operations.params import Params as BaseParams
-from operations.version import version
 from worker.job import Job
 from worker.reply import Reply
 
@@ -35,13 +37,20 @@ def run(plan: None, job: Job, models: Models) -> Reply:
             "device": models.device.partition(":")[0],
             "gpu_available": gpu is not None,
             "available_models": [voice.name for voice in voices if voice.availability.is_usable],
-            "version": version(),
+            "version": read_version(),
             "gpu": None if gpu is None else _describe_gpu(gpu),
             "operations": {name: one.to_json() for name, one in readiness.items()},
             "loaded_models": models.loaded(),
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )
+
+
+@functools.cache
+def read_version() -> str:
+    """The worker's version, from pyproject.toml."""
+    project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
 
 
 def _describe_gpu(gpu: Gpu) -> dict[str, Any]:

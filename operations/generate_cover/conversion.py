@@ -90,7 +90,7 @@ def convert_vocal(
         progress_range: of the job's progress.
 
     Returns:
-        Mono, at the voice's sample rate, as long as the vocal, without reverb; silent where the vocal is silent.
+        Mono, at the voice's sample rate, as long as the vocal, without reverb; silent when the vocal is silent.
     """
     from models.rvc.preprocess import preprocess
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from audio import Audio
+from audio.dsp.edit import fade_in, fade_out, trim_silence
 from errors import ErrorCode, InvalidRequestError
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
@@ -15,7 +17,6 @@ from models.family import LOCAL, ModelHandle
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
 from models.musicgen.request import GenerationRequest, Sampling
-from operations.generate_music.finishing import Finishing
 from operations.generate_music.params import Params
 from operations.params import MAX_SEED
 from operations.separation import SeparationPlan
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
 
 DEFAULT_STRIDE_SHARE = 0.6  # of the window, if the default stride does not fit into it
 MELODY_STEMS = ("vocals", "other")  # on these MusicGen's melody models were trained
+
+
+@dataclass(frozen=True, slots=True)
+class Finishing:
+    """What is done to a clip before its delivery: trimming, then fades of the given lengths in seconds."""
+
+    trim: bool
+    fade_in: float
+    fade_out: float
+
+    @classmethod
+    def of(cls, params: Params) -> Self:
+        return cls(params.trim_silence, params.fade_in, params.fade_out)
+
+    def apply(self, clip: Audio) -> Audio:
+        trimmed = trim_silence(clip) if self.trim else clip
+        return fade_out(fade_in(trimmed, self.fade_in), self.fade_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from models.suno.engine import SunoEngine
 from models.suno.payloads import SongOptions, Submission, generate
 from operations.extend_via_suno.params import DEFAULT_WAIT_S
 from operations.extend_via_suno.task import PollingOptions, build_reply, fetch_task, submit_task
-from operations.generate_music.finishing import Finishing
 from operations.generate_music.params import SUNO_PREFIX, Params
+from operations.generate_music.plan import Finishing
 from worker.job import Job
 from worker.reply import Output, Reply
 

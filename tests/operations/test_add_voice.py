@@ -35,7 +35,7 @@ from worker.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def voice_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The bytes of a v2 voice, of a v1 voice, and of their indexes."""
     folder = tmp_path_factory.mktemp("made")
     rvc_files.save(folder / "v2.pth", rvc_files.content())
@@ -57,11 +57,11 @@ def models(folder: Path) -> Models:
     return registry.build(device="cpu", voices_dir=folder, voice_uploads=True)
 
 
-def text(data: bytes) -> str:
+def encode_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def make_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, data in files.items():
@@ -69,35 +69,40 @@ def zipped(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> by
     return file.getvalue()
 
 
-def ask(models: Models, settings: Settings | None = None, **params: Any) -> dict[str, Any]:
+def call(models: Models, settings: Settings | None = None, **params: Any) -> dict[str, Any]:
     job = {"id": "job", "input": {"operation": "add_voice", "params": params}}
     return answer(job, settings=settings or Settings(volume_dirs=()), models=models)
 
 
-def refusal(models: Models, settings: Settings | None = None, **params: Any) -> RequestError:
+def catch_error(models: Models, settings: Settings | None = None, **params: Any) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        ask(models, settings, **params)
+        call(models, settings, **params)
     assert "rvc_models" not in caught.value.message and len(caught.value.message) < 600
     return caught.value
 
 
-def test_it_is_off_unless_the_setting_allows_it(folder: Path, made: Mapping[str, bytes]) -> None:
+def test_uploads_are_off_unless_the_setting_allows_them(folder: Path, voice_files: Mapping[str, bytes]) -> None:
     assert not Settings().allow_voice_upload
     models = models_for(Settings(rvc_models_dir=folder))
     reply = answer({"input": {"operation": "health_check"}}, settings=Settings(), models=models)
     assert reply["operations"]["add_voice"] == "off: set ALLOW_VOICE_UPLOAD=1"
-    with serve(respond_with(made["v2.pth"])) as server:
+    with serve(respond_with(voice_files["v2.pth"])) as server:
         private = Settings(allow_private_urls=True)
-        error = refusal(models, private, name="alice", checkpoint=server.url())
+        error = catch_error(models, private, name="alice", checkpoint=server.url())
         assert error.error_code == "voice_upload_off" and "ALLOW_VOICE_UPLOAD=1" in error.message
         assert server.requests == [], "nothing is downloaded in vain"
     allowed = models_for(Settings.from_env({"RVC_MODELS_DIR": str(folder), "ALLOW_VOICE_UPLOAD": "1"}))
-    assert ask(allowed, name="alice", checkpoint=text(made["v2.pth"]))["success"] is True
+    assert call(allowed, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))["success"] is True
     assert list(folder.iterdir()) == [folder / "alice"]
 
 
-def test_a_voice_comes_from_its_files(models: Models, folder: Path, made: Mapping[str, bytes]) -> None:
-    reply = ask(models, name="Alice (v2)", checkpoint=text(made["v2.pth"]), index=text(made["v2.index"]))
+def test_a_voice_is_added_from_its_files(models: Models, folder: Path, voice_files: Mapping[str, bytes]) -> None:
+    reply = call(
+        models,
+        name="Alice (v2)",
+        checkpoint=encode_base64(voice_files["v2.pth"]),
+        index=encode_base64(voice_files["v2.index"]),
+    )
     assert reply["success"] is True and reply["name"] == "Alice (v2)"
     assert [reply["voice"]] == rows(models.families.voices)
     assert reply["voice"]["has_index"] is True and reply["voice"]["version"] == "v2"
@@ -110,11 +115,11 @@ def test_a_voice_comes_from_its_files(models: Models, folder: Path, made: Mappin
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("index", [True, False])
-def test_a_voice_comes_from_a_zip(
-    models: Models, folder: Path, made: Mapping[str, bytes], method: int, index: bool
+def test_a_voice_is_added_from_a_zip(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes], method: int, index: bool
 ) -> None:
     files = {
-        "Alice/Alice_e200.pth": made["v2.pth"],
+        "Alice/Alice_e200.pth": voice_files["v2.pth"],
         "Alice/readme.txt": b"hello",
         "__MACOSX/Alice/._Alice_e200.pth": b"left over",
         "Alice/.DS_Store": b"left over",
@@ -122,45 +127,47 @@ def test_a_voice_comes_from_a_zip(
         "./": b"",
     }
     if index:
-        files |= {"Alice/added_IVF.index": made["v2.index"], "Alice/trained_IVF.index": b"not searched"}
-    reply = ask(models, name="alice", archive=f"data:application/zip;base64,{text(zipped(files, method))}")
+        files |= {"Alice/added_IVF.index": voice_files["v2.index"], "Alice/trained_IVF.index": b"not searched"}
+    reply = call(models, name="alice", archive=f"data:application/zip;base64,{encode_base64(make_zip(files, method))}")
     assert reply["voice"]["has_index"] is index
-    assert (folder / "alice" / "alice.pth").read_bytes() == made["v2.pth"]
+    assert (folder / "alice" / "alice.pth").read_bytes() == voice_files["v2.pth"]
     assert sorted(path.suffix for path in (folder / "alice").iterdir()) == [".index"] * index + [".pth"]
 
 
-def test_a_zip_with_backslashes_for_slashes_is_read(models: Models, made: Mapping[str, bytes]) -> None:
-    assert ask(models, name="alice", archive=text(zipped({"Alice\\model.pth": made["v1.pth"]})))["success"]
+def test_a_zip_with_backslashes_as_separators_is_read(models: Models, voice_files: Mapping[str, bytes]) -> None:
+    assert call(models, name="alice", archive=encode_base64(make_zip({"Alice\\model.pth": voice_files["v1.pth"]})))[
+        "success"
+    ]
 
 
-def test_a_voice_comes_from_urls_and_from_the_volume(
-    models: Models, folder: Path, made: Mapping[str, bytes], tmp_path: Path
+def test_a_voice_is_added_from_urls_and_from_the_volume(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes], tmp_path: Path
 ) -> None:
     volume = tmp_path / "volume"
     volume.mkdir()
-    (volume / "a.index").write_bytes(made["v2.index"])
+    (volume / "a.index").write_bytes(voice_files["v2.index"])
     settings = Settings(allow_private_urls=True, volume_dirs=(volume,))
-    with serve(respond_with(made["v2.pth"])) as server:
-        reply = ask(models, settings, name="alice", checkpoint=server.url("/a.pth"), index=str(volume / "a.index"))
+    with serve(respond_with(voice_files["v2.pth"])) as server:
+        reply = call(models, settings, name="alice", checkpoint=server.url("/a.pth"), index=str(volume / "a.index"))
         assert reply["voice"]["has_index"] is True
-        error = refusal(models, name="bob", checkpoint=server.url("/a.pth"))
+        error = catch_error(models, name="bob", checkpoint=server.url("/a.pth"))
         assert isinstance(error, SourceError) and error.error_code == "private_url"
     assert [path.name for path in folder.iterdir()] == ["alice"]
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
-        ({}, "'archive' or 'checkpoint' must be given"),
-        ({"archive": "eA==", "checkpoint": "eA=="}, "not both"),
-        ({"archive": "eA==", "index": "eA=="}, "goes with 'checkpoint' only"),
+        ({}, "'archive' or 'checkpoint' is required"),
+        ({"archive": "eA==", "checkpoint": "eA=="}, "exactly one of them"),
+        ({"archive": "eA==", "index": "eA=="}, "can only be sent with 'checkpoint'"),
         ({"archive": 3}, "string"),
         ({"checkpoint": "eA==", "replace": "yes"}, "'replace'"),
         ({"checkpoint": "eA==", "name": None}, "'name' is required"),
     ],
 )
-def test_faults_of_the_request_are_told(models: Models, params: dict[str, Any], told: str) -> None:
-    assert told in refusal(models, **({"name": "alice"} | params)).message
+def test_invalid_parameters_are_reported(models: Models, params: dict[str, Any], message: str) -> None:
+    assert message in catch_error(models, **({"name": "alice"} | params)).message
 
 
 @pytest.mark.parametrize(
@@ -183,8 +190,8 @@ def test_faults_of_the_request_are_told(models: Models, params: dict[str, Any], 
         "𐐀" * 64,
     ],
 )
-def test_a_name_that_is_more_than_a_name_is_refused(models: Models, folder: Path, name: str) -> None:
-    error = refusal(models, name=name, checkpoint="!!!")
+def test_a_name_that_is_not_a_plain_name_is_refused(models: Models, folder: Path, name: str) -> None:
+    error = catch_error(models, name=name, checkpoint="!!!")
     assert error.error_code in ("invalid_voice_name", "invalid_request") and "name" in error.message
     assert list(folder.parent.iterdir()) == [folder] and list(folder.iterdir()) == []
 
@@ -199,20 +206,24 @@ def test_a_name_that_is_more_than_a_name_is_refused(models: Models, folder: Path
         ("file:///etc/passwd", "unsupported_url"),
         ("/etc/passwd", "path_not_allowed"),
         ("../voice.zip", "path_not_allowed"),
-        (text(bytes(2000)), "input_too_large"),
+        (encode_base64(bytes(2000)), "input_too_large"),
     ],
 )
 @pytest.mark.parametrize("field", ["archive", "checkpoint"])
-def test_a_file_that_cannot_be_had_is_told_with_its_field(models: Models, field: str, source: str, code: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported_with_its_field(
+    models: Models, field: str, source: str, code: str
+) -> None:
     params: dict[str, Any] = {"name": "alice", field: source}
-    error = refusal(models, Settings(volume_dirs=(), max_input_bytes=1000), **params)
+    error = catch_error(models, Settings(volume_dirs=(), max_input_bytes=1000), **params)
     assert error.error_code == code and field in error.message and "audio data" not in error.message
 
 
 def test_a_file_on_the_volume_that_is_too_large_is_refused(models: Models, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(bytes(2000))
     settings = Settings(volume_dirs=(tmp_path,), max_input_bytes=1000)
-    assert refusal(models, settings, name="alice", checkpoint=str(tmp_path / "a.pth")).error_code == "input_too_large"
+    assert (
+        catch_error(models, settings, name="alice", checkpoint=str(tmp_path / "a.pth")).error_code == "input_too_large"
+    )
 
 
 def voice_with_code() -> bytes:
@@ -225,7 +236,7 @@ def voice_with_code() -> bytes:
     return file.getvalue()
 
 
-def link(target: str) -> bytes:
+def make_link_entry(target: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         info = zipfile.ZipInfo("model.pth")
@@ -234,38 +245,38 @@ def link(target: str) -> bytes:
     return file.getvalue()
 
 
-def patched(data: bytes, offset: int, layout: str, *values: int) -> bytes:
+def patch_bytes(data: bytes, offset: int, layout: str, *values: int) -> bytes:
     """The first entry of a zip's directory with some of its numbers changed."""
     changed = bytearray(data)
     struct.pack_into(layout, changed, data.find(b"PK\x01\x02") + offset, *values)
     return bytes(changed)
 
 
-def bad_archives(made: Mapping[str, bytes]) -> dict[str, tuple[bytes, str]]:
-    voice = made["v2.pth"]
+def bad_archives(voice_files: Mapping[str, bytes]) -> dict[str, tuple[bytes, str]]:
+    voice = voice_files["v2.pth"]
     return {
         "no zip": (b"Rar!" + bytes(100), "no zip"),
-        "cut short": (zipped({"a.pth": voice})[:-50], "cut short"),
-        "empty": (zipped({}), "0 .pth"),
-        "no checkpoint": (zipped({"a.index": made["v2.index"]}), "0 .pth and 1 .index"),
-        "two checkpoints": (zipped({"a.pth": voice, "b.pth": voice}), "2 .pth"),
-        "two indexes": (zipped({"a.pth": voice, "a.index": b"", "b.index": b""}), "2 .index"),
-        "the same twice": (zipped({"a.pth": voice, "./a.pth": voice}), "same name"),
-        "slip": (zipped({"../../model.pth": voice}), "leads out"),
-        "slip with backslashes": (zipped({"..\\model.pth": voice}), "leads out"),
-        "slip of another file": (zipped({"a.pth": voice, "x/../../y.txt": b""}), "leads out"),
-        "absolute": (zipped({"/etc/model.pth": voice}), "leads out"),
-        "drive": (zipped({"C:/model.pth": voice}), "leads out"),
-        "link": (link("/etc/passwd"), "link"),
-        "encrypted": (patched(zipped({"a.pth": voice}), 8, "<H", 1), "encrypted"),
-        "nested": (zipped({"a.pth": voice, "more.zip": b""}), "another archive"),
-        "many files": (zipped({f"{number}.txt": b"" for number in range(1001)}), "more than 1000"),
-        "bomb": (zipped({"a.pth": bytes(50 << 20)}), "more than a voice can have"),
-        "forged size": (patched(zipped({"a.pth": voice}), 24, "<L", 100), "larger than it states"),
-        "forged larger": (patched(zipped({"a.pth": voice}), 24, "<L", len(voice) + 1), "damaged"),
-        "checksum": (patched(zipped({"a.pth": voice}), 16, "<L", 1), "damaged"),
-        "method": (patched(zipped({"a.pth": voice}), 10, "<H", 12), "not read"),
-        "spoilt": (zipped({"a.pth": voice}).replace(zipped({"a.pth": voice})[100:140], b"\xff" * 40), "damaged"),
+        "cut short": (make_zip({"a.pth": voice})[:-50], "cut short"),
+        "empty": (make_zip({}), "0 .pth"),
+        "no checkpoint": (make_zip({"a.index": voice_files["v2.index"]}), "0 .pth and 1 .index"),
+        "two checkpoints": (make_zip({"a.pth": voice, "b.pth": voice}), "2 .pth"),
+        "two indexes": (make_zip({"a.pth": voice, "a.index": b"", "b.index": b""}), "2 .index"),
+        "the same twice": (make_zip({"a.pth": voice, "./a.pth": voice}), "same name"),
+        "slip": (make_zip({"../../model.pth": voice}), "leads out"),
+        "slip with backslashes": (make_zip({"..\\model.pth": voice}), "leads out"),
+        "slip of another file": (make_zip({"a.pth": voice, "x/../../y.txt": b""}), "leads out"),
+        "absolute": (make_zip({"/etc/model.pth": voice}), "leads out"),
+        "drive": (make_zip({"C:/model.pth": voice}), "leads out"),
+        "link": (make_link_entry("/etc/passwd"), "link"),
+        "encrypted": (patch_bytes(make_zip({"a.pth": voice}), 8, "<H", 1), "encrypted"),
+        "nested": (make_zip({"a.pth": voice, "more.zip": b""}), "another archive"),
+        "many files": (make_zip({f"{number}.txt": b"" for number in range(1001)}), "more than 1000"),
+        "bomb": (make_zip({"a.pth": bytes(50 << 20)}), "more than a voice can have"),
+        "forged size": (patch_bytes(make_zip({"a.pth": voice}), 24, "<L", 100), "larger than it states"),
+        "forged larger": (patch_bytes(make_zip({"a.pth": voice}), 24, "<L", len(voice) + 1), "damaged"),
+        "checksum": (patch_bytes(make_zip({"a.pth": voice}), 16, "<L", 1), "damaged"),
+        "method": (patch_bytes(make_zip({"a.pth": voice}), 10, "<H", 12), "not read"),
+        "spoilt": (make_zip({"a.pth": voice}).replace(make_zip({"a.pth": voice})[100:140], b"\xff" * 40), "damaged"),
     }
 
 
@@ -273,12 +284,12 @@ BAD_ARCHIVES = list(bad_archives({"v2.pth": b"x" * 500, "v2.index": b""}))
 
 
 @pytest.mark.parametrize("case", BAD_ARCHIVES)
-def test_an_archive_that_is_no_voice_or_a_trap_is_refused(
-    models: Models, folder: Path, made: Mapping[str, bytes], case: str
+def test_an_archive_that_is_not_a_voice_or_is_hostile_is_refused(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes], case: str
 ) -> None:
-    data, told = bad_archives(made)[case]
-    error = refusal(models, name="alice", archive=text(data))
-    assert told in error.message and error.error_code == "invalid_archive"
+    data, message = bad_archives(voice_files)[case]
+    error = catch_error(models, name="alice", archive=encode_base64(data))
+    assert message in error.message and error.error_code == "invalid_archive"
     assert list(folder.iterdir()) == []
 
 
@@ -288,7 +299,7 @@ NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4)
 
 @effort(max_examples=200, deadline=None)
 @given(st.lists(NAMES.map("/".join) | NAMES.map("\\".join) | st.text(min_size=1, max_size=9), max_size=4, unique=True))
-def test_any_names_in_an_archive_are_taken_or_refused(names: list[str]) -> None:
+def test_any_names_in_an_archive_are_accepted_or_refused(names: list[str]) -> None:
     entries = [Entry(name, 0, 10, 10, 0, 0, 0, 0, encrypted=False) for name in names]
     try:
         chosen = install._chosen(entries)
@@ -310,54 +321,67 @@ def test_any_names_in_an_archive_are_taken_or_refused(names: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("as_zip", [True, False])
-def test_files_that_are_not_sound_are_never_installed(  # noqa: PLR0913
-    models: Models, folder: Path, made: Mapping[str, bytes], checkpoint: Any, index: Any, code: str, as_zip: bool,
-    capfd: pytest.CaptureFixture[str],
+def test_broken_files_are_never_installed(  # noqa: PLR0913
+    models: Models, folder: Path, voice_files: Mapping[str, bytes], checkpoint: Any, index: Any, code: str,
+    as_zip: bool, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     files = {
-        suffix: made[given] if isinstance(given, str) else given
+        suffix: voice_files[given] if isinstance(given, str) else given
         for suffix, given in (("pth", checkpoint), ("index", index))
         if given is not None
     }
-    params: dict[str, Any] = {"checkpoint": text(files["pth"])} | ({"index": text(files["index"])} if index else {})
+    params: dict[str, Any] = {"checkpoint": encode_base64(files["pth"])} | (
+        {"index": encode_base64(files["index"])} if index else {}
+    )
     if as_zip:
-        params = {"archive": text(zipped({f"a.{suffix}": data for suffix, data in files.items()}))}
-    assert refusal(models, name="alice", **params).error_code == code
+        params = {"archive": encode_base64(make_zip({f"a.{suffix}": data for suffix, data in files.items()}))}
+    assert catch_error(models, name="alice", **params).error_code == code
     assert list(folder.iterdir()) == [] and "I was run" not in capfd.readouterr().out
 
 
-def test_a_voice_that_is_there_is_replaced_only_where_asked(
-    models: Models, folder: Path, made: Mapping[str, bytes]
+def test_an_existing_voice_is_replaced_only_on_request(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
 ) -> None:
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]), index=text(made["v2.index"]))
-    error = refusal(models, name="alice", checkpoint=text(made["v1.pth"]))
+    call(
+        models,
+        name="alice",
+        checkpoint=encode_base64(voice_files["v2.pth"]),
+        index=encode_base64(voice_files["v2.index"]),
+    )
+    error = catch_error(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]))
     assert isinstance(error, InvalidRequestError) and error.error_code == "voice_exists"
     assert rows(models.families.voices)[0]["version"] == "v2"
-    row = ask(models, name="alice", checkpoint=text(made["v1.pth"]), replace=True)["voice"]
+    row = call(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]), replace=True)["voice"]
     assert (row["version"], row["has_index"]) == ("v1", False)
     assert [path.name for path in folder.iterdir()] == ["alice"]
     assert [path.name for path in (folder / "alice").iterdir()] == ["alice.pth"]
 
 
-def test_a_replacement_that_is_not_sound_leaves_the_voice_as_it_was(
-    models: Models, folder: Path, made: Mapping[str, bytes]
+def test_a_broken_replacement_leaves_the_voice_unchanged(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
 ) -> None:
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]))
-    refusal(models, name="alice", checkpoint=text(b"no model"), replace=True)
-    assert (folder / "alice" / "alice.pth").read_bytes() == made["v2.pth"]
+    call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
+    catch_error(models, name="alice", checkpoint=encode_base64(b"no model"), replace=True)
+    assert (folder / "alice" / "alice.pth").read_bytes() == voice_files["v2.pth"]
     assert [path.name for path in folder.iterdir()] == ["alice"]
 
 
-def test_a_loose_voice_and_a_link_give_way_to_a_replacement(
-    models: Models, folder: Path, made: Mapping[str, bytes], tmp_path: Path
+def test_a_voice_file_and_a_link_are_replaced(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes], tmp_path: Path
 ) -> None:
-    (folder / "loose.pth").write_bytes(made["v2.pth"])
-    refusal(models, name="loose", checkpoint=text(made["v1.pth"]))
-    assert ask(models, name="loose", checkpoint=text(made["v1.pth"]), replace=True)["voice"]["version"] == "v1"
+    (folder / "loose.pth").write_bytes(voice_files["v2.pth"])
+    catch_error(models, name="loose", checkpoint=encode_base64(voice_files["v1.pth"]))
+    assert (
+        call(models, name="loose", checkpoint=encode_base64(voice_files["v1.pth"]), replace=True)["voice"]["version"]
+        == "v1"
+    )
     outside = rvc_files.save_voice(tmp_path / "outside", "alice").parent
     (folder / "alice").symlink_to(outside)
-    refusal(models, name="alice", checkpoint=text(made["v1.pth"]))
-    assert ask(models, name="alice", checkpoint=text(made["v1.pth"]), replace=True)["voice"]["version"] == "v1"
+    catch_error(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]))
+    assert (
+        call(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]), replace=True)["voice"]["version"]
+        == "v1"
+    )
     assert len(list(outside.iterdir())) == 2 and not (folder / "alice").is_symlink()
 
 
@@ -388,9 +412,9 @@ def test_the_exchange_in_two_steps_is_undone_where_it_fails(tmp_path: Path) -> N
 
 
 def test_readers_always_find_a_whole_voice_while_it_is_replaced(
-    models: Models, folder: Path, made: Mapping[str, bytes]
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
 ) -> None:
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]))
+    call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
     done = threading.Event()
 
     def read() -> int:
@@ -404,7 +428,9 @@ def test_readers_always_find_a_whole_voice_while_it_is_replaced(
         reads = pool.submit(read)
         try:
             for number in range(10):
-                ask(models, name="alice", checkpoint=text(made[f"v{number % 2 + 1}.pth"]), replace=True)
+                call(
+                    models, name="alice", checkpoint=encode_base64(voice_files[f"v{number % 2 + 1}.pth"]), replace=True
+                )
         finally:
             done.set()
         assert reads.result() > 0
@@ -434,15 +460,15 @@ def test_a_reader_never_sees_a_voice_half_deleted_however_often_it_is_replaced(f
         replaced.result()
 
 
-def test_of_two_that_add_the_same_voice_at_once_one_succeeds(
-    models: Models, folder: Path, made: Mapping[str, bytes]
+def test_one_of_two_simultaneous_uploads_of_a_voice_succeeds(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
 ) -> None:
     start = threading.Barrier(2)
 
     def add(_: int) -> str:
         start.wait()
         try:
-            ask(models, name="alice", checkpoint=text(made["v2.pth"]))
+            call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
         except InvalidRequestError as error:
             return error.error_code
         return "added"
@@ -452,50 +478,52 @@ def test_of_two_that_add_the_same_voice_at_once_one_succeeds(
     assert [path.name for path in folder.iterdir()] == ["alice"]
 
 
-def test_a_cancelled_job_leaves_nothing_behind(models: Models, folder: Path, made: Mapping[str, bytes]) -> None:
+def test_a_cancelled_job_leaves_no_files(models: Models, folder: Path, voice_files: Mapping[str, bytes]) -> None:
     def cancelled() -> None:
         raise CancelledError("The job was cancelled.")
 
     with pytest.raises(CancelledError):
-        models.families.voices.install("alice", checkpoint=io.BytesIO(made["v2.pth"]), check=cancelled)
+        models.families.voices.install("alice", checkpoint=io.BytesIO(voice_files["v2.pth"]), check=cancelled)
     assert list(folder.iterdir()) == []
 
 
-def test_what_a_killed_worker_left_is_cleared_away_later(
-    models: Models, folder: Path, made: Mapping[str, bytes]
+def test_files_of_a_killed_worker_are_removed_later(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
 ) -> None:
     for name, age in (("old", 2 * install._ABANDONED_S), ("young", 0.0)):
         left = folder / f"{install._STAGING}{name}"
         left.mkdir()
         changed = left.stat().st_mtime - age
         os.utime(left, (changed, changed))
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]))
+    call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
     assert sorted(path.name for path in folder.iterdir()) == [f"{install._STAGING}young", "alice"]
     assert [voice.availability for voice in models.families.voices.list_models()] == [LOCAL]
 
 
-def test_the_folder_is_made_where_there_is_none(tmp_path: Path, made: Mapping[str, bytes]) -> None:
+def test_the_folder_of_voices_is_created_if_it_is_missing(tmp_path: Path, voice_files: Mapping[str, bytes]) -> None:
     models = registry.build(device="cpu", voices_dir=tmp_path / "voices", voice_uploads=True)
-    assert ask(models, name="alice", checkpoint=text(made["v2.pth"]))["voice"]["available"] == "local"
+    assert call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))["voice"]["available"] == "local"
     nowhere = registry.build(device="cpu", voices_dir=tmp_path / "no" / "where", voice_uploads=True)
-    error = refusal(nowhere, name="alice", checkpoint=text(made["v2.pth"]))
+    error = catch_error(nowhere, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
     assert "RVC_MODELS_DIR" in error.message
 
 
-def test_a_folder_that_is_a_file_is_told_as_that(tmp_path: Path, made: Mapping[str, bytes]) -> None:
+def test_a_folder_of_voices_that_is_a_file_is_reported(tmp_path: Path, voice_files: Mapping[str, bytes]) -> None:
     (tmp_path / "voices").write_text("no folder")
     models = registry.build(device="cpu", voices_dir=tmp_path / "voices", voice_uploads=True)
     with pytest.raises(ModelError) as caught:
-        ask(models, name="alice", checkpoint=text(made["v2.pth"]))
+        call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
     assert caught.value.error_code == "voice_folder_unavailable" and str(tmp_path) not in caught.value.message
 
 
-def test_a_replaced_voice_is_not_served_from_memory(folder: Path, models: Models, made: Mapping[str, bytes]) -> None:
+def test_a_replaced_voice_is_not_used_from_the_cache(
+    folder: Path, models: Models, voice_files: Mapping[str, bytes]
+) -> None:
     family = models.families.voices
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]))
+    call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]))
     before = family.version_key("alice")
     assert family.version_key("alice") == before
-    ask(models, name="alice", checkpoint=text(made["v2.pth"]), replace=True)
+    call(models, name="alice", checkpoint=encode_base64(voice_files["v2.pth"]), replace=True)
     assert family.version_key("alice") != before
     shutil.rmtree(folder / "alice")
     assert family.version_key("alice") == ()

@@ -37,7 +37,7 @@ DRY = {"reverb_wet": 0.0, "reverb_dry": 1.0}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def no_temporary_files_remain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -45,7 +45,7 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     assert list(temporary.iterdir()) == []
 
 
-def voice_like(num_samples: int, sample_rate: int = RATE, channels: int = 1, seed: int = 0) -> Waveform:
+def make_vocals(num_samples: int, sample_rate: int = RATE, channels: int = 1, seed: int = 0) -> Waveform:
     """Noise below 4 kHz that swells, so that it survives 16 kHz."""
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal((channels, num_samples)))
     spectrum[:, np.fft.rfftfreq(num_samples, 1 / sample_rate) > 4000] = 0
@@ -54,33 +54,29 @@ def voice_like(num_samples: int, sample_rate: int = RATE, channels: int = 1, see
     return np.asarray(0.1 * noise / max(noise.std(), 1e-9) * swell, np.float32)
 
 
-def band_like(num_samples: int, channels: int = 2, seed: int = 1) -> Waveform:
+def make_instrumental(num_samples: int, channels: int = 2, seed: int = 1) -> Waveform:
     return (0.1 * np.random.default_rng(seed).standard_normal((channels, num_samples))).astype(np.float32)
 
 
-def encoded(waveform: Waveform, sample_rate: int = RATE) -> str:
+def encode_wav(waveform: Waveform, sample_rate: int = RATE) -> str:
     file = io.BytesIO()
     soundfile.write(file, waveform.T, sample_rate, format="WAV", subtype="FLOAT")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def ask(models: Models, operation: str = "generate_cover", **params: Any) -> dict[str, Any]:
+def call(models: Models, operation: str = "generate_cover", **params: Any) -> dict[str, Any]:
     params = {"voice_model": "my_voice", **params}
     job = {"id": "job", "input": {"operation": operation, "params": params}}
     return answer(job, settings=Settings(volume_dirs=()), models=models)
 
 
-def from_none(models: Models, **params: Any) -> dict[str, Any]:
-    return ask(models, **params)
+def cover_parts(models: Models, **params: Any) -> dict[str, Any]:
+    """A cover of one second of audio, or of the audio in `params`."""
+    sounds = {"voice_audio": encode_wav(make_vocals(RATE)), "instrument_audio": encode_wav(make_instrumental(RATE))}
+    return call(models, **{**sounds, **params})
 
 
-def from_parts(models: Models, **params: Any) -> dict[str, Any]:
-    """A cover of a second of sound, or of what `params` give."""
-    sounds = {"voice_audio": encoded(voice_like(RATE)), "instrument_audio": encoded(band_like(RATE))}
-    return ask(models, **{**sounds, **params})
-
-
-def sound(artefact: Mapping[str, Any]) -> tuple[Waveform, int]:
+def decode_audio(artefact: Mapping[str, Any]) -> tuple[Waveform, int]:
     data = base64.b64decode(artefact["output_audio"])
     waveform, sample_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     return np.asarray(waveform.T), int(sample_rate)
@@ -92,7 +88,7 @@ def voices() -> tuple[Models, Calls]:
 
 
 def test_a_cover_from_parts_is_an_mp3_named_after_the_voice(voices: tuple[Models, Calls]) -> None:
-    reply = from_parts(voices[0])
+    reply = cover_parts(voices[0])
     assert reply["success"] is True and reply["operation"] == "generate_cover"
     assert reply["filename"] == "cover_my_voice.mp3" and reply["format"] == "mp3" and reply["model_used"] == "my_voice"
     data = base64.b64decode(reply["output_audio"])
@@ -104,14 +100,17 @@ def test_a_cover_from_parts_is_an_mp3_named_after_the_voice(voices: tuple[Models
         assert reply["timings"][stage] >= 0
 
 
-def test_the_old_name_does_the_same(voices: tuple[Models, Calls]) -> None:
+def test_the_former_name_of_the_operation_still_works(voices: tuple[Models, Calls]) -> None:
     assert find_operation("generate_cover_from_separate_audio")[0] == "generate_cover"
-    sounds: dict[str, Any] = {"voice_audio": encoded(voice_like(RATE)), "instrument_audio": encoded(band_like(RATE))}
-    old = ask(voices[0], "generate_cover_from_separate_audio", **sounds)
-    assert old["output_audio"] == ask(voices[0], **sounds)["output_audio"]
+    sounds: dict[str, Any] = {
+        "voice_audio": encode_wav(make_vocals(RATE)),
+        "instrument_audio": encode_wav(make_instrumental(RATE)),
+    }
+    old = call(voices[0], "generate_cover_from_separate_audio", **sounds)
+    assert old["output_audio"] == call(voices[0], **sounds)["output_audio"]
 
 
-def test_the_reply_echoes_every_parameter_with_the_contracts_defaults(voices: tuple[Models, Calls]) -> None:
+def test_the_reply_has_every_parameter_with_its_documented_default(voices: tuple[Models, Calls]) -> None:
     expected = {
         "voice_model": "my_voice", "pitch_adjust": 0, "pitch_change_all": 0, "index_rate": 0.5, "filter_radius": 3,
         "rms_mix_rate": 0.25, "protect": 0.33, "f0_method": "rmvpe", "crepe_hop_length": 128, "reverb_rm_size": 0.15,
@@ -119,12 +118,12 @@ def test_the_reply_echoes_every_parameter_with_the_contracts_defaults(voices: tu
         "autotune": 0, "autotune_key": None, "formant_shift": 0, "return_stems": False, "output_format": "mp3",
         "bitrate": 320,
     }  # fmt: skip
-    parameters = from_parts(voices[0])["parameters"]
+    parameters = cover_parts(voices[0])["parameters"]
     assert {name: parameters[name] for name in expected} == expected
     assert set(parameters) == set(Params.model_fields) - set(Params.input_fields())
 
 
-def clicks(length: float, sample_rate: int, places: NDArray[np.float64]) -> Waveform:
+def make_clicks(length: float, sample_rate: int, places: NDArray[np.float64]) -> Waveform:
     """Ticks around `places` in seconds that pass 16 kHz and the vocal chain unchanged: high, quiet, short."""
     away = np.arange(round(length * sample_rate))[:, None] / sample_rate - places
     ticks = 0.1 * np.exp(-((away / 3e-4) ** 2)) * np.cos(2 * np.pi * 3000 * away)
@@ -133,17 +132,17 @@ def clicks(length: float, sample_rate: int, places: NDArray[np.float64]) -> Wave
 
 @pytest.mark.parametrize("voice", ["my_voice", "low", "high"])
 @pytest.mark.parametrize(("voice_rate", "band_rate"), [(44_100, 44_100), (48_000, 44_100), (16_000, 48_000)])
-def test_vocal_and_instrumental_stay_in_time_to_the_sample(
+def test_vocals_and_instrumental_are_in_time_to_the_sample(
     voices: tuple[Models, Calls], voice: str, voice_rate: int, band_rate: int
 ) -> None:
     places = np.arange(0.1, 2.9, 0.173)
-    track, band = clicks(3.0, voice_rate, places), clicks(3.0, band_rate, places)
-    reply = from_parts(
-        voices[0], voice_model=voice, voice_audio=encoded(track, voice_rate),
-        instrument_audio=encoded(band, band_rate), return_stems=True, **FLOAT, **DRY,
+    track, band = make_clicks(3.0, voice_rate, places), make_clicks(3.0, band_rate, places)
+    reply = cover_parts(
+        voices[0], voice_model=voice, voice_audio=encode_wav(track, voice_rate),
+        instrument_audio=encode_wav(band, band_rate), return_stems=True, **FLOAT, **DRY,
     )  # fmt: skip
-    lead, rate = sound(reply["stems"]["vocals"])
-    instrumental, _ = sound(reply["stems"]["instrumental"])
+    lead, rate = decode_audio(reply["stems"]["vocals"])
+    instrumental, _ = decode_audio(reply["stems"]["instrumental"])
     lags = np.arange(-50, 51)
     likeness = [np.vdot(np.roll(lead[0].astype(float), -lag), instrumental[0].astype(float)) for lag in lags]
     assert rate == band_rate and lags[int(np.argmax(likeness))] == 0
@@ -156,133 +155,141 @@ def test_vocal_and_instrumental_stay_in_time_to_the_sample(
     channels=st.tuples(*[st.sampled_from([1, 2])] * 3),
     has_backup=st.booleans(),
 )
-def test_any_lengths_rates_and_channels_make_a_cover_as_long_as_the_longest(
+def test_a_cover_is_as_long_as_its_longest_part_at_any_lengths_rates_and_channels(
     lengths: tuple[float, ...], rates: tuple[int, ...], channels: tuple[int, ...], has_backup: bool
 ) -> None:
     fields = ("voice_audio", "instrument_audio", "backup_audio")[: 2 + has_backup]
     counts = [round(length * rate) for length, rate in zip(lengths, rates, strict=True)]
     sounds = {
-        field: encoded(band_like(count, width), rate)
+        field: encode_wav(make_instrumental(count, width), rate)
         for field, count, rate, width in zip(fields, counts, rates, channels, strict=False)
     }
-    reply = from_parts(fake_models()[0], **sounds, **FLOAT, return_stems=True)
-    cover, rate = sound(reply)
+    reply = cover_parts(fake_models()[0], **sounds, **FLOAT, return_stems=True)
+    cover, rate = decode_audio(reply)
     used = slice(0, len(fields))
     assert rate == max(rates[1], 44_100)
     assert cover.shape[0] == max(channels[used])
     longest = max(count / own for count, own in zip(counts[used], rates[used], strict=True))
     assert abs(cover.shape[1] - longest * rate) <= 0.5 + 1e-6
-    stems = [sound(stem)[0] for stem in reply["stems"].values()]
+    stems = [decode_audio(stem)[0] for stem in reply["stems"].values()]
     assert [stem.shape for stem in stems] == [cover.shape] * len(fields)
     np.testing.assert_allclose(np.sum(stems, axis=0), cover, atol=1e-6)
 
 
-def test_twenty_milliseconds_work_in_another_key_too(voices: tuple[Models, Calls]) -> None:
-    short = {"voice_audio": encoded(voice_like(882)), "instrument_audio": encoded(band_like(882))}
-    reply = from_parts(voices[0], **short, **FLOAT, pitch_change_all=-3)
-    assert sound(reply)[0].shape == (2, 882) and np.isfinite(sound(reply)[0]).all()
+def test_twenty_milliseconds_can_be_transposed(voices: tuple[Models, Calls]) -> None:
+    short = {"voice_audio": encode_wav(make_vocals(882)), "instrument_audio": encode_wav(make_instrumental(882))}
+    reply = cover_parts(voices[0], **short, **FLOAT, pitch_change_all=-3)
+    assert decode_audio(reply)[0].shape == (2, 882) and np.isfinite(decode_audio(reply)[0]).all()
 
 
-def test_the_customary_levels_and_the_gains_set_the_balance(voices: tuple[Models, Calls]) -> None:
-    band, backup = band_like(RATE), band_like(RATE, seed=2)
-    reply = from_parts(
-        voices[0], instrument_audio=encoded(band), backup_audio=encoded(backup), inst_gain=3, backup_gain=-60,
+def test_the_usual_levels_and_the_gains_set_the_balance(voices: tuple[Models, Calls]) -> None:
+    band, backup = make_instrumental(RATE), make_instrumental(RATE, seed=2)
+    reply = cover_parts(
+        voices[0], instrument_audio=encode_wav(band), backup_audio=encode_wav(backup), inst_gain=3, backup_gain=-60,
         return_stems=True, **FLOAT,
     )  # fmt: skip
-    stems = {name: sound(stem)[0] for name, stem in reply["stems"].items()}
+    stems = {name: decode_audio(stem)[0] for name, stem in reply["stems"].items()}
     assert list(stems) == ["vocals", "backup", "instrumental"]
     np.testing.assert_allclose(stems["instrumental"], band * 10 ** (-4 / 20), atol=1e-6)
     np.testing.assert_allclose(stems["backup"], backup * 10 ** (-66 / 20), atol=1e-8)
-    louder = from_parts(voices[0], main_gain=6, return_stems=True, **FLOAT)
-    plain = from_parts(voices[0], return_stems=True, **FLOAT)
-    ratio = np.abs(sound(louder["stems"]["vocals"])[0]).max() / np.abs(sound(plain["stems"]["vocals"])[0]).max()
+    louder = cover_parts(voices[0], main_gain=6, return_stems=True, **FLOAT)
+    plain = cover_parts(voices[0], return_stems=True, **FLOAT)
+    ratio = (
+        np.abs(decode_audio(louder["stems"]["vocals"])[0]).max()
+        / np.abs(decode_audio(plain["stems"]["vocals"])[0]).max()
+    )
     assert ratio == pytest.approx(10 ** (6 / 20), rel=1e-5)
 
 
-def test_all_gains_at_minus_60_still_give_sound(voices: tuple[Models, Calls]) -> None:
+def test_gains_of_minus_60_db_are_not_silence(voices: tuple[Models, Calls]) -> None:
     loud, quiet = (
-        sound(from_parts(voices[0], **FLOAT, main_gain=gain, inst_gain=gain))[0] for gain in (0, -60)
+        decode_audio(cover_parts(voices[0], **FLOAT, main_gain=gain, inst_gain=gain))[0] for gain in (0, -60)
     )  # fmt: skip
     assert np.abs(quiet).max() > 0
     np.testing.assert_allclose(quiet, loud / 1000, atol=1e-7)
 
 
-def test_a_mix_above_full_scale_is_lowered_by_one_gain_that_is_named(voices: tuple[Models, Calls]) -> None:
+def test_a_mix_above_full_scale_is_lowered_by_one_gain_with_a_warning(voices: tuple[Models, Calls]) -> None:
     hot = {"main_gain": 20, "inst_gain": 20}
-    whole = sound(from_parts(voices[0], **FLOAT, **hot))[0]
-    reply = from_parts(voices[0], output_format="wav", bit_depth=24, **hot)
+    whole = decode_audio(cover_parts(voices[0], **FLOAT, **hot))[0]
+    reply = cover_parts(voices[0], output_format="wav", bit_depth=24, **hot)
     assert np.abs(whole).max() > 1 and len(reply["warnings"]) == 1 and "above full scale" in reply["warnings"][0]
-    np.testing.assert_allclose(sound(reply)[0], whole * 0.9999 / np.abs(whole).max(), atol=1e-5)
+    np.testing.assert_allclose(decode_audio(reply)[0], whole * 0.9999 / np.abs(whole).max(), atol=1e-5)
 
 
 def test_silence_gives_silence(voices: tuple[Models, Calls]) -> None:
     silent: dict[str, Any] = {
-        "voice_audio": encoded(np.zeros((1, RATE), np.float32)),
-        "instrument_audio": encoded(band_like(RATE) * 0),
+        "voice_audio": encode_wav(np.zeros((1, RATE), np.float32)),
+        "instrument_audio": encode_wav(make_instrumental(RATE) * 0),
     }
-    assert np.abs(sound(from_parts(voices[0], **silent, **FLOAT))[0]).max() == 0
+    assert np.abs(decode_audio(cover_parts(voices[0], **silent, **FLOAT))[0]).max() == 0
 
 
-def test_the_lead_is_stereo_through_its_reverb_and_the_tail_goes_on_after_the_vocal(
+def test_the_reverb_makes_the_lead_stereo_and_continues_after_the_vocals(
     voices: tuple[Models, Calls],
 ) -> None:
-    reply = from_parts(
-        voices[0], voice_audio=encoded(voice_like(RATE)), instrument_audio=encoded(band_like(3 * RATE)),
+    reply = cover_parts(
+        voices[0], voice_audio=encode_wav(make_vocals(RATE)), instrument_audio=encode_wav(make_instrumental(3 * RATE)),
         reverb_wet=1.0, return_stems=True, **FLOAT,
     )  # fmt: skip
-    lead = sound(reply["stems"]["vocals"])[0]
+    lead = decode_audio(reply["stems"]["vocals"])[0]
     assert lead.shape == (2, 3 * RATE)
     assert np.abs(lead[0] - lead[1]).max() > 1e-3
     assert np.abs(lead[:, RATE + 2000 : RATE + 6000]).max() > 1e-4
 
 
 def test_mono_parts_make_a_mono_cover(voices: tuple[Models, Calls]) -> None:
-    assert from_parts(voices[0], instrument_audio=encoded(band_like(RATE, 1)))["channels"] == 1
+    assert cover_parts(voices[0], instrument_audio=encode_wav(make_instrumental(RATE, 1)))["channels"] == 1
 
 
-def sine(hertz: float, seconds: float = 3.0) -> Waveform:
+def make_sine(hertz: float, seconds: float = 3.0) -> Waveform:
     times = np.arange(round(seconds * RATE)) / RATE
     return np.repeat((0.2 * np.sin(2 * np.pi * hertz * times)).astype(np.float32)[None], 2, axis=0)
 
 
-def frequency(waveform: Waveform) -> float:
+def find_frequency(waveform: Waveform) -> float:
     middle = waveform[0, RATE : 2 * RATE] * np.hanning(RATE)
     return float(np.abs(np.fft.rfft(middle, 8 * RATE)).argmax() / 8)
 
 
-def test_another_key_moves_instrumental_and_backup_and_the_curve_that_is_sung(voices: tuple[Models, Calls]) -> None:
+def test_another_key_transposes_instrumental_backing_vocals_and_f0(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
-    reply = from_parts(
-        models, voice_audio=encoded(voice_like(3 * RATE)), instrument_audio=encoded(sine(440)),
-        backup_audio=encoded(sine(330)), pitch_change_all=2, pitch_adjust=-5, return_stems=True, **FLOAT,
+    reply = cover_parts(
+        models, voice_audio=encode_wav(make_vocals(3 * RATE)), instrument_audio=encode_wav(make_sine(440)),
+        backup_audio=encode_wav(make_sine(330)), pitch_change_all=2, pitch_adjust=-5, return_stems=True, **FLOAT,
     )  # fmt: skip
     ratio = 2 ** (2 / 12)
-    assert frequency(sound(reply["stems"]["instrumental"])[0]) == pytest.approx(440 * ratio, abs=0.2)
-    assert frequency(sound(reply["stems"]["backup"])[0]) == pytest.approx(330 * ratio, abs=0.2)
+    assert find_frequency(decode_audio(reply["stems"]["instrumental"])[0]) == pytest.approx(440 * ratio, abs=0.2)
+    assert find_frequency(decode_audio(reply["stems"]["backup"])[0]) == pytest.approx(330 * ratio, abs=0.2)
     f0, conversion = calls.converted[0]
     assert f0 is not None and conversion.semitones == 0
     assert f0.max() == pytest.approx(220 * 2 ** (-3 / 12), rel=1e-5)
 
 
-def test_converted_backing_vocals_are_sung_and_not_shifted(voices: tuple[Models, Calls]) -> None:
+def test_converted_backing_vocals_are_not_transposed_again(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
-    reply = from_parts(
-        models, backup_audio=encoded(sine(330)), pitch_change_all=2, convert_backup=True, return_stems=True, **FLOAT
+    reply = cover_parts(
+        models,
+        backup_audio=encode_wav(make_sine(330)),
+        pitch_change_all=2,
+        convert_backup=True,
+        return_stems=True,
+        **FLOAT,
     )
     assert len(calls.converted) == 2
-    assert frequency(sound(reply["stems"]["backup"])[0]) == pytest.approx(330, abs=0.2)
+    assert find_frequency(decode_audio(reply["stems"]["backup"])[0]) == pytest.approx(330, abs=0.2)
 
 
 def test_autotune_comes_after_the_transposition(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
-    from_parts(models, pitch_adjust=0.4, autotune=1.0)
+    cover_parts(models, pitch_adjust=0.4, autotune=1.0)
     f0 = calls.converted[0][0]
     assert f0 is not None and f0.max() == pytest.approx(220, rel=1e-4)
 
 
-def test_the_settings_of_the_conversion_arrive(voices: tuple[Models, Calls]) -> None:
+def test_the_conversion_gets_the_settings_of_the_request(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
-    from_parts(
+    cover_parts(
         models, index_rate=0.9, protect=0.1, rms_mix_rate=1.0, formant_shift=1.5, seed=7, f0_method="mangio-crepe",
         crepe_hop_length=64, filter_radius=5, retrieval="ivf",
     )  # fmt: skip
@@ -293,9 +300,9 @@ def test_the_settings_of_the_conversion_arrive(voices: tuple[Models, Calls]) -> 
     assert calls.loaded == ["f0/mangio-crepe", "hubert/default", "rvc/my_voice"]
 
 
-def test_a_voice_without_pitch_is_not_tracked_and_what_that_makes_idle_is_named(voices: tuple[Models, Calls]) -> None:
+def test_a_voice_without_f0_needs_no_f0_method_and_unused_parameters_are_named(voices: tuple[Models, Calls]) -> None:
     models, calls = voices
-    reply = from_parts(models, voice_model="flat", pitch_adjust=3, f0_method="pm", autotune=0.5, index_rate=0.8)
+    reply = cover_parts(models, voice_model="flat", pitch_adjust=3, f0_method="pm", autotune=0.5, index_rate=0.8)
     assert calls.converted[0][0] is None and calls.loaded == ["hubert/default", "rvc/flat"]
     assert calls.converted[0][1].index_rate == 0
     assert reply["parameters"]["f0_method"] is None and reply["parameters"]["index_rate"] == 0
@@ -315,16 +322,17 @@ def test_a_voice_without_pitch_is_not_tracked_and_what_that_makes_idle_is_named(
     ],
 )
 def test_a_parameter_without_effect_is_named(voices: tuple[Models, Calls], field: str, value: object) -> None:
-    warnings = from_parts(voices[0], **{field: value})["warnings"]
+    warnings = cover_parts(voices[0], **{field: value})["warnings"]
     assert len(warnings) == 1 and f"'{field}' has no effect" in warnings[0]
 
 
-def test_parameters_with_effect_are_not(voices: tuple[Models, Calls]) -> None:
+def test_parameters_with_effect_give_no_warning(voices: tuple[Models, Calls]) -> None:
     wanted: dict[str, Any] = {
-        "f0_method": "harvest", "filter_radius": 5, "backup_audio": encoded(band_like(RATE)), "backup_gain": 3,
+        "f0_method": "harvest", "filter_radius": 5, "backup_gain": 3,
+        "backup_audio": encode_wav(make_instrumental(RATE)),
         "autotune": 0.5, "autotune_key": "chromatic", "index_rate": 0.7, "protect": 0.2, "reverb_rm_size": 0.3,
     }  # fmt: skip
-    assert from_parts(voices[0], **wanted)["warnings"] == []
+    assert cover_parts(voices[0], **wanted)["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -338,11 +346,11 @@ def test_parameters_with_effect_are_not(voices: tuple[Models, Calls]) -> None:
         (("backup_audio",), "is required, or 'voice_audio' and 'instrument_audio' are"),
     ],
 )
-def test_one_of_the_two_forms_of_input_is_demanded(
+def test_one_of_the_two_forms_of_input_is_required(
     voices: tuple[Models, Calls], fields: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        from_none(voices[0], **dict.fromkeys(fields, "nothing"))
+        call(voices[0], **dict.fromkeys(fields, "nothing"))
     assert said in caught.value.message
 
 
@@ -362,15 +370,16 @@ def test_one_of_the_two_forms_of_input_is_demanded(
         ("crepe_hop_length", 0),
     ],
 )
-def test_a_value_out_of_range_is_refused_before_the_sound_is_looked_at(
+def test_a_value_out_of_range_is_refused_before_the_audio_is_read(
     voices: tuple[Models, Calls], field: str, value: object
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        from_none(voices[0], voice_audio="x", instrument_audio="x", **{field: value})
+        params: dict[str, Any] = {"voice_audio": "x", "instrument_audio": "x", field: value}
+        call(voices[0], **params)
     assert field in caught.value.message
 
 
-def test_the_names_that_other_products_use_are_taken() -> None:
+def test_parameter_names_of_other_products_are_accepted() -> None:
     params = Params.parse(
         {
             "song_input": "x", "rvc_model": "my_voice", "pitch_detection_algorithm": "fcpe", "reverb_size": 0.3,
@@ -385,24 +394,24 @@ def test_the_names_that_other_products_use_are_taken() -> None:
 
 def test_an_unknown_voice_is_refused_before_anything_is_loaded(voices: tuple[Models, Calls]) -> None:
     with pytest.raises(UnknownNameError, match="^Voice model not found"):
-        from_parts(voices[0], voice_model="nobody")
+        cover_parts(voices[0], voice_model="nobody")
     assert voices[1].loaded == []
 
 
-def test_missing_encoder_weights_are_told_before_anything_is_loaded() -> None:
+def test_missing_encoder_weights_are_reported_before_anything_is_loaded() -> None:
     models, calls = fake_models(encoders=MissingEncoderFamily)
     with pytest.raises(ModelError, match="hubert_base"):
-        from_parts(models)
+        cover_parts(models)
     assert calls.loaded == [] and "hubert_base" in get_readiness(models).reason
 
 
-def test_the_operation_says_whether_it_is_ready_and_does_not_make_a_worker_ill(voices: tuple[Models, Calls]) -> None:
+def test_the_operation_reports_its_readiness_and_is_optional(voices: tuple[Models, Calls]) -> None:
     assert get_readiness(voices[0]).is_ready and OPERATION.optional
     assert "RVC_MODELS_DIR" in get_readiness(make_models()).reason
 
 
-def test_a_voice_with_an_odd_name_gives_a_safe_file_name(voices: tuple[Models, Calls]) -> None:
-    reply = from_parts(voices[0], voice_model="../Büro *1")
+def test_a_voice_name_with_special_characters_gives_a_safe_file_name(voices: tuple[Models, Calls]) -> None:
+    reply = cover_parts(voices[0], voice_model="../Büro *1")
     assert reply["filename"] == "cover_.._Büro _1.mp3" and reply["model_used"] == "../Büro *1"
 
 
@@ -411,7 +420,7 @@ def test_the_same_request_gives_the_same_bytes() -> None:
         noise = 1e-3
 
     first, second, other = (
-        from_parts(fake_models(voices=Noisy)[0], seed=seed, pitch_change_all=1)["sha256"] for seed in (1, 1, 2)
+        cover_parts(fake_models(voices=Noisy)[0], seed=seed, pitch_change_all=1)["sha256"] for seed in (1, 1, 2)
     )
     assert first == second != other
 
@@ -425,32 +434,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_whole_song_is_separated_in_the_same_job(folder: Path) -> None:
     models, calls = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
-    song, wav = band_like(RATE), dict[str, Any](FLOAT)
-    reply = ask(models, audio=encoded(song), separation_model="tiny", return_stems=True, **wav)
+    song, wav = make_instrumental(RATE), dict[str, Any](FLOAT)
+    reply = call(models, audio=encode_wav(song), separation_model="tiny", return_stems=True, **wav)
     assert list(reply["stems"]) == ["vocals", "instrumental"] and reply["parameters"]["separation_model"] == "tiny"
-    assert sound(reply)[0].shape == song.shape and reply["timings"]["separate_s"] > 0
+    assert decode_audio(reply)[0].shape == song.shape and reply["timings"]["separate_s"] > 0
     two = answer(
-        {"id": "s", "input": {"operation": "separate", "audio": encoded(song), "model": "tiny", "two_stems": "vocals"}
-         | FLOAT},
+        {"id": "s", "input": {"operation": "separate", "audio": encode_wav(song), "model": "tiny",
+                              "two_stems": "vocals"} | FLOAT},
         settings=Settings(), models=models,
     )  # fmt: skip
-    rest = sound(two["stems"]["no_vocals"])[0]
-    np.testing.assert_allclose(sound(reply["stems"]["instrumental"])[0], rest * 10 ** (-7 / 20), atol=1e-6)
+    rest = decode_audio(two["stems"]["no_vocals"])[0]
+    np.testing.assert_allclose(decode_audio(reply["stems"]["instrumental"])[0], rest * 10 ** (-7 / 20), atol=1e-6)
     assert len(calls.converted) == 1
 
 
 def test_a_separation_model_without_vocals_is_refused(folder: Path) -> None:
     models, calls = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
     with pytest.raises(InvalidRequestError, match="nope"):
-        ask(models, audio=encoded(band_like(RATE)), separation_model="nope")
+        call(models, audio=encode_wav(make_instrumental(RATE)), separation_model="nope")
     assert calls.loaded == []
 
 
-def test_progress_goes_through_the_stages_and_never_back(folder: Path) -> None:
+def test_progress_passes_every_stage_and_never_decreases(folder: Path) -> None:
     models, _ = fake_models(separation=DemucsFamily(WeightLocations(explicit=folder)))
     updates: list[Mapping[str, Any]] = []
     job = {"id": "p", "input": {"operation": "generate_cover", "voice_model": "my_voice", "pitch_change_all": 1,
-                                "audio": encoded(band_like(RATE)), "separation_model": "tiny"}}  # fmt: skip
+                                "audio": encode_wav(make_instrumental(RATE)), "separation_model": "tiny"}}  # fmt: skip
     answer(job, settings=Settings(), models=models, report=updates.append)
     stages = list(dict.fromkeys(update["stage"] for update in updates))
     percents = [update["percent"] for update in updates]
@@ -467,11 +476,11 @@ def test_a_cancelled_job_ends(voices: tuple[Models, Calls]) -> None:
         if update["stage"] == "convert":
             cancel.set()
 
-    sounds = {"voice_audio": encoded(voice_like(RATE)), "instrument_audio": encoded(band_like(RATE))}
+    sounds = {"voice_audio": encode_wav(make_vocals(RATE)), "instrument_audio": encode_wav(make_instrumental(RATE))}
     job = {"id": "c", "input": {"operation": "generate_cover", "params": {"voice_model": "my_voice", **sounds}}}
     with pytest.raises(CancelledError):
         answer(job, settings=Settings(), models=voices[0], cancel=cancel, report=report)
 
 
 def test_the_reply_is_json(voices: tuple[Models, Calls]) -> None:
-    assert json.loads(json.dumps(from_parts(voices[0], return_stems=True)))["success"] is True
+    assert json.loads(json.dumps(cover_parts(voices[0], return_stems=True)))["success"] is True

@@ -38,25 +38,25 @@ def models(folder: Path) -> Models:
     return registry.build(device="cpu", models_dir=folder / "models", voices_dir=folder / "voices")
 
 
-def encoded(waveform: NDArray[np.floating], sample_rate: int = RATE) -> str:
+def encode_wav(waveform: NDArray[np.floating], sample_rate: int = RATE) -> str:
     file = io.BytesIO()
     soundfile.write(file, np.atleast_2d(waveform).T, sample_rate, format="WAV", subtype="FLOAT")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def sung(seconds: float, sample_rate: int = RATE) -> NDArray[np.float64]:
+def make_vocals(seconds: float, sample_rate: int = RATE) -> NDArray[np.float64]:
     """A note with overtones."""
     times = np.arange(round(seconds * sample_rate)) / sample_rate
     return np.asarray(0.1 * sum(np.sin(2 * np.pi * 220 * n * times) / n for n in range(1, 8)))
 
 
-def ask(models: Models, vocal: str, band: str, **params: Any) -> dict[str, Any]:
+def call(models: Models, vocal: str, band: str, **params: Any) -> dict[str, Any]:
     params = {"voice_model": "my_voice", "f0_method": "pm", "voice_audio": vocal, "instrument_audio": band, **params}
     job = {"id": "job", "input": {"operation": "generate_cover", "params": params}}
     return answer(job, settings=Settings(), models=models)
 
 
-def sound(artefact: Any) -> NDArray[np.float32]:
+def decode_audio(artefact: Any) -> NDArray[np.float32]:
     waveform, _ = soundfile.read(
         io.BytesIO(base64.b64decode(artefact["output_audio"])), dtype="float32", always_2d=True
     )
@@ -64,43 +64,45 @@ def sound(artefact: Any) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("voice", ["my_voice", "flat"])
-def test_a_voice_sings_in_time_and_is_silent_where_the_vocal_is(models: Models, voice: str) -> None:
-    vocal = sung(3.0)
+def test_converted_vocals_are_in_time_and_silent_with_the_source(models: Models, voice: str) -> None:
+    vocal = make_vocals(3.0)
     vocal[RATE : 2 * RATE] = 0
     band = 0.05 * np.random.default_rng(0).standard_normal((2, 4 * RATE))
-    reply = ask(models, encoded(vocal), encoded(band), voice_model=voice, return_stems=True, **FLOAT)
-    lead, cover = sound(reply["stems"]["vocals"]), sound(reply)
+    reply = call(models, encode_wav(vocal), encode_wav(band), voice_model=voice, return_stems=True, **FLOAT)
+    lead, cover = decode_audio(reply["stems"]["vocals"]), decode_audio(reply)
     assert cover.shape == lead.shape == (2, 4 * RATE) and reply["model_used"] == voice
     assert np.abs(lead[:, : RATE // 2]).max() > 0.01 and np.abs(lead[:, 5 * RATE // 2 : 3 * RATE]).max() > 0.01
     assert np.abs(lead[:, round(1.5 * RATE) : round(1.8 * RATE)]).max() < 1e-3
     assert np.abs(lead[:, round(3.5 * RATE) :]).max() < 1e-3
-    np.testing.assert_allclose(lead + sound(reply["stems"]["instrumental"]), cover, atol=1e-6)
+    np.testing.assert_allclose(lead + decode_audio(reply["stems"]["instrumental"]), cover, atol=1e-6)
     assert reply["parameters"]["index_rate"] == (0.5 if voice == "my_voice" else 0.0)
 
 
-def test_the_same_request_gives_the_same_bytes_and_another_seed_others(models: Models) -> None:
-    vocal, band = encoded(sung(0.5)), encoded(np.zeros((2, RATE // 2)))
-    first, second, other = (ask(models, vocal, band, seed=seed, **FLOAT)["sha256"] for seed in (3, 3, 4))
+def test_the_same_request_gives_the_same_bytes_and_another_seed_does_not(models: Models) -> None:
+    vocal, band = encode_wav(make_vocals(0.5)), encode_wav(np.zeros((2, RATE // 2)))
+    first, second, other = (call(models, vocal, band, seed=seed, **FLOAT)["sha256"] for seed in (3, 3, 4))
     assert first == second != other
 
 
-@pytest.mark.parametrize(("vocal", "rate"), [(np.zeros(RATE), RATE), (sung(0.02), RATE), (sung(0.3, 8000), 8000)])
-def test_silence_a_moment_and_a_low_rate_work(models: Models, vocal: NDArray[np.float64], rate: int) -> None:
+@pytest.mark.parametrize(
+    ("vocal", "rate"), [(np.zeros(RATE), RATE), (make_vocals(0.02), RATE), (make_vocals(0.3, 8000), 8000)]
+)
+def test_silence_short_audio_and_low_sample_rates_work(models: Models, vocal: NDArray[np.float64], rate: int) -> None:
     band = np.zeros((2, len(vocal) * RATE // rate))
-    cover = sound(ask(models, encoded(vocal, rate), encoded(band), **FLOAT))
+    cover = decode_audio(call(models, encode_wav(vocal, rate), encode_wav(band), **FLOAT))
     assert cover.shape == band.shape and np.isfinite(cover).all()
     assert cover.any() == vocal.any()
 
 
-def test_a_voice_that_is_put_there_while_the_worker_runs_is_found(models: Models, folder: Path) -> None:
-    vocal, band = encoded(sung(0.2)), encoded(np.zeros(RATE // 5))
+def test_a_voice_that_is_added_while_the_worker_runs_is_found(models: Models, folder: Path) -> None:
+    vocal, band = encode_wav(make_vocals(0.2)), encode_wav(np.zeros(RATE // 5))
     with pytest.raises(UnknownNameError, match="^Voice model not found") as caught:
-        ask(models, vocal, band, voice_model="new")
+        call(models, vocal, band, voice_model="new")
     assert "my_voice" in caught.value.message
     shutil.copytree(folder / "voices" / "my_voice", folder / "voices" / "new")
-    assert ask(models, vocal, band, voice_model="new")["filename"] == "cover_new.mp3"
+    assert call(models, vocal, band, voice_model="new")["filename"] == "cover_new.mp3"
 
 
-def test_a_folder_without_a_checkpoint_is_told(models: Models) -> None:
+def test_a_folder_without_a_checkpoint_is_reported(models: Models) -> None:
     with pytest.raises(ModelError, match="^No model file exists"):
-        ask(models, encoded(sung(0.2)), encoded(np.zeros(RATE // 5)), voice_model="empty")
+        call(models, encode_wav(make_vocals(0.2)), encode_wav(np.zeros(RATE // 5)), voice_model="empty")

@@ -52,7 +52,7 @@ def models(folder: Path) -> Models:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def no_temporary_files_remain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -60,25 +60,25 @@ def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     assert list(temporary.iterdir()) == []
 
 
-def music(channels: int, num_samples: int, level: float = 0.2, seed: int = 0) -> Waveform:
+def make_music(channels: int, num_samples: int, level: float = 0.2, seed: int = 0) -> Waveform:
     generator = np.random.default_rng(seed)
     swell = np.abs(np.sin(np.arange(num_samples) / 5000)) + 0.1
     return (level * generator.standard_normal((channels, num_samples)) * swell).astype(np.float32)
 
 
-def encoded(waveform: Waveform, sample_rate: int = RATE, form: str = "WAV", subtype: str = "FLOAT") -> str:
+def encode(waveform: Waveform, sample_rate: int = RATE, form: str = "WAV", subtype: str = "FLOAT") -> str:
     file = io.BytesIO()
     soundfile.write(file, waveform.T, sample_rate, format=form, subtype=subtype)
     return base64.b64encode(file.getvalue()).decode()
 
 
-def ask(models: Models, folder: Path, **params: Any) -> dict[str, Any]:
+def call(models: Models, folder: Path, **params: Any) -> dict[str, Any]:
     settings = Settings(models_dir=folder / "models", volume_dirs=(folder,))
     job = {"id": "job", "input": {"operation": "separate", "params": {"model": "tiny"} | params}}
     return answer(job, settings=settings, models=models)
 
 
-def sound(artefact: Mapping[str, Any]) -> tuple[Waveform, int]:
+def decode_audio(artefact: Mapping[str, Any]) -> tuple[Waveform, int]:
     data = base64.b64decode(artefact["output_audio"])
     waveform, sample_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     return waveform.T, sample_rate
@@ -94,12 +94,12 @@ FLOAT = {"output_format": "wav", "bit_depth": 32}
 def test_stems_have_the_inputs_length_rate_and_channels_and_sum_to_it(
     models: Models, folder: Path, channels: int, sample_rate: int, num_samples: int
 ) -> None:
-    mix = music(channels, num_samples)
-    reply = ask(models, folder, audio=encoded(mix, sample_rate), **FLOAT)
+    mix = make_music(channels, num_samples)
+    reply = call(models, folder, audio=encode(mix, sample_rate), **FLOAT)
     assert list(reply["stems"]) == tiny.FOUR
     total = np.zeros(mix.shape)
     for artefact in reply["stems"].values():
-        stem, rate = sound(artefact)
+        stem, rate = decode_audio(artefact)
         assert stem.shape == mix.shape and rate == sample_rate
         assert (artefact["channels"], artefact["sample_rate"]) == (channels, sample_rate)
         total += stem
@@ -111,32 +111,32 @@ def test_stems_have_the_inputs_length_rate_and_channels_and_sum_to_it(
 
 @pytest.mark.parametrize("num_samples", [1, 2, 100])
 @pytest.mark.parametrize("sample_rate", [44_100, 192_000])
-def test_a_sound_of_a_few_samples_keeps_its_length(
+def test_audio_of_a_few_samples_keeps_its_length(
     models: Models, folder: Path, num_samples: int, sample_rate: int
 ) -> None:
-    mix = music(2, num_samples) + np.float32(0.1)
-    for artefact in ask(models, folder, audio=encoded(mix, sample_rate), **FLOAT)["stems"].values():
-        assert sound(artefact)[0].shape == mix.shape
+    mix = make_music(2, num_samples) + np.float32(0.1)
+    for artefact in call(models, folder, audio=encode(mix, sample_rate), **FLOAT)["stems"].values():
+        assert decode_audio(artefact)[0].shape == mix.shape
 
 
 def test_silence_gives_silent_stems(models: Models, folder: Path) -> None:
-    reply = ask(models, folder, audio=encoded(np.zeros((2, 5000), np.float32)), **FLOAT)
+    reply = call(models, folder, audio=encode(np.zeros((2, 5000), np.float32)), **FLOAT)
     for artefact in reply["stems"].values():
-        assert np.abs(sound(artefact)[0]).max() < 1e-6
+        assert np.abs(decode_audio(artefact)[0]).max() < 1e-6
 
 
-def test_peaks_above_full_scale_survive_in_float_wav(models: Models, folder: Path) -> None:
-    mix = music(2, 20_000, level=1.5)
-    reply = ask(models, folder, audio=encoded(mix), **FLOAT)
-    total = sum(sound(artefact)[0].astype(np.float64) for artefact in reply["stems"].values())
+def test_peaks_above_full_scale_are_kept_in_float_wav(models: Models, folder: Path) -> None:
+    mix = make_music(2, 20_000, level=1.5)
+    reply = call(models, folder, audio=encode(mix), **FLOAT)
+    total = sum(decode_audio(artefact)[0].astype(np.float64) for artefact in reply["stems"].values())
     np.testing.assert_allclose(total, mix, atol=1e-6 * np.abs(mix).max())
     assert np.abs(total).max() > 1 and reply["warnings"] == []
 
 
-def test_one_gain_lowers_all_stems_where_a_format_cannot_hold_them(models: Models, folder: Path) -> None:
-    mix = music(2, 20_000, level=1.5)
-    reply = ask(models, folder, audio=encoded(mix), output_format="flac", bit_depth=24)
-    stems = [sound(artefact)[0].astype(np.float64) for artefact in reply["stems"].values()]
+def test_all_stems_are_lowered_by_one_gain_if_the_format_cannot_hold_them(models: Models, folder: Path) -> None:
+    mix = make_music(2, 20_000, level=1.5)
+    reply = call(models, folder, audio=encode(mix), output_format="flac", bit_depth=24)
+    stems = [decode_audio(artefact)[0].astype(np.float64) for artefact in reply["stems"].values()]
     assert max(np.abs(stem).max() for stem in stems) == pytest.approx(0.9999, abs=1e-4)
     gain = np.vdot(sum(stems), mix) / np.vdot(mix, mix)
     np.testing.assert_allclose(sum(stems), gain * mix, atol=1e-5)
@@ -144,74 +144,78 @@ def test_one_gain_lowers_all_stems_where_a_format_cannot_hold_them(models: Model
 
 
 def test_eight_channels_come_back_in_stereo_with_a_warning(models: Models, folder: Path) -> None:
-    reply = ask(models, folder, audio=encoded(music(8, 5000)), **FLOAT)
+    reply = call(models, folder, audio=encode(make_music(8, 5000)), **FLOAT)
     assert {artefact["channels"] for artefact in reply["stems"].values()} == {2}
     assert any("downmixed" in warning for warning in reply["warnings"])
 
 
-def test_stems_asked_for_are_the_ones_that_come(models: Models, folder: Path) -> None:
-    audio = encoded(music(2, 20_000))
-    everything = ask(models, folder, audio=audio, residual=False, **FLOAT)
-    some = ask(models, folder, audio=audio, stems=["vocals", "bass"], **FLOAT)
+def test_only_the_requested_stems_are_returned(models: Models, folder: Path) -> None:
+    audio = encode(make_music(2, 20_000))
+    everything = call(models, folder, audio=audio, residual=False, **FLOAT)
+    some = call(models, folder, audio=audio, stems=["vocals", "bass"], **FLOAT)
     assert list(some["stems"]) == ["vocals", "bass"]
     for name, artefact in some["stems"].items():
-        np.testing.assert_array_equal(sound(artefact)[0], sound(everything["stems"][name])[0])
+        np.testing.assert_array_equal(decode_audio(artefact)[0], decode_audio(everything["stems"][name])[0])
     assert some["parameters"]["residual"] is False and some["warnings"] == []
 
 
-def test_a_residual_asked_for_that_cannot_be_is_named(models: Models, folder: Path) -> None:
-    reply = ask(models, folder, audio=encoded(music(2, 3000)), stems=["bass"], residual=True, **FLOAT)
+def test_a_residual_without_effect_gives_a_warning(models: Models, folder: Path) -> None:
+    reply = call(models, folder, audio=encode(make_music(2, 3000)), stems=["bass"], residual=True, **FLOAT)
     assert any("'residual' has no effect" in warning for warning in reply["warnings"])
 
 
 @pytest.mark.parametrize("model", ["tiny", "six", "ft"])
 @pytest.mark.parametrize("residual", [True, False])
-def test_two_stems_are_one_stem_and_the_rest(models: Models, folder: Path, model: str, residual: bool) -> None:
-    mix = music(2, 20_000)
-    options = {"audio": encoded(mix), "model": model, "residual": residual} | FLOAT
-    reply = ask(models, folder, two_stems="vocals", **options)
-    vocals, rest = (sound(reply["stems"][name])[0] for name in ("vocals", "no_vocals"))
-    everything = ask(models, folder, **(options | {"residual": False}))["stems"]
-    np.testing.assert_array_equal(vocals, sound(everything["vocals"])[0])
+def test_two_stems_returns_the_stem_and_its_complement(
+    models: Models, folder: Path, model: str, residual: bool
+) -> None:
+    mix = make_music(2, 20_000)
+    options = {"audio": encode(mix), "model": model, "residual": residual} | FLOAT
+    reply = call(models, folder, two_stems="vocals", **options)
+    vocals, rest = (decode_audio(reply["stems"][name])[0] for name in ("vocals", "no_vocals"))
+    everything = call(models, folder, **(options | {"residual": False}))["stems"]
+    np.testing.assert_array_equal(vocals, decode_audio(everything["vocals"])[0])
     expected = mix - vocals
     if not residual:
-        expected = np.sum([sound(artefact)[0] for name, artefact in everything.items() if name != "vocals"], axis=0)
+        expected = np.sum(
+            [decode_audio(artefact)[0] for name, artefact in everything.items() if name != "vocals"], axis=0
+        )
     np.testing.assert_allclose(rest, expected, atol=1e-6)
 
 
-def test_the_rest_of_vocals_is_also_called_instrumental(models: Models, folder: Path) -> None:
-    stems = ask(models, folder, audio=encoded(music(2, 3000)), two_stems="vocals", **FLOAT)["stems"]
+def test_the_complement_of_vocals_is_also_returned_as_instrumental(models: Models, folder: Path) -> None:
+    stems = call(models, folder, audio=encode(make_music(2, 3000)), two_stems="vocals", **FLOAT)["stems"]
     assert list(stems) == ["vocals", "no_vocals", "instrumental"]
     assert stems["instrumental"] == stems["no_vocals"] | {"same_as": "no_vocals"}
-    drums = ask(models, folder, audio=encoded(music(2, 3000)), two_stems="drums", **FLOAT)["stems"]
+    drums = call(models, folder, audio=encode(make_music(2, 3000)), two_stems="drums", **FLOAT)["stems"]
     assert list(drums) == ["drums", "no_drums"]
 
 
-def test_inline_the_second_name_goes_without_its_sound_where_room_is_short(models: Models, folder: Path) -> None:
-    mix = music(2, 30_000)
+def test_inline_the_alias_has_no_audio_if_the_budget_is_short(models: Models, folder: Path) -> None:
+    mix = make_music(2, 30_000)
     settings = Settings(models_dir=folder / "models", inline_budget_bytes=800_000)
-    params = {"model": "tiny", "audio": encoded(mix), "two_stems": "vocals"} | FLOAT
+    params = {"model": "tiny", "audio": encode(mix), "two_stems": "vocals"} | FLOAT
     reply = answer({"input": {"operation": "separate", "params": params}}, settings=settings, models=models)
     assert "output_audio" in reply["stems"]["no_vocals"]
     assert "output_audio" not in reply["stems"]["instrumental"]
     assert reply["stems"]["instrumental"]["same_as"] == "no_vocals"
 
 
-def test_shifts_are_repeatable_by_their_seed(models: Models, folder: Path) -> None:
-    audio = encoded(music(2, 10_000))
+def test_shifts_are_reproducible_by_their_seed(models: Models, folder: Path) -> None:
+    audio = encode(make_music(2, 10_000))
     first, again, other = (
-        ask(models, folder, audio=audio, stems=["bass"], shifts=1, seed=seed)["stems"]["bass"] for seed in (1, 1, 2)
+        call(models, folder, audio=audio, stems=["bass"], shifts=1, seed=seed)["stems"]["bass"] for seed in (1, 1, 2)
     )
     assert first["sha256"] == again["sha256"] != other["sha256"]
 
 
 def test_the_same_request_gives_the_same_bytes(models: Models, folder: Path) -> None:
-    first, second = (ask(models, folder, audio=encoded(music(2, 10_000)))["stems"] for _ in range(2))
+    first, second = (call(models, folder, audio=encode(make_music(2, 10_000)))["stems"] for _ in range(2))
     assert [a["sha256"] for a in first.values()] == [a["sha256"] for a in second.values()]
 
 
 def test_an_old_checkpoint_folder_works(models: Models, folder: Path) -> None:
-    reply = ask(models, folder, audio=encoded(music(2, 3000)), model="old", two_stems="drums", **FLOAT)
+    reply = call(models, folder, audio=encode(make_music(2, 3000)), model="old", two_stems="drums", **FLOAT)
     assert list(reply["stems"]) == ["drums", "no_drums"]
 
 
@@ -231,22 +235,22 @@ def test_an_old_checkpoint_folder_works(models: Models, folder: Path) -> None:
         ({"stem": "vocals"}, ["'stem' is unknown", "stems"]),
     ],
 )
-def test_a_request_that_cannot_be_met_is_refused_clearly(
+def test_an_invalid_request_is_refused_with_the_reason(
     models: Models, folder: Path, params: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        ask(models, folder, audio=encoded(music(2, 2000)), **params)
+        call(models, folder, audio=encode(make_music(2, 2000)), **params)
     assert all(word in caught.value.message for word in words), caught.value.message
 
 
-def test_an_unknown_model_is_named_with_the_nearest(models: Models, folder: Path) -> None:
+def test_an_unknown_model_suggests_the_nearest_name(models: Models, folder: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'tiny'"):
-        ask(models, folder, audio=encoded(music(2, 2000)), model="tinny")
+        call(models, folder, audio=encode(make_music(2, 2000)), model="tinny")
 
 
-def test_a_model_of_a_foreign_class_is_refused(models: Models, folder: Path) -> None:
+def test_a_model_of_an_unknown_class_is_refused(models: Models, folder: Path) -> None:
     with pytest.raises(RequestError) as caught:
-        ask(models, folder, audio=encoded(music(2, 2000)), model="foreign")
+        call(models, folder, audio=encode(make_music(2, 2000)), model="foreign")
     assert caught.value.error_code in ("broken_checkpoint", "unknown_model")
     assert str(folder) not in caught.value.message
 
@@ -254,20 +258,20 @@ def test_a_model_of_a_foreign_class_is_refused(models: Models, folder: Path) -> 
 @pytest.mark.parametrize(
     ("audio", "code"),
     [
-        (encoded(np.full((2, 100), np.nan, np.float32)), "nan_audio"),
-        (encoded(np.zeros((2, 0), np.float32)), "empty_audio"),
+        (encode(np.full((2, 100), np.nan, np.float32)), "nan_audio"),
+        (encode(np.zeros((2, 0), np.float32)), "empty_audio"),
         ("!!!", "invalid_base64"),
-        (encoded(music(1, 100), 384_000), "sample_rate_too_high"),
+        (encode(make_music(1, 100), 384_000), "sample_rate_too_high"),
     ],
 )
-def test_broken_audio_is_refused_before_any_model(folder: Path, audio: str, code: str) -> None:
+def test_broken_audio_is_refused_before_any_model_is_loaded(folder: Path, audio: str, code: str) -> None:
     untouched = registry.build(device="cpu", models_dir=folder / "models")
     with pytest.raises(AudioError) as caught:
-        ask(untouched, folder, audio=audio)
+        call(untouched, folder, audio=audio)
     assert caught.value.error_code == code and untouched.loaded() == []
 
 
-def test_progress_rises_through_the_separation_and_a_cancel_ends_it(models: Models, folder: Path) -> None:
+def test_progress_increases_during_separation_and_a_cancel_ends_it(models: Models, folder: Path) -> None:
     seen: list[Mapping[str, Any]] = []
     cancel = threading.Event()
 
@@ -276,12 +280,12 @@ def test_progress_rises_through_the_separation_and_a_cancel_ends_it(models: Mode
         if update["percent"] > 40:
             cancel.set()
 
-    job = {"input": {"operation": "separate", "model": "tiny", "audio": encoded(music(2, 6 * RATE))}}
+    job = {"input": {"operation": "separate", "model": "tiny", "audio": encode(make_music(2, 6 * RATE))}}
     with pytest.raises(CancelledError):
         answer(job, settings=Settings(), models=models, cancel=cancel, report=report)
     assert {update["stage"] for update in seen} == {"separate"}
     assert 40 < seen[-1]["percent"] < 90
-    assert ask(models, folder, audio=encoded(music(2, 2000)))["success"], "the worker is fit for the next job"
+    assert call(models, folder, audio=encode(make_music(2, 2000)))["success"], "the worker is fit for the next job"
 
 
 class Scaled:
@@ -296,29 +300,29 @@ class Scaled:
             yield np.stack([block * (self.stems.index(name) + 1) for name in task.stems])
 
 
-def pieces(mix: AudioSource, plan: Any) -> dict[str, Waveform]:
+def collect_stems(mix: AudioSource, plan: Any) -> dict[str, Waveform]:
     done = list(separate(Scaled(), mix, plan, InferenceOptions(), lambda fraction: None))  # type: ignore[arg-type]
     return {name: np.concatenate([part[name] for part in done], axis=1) for name in done[0]}
 
 
 @pytest.mark.parametrize("sample_rate", [44_100, 48_000, 11_025])
-def test_long_sounds_on_disk_and_short_ones_in_memory_are_separated_alike(sample_rate: int) -> None:
-    waveform = music(2, 300_000)
+def test_audio_on_disk_and_in_memory_is_separated_alike(sample_rate: int) -> None:
+    waveform = make_music(2, 300_000)
     plan = plan_stems(Scaled.stems, stems=None, residual=True)
     with DiskAudio(2, sample_rate) as recording:
         recording.append(waveform)
-        from_disk = pieces(recording, plan)
-    from_memory = pieces(Audio(waveform, sample_rate), plan)
+        from_disk = collect_stems(recording, plan)
+    from_memory = collect_stems(Audio(waveform, sample_rate), plan)
     for name in Scaled.stems:
         np.testing.assert_allclose(from_disk[name], from_memory[name], atol=1e-6)
     np.testing.assert_allclose(sum(from_disk.values()), waveform, atol=1e-6)
 
 
-def test_resampled_stems_stay_in_place() -> None:
+def test_resampled_stems_stay_in_time() -> None:
     """A sound below 20 kHz that goes to the model's rate and back is itself again, to the sample."""
     time_s = np.arange(96_000) / 48_000
     waveform = np.stack([np.sin(2 * np.pi * 1000 * time_s), np.sin(2 * np.pi * 333 * time_s)]).astype(np.float32)
-    stems = pieces(Audio(waveform, 48_000), plan_stems(Scaled.stems, stems=["a"], residual=False))
+    stems = collect_stems(Audio(waveform, 48_000), plan_stems(Scaled.stems, stems=["a"], residual=False))
     np.testing.assert_allclose(stems["a"][:, 2000:-2000], waveform[:, 2000:-2000], atol=1e-4)
 
 
@@ -342,7 +346,7 @@ def test_the_operation_reads_long_audio_by_blocks() -> None:
     assert name == "separate" and operation.params.input_fields() == {"audio": "long_audio"}
 
 
-def test_the_operation_says_whether_it_can_work(models: Models) -> None:
+def test_the_operation_reports_its_readiness(models: Models) -> None:
     from operations.separate import get_readiness
 
     assert get_readiness(models).is_ready
