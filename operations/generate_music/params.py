@@ -86,7 +86,7 @@ class Params(AudioOutParams):
     melody_audio: AudioField | None = Field(
         None, description="A recording whose melody the music follows. Needs a melody model."
     )
-    # Not in the schema until there is a model for it. A request with it is told why it cannot be used.
+    # Not in the schema until there is a model for it. A request with it gets the reason why it cannot be used.
     style_audio: SkipJsonSchema[AudioField | None] = None
     continuation_audio: AudioField | None = Field(None, description="A recording that the music continues.")
     continuation_start: float = Field(

@@ -33,11 +33,11 @@ RATE = 16_000
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MODELS_DIR with a text, a melody and a stereo model, and a demo beside it."""
     root = tmp_path_factory.mktemp("weights")
-    write_checkpoint(root / "shelf" / "small", Shape())
-    write_checkpoint(root / "shelf" / "melody", Shape(melody=True))
-    write_checkpoint(root / "shelf" / "stereo-small", Shape(stereo=True))
-    shutil.copytree(root / "shelf" / "small", root / "demo")
-    return root / "shelf"
+    write_checkpoint(root / "models" / "small", Shape())
+    write_checkpoint(root / "models" / "melody", Shape(melody=True))
+    write_checkpoint(root / "models" / "stereo-small", Shape(stereo=True))
+    shutil.copytree(root / "models" / "small", root / "demo")
+    return root / "models"
 
 
 @pytest.fixture(scope="module")
