@@ -74,7 +74,7 @@ def test_a_cancelled_generation_ends_and_the_next_one_succeeds(platform: Run) ->
 
 
 def list_curl_commands() -> list[list[str]]:
-    """The README's requests to the local API, except those for music: tests/test_readme.py runs them."""
+    """The README's requests to the local API, except those for music: tests/test_docs.py runs them."""
     lines = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("curl ")]
     return [shlex.split(line) for line in lines if "generate_music" not in line]
 
