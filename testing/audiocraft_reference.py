@@ -1,4 +1,4 @@
-"""audiocraft's own classes on a checkpoint folder: what our engine is held against."""
+"""audiocraft's own classes on a checkpoint folder: the reference for our engine."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
 
 
 def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
-    """`MusicGen` as `get_pretrained` makes it, wrapped for stereo where the checkpoint is."""
+    """`MusicGen` as `get_pretrained` makes it, wrapped for stereo if the checkpoint is stereo."""
     import_audiocraft()
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
     lm = audiocraft_lm(folder, device=device)
     model = musicgen(
-        "oracle", audiocraft_codec(folder, device=device), lm, max_duration=30.0
+        "reference", audiocraft_codec(folder, device=device), lm, max_duration=30.0
     )  # its default stride wants that much
     model.max_duration = lm.cfg.dataset.segment_duration
     return model
@@ -92,22 +92,22 @@ def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float
     return Melody()
 
 
-def audiocraft_conditions(oracle: Any, texts: list[str]) -> Any:
+def audiocraft_conditions(lm: Any, texts: list[str]) -> Any:
     from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout, ConditioningAttributes, WavCondition
 
     silence = WavCondition(torch.zeros(1, 1, 1), torch.tensor([0]), [16_000], [None], [0.0])
     attributes = [ConditioningAttributes(text={"description": text}) for text in texts]
     for attribute in attributes:
-        attribute.wav |= {name: silence for name in oracle.condition_provider.wav_conditions}
+        attribute.wav |= {name: silence for name in lm.condition_provider.wav_conditions}
     attributes += ClassifierFreeGuidanceDropout(p=1.0)(attributes)
-    return oracle.condition_provider(oracle.condition_provider.tokenize(attributes))
+    return lm.condition_provider(lm.condition_provider.tokenize(attributes))
 
 
 @torch.no_grad()
-def audiocraft_logits(oracle: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
+def audiocraft_logits(lm: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
     """`[steps, rows, K, card]`: one pass over the whole sequence instead of step by step."""
-    pattern = oracle.pattern_provider.get_pattern(codes.shape[-1])
-    sequence, _, _ = pattern.build_pattern_sequence(codes, oracle.special_token_id)
+    pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
+    sequence, _, _ = pattern.build_pattern_sequence(codes, lm.special_token_id)
     rows = torch.cat([sequence, sequence])[..., :-1]
-    logits: torch.Tensor = oracle(rows, conditions=[], condition_tensors=conditions)
+    logits: torch.Tensor = lm(rows, conditions=[], condition_tensors=conditions)
     return logits.permute(2, 0, 1, 3)

@@ -49,6 +49,6 @@ def wait_until_ready(api: Api) -> None:
             api.call("GET", "/docs")
             return
         except OSError:
-            assert api.worker.process.poll() is None, api.worker.printed()
+            assert api.worker.process.poll() is None, api.worker.read_output()
             time.sleep(0.1)
     raise AssertionError("the API did not start within 30 s")

@@ -25,7 +25,7 @@ class Worker:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def printed(self) -> str:
+    def read_output(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
     def terminate(self) -> None:

@@ -98,12 +98,12 @@ class RvcPython:
     def _override_f0(self, get_f0: Any) -> Any:
         """rvc-python's `get_f0`, except that an f0 contour given to `convert` is used instead."""
 
-        def overridden(name: str, waveform: Any, frames: int, semitones: float, *more: Any) -> Any:
+        def choose_f0(name: str, waveform: Any, frames: int, semitones: float, *more: Any) -> Any:
             if self._f0 is not None:
                 return _coarse(self._f0), self._f0
             return get_f0(name, waveform, frames, semitones, *more)
 
-        return overridden
+        return choose_f0
 
     def convert(  # noqa: PLR0913  (the reference's own parameters)
         self,

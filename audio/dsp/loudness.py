@@ -109,7 +109,7 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
     high = 10.0 ** (shelf_db / 20.0)
     band = high**0.4996667741545416
     a0 = 1.0 + k / shelf_q + k * k
-    shelf = [
+    high_shelf = [
         (high + band * k / shelf_q + k * k) / a0,
         2.0 * (k * k - high) / a0,
         (high - band * k / shelf_q + k * k) / a0,
@@ -120,7 +120,7 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
     k = math.tan(math.pi * high_pass_hz / sample_rate)
     a0 = 1.0 + k / high_pass_q + k * k
     high_pass = [1.0, -2.0, 1.0, 1.0, 2.0 * (k * k - 1.0) / a0, (1.0 - k / high_pass_q + k * k) / a0]
-    return np.array([shelf, high_pass])
+    return np.array([high_shelf, high_pass])
 
 
 def true_peak_db(audio: AudioSource) -> float:

@@ -39,8 +39,8 @@ def shift_pitch(
 ) -> Iterator[Waveform]:
     """The audio in another key, as consecutive `[C, n]` blocks of exactly the same total length.
 
-    Formants move along with the pitch. Chunks on a fixed grid are rendered in parallel and crossfaded where they are
-    most similar.
+    Formants move along with the pitch. Chunks on a fixed grid are rendered in parallel. Neighbours are
+    crossfaded at the most similar place of their overlap.
 
     Args:
         semitones: -24 to 24.
@@ -141,7 +141,7 @@ def _render(source: AudioSource, shift: _Shift, first: int, stop: int) -> Wavefo
 
 
 def _crossfade(before: Waveform, after: Waveform, sample_rate: int) -> Waveform:
-    """Joins two renderings of the same time, of which the first ends within the second, where they are most similar.
+    """Crossfades two renderings of the same time at their most similar place; the first ends within the second.
 
     The second is shifted by up to 4 ms there, because the phase of a tone differs between renderings, and then runs
     less than a cent faster or slower until it is in time again. The fade keeps the power for any correlation of both.

@@ -129,7 +129,7 @@ class Codec:
         for chunk in plan_chunks(frames, size=int(CHUNK_S * self.frame_rate), context=CONTEXT_FRAMES):
             progress(chunk.keep_start / frames)
             part = _apply(upsampling, hidden[..., chunk.start : chunk.stop])
-            parts.append(part[..., chunk.scaled(self.hop_length)])
+            parts.append(part[..., chunk.scale_inside(self.hop_length)])
         return torch.cat(torch.cat(parts, dim=-1).chunk(len(channels)), dim=1)
 
 

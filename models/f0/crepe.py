@@ -194,7 +194,7 @@ class CrepeOutput:
     """CREPE's result for n consecutive frames.
 
     Args:
-        f0: `[n]` in Hz, also where there is no voice.
+        f0: `[n]` in Hz, also for frames without voice.
         periodicity: `[n]`, 0 to 1.
         has_sound: `[n]`, False for frames of one constant value.
     """

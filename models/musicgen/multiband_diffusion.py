@@ -56,7 +56,7 @@ class MultiBandDiffusion:
             for number, chunk in enumerate(chunks):
                 part = sub_progress(progress, chunk.keep_start / frames, chunk.keep_stop / frames)
                 waveform = self._decode_chunk(codec, codes[..., chunk.start : chunk.stop], seed + number, part)
-                parts.append(waveform[..., chunk.scaled(codec.hop_length)])
+                parts.append(waveform[..., chunk.scale_inside(codec.hop_length)])
             return torch.cat(parts, dim=-1)
 
     def _decode_chunk(self, codec: Codec, codes: torch.Tensor, seed: int, progress: Progress) -> torch.Tensor:

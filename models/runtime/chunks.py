@@ -32,9 +32,9 @@ class Chunk:
     @property
     def inside(self) -> slice:
         """The kept positions, counted from `start`."""
-        return self.scaled(1)
+        return self.scale_inside(1)
 
-    def scaled(self, factor: int) -> slice:
+    def scale_inside(self, factor: int) -> slice:
         """`inside` in a result that has `factor` values for each position of the input."""
         return slice((self.keep_start - self.start) * factor, (self.keep_stop - self.start) * factor)
 

@@ -49,12 +49,12 @@ def test_no_samples_give_an_empty_source(memory_bytes: int) -> None:
 
 
 def test_an_error_halfway_leaves_nothing_on_disk(no_files_left: Path) -> None:
-    def broken() -> Iterator[dict[str, Waveform]]:
+    def yield_one_block_and_fail() -> Iterator[dict[str, Waveform]]:
         yield {"a": noise(1, 100)}
         raise RuntimeError("broken")
 
     with ExitStack() as stack:
         before = count_open_files()
         with pytest.raises(RuntimeError):
-            materialize(broken(), ["a"], like=Audio(noise(1, 500), 8000), memory_bytes=0, stack=stack)
+            materialize(yield_one_block_and_fail(), ["a"], like=Audio(noise(1, 500), 8000), memory_bytes=0, stack=stack)
         assert count_open_files() == before

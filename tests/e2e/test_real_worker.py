@@ -68,9 +68,9 @@ def test_a_cancelled_generation_ends_and_the_next_one_succeeds(platform: Run) ->
     output = plane.result(plane.submit(short), timeout=120)["output"]
     assert output["success"] is True and output["duration"] == pytest.approx(1, abs=0.1)
     assert not plane.find_events(stopped, "done")
-    lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in worker.read_output().splitlines() if line.startswith("{")]
     assert [line for line in lines if line["requestId"] == stopped and "Refused: cancelled" in line["message"]]
-    assert output["output_audio"][:64] not in worker.printed()
+    assert output["output_audio"][:64] not in worker.read_output()
 
 
 def list_curl_commands() -> list[list[str]]:

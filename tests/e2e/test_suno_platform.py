@@ -72,7 +72,7 @@ def test_suno_jobs_run_at_the_same_time_as_each_other_and_a_generation(
         "the second job sent its status request only after the first was done"
     )
     plane.stop(generation)
-    assert TOKEN not in worker.printed()
+    assert TOKEN not in worker.read_output()
 
 
 def test_a_stopped_suno_job_ends_at_once_and_the_next_one_runs(
@@ -95,7 +95,7 @@ def wait_for_log(worker: Worker, job_id: str, word: str, timeout_s: float = 20.0
     """Whether a log line of the job that contains `word` appears in time."""
     ends = time.monotonic() + timeout_s
     while time.monotonic() < ends:
-        lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
+        lines = [json.loads(line) for line in worker.read_output().splitlines() if line.startswith("{")]
         if any(line["requestId"] == job_id and word in line["message"] for line in lines):
             return True
         time.sleep(0.1)

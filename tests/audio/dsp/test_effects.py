@@ -22,7 +22,7 @@ def vocal(num_samples: int, channels: int = 1, level: float = 0.5) -> Waveform:
     return (level * noise * swell).astype(np.float32)
 
 
-def split(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
+def split_blocks(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
     start = 0
     for size in sizes:
         yield waveform[:, start : start + size]
@@ -58,7 +58,7 @@ def test_any_block_sizes_give_the_result_of_pedalboard_on_the_whole(
 ) -> None:
     chain, sound = VocalChain(), vocal(150_000, channels)
     whole = np.pad(np.repeat(sound, 3 - channels, axis=0)[:2], ((0, 0), (0, tail)))
-    made = run(split(sound, sizes), chain, 2, 150_000 + tail, rate)
+    made = run(split_blocks(sound, sizes), chain, 2, 150_000 + tail, rate)
     settled = made.shape[1] - round(END_FADE_S * rate)
     assert made.shape == whole.shape and made.dtype == np.float32
     np.testing.assert_allclose(made[:, :settled], apply_pedalboard(whole, chain, rate)[:, :settled], atol=1e-6)

@@ -42,9 +42,9 @@ def test_the_cases_of_ebu_tech_3341(steps: tuple[tuple[float, float], ...], expe
 
 
 def test_the_filters_at_48_khz_are_those_in_the_standard() -> None:
-    shelf, high_pass = k_weighting(48000)
-    np.testing.assert_allclose(shelf[:3], [1.53512485958697, -2.69169618940638, 1.19839281085285], rtol=1e-9)
-    np.testing.assert_allclose(shelf[4:], [-1.69065929318241, 0.73248077421585], rtol=1e-9)
+    high_shelf, high_pass = k_weighting(48000)
+    np.testing.assert_allclose(high_shelf[:3], [1.53512485958697, -2.69169618940638, 1.19839281085285], rtol=1e-9)
+    np.testing.assert_allclose(high_shelf[4:], [-1.69065929318241, 0.73248077421585], rtol=1e-9)
     np.testing.assert_allclose(high_pass[4:], [-1.99004745483398, 0.99007225036621], rtol=1e-9)
 
 

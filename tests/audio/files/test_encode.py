@@ -42,7 +42,7 @@ def name(encoding: object) -> str:
     return f"{encoding.format}-{encoding.bits}-{encoding.kbits}" if isinstance(encoding, Encoding) else ""
 
 
-def decoded(data: bytes) -> Audio:
+def decode_audio(data: bytes) -> Audio:
     return decode(data, limits=LIMITS).audio
 
 
@@ -55,7 +55,7 @@ def test_a_round_trip_keeps_length_rate_channels_and_samples(
     audio = tone(1.3, sample_rate=sample_rate, channels=channels)
     stream = io.BytesIO()
     written = encode(audio, encoding, stream)
-    back = decoded(stream.getvalue())
+    back = decode_audio(stream.getvalue())
     assert (written.sample_rate, written.channels) == (back.sample_rate, back.channels)
     assert back.num_samples == written.num_samples
     assert back.channels == channels
@@ -75,13 +75,13 @@ def test_the_same_audio_gives_the_same_bytes(encoding: Encoding) -> None:
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_round_trip_keeps_any_length(form: FormatName, num_samples: int, channels: int) -> None:
     audio = Audio(tone(2.0, sample_rate=48000, channels=channels).waveform[:, :num_samples], 48000)
-    assert decoded(file_of(audio, Encoding(form))).waveform.shape == (channels, num_samples)
+    assert decode_audio(file_of(audio, Encoding(form))).waveform.shape == (channels, num_samples)
 
 
 def test_long_vorbis_does_not_crash_the_process() -> None:
     """libsndfile's stack overflows when a block of about 100,000 frames is written at once."""
     audio = tone(30.0, sample_rate=8000, channels=1)
-    assert decoded(file_of(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
+    assert decode_audio(file_of(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
 
 
 @pytest.mark.parametrize("kbits", OUTPUT_FORMATS["mp3"].bitrates)
@@ -89,7 +89,7 @@ def test_mp3_files_have_the_requested_bitrate(kbits: int) -> None:
     audio = tone(4.0, channels=1)
     data = file_of(audio, Encoding("mp3", bitrate=kbits))
     assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.05)
-    excess = decoded(data).num_samples - audio.num_samples
+    excess = decode_audio(data).num_samples - audio.num_samples
     # Below 64 kbit/s a frame has no room for the tag that carries the length: delay and padding stay.
     assert excess == 0 if kbits >= 64 else 0 <= excess < 3 * 1152
 
@@ -125,7 +125,7 @@ def test_ffmpeg_decodes_every_format_we_write(form: FormatName) -> None:
 
 def read_by_ffmpeg(file: bytes) -> Audio:
     command = ["ffmpeg", "-v", "error", "-xerror", "-i", "pipe:0", "-f", "wav", "-c:a", "pcm_f32le", "pipe:1"]
-    return decoded(subprocess.run(command, input=file, capture_output=True, check=True).stdout)
+    return decode_audio(subprocess.run(command, input=file, capture_output=True, check=True).stdout)
 
 
 # --- integers and floats
@@ -136,7 +136,7 @@ def test_16_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-32768, 32768, (2, 50000)).astype(np.int16)
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_16")
-    again = file_of(decoded(stream.getvalue()), Encoding(form, 16))
+    again = file_of(decode_audio(stream.getvalue()), Encoding(form, 16))
     back, _ = soundfile.read(io.BytesIO(again), dtype="int16")
     np.testing.assert_array_equal(back.T, integers)
 
@@ -146,14 +146,14 @@ def test_24_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-(1 << 23), 1 << 23, (2, 50000)).astype(np.int32) << 8
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_24")
-    again = file_of(decoded(stream.getvalue()), Encoding(form, 24))
+    again = file_of(decode_audio(stream.getvalue()), Encoding(form, 24))
     back, _ = soundfile.read(io.BytesIO(again), dtype="int32")
     np.testing.assert_array_equal(back.T, integers)
 
 
 def test_float_wav_keeps_values_above_full_scale() -> None:
     loud = Audio(tone(0.5).waveform * 10, 44100)
-    np.testing.assert_array_equal(decoded(file_of(loud, Encoding("wav", 32))).waveform, loud.waveform)
+    np.testing.assert_array_equal(decode_audio(file_of(loud, Encoding("wav", 32))).waveform, loud.waveform)
 
 
 @pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL if not encoding.keeps_overs], ids=name)
@@ -162,14 +162,14 @@ def test_other_formats_lower_the_level_of_values_above_full_scale_with_a_warning
     stream = io.BytesIO()
     written = encode(loud, encoding, stream)
     assert any("lowered by" in warning for warning in written.warnings)
-    assert snr_db(loud, decoded(stream.getvalue())) > 20.0  # clipping would leave about 5 dB
+    assert snr_db(loud, decode_audio(stream.getvalue())) > 20.0  # clipping would leave about 5 dB
 
 
 def test_dither_preserves_a_tone_below_one_16_bit_step() -> None:
     """Rounding alone would remove a tone of half a step; with dither it keeps its level below the noise."""
     times = np.arange(44100 * 4) / 44100
     quiet = Audio((0.5 / 32768 * np.sin(2 * np.pi * 441 * times))[None].astype(np.float32), 44100)
-    back = decoded(file_of(quiet, Encoding("wav", 16))).waveform[0]
+    back = decode_audio(file_of(quiet, Encoding("wav", 16))).waveform[0]
     spectrum = np.abs(np.fft.rfft(back)) / len(back) * 2
     assert spectrum[441 * 4] == pytest.approx(0.5 / 32768, rel=0.05)
     assert np.delete(spectrum[100:], 441 * 4 - 100).max() < 0.1 / 32768
@@ -178,7 +178,7 @@ def test_dither_preserves_a_tone_below_one_16_bit_step() -> None:
 def test_digital_silence_within_dithered_audio_stays_silent() -> None:
     waveform = tone(1.0).waveform.copy()
     waveform[:, 10000:20000] = 0.0
-    back = decoded(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
+    back = decode_audio(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
     assert not back[:, 10000:20000].any()
     assert not is_on_16_bit_grid(Audio(waveform, 44_100))
 
@@ -187,7 +187,7 @@ def test_full_scale_itself_is_not_lowered() -> None:
     stream = io.BytesIO()
     written = encode(Audio(np.ones((1, 100), np.float32), 44100), Encoding("wav", 16), stream)
     assert written.warnings == ()
-    assert decoded(stream.getvalue()).peak == np.float32(32767 / 32768)
+    assert decode_audio(stream.getvalue()).peak == np.float32(32767 / 32768)
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,7 +202,7 @@ def test_lossless_formats_are_within_one_step(
     num_samples: int, channels: int, sample_rate: int, encoding: Encoding, seed: int
 ) -> None:
     waveform = np.random.default_rng(seed).uniform(-1, 0.999, (channels, num_samples)).astype(np.float32)
-    back = decoded(file_of(Audio(waveform, sample_rate), encoding))
+    back = decode_audio(file_of(Audio(waveform, sample_rate), encoding))
     assert back.sample_rate == sample_rate
     steps = {16: 1.5 / 32768, 24: 0.51 / 8388608, 32: 0.0}
     assert np.abs(back.waveform - waveform).max() <= steps[encoding.bits]
@@ -281,7 +281,7 @@ def test_a_new_serial_number_keeps_pages_valid_and_samples_equal() -> None:
     set_serial(stream, 77)
     assert {page.data[14:18] for page in iter_pages(stream)} == {struct.pack("<I", 77)}
     assert all(page.is_intact for page in iter_pages(stream))
-    np.testing.assert_array_equal(decoded(stream.getvalue()).waveform, decoded(data).waveform)
+    np.testing.assert_array_equal(decode_audio(stream.getvalue()).waveform, decode_audio(data).waveform)
 
 
 def test_reading_the_pages_of_a_cut_off_ogg_is_an_error() -> None:

@@ -52,7 +52,7 @@ def test_chunks_without_room_between_their_contexts_are_refused() -> None:
 
 
 def test_a_result_with_several_values_a_position_is_cut_at_the_same_places() -> None:
-    assert Chunk(10, 50, 20, 45).scaled(320) == slice(3200, 11_200)
+    assert Chunk(10, 50, 20, 45).scale_inside(320) == slice(3200, 11_200)
 
 
 @given(length=st.integers(1, 40), start=st.integers(-100, 100), count=st.integers(0, 150))

@@ -15,7 +15,7 @@ def double(x: torch.Tensor) -> torch.Tensor:
     return 2 * x
 
 
-def graphed(
+def make_graphed(
     recorder: EagerRecorder, function: Callable[..., torch.Tensor | None] = double, **options: object
 ) -> CudaGraphed:
     return CudaGraphed(function, recorder, name="the test", **options)  # type: ignore[arg-type]
@@ -23,7 +23,7 @@ def graphed(
 
 def test_each_shape_is_captured_once_after_its_eager_calls() -> None:
     recorder = EagerRecorder()
-    function = graphed(recorder, eager_calls=2, max_graphs=2)
+    function = make_graphed(recorder, eager_calls=2, max_graphs=2)
     for call in range(1, 6):
         for size in (3, 4, 5):
             x = torch.randn(size)
@@ -34,14 +34,14 @@ def test_each_shape_is_captured_once_after_its_eager_calls() -> None:
 
 
 def test_a_returned_tensor_is_not_overwritten_by_the_next_replay() -> None:
-    function = graphed(EagerRecorder())
+    function = make_graphed(EagerRecorder())
     first, second = function(torch.ones(3)), function(torch.zeros(3))
     assert first is not None and second is not None
     assert first.tolist() == [2, 2, 2] and second.tolist() == [0, 0, 0]
 
 
 def test_the_callers_input_is_not_kept() -> None:
-    function, x = graphed(EagerRecorder()), torch.ones(3)
+    function, x = make_graphed(EagerRecorder()), torch.ones(3)
     function(x)
     x.fill_(7)
     result = function(torch.zeros(3))
@@ -55,7 +55,7 @@ def test_repeated_steps_change_their_state_in_place_and_the_warm_up_leaves_no_tr
     def step() -> None:
         counter.add_(1)
 
-    function = graphed(recorder, step, repeats=8, mutated=(counter,))
+    function = make_graphed(recorder, step, repeats=8, mutated=(counter,))
     for calls in (1, 2, 3):
         assert function() is None
         assert int(counter) == 8 * calls
@@ -68,7 +68,7 @@ def test_switched_off_it_calls_the_function_as_it_is() -> None:
     def step() -> None:
         counter.add_(1)
 
-    function = graphed(recorder, step, repeats=8, mutated=(counter,), enabled=False)
+    function = make_graphed(recorder, step, repeats=8, mutated=(counter,), enabled=False)
     function()
     assert int(counter) == 8 and recorder.captures == 0 and function.num_graphs == 0
 
@@ -82,7 +82,7 @@ def test_if_capturing_fails_the_function_is_called_as_it_is_and_the_log_says_so_
     def step() -> None:
         counter.add_(1)
 
-    function = graphed(recorder, step, repeats=8, mutated=(counter,))
+    function = make_graphed(recorder, step, repeats=8, mutated=(counter,))
     for calls in (1, 2, 3):
         function()
         assert int(counter) == 8 * calls
@@ -96,8 +96,8 @@ def test_a_lack_of_memory_is_raised_unless_the_result_is_there_already() -> None
         return EagerRecorder(error=torch.OutOfMemoryError("CUDA out of memory."))
 
     with pytest.raises(torch.OutOfMemoryError):
-        graphed(failing())(torch.ones(3))
-    result = graphed(failing(), tolerance=1e-3)(torch.ones(3))
+        make_graphed(failing())(torch.ones(3))
+    result = make_graphed(failing(), tolerance=1e-3)(torch.ones(3))
     assert result is not None and result.tolist() == [2, 2, 2]
 
 
@@ -109,11 +109,11 @@ def test_a_graph_with_another_result_than_the_function_is_not_used(caplog: pytes
         calls += 1
         return x + (0.0 if calls == 1 else 1.0)
 
-    function = graphed(EagerRecorder(), drifting, tolerance=1e-3)
+    function = make_graphed(EagerRecorder(), drifting, tolerance=1e-3)
     first = function(torch.ones(3))
     assert first is not None and first.tolist() == [1, 1, 1]
     assert function.num_graphs == 0 and "not used" in caplog.text
-    assert graphed(EagerRecorder(), tolerance=1e-3)(torch.ones(3)) is not None
+    assert make_graphed(EagerRecorder(), tolerance=1e-3)(torch.ones(3)) is not None
 
 
 @pytest.mark.gpu

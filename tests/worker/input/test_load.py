@@ -33,7 +33,7 @@ def tone(seconds: float = 0.1, *, channels: int = 1, sample_rate: int = 8000) ->
     return np.stack([0.5 * np.sin(2 * np.pi * 440 * (1 + c) * times) for c in range(channels)]).astype(np.float32)
 
 
-def encoded(kind: str = "WAV", *, seconds: float = 0.1, channels: int = 1, sample_rate: int = 8000) -> bytes:
+def encode_tone(kind: str = "WAV", *, seconds: float = 0.1, channels: int = 1, sample_rate: int = 8000) -> bytes:
     file = io.BytesIO()
     subtype = {"WAV": "FLOAT"}.get(kind)
     samples = tone(seconds, channels=channels, sample_rate=sample_rate).T
@@ -41,7 +41,7 @@ def encoded(kind: str = "WAV", *, seconds: float = 0.1, channels: int = 1, sampl
     return file.getvalue()
 
 
-WAV = encoded()
+WAV = encode_tone()
 TEXT = base64.b64encode(WAV).decode()
 NO_VOLUME = Settings(volume_dirs=())
 
@@ -141,7 +141,7 @@ def test_megabytes_of_garbage_get_a_short_error() -> None:
 
 def test_base64_that_starts_like_a_path_is_base64() -> None:
     """mpeg audio without a tag begins with ff fb, which is '//s' in base64."""
-    mp3 = encoded("MP3", seconds=0.5, sample_rate=16000)
+    mp3 = encode_tone("MP3", seconds=0.5, sample_rate=16000)
     mp3 = mp3[mp3.index(b"\xff") :]
     text = base64.b64encode(mp3).decode()
     assert text.startswith("//")
@@ -194,7 +194,7 @@ def test_a_cancelled_job_stops_decoding_its_base64() -> None:
 
 
 def test_a_url_is_loaded() -> None:
-    with serve(respond_with(encoded("FLAC"))) as server:
+    with serve(respond_with(encode_tone("FLAC"))) as server:
         audio = load(server.url("/x.mp3"), Settings(volume_dirs=(), allow_private_urls=True))
     assert audio.sample_rate == 8000
 
@@ -341,13 +341,13 @@ def test_limits_come_from_the_settings() -> None:
         Settings(volume_dirs=(), max_input_sample_rate=4000),
     ):
         assert isinstance(error_for(TEXT, limits), AudioError)
-    eight = base64.b64encode(encoded(channels=3)).decode()
+    eight = base64.b64encode(encode_tone(channels=3)).decode()
     assert isinstance(error_for(eight, Settings(volume_dirs=(), max_input_channels=2)), AudioError)
 
 
 def test_what_the_decoder_changed_is_a_warning_that_names_the_field() -> None:
     job = Job(id="j")
-    assert load(base64.b64encode(encoded(channels=6)).decode(), job=job).channels == 2
+    assert load(base64.b64encode(encode_tone(channels=6)).decode(), job=job).channels == 2
     assert [warning for warning in job.warnings if warning.startswith("voice_audio: ")]
 
 

@@ -170,11 +170,11 @@ def test_a_requests_own_bucket_with_a_private_address_is_refused(url: str) -> No
 def test_a_requests_own_bucket_that_rebinds_to_a_private_address_is_refused() -> None:
     answers = iter([["93.184.215.14"], ["127.0.0.1"]])
 
-    def refused(address: tuple[str, int], timeout: float) -> Any:
+    def refuse_connection(address: tuple[str, int], timeout: float) -> Any:
         assert address[0] == "93.184.215.14"
         raise ConnectionRefusedError
 
-    network = NetworkBackend(resolve=lambda host, port: next(answers), connect=refused)
+    network = NetworkBackend(resolve=lambda host, port: next(answers), connect=refuse_connection)
     assert failure(bucket("http://s3.example", trusted=False), network=network).error_code == "private_url"
 
 

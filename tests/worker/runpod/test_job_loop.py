@@ -119,7 +119,7 @@ def test_logs_are_json_lines_with_the_job_id_and_contain_no_audio_and_no_secret(
     job = plane.submit({"operation": "make_audio"})
     audio = plane.result(job)["output"]["output_audio"]
     plane.result(plane.submit({"operation": "echo"}))
-    lines = [json.loads(line) for line in worker.printed().splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in worker.read_output().splitlines() if line.startswith("{")]
     ours = [line for line in lines if line["requestId"] == job and line["message"].startswith("worker.fake")]
     assert [line["message"] for line in ours] == [
         "worker.fake: key ***",
@@ -127,7 +127,7 @@ def test_logs_are_json_lines_with_the_job_id_and_contain_no_audio_and_no_secret(
     ]
     assert {frozenset(line) for line in lines} == {frozenset({"requestId", "message", "level"})}
     for hidden in (SECRET, API_KEY, audio[:64], "Traceback"):
-        assert hidden not in worker.printed()
+        assert hidden not in worker.read_output()
 
 
 def test_a_cancelled_job_ends_and_posts_nothing_and_the_next_one_succeeds(default_worker: Run) -> None:
@@ -140,7 +140,7 @@ def test_a_cancelled_job_ends_and_posts_nothing_and_the_next_one_succeeds(defaul
     assert not plane.find_events(endless, "done")
     taken = plane.wait(after, "take").at
     assert all(event.at < taken for event in plane.find_events(endless, "progress"))
-    printed = worker.printed()
+    printed = worker.read_output()
     stopped = printed.index('"message": "worker.fake: stopped at step')
     assert stopped < printed.index(json.dumps({"requestId": after, "message": "Started."})[:-1])
 
@@ -189,7 +189,7 @@ def test_a_cancelled_job_that_does_not_stop_ends_the_process(tmp_path: Path) -> 
         plane.wait(job, "progress")
         plane.stop(job)
         assert worker.exit_code() == 1
-        assert "did not stop within 0.3 s" in worker.printed() and not plane.find_events(job, "done")
+        assert "did not stop within 0.3 s" in worker.read_output() and not plane.find_events(job, "done")
         ended = time.monotonic()
         time.sleep(1.5)  # the heartbeat is a process of its own, once a second here
         assert all(event.at < ended + 0.3 for event in plane.events if event.kind == "ping")
@@ -198,7 +198,7 @@ def test_a_cancelled_job_that_does_not_stop_ends_the_process(tmp_path: Path) -> 
 def test_a_model_that_cannot_be_preloaded_stops_the_start_and_says_so(tmp_path: Path) -> None:
     with start_control_plane() as plane, run_default_worker(tmp_path, plane, PRELOAD="bad") as worker:
         assert worker.exit_code() == 1
-        line = json.loads(worker.printed())
+        line = json.loads(worker.read_output())
         assert "PRELOAD" in line["message"] and "Unknown model family 'bad'" in line["message"]
         assert not plane.events
 
@@ -214,4 +214,4 @@ def test_a_setting_that_cannot_be_read_stops_the_start_and_is_named(tmp_path: Pa
         run_default_worker(tmp_path, plane, CONCURRENCY="none") as worker,
     ):
         assert worker.exit_code() == 1
-        assert "CONCURRENCY" in worker.printed() and "Traceback" not in worker.printed()
+        assert "CONCURRENCY" in worker.read_output() and "Traceback" not in worker.read_output()

@@ -108,8 +108,8 @@ def test_run_and_status_return_the_reply(api: Api) -> None:
 
 def test_logs_are_readable_lines_with_the_job_id_and_no_audio(api: Api) -> None:
     reply = api.runsync(operation="make_audio")
-    assert f"INFO    [{reply['id']}] worker.fake: made <" in api.worker.printed()
-    assert reply["output"]["output_audio"][:64] not in api.worker.printed()
+    assert f"INFO    [{reply['id']}] worker.fake: made <" in api.worker.read_output()
+    assert reply["output"]["output_audio"][:64] not in api.worker.read_output()
 
 
 def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
