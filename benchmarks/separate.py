@@ -37,7 +37,7 @@ from models.demucs.bag import read_bag
 from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import Runtime, Separator, Task, measure
 from models.demucs.family import load_separator
-from models.demucs.folders import Folders
+from models.demucs.repository import ModelRepository
 from models.registry import build
 from testing.dispatch import answer
 from testing.tiny_demucs import save_bag
@@ -199,7 +199,7 @@ def _reference(case: Case, options: argparse.Namespace) -> Callable[[], dict[str
 
 
 def _separator(folder: Path, options: argparse.Namespace, **runtime: Any) -> Separator:
-    return load_separator(Folders(WeightLocations(folder)), "htdemucs", Runtime(options.device, **runtime))
+    return load_separator(ModelRepository(WeightLocations(folder)), "htdemucs", Runtime(options.device, **runtime))
 
 
 def _reduced_precision_db(folder: Path, options: argparse.Namespace) -> float | None:

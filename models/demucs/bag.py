@@ -1,4 +1,4 @@
-"""A bag of models as its yaml file states it: which submodels, how they are weighed. Knows no networks."""
+"""A bag of models as its yaml file states it: which submodels it has, and how their results are weighed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from errors import ErrorCode, ModelError
+from errors import ModelError
+from models.checkpoints.errors import broken_checkpoint
 
-_SIGNATURE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_MOST_SUBMODELS: Final = 64
-_MOST_BYTES: Final = 1 << 20
+_SIGNATURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_MAX_SUBMODELS = 64
+_MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,9 @@ class Bag:
     """Submodels by signature; stem k of the result is their average, weighed by `weights[submodel][k]`.
 
     Args:
-        signatures: file names without ending.
-        weights: one row a submodel, one column a stem; None: all ones.
-        segment: seconds that the submodels work on at once, in place of their own.
+        signatures: file names without their endings.
+        weights: one row for each submodel, one column for each stem; None: all ones.
+        segment: seconds of audio that the submodels process at once; None: their own.
     """
 
     signatures: tuple[str, ...]
@@ -31,7 +32,7 @@ class Bag:
     segment: float | None = None
 
     def weights_for(self, num_stems: int) -> tuple[tuple[float, ...], ...]:
-        """`[submodels][stems]`, each stem's column summing to 1; `ModelError` where that cannot be."""
+        """Returns `[submodels][stems]`, each stem's column summing to 1; raises `ModelError` if that is impossible."""
         rows = self.weights or ((1.0,) * num_stems,) * len(self.signatures)
         if any(len(row) != num_stems for row in rows):
             raise broken(f"its weights are not {num_stems} for each submodel, one for each stem")
@@ -42,44 +43,43 @@ class Bag:
 
 
 def needed_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], wanted: Iterable[str]) -> list[int]:
-    """Which submodels have a part in the wanted stems: of htdemucs_ft, one for each."""
+    """Returns the submodels that the wanted stems need: of htdemucs_ft, one for each stem."""
     columns = [stems.index(name) for name in wanted]
     return [index for index, row in enumerate(weights) if any(row[column] != 0 for column in columns)]
 
 
 def read_bag(path: Path) -> Bag:
-    """Reads `<name>.yaml`; raises `ModelError` (`broken_checkpoint`) if it is not a bag. Makes plain objects only."""
+    """Reads `<name>.yaml`, as plain values; raises `ModelError` (`broken_checkpoint`) if it is no bag."""
     import yaml  # type: ignore[import-untyped]
 
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise broken("its yaml file is too large for one")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise broken("its yaml file cannot be read as plain data") from error
     if not isinstance(content, dict):
         raise broken("its yaml file is not a mapping with 'models'")
-    signatures = _signatures(content.get("models"))
-    return Bag(signatures, _weights(content.get("weights"), len(signatures)), _segment(content.get("segment")))
-
-
-def broken(reason: str) -> ModelError:
-    """The error for model files that are there but cannot be used; `reason` completes the sentence."""
-    return ModelError(
-        f"The separation model cannot be used: {reason}. Copy its files again as demucs 4.1 publishes them.",
-        code=ErrorCode.BROKEN_CHECKPOINT,
+    signatures = _read_signatures(content.get("models"))
+    return Bag(
+        signatures, _read_weights(content.get("weights"), len(signatures)), _read_segment(content.get("segment"))
     )
 
 
-def _signatures(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not 0 < len(value) <= _MOST_SUBMODELS:
+def broken(reason: str) -> ModelError:
+    """Returns the error for a separation model whose files are present but cannot be used."""
+    return broken_checkpoint("The separation model", reason, "Copy its files again as demucs 4.1 publishes them.")
+
+
+def _read_signatures(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= _MAX_SUBMODELS:
         raise broken("its yaml file has no list 'models'")
     if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in value):
         raise broken("its yaml file names a submodel by something else than a plain file name")
     return tuple(value)
 
 
-def _weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] | None:
+def _read_weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != submodels:
@@ -89,7 +89,7 @@ def _weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] | None
     return tuple(tuple(float(weight) for weight in row) for row in value)
 
 
-def _segment(value: Any) -> float | None:
+def _read_segment(value: Any) -> float | None:
     if value is None:
         return None
     if not _is_weight(value) or not 0 < value <= 3600:

@@ -12,8 +12,8 @@ from errors import ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import broken
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
-from models.demucs.folders import Files, Folders
-from models.demucs.header import read_blueprint
+from models.demucs.repository import ModelFiles, ModelRepository
+from models.demucs.spec import read_spec
 from models.family import (
     DOWNLOAD,
     LOCAL,
@@ -79,7 +79,7 @@ class DemucsFamily(ModelFamily["Separator"]):
     downloadable = True
 
     def __init__(self, weights: WeightLocations) -> None:
-        self._folders = Folders(weights)
+        self._folders = ModelRepository(weights)
 
     def list_models(self) -> list[SeparationModelInfo]:
         return [self._describe_or_report(name) for name in self._folders.names()]
@@ -120,7 +120,7 @@ class DemucsFamily(ModelFamily["Separator"]):
                 about=card.about,
             )
         files = self._folders.fetch(name)
-        blueprints = [read_blueprint(path) for path in files.submodels if path and path.suffix == ".safetensors"]
+        blueprints = [read_spec(path) for path in files.submodels if path and path.suffix == ".safetensors"]
         availability = self._availability(name)
         if not blueprints:
             return SeparationModelInfo(name=name, availability=availability)
@@ -170,7 +170,7 @@ class DemucsFamily(ModelFamily["Separator"]):
         return DOWNLOAD if self._folders.weights.hub is not None else unavailable("not here, and downloads are off")
 
 
-def load_separator(folders: Folders, name: str, runtime: Runtime) -> Separator:
+def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Separator:
     """The model `name`. A single network is loaded at once, those of a bag when they are needed."""
     from models.demucs.engine import Model, Separator
     from models.demucs.load import load_network
@@ -191,13 +191,15 @@ def load_separator(folders: Folders, name: str, runtime: Runtime) -> Separator:
     return separator
 
 
-def _stems_and_sample_rate(files: Files, name: str, load: Callable[[int], nn.Module]) -> tuple[tuple[str, ...], int]:
+def _stems_and_sample_rate(
+    files: ModelFiles, name: str, load: Callable[[int], nn.Module]
+) -> tuple[tuple[str, ...], int]:
     """From the catalogue, else from a header, else (demucs 4.0's files) from the first network itself."""
     if (card := CATALOG.get(name)) is not None:
         return card.stems, card.sample_rate
     path = files.submodels[0]
     if path is not None and path.suffix == ".safetensors":
-        blueprint = read_blueprint(path)
+        blueprint = read_spec(path)
         return blueprint.stems, blueprint.sample_rate
     network: Any = load(0)
     return tuple(network.sources), int(network.samplerate)

@@ -1,4 +1,4 @@
-"""Builds a Demucs network from a file: safetensors, or demucs 4.0's `.th` by torch's safe reader. Knows no folders."""
+"""Builds a Demucs network from a file: safetensors, or demucs 4.0's `.th`."""
 
 from __future__ import annotations
 
@@ -6,38 +6,49 @@ import hashlib
 import importlib
 import inspect
 import logging
-import pickle
-import zipfile
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from models.checkpoints.errors import CheckpointError
+from models.checkpoints.safe_pickle import PickledClass, PickledObject
+from models.checkpoints.settings import check_arguments
+from models.checkpoints.tensor_loader import read_tensors
+from models.checkpoints.torch_file import OPERATOR_LIMITS, open_torch_file, select_tensors
 from models.demucs.bag import broken
-from models.demucs.folders import checksum_of
-from models.demucs.header import NETWORKS, Blueprint, blueprint
+from models.demucs.repository import read_stated_checksum
+from models.demucs.spec import NETWORKS, NetworkSpec, read_spec
 
 logger = logging.getLogger(__name__)
 
 CHANNELS = 2
+_MAX_DEPTH = 32  # layers
+_FRACTION_CLASS = "fractions.Fraction"
+_FRACTION = re.compile(r"(\d{1,9})(?:/([1-9]\d{0,8}))?")
+_PACKAGE_LIMITS = replace(OPERATOR_LIMITS, classes=frozenset({*NETWORKS, _FRACTION_CLASS}))
+# What demucs' and torch's constructors raise for sizes that cannot be. Nothing of ours runs inside the one call that
+# these are caught around, and demucs states its requirements as assertions.
+_CANNOT_BUILD = (ValueError, RuntimeError, ArithmeticError, AssertionError)
 
 
 def load_network(path: Path) -> nn.Module:
-    """The network of a `.safetensors` or `.th` file, in float32, on the CPU, for inference.
+    """Loads the network of a `.safetensors` or `.th` file, in float32, on the CPU, for inference.
 
     Raises:
-        ModelError: `broken_checkpoint`: not such a file, a foreign class, weights that do not fit, quantised weights.
+        ModelError: `broken_checkpoint`: the file is damaged, names another class, or its weights do not fit.
     """
-    plan, state = _read_old(path) if path.suffix == ".th" else _read_safetensors(path)
-    network = _build(plan)
+    spec, state = _read_old(path) if path.suffix == ".th" else _read_safetensors(path)
+    network, weights = _build(spec), _as_float(state)
     try:
-        network.load_state_dict(_as_float(state), strict=True)
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        network.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
         raise broken("its weights do not fit the network that they name") from error
     if network.audio_channels != CHANNELS:
         raise broken(f"it takes {network.audio_channels} channels, and only stereo models are run")
@@ -46,9 +57,9 @@ def load_network(path: Path) -> nn.Module:
 
 
 class _WithoutRandomWeights(TorchFunctionMode):
-    """Saves the time that goes into weights that are replaced at once.
+    """Skips the drawing of random weights, which are replaced at once.
 
-    torch's own way, the meta device, imports its compiler (a second, and a folder left in the temporary one).
+    torch's own way, the meta device, imports its compiler (which takes a second, and leaves a temporary folder).
     """
 
     def __torch_function__(
@@ -59,82 +70,102 @@ class _WithoutRandomWeights(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _build(plan: Blueprint) -> Any:
-    """A network whose weights are still to be read."""
-    module, _, name = plan.network.rpartition(".")
+def _build(spec: NetworkSpec) -> Any:
+    """Builds a network whose weights still have to be set."""
+    module, _, name = spec.network.rpartition(".")
     network_class: Any = getattr(importlib.import_module(module), name)
-    known = inspect.signature(network_class).parameters
-    kwargs = {key: value for key, value in plan.kwargs.items() if key in known}
-    if dropped := plan.kwargs.keys() - kwargs.keys():
-        logger.info("Left out what this %s does not know: %s", name, ", ".join(sorted(map(str, dropped))))
+    positions = list(inspect.signature(network_class).parameters)
+    if len(spec.args) > len(positions):
+        raise broken("its file describes a network that cannot be built")
+    stated = dict(zip(positions, spec.args, strict=False)) | dict(spec.kwargs)
+    try:
+        arguments = check_arguments(stated, network_class, fractional=("growth", "segment"))
+    except CheckpointError as error:
+        raise broken(f"of its file, {error}") from error
+    if unknown := stated.keys() - arguments.keys():
+        logger.info("Left out what this %s does not know: %s", name, ", ".join(sorted(map(str, unknown))))
+    layers = [arguments.get(name, 1) for name in ("depth", "t_layers")]
+    optional = isinstance(arguments.get("channels_time"), int | None) and isinstance(
+        arguments.get("multi_freqs"), list | tuple | None
+    )
+    if not optional or not all(0 < count <= _MAX_DEPTH for count in layers):
+        raise broken("its file describes a network that cannot be built")
     try:
         with _WithoutRandomWeights():
-            network = network_class(*plan.args, **kwargs)
-    except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError, IndexError) as error:
+            network = network_class(**arguments | {"sources": list(spec.stems)})
+    except _CANNOT_BUILD as error:
         raise broken("its file describes a network that cannot be built") from error
-    network.sources = list(plan.stems)
+    network.sources = list(spec.stems)
     return network
 
 
-def _read_safetensors(path: Path) -> tuple[Blueprint, Mapping[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
+    spec = read_spec(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            plan = blueprint(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise broken("a weights file is no safetensors file, or is cut short") from error
-    state = tensors if plan.structure is None else _nested(plan.structure, tensors)
+        tensors = read_tensors(path)
+    except CheckpointError as error:
+        raise broken(f"of a weights file, {error}") from error
+    state = tensors if spec.structure is None else _nest(spec.structure, tensors)
     if not isinstance(state, Mapping):
         raise broken("its weights are not a mapping of tensors")
-    return plan, state
+    return spec, state
 
 
-def _nested(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _nest(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     """Rebuilds a nested state from flat tensors. Nodes that name a class (quantised weights) are refused."""
     if not isinstance(node, dict):
         return node
-    if "_tensor" in node and node["_tensor"] in tensors:
-        return tensors[node["_tensor"]]
-    if "_dict" in node:
-        return {key: _nested(item, tensors) for key, item in node["_dict"]}
+    if isinstance(name := node.get("_tensor"), str) and name in tensors:
+        return tensors[name]
+    items = node.get("_dict")
+    if isinstance(items, list) and all(isinstance(item, list) and len(item) == 2 for item in items):
+        return {str(key): _nest(item, tensors) for key, item in items}
     raise broken("its weights are quantised, which is not run here; take the model without _q")
 
 
-def _read_old(path: Path) -> tuple[Blueprint, Mapping[str, Any]]:
-    """demucs 4.0's packages are pickles. torch's weights-only reader makes nothing but tensors, plain values and, as
-    allowed here, the three networks' classes by name and fractions."""
-    stated = checksum_of(path)
+def _read_old(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
+    """Reads a package of demucs 4.0: a pickle that may name the three networks and fractions, and nothing else."""
+    checksum = read_stated_checksum(path)
     try:
-        if stated is not None and not _sha256(path).startswith(stated):
-            raise broken("a weights file's checksum is not the one in its name")
-        with torch.serialization.safe_globals([*_network_classes(), Fraction]):
-            package = torch.load(path, "cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise broken("a .th file holds more than weights, or is cut short; only plain weights are read") from error
-    if not isinstance(package, dict) or not {"klass", "args", "kwargs", "state"} <= package.keys():
+        with open_torch_file(path, _PACKAGE_LIMITS) as file:
+            if checksum is not None and not _sha256(path).startswith(checksum):
+                raise broken("a weights file's checksum is not the one in its name")
+            package = file.content if isinstance(file.content, dict) else {}
+            state = file.read(select_tensors(package.get("state")))
+    except CheckpointError as error:
+        raise broken(f"of a .th file, which may hold no more than weights, {error}") from error
+    network = package.get("klass")
+    args, kwargs = _decode(package.get("args")), _decode(package.get("kwargs"))
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise broken("a .th file is not a demucs package")
-    network = package["klass"]
-    name = f"{network.__module__}.{network.__qualname__}" if isinstance(network, type) else ""
-    state = package["state"]
-    if name not in NETWORKS or not isinstance(state, Mapping) or "__quantized" in state:
-        raise broken("a .th file holds quantised weights or a foreign network, which are not run here")
-    return Blueprint(name, tuple(package["args"]), dict(package["kwargs"])), state
+    if not isinstance(network, PickledClass) or network.name not in NETWORKS or not state:
+        raise broken("a .th file holds quantised weights or another network, which are not run here")
+    return NetworkSpec(network.name, tuple(args), kwargs), state
 
 
-def _network_classes() -> list[Any]:
-    return [getattr(importlib.import_module(module), name) for module, _, name in (n.rpartition(".") for n in NETWORKS)]
+def _decode(value: Any) -> Any:
+    """Returns plain values; fractions are restored."""
+    if isinstance(value, PickledObject):
+        return _read_fraction(value)
+    if isinstance(value, list | tuple):
+        return [_decode(item) for item in value]
+    return {key: _decode(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _as_float(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Half precision on disk (as demucs publishes its weights) becomes float32."""
+def _read_fraction(value: PickledObject) -> Fraction:
+    """Restores a fraction, pickled as a call with its text (before Python 3.11) or with its two numbers."""
+    match value.arguments:
+        case (str(text),) if value.name == _FRACTION_CLASS and (found := _FRACTION.fullmatch(text)):
+            return Fraction(int(found[1]), int(found[2] or 1))
+        case (int(numerator), int(denominator)) if value.name == _FRACTION_CLASS and denominator > 0:
+            return Fraction(numerator, denominator)
+    raise broken("a .th file is not a demucs package")
+
+
+def _as_float(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Converts half precision, in which demucs publishes its weights, to float32."""
+    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise broken("its weights are not a mapping of tensors")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 

@@ -20,9 +20,9 @@ from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import Bag, read_bag
 from models.demucs.catalog import CATALOG, FOUR_STEMS
 from models.demucs.family import DemucsFamily
-from models.demucs.folders import Folders
-from models.demucs.header import read_blueprint
 from models.demucs.load import load_network
+from models.demucs.repository import ModelRepository
+from models.demucs.spec import read_spec
 from testing import tiny_demucs as tiny
 from testing.models import rows
 from testing.repository import ROOT
@@ -119,7 +119,7 @@ def test_a_th_file_with_another_checksum_than_its_name_says_is_refused(tmp_path:
 def test_metadata_that_name_a_class_outside_the_three_networks_are_refused(tmp_path: Path, network: str) -> None:
     path = tmp_path / "bad.safetensors"
     save_file({"x": torch.zeros(1)}, str(path), metadata={"klass": network, "args": '["true"]', "kwargs": "{}"})
-    for read in (read_blueprint, load_network):
+    for read in (read_spec, load_network):
         with pytest.raises(ModelError, match="only ones built"):
             read(path)
 
@@ -245,7 +245,7 @@ def test_models_are_found_in_every_place(tmp_path: Path) -> None:
     tiny.save(network, volume / "single" / "any.safetensors")
     (volume / "old").mkdir()
     tiny.save_old(network, volume / "old", "75fc33f5")
-    folders = Folders(WeightLocations(explicit, (cache,), (volume,)))
+    folders = ModelRepository(WeightLocations(explicit, (cache,), (volume,)))
     assert folders.names() == [*CATALOG, "nested", "old", "own", "single"]
     for name in ("own", "nested", "htdemucs", "htdemucs_6s", "single", "old"):
         files = folders.find(name)
@@ -259,14 +259,14 @@ def test_a_folder_of_another_family_is_no_separation_model(tmp_path: Path) -> No
     save_file({"x": torch.zeros(1)}, str(tmp_path / "musicgen" / "model.safetensors"))
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.yaml").write_text("a: 1")
-    assert Folders(WeightLocations(tmp_path)).names() == list(CATALOG)
+    assert ModelRepository(WeightLocations(tmp_path)).names() == list(CATALOG)
 
 
 @pytest.mark.parametrize("name", ["../own", "own/..", "/etc", "", ".", "a\x00b", "x" * 200])
 def test_a_name_that_is_a_path_finds_nothing(tmp_path: Path, name: str) -> None:
     tiny.save_bag(tmp_path / "root" / "own", {"s": tiny.htdemucs()})
     family = DemucsFamily(WeightLocations(tmp_path / "root"))
-    assert Folders(WeightLocations(tmp_path / "root")).find(name) is None
+    assert ModelRepository(WeightLocations(tmp_path / "root")).find(name) is None
     with pytest.raises(UnknownNameError):
         family.resolve(name)
 
@@ -286,7 +286,7 @@ def test_only_what_is_needed_is_downloaded(tmp_path: Path) -> None:
 
 def test_what_the_hub_lacks_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lacks files"):
-        Folders(WeightLocations(hub=FakeHub(tmp_path))).fetch("htdemucs")
+        ModelRepository(WeightLocations(hub=FakeHub(tmp_path))).fetch("htdemucs")
 
 
 def test_offline_the_error_says_what_to_put_where(tmp_path: Path) -> None:

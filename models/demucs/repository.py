@@ -1,4 +1,4 @@
-"""Where a Demucs model's files lie: model folders, the hub's cache, the platform's mount, the hub. Reads no weights."""
+"""Finds and downloads the files of Demucs models. Reads no weights."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from errors import ModelError
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import Bag, broken, read_bag
 from models.demucs.catalog import CATALOG
-from models.demucs.header import is_demucs_file
+from models.demucs.spec import is_demucs_file
 
-SHARED_FOLDER: Final = "demucs"
-FOLDER_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_OLD_FILE: Final = re.compile(r"(?P<signature>.+?)(-(?P<checksum>[0-9a-f]{8}))?\.th")
+SHARED_FOLDER = "demucs"
+FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_OLD_FILE = re.compile(r"(?P<signature>.+?)(-(?P<checksum>[0-9a-f]{8}))?\.th")
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """A model's files on this machine. `submodels[i]` is None where that one is still to be downloaded."""
+class ModelFiles:
+    """A model's files on this machine. `submodels[i]` is None if that one still has to be downloaded."""
 
     bag: Bag
     submodels: tuple[Path | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Folders:
-    """Looks for models in the order in which `WeightLocations` says.
+class ModelRepository:
+    """Looks for models in the order that `WeightLocations` defines.
 
-    A folder of weights holds a folder per model (`<name>/` or `demucs/<name>/`) with `<name>.yaml` and one
-    `<signature>.safetensors` (or demucs 4.0's `.th`) per submodel; or its `demucs/` holds the files of all.
+    A folder of models holds a folder for each model (`<name>/` or `demucs/<name>/`) with `<name>.yaml` and one
+    `<signature>.safetensors` (or demucs 4.0's `.th`) for each submodel; or its `demucs/` holds the files of all.
     A model of a single weights file needs no yaml.
 
     Args:
@@ -42,8 +41,8 @@ class Folders:
     weights: WeightLocations
 
     def names(self) -> list[str]:
-        """Every model that can be asked for: the catalog's, then the local folders'."""
-        local = {path.name for root in self._roots() for path in _subfolders(root) if _holds_model(path)}
+        """Returns every model that can be asked for: the catalogue's, then those of local folders."""
+        local = {path.name for root in self._roots() for path in _list_subfolders(root) if _holds_model(path)}
         return [*CATALOG, *sorted(local - CATALOG.keys())]
 
     def is_local(self, name: str) -> bool:
@@ -51,29 +50,29 @@ class Folders:
         files = self.find(name)
         return files is not None and None not in files.submodels
 
-    def find(self, name: str) -> Files | None:
-        """What of `name` is on this machine; None where nothing is. `ModelError` where it is there but broken."""
+    def find(self, name: str) -> ModelFiles | None:
+        """Returns the files of `name` that are here; None if there are none. Raises `ModelError` if they are broken."""
         if not FOLDER_NAME.fullmatch(name):
             return None
-        found = (_files(folder, name) for folder in self._candidates(name))
+        found = (_find_files(folder, name) for folder in self._candidates(name))
         return next((files for files in found if files is not None), None)
 
-    def fetch(self, name: str, wanted: Sequence[int] = ()) -> Files:
-        """The files of `name` with at least the `wanted` submodels, downloaded where they are nowhere.
+    def fetch(self, name: str, wanted: Sequence[int] = ()) -> ModelFiles:
+        """Returns the files of `name` with at least the `wanted` submodels, which are downloaded if they are missing.
 
         Raises:
             ModelError: `model_unavailable` or `broken_checkpoint`, with what to do.
         """
         files = self.find(name)
         if files is None:
-            files = Files(read_bag(self._download(name, [f"{name}.yaml"]) / f"{name}.yaml"), ())
+            files = ModelFiles(read_bag(self._download(name, [f"{name}.yaml"]) / f"{name}.yaml"), ())
         submodels = list(files.submodels) or [None] * len(files.bag.signatures)
         missing = [f"{files.bag.signatures[index]}.safetensors" for index in wanted if submodels[index] is None]
         if missing:
             folder = self._download(name, missing)
             pairs = zip(submodels, files.bag.signatures, strict=True)
-            submodels = [path or weights_file(folder, signature) for path, signature in pairs]
-        return Files(files.bag, tuple(submodels))
+            submodels = [path or find_weights_file(folder, signature) for path, signature in pairs]
+        return ModelFiles(files.bag, tuple(submodels))
 
     def _download(self, name: str, patterns: Sequence[str]) -> Path:
         if name not in CATALOG:
@@ -99,47 +98,47 @@ class Folders:
         return self.weights.candidates((name, f"{SHARED_FOLDER}/{name}", SHARED_FOLDER), hub_ids)
 
 
-def _files(folder: Path, name: str) -> Files | None:
-    """The model `name` in `folder`, if it is there."""
+def _find_files(folder: Path, name: str) -> ModelFiles | None:
+    """Returns the files of the model `name` in `folder`; None if the folder holds another model or none."""
     stated = folder / f"{name}.yaml"
     if stated.is_file():
         bag = read_bag(stated)
-        return Files(bag, tuple(weights_file(folder, signature) for signature in bag.signatures))
+        return ModelFiles(bag, tuple(find_weights_file(folder, signature) for signature in bag.signatures))
     if folder.name != name:
         return None
     yamls = sorted(folder.glob("*.yaml"))
     if len(yamls) == 1:
         bag = read_bag(yamls[0])
-        return Files(bag, tuple(weights_file(folder, signature) for signature in bag.signatures))
+        return ModelFiles(bag, tuple(find_weights_file(folder, signature) for signature in bag.signatures))
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.th"))
     if len(weights) == 1 and not yamls:
-        return Files(Bag((weights[0].stem,)), (weights[0],))
+        return ModelFiles(Bag((weights[0].stem,)), (weights[0],))
     if yamls or weights:
-        raise broken(f"its folder needs one yaml file named as it is, and has {len(yamls)}")
+        raise broken(f"its folder needs one yaml file with the folder's name, and has {len(yamls)}")
     return None
 
 
-def weights_file(folder: Path, signature: str) -> Path | None:
-    """`<signature>.safetensors`, else demucs 4.0's `<signature>[-<checksum>].th`."""
+def find_weights_file(folder: Path, signature: str) -> Path | None:
+    """Returns `<signature>.safetensors`, else demucs 4.0's `<signature>[-<checksum>].th`; None if neither exists."""
     new = folder / f"{signature}.safetensors"
     if new.is_file():
         return new
-    old = [path for path in sorted(folder.glob("*.th")) if _signature(path.name) == signature]
+    old = [path for path in sorted(folder.glob("*.th")) if _read_signature(path.name) == signature]
     return old[0] if old else None
 
 
-def checksum_of(path: Path) -> str | None:
-    """The start of the file's SHA-256 that its name states, as demucs 4.0 names its files."""
+def read_stated_checksum(path: Path) -> str | None:
+    """Returns the beginning of the file's SHA-256 that its name states, as demucs 4.0 names files; None without one."""
     match = _OLD_FILE.fullmatch(path.name)
     return match["checksum"] if match else None
 
 
-def _signature(file_name: str) -> str | None:
+def _read_signature(file_name: str) -> str | None:
     match = _OLD_FILE.fullmatch(file_name)
     return match["signature"] if match else None
 
 
-def _subfolders(root: Path) -> list[Path]:
+def _list_subfolders(root: Path) -> list[Path]:
     try:
         folders = [path for path in root.iterdir() if path.is_dir() and FOLDER_NAME.fullmatch(path.name)]
     except OSError:
@@ -148,9 +147,9 @@ def _subfolders(root: Path) -> list[Path]:
 
 
 def _holds_model(folder: Path) -> bool:
-    """Whether the folder is a Demucs model's: a yaml with 'models', or a single weights file that says so itself."""
+    """Whether the folder is that of a Demucs model: a yaml with 'models', or one weights file with Demucs' metadata."""
     try:
-        files = _files(folder, folder.name)
+        files = _find_files(folder, folder.name)
     except (ModelError, OSError):
         return False
     return files is not None and any(path is not None and is_demucs_file(path) for path in files.submodels)
