@@ -88,6 +88,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     download_dir: Path | None = None,
     voices_dir: Path | None = None,
     voice_uploads: bool = False,
+    cuda_graphs: bool = True,
     suno: SunoFamily | None = None,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
@@ -101,6 +102,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         download_dir: destination of downloads from the hub; None: the hub client's own cache.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
+        cuda_graphs: whether a GPU replays fixed sequences of kernels as CUDA graphs.
         suno: the Suno provider with its HTTP client; None: there is none.
     """
     weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
@@ -110,8 +112,10 @@ def build(  # noqa: PLR0913  (one argument a setting)
 
     families = Families(
         suno=suno or SunoFamily(SunoConfig(token="")),
-        music=MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu),
-        separation=DemucsFamily(weights),
+        music=MusicGenFamily(
+            weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
+        ),
+        separation=DemucsFamily(weights, cuda_graphs=cuda_graphs),
         voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),

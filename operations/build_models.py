@@ -19,6 +19,7 @@ def models_for(settings: Settings) -> Models:
         volume_dirs=settings.volume_dirs,
         voices_dir=settings.rvc_models_dir,
         voice_uploads=settings.allow_voice_upload,
+        cuda_graphs=settings.cuda_graphs,
         suno=SunoFamily(suno_config(settings), http=suno_http()),
     )
 

@@ -145,6 +145,14 @@ class Settings(_Environment):
     device: str = variable(
         "DEVICE", TEXT, "auto", group="models", doc="Device to compute on: `auto`, `cuda`, `cpu` or `mps`."
     )
+    cuda_graphs: bool = variable(
+        "CUDA_GRAPHS",
+        SWITCH,
+        True,
+        group="models",
+        doc="Replays decoding steps and separation on a GPU as CUDA graphs, which is faster. `0` launches each kernel"
+        " by itself, to find out whether a GPU error comes from the graphs.",
+    )
     model_memory_bytes: int = variable(
         "MODEL_MEMORY_BYTES",
         integer(0),

@@ -94,11 +94,13 @@ class Runtime:
         device: as torch names it.
         precision: see `Network`.
         window_s: seconds of result that are held at once; None: by device.
+        cuda_graphs: see `Network`.
     """
 
     device: str = "cpu"
     precision: Precision = "auto"
     window_s: float | None = None
+    cuda_graphs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Separator:
         self.sample_rate = model.sample_rate
         self.device = torch.device(runtime.device)
         self._model = model
-        self._precision = runtime.precision
+        self._precision, self._cuda_graphs = runtime.precision, runtime.cuda_graphs
         self._window = int(self.sample_rate * (runtime.window_s or _WINDOW_S.get(self.device.type, 60.0)))
         self._weights = model.bag.weights_for(len(self.stems))
         self._networks: dict[int, Network] = {}
@@ -214,7 +216,8 @@ class Separator:
     def _network(self, submodel: int) -> Network:
         if submodel not in self._networks:
             module = self._model.load(submodel)
-            network = Network(module, self.device, self._precision, segment=self._model.bag.segment)
+            segment = self._model.bag.segment
+            network = Network(module, self.device, self._precision, segment=segment, cuda_graphs=self._cuda_graphs)
             if network.stems != self.stems or network.sample_rate != self.sample_rate:
                 raise broken("its submodels are not for the same stems and sample rate")
             self._networks[submodel] = network

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from models.cache import is_out_of_memory
 from models.demucs.attention import replace_attention
-from models.demucs.graphs import Graphs
 from models.demucs.parts import work_in_parts
 from models.demucs.precision import Precision, choose_precision, reduce_precision
 from models.demucs.transform import streamline
+from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 _BYTES_PER_SECOND: Final = 260_000_000
 _MEMORY_FRACTION: Final = 0.4
 _LARGEST_BATCH: Final = 16
+_EAGER_CALLS: Final = 2  # of a batch shape before it is captured
+_MAX_GRAPHS: Final = 2
+_GRAPH_TOLERANCE: Final = 1e-3  # of the largest magnitude
 
 
 class Network:
@@ -33,10 +36,17 @@ class Network:
         device: where it is to run.
         precision: `float32` for the reference's figures; `bfloat16`; `auto`: what is faster here.
         segment: seconds, in place of the network's own, as demucs's bags set it.
+        cuda_graphs: whether a GPU replays the forward pass as a CUDA graph once a batch shape has come up before.
     """
 
     def __init__(
-        self, module: Any, device: torch.device, precision: Precision = "auto", *, segment: float | None = None
+        self,
+        module: Any,
+        device: torch.device,
+        precision: Precision = "auto",
+        *,
+        segment: float | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         _set_segment(module, segment)
         self.stems: tuple[str, ...] = tuple(module.sources)
@@ -53,7 +63,17 @@ class Network:
             work_in_parts(module)
         self._module = module
         self._batch_limit = _LARGEST_BATCH
-        self._graphs = Graphs(module) if device.type == "cuda" else None
+        self._graphed: CudaGraphed | None = None
+        if device.type == "cuda":
+            self._graphed = CudaGraphed(
+                module,
+                CudaGraphRecorder(device),
+                name="a Demucs network",
+                enabled=cuda_graphs,
+                eager_calls=_EAGER_CALLS,
+                max_graphs=_MAX_GRAPHS,
+                tolerance=_GRAPH_TOLERANCE,
+            )
 
     @property
     def max_segment(self) -> float | None:
@@ -104,7 +124,8 @@ class Network:
         return torch.cat([self(batch[:half]), self(batch[half:])])
 
     def _forward(self, batch: Tensor) -> Tensor:
-        stems: Tensor = self._graphs(batch) if self._graphs is not None else self._module(batch)
+        stems: Tensor | None = self._module(batch) if self._graphed is None else self._graphed(batch)
+        assert stems is not None, "a network returns its stems"
         return stems
 
     @property

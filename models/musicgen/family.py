@@ -98,6 +98,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         weights: where checkpoints are looked for.
         demo: folder of the demo checkpoint.
         on_gpu: whether engines are loaded onto a GPU, on which a weight takes 2 bytes; on most CPUs it takes 4.
+        cuda_graphs: whether a GPU replays decoding steps as CUDA graphs.
 
     Attributes:
         diffusion: Multi-Band Diffusion, which can decode in place of the codec.
@@ -106,10 +107,18 @@ class MusicGenFamily(ModelFamily["Engine"]):
     name = "musicgen"
     downloadable = True
 
-    def __init__(self, weights: WeightLocations, *, demo: Path, on_gpu: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        weights: WeightLocations,
+        *,
+        demo: Path,
+        on_gpu: Callable[[], bool] = lambda: False,
+        cuda_graphs: bool = True,
+    ) -> None:
         self._weights = weights
         self._demo = demo
         self._on_gpu = on_gpu
+        self._cuda_graphs = cuda_graphs
         self.diffusion = MultiBandDiffusionFamily(weights)
 
     def list_models(self) -> list[MusicModelInfo]:
@@ -199,7 +208,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         """The engine of the model, after downloading what is missing."""
         from models.musicgen.load import load_engine
 
-        return load_engine(self._complete(name), device=device)
+        return load_engine(self._complete(name), device=device, cuda_graphs=self._cuda_graphs)
 
     def engine_bytes(self, engine: Engine) -> int:
         return engine.memory_bytes

@@ -21,7 +21,7 @@ from models.musicgen.conditioning.conditioners import (
     TextConditioner,
 )
 from models.musicgen.conditioning.provider import ConditioningProvider
-from models.musicgen.decode import CudaGraphBackend, DecodeBackend, EagerBackend
+from models.musicgen.decode import CudaGraphBackend, EagerBackend
 from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.inspect import (
     AUDIOCRAFT_LIMITS,
@@ -33,14 +33,17 @@ from models.musicgen.inspect import (
     report_part,
 )
 from models.musicgen.linear import choose_weight_dtype
-from models.musicgen.lm import LanguageModel, LMConfig, load_language_model
+from models.musicgen.lm import LMConfig, load_language_model
 
 
-def load_engine(info: CheckpointInfo, *, device: str, dtype: torch.dtype | None = None) -> Engine:
+def load_engine(
+    info: CheckpointInfo, *, device: str, dtype: torch.dtype | None = None, cuda_graphs: bool = True
+) -> Engine:
     """Loads the engine of a checkpoint whose parts are all on this machine.
 
     Args:
         dtype: of the language model's weights; None: `choose_weight_dtype(device)`. All else is in float32.
+        cuda_graphs: whether a GPU replays decoding steps as CUDA graphs; False launches their kernels one by one.
 
     Raises:
         ModelError: a part is broken or not supported; the message names it.
@@ -56,9 +59,10 @@ def load_engine(info: CheckpointInfo, *, device: str, dtype: torch.dtype | None 
         conditioning = _load_conditioning(info, settings, state, config, device)
     with report_part(info.folder, CODEC_FILE):
         codec = _load_codec(info, settings, device)
+    backend = CudaGraphBackend(lm) if cuda_graphs and lm.device.type == "cuda" else EagerBackend(lm)
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
     codec_batch = 1 if device == "cpu" else GPU_BATCH
-    return Engine(lm, _backend(lm), conditioning, codec, info.window, max_batch, codec_batch)
+    return Engine(lm, backend, conditioning, codec, info.window, max_batch, codec_batch)
 
 
 def read_weights(path: Path) -> tuple[Package, dict[str, torch.Tensor]]:
@@ -70,10 +74,6 @@ def read_weights(path: Path) -> tuple[Package, dict[str, torch.Tensor]]:
     with open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
         package = as_package(file.content)
         return package, file.map(package.state)
-
-
-def _backend(lm: LanguageModel) -> DecodeBackend:
-    return CudaGraphBackend(lm) if lm.device.type == "cuda" else EagerBackend(lm)
 
 
 def _load_conditioning(

@@ -26,7 +26,7 @@ from models.musicgen.decode import (
 from models.musicgen.engine import Engine
 from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
-from models.musicgen.request import Sampling
+from models.musicgen.request import GenerationRequest, Sampling
 from testing.graph_recorder import EagerRecorder
 from testing.musicgen_steps import load_cpu_engine, make_window, prepare_conditions
 from testing.tiny_musicgen import Shape, write_checkpoint
@@ -133,6 +133,16 @@ def test_a_bucket_of_columns_holds_what_it_is_for(columns: int) -> None:
     length = round_up_columns(columns)
     assert length >= columns and round_up_columns(length) == length
     assert round_up_columns(1) > STEPS_PER_REPLAY
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_graphs_can_be_switched_off(tmp_path: Path) -> None:
+    description = describe(write_checkpoint(tmp_path / "model"), WeightLocations())
+    eager = load_engine(description, device="cuda", cuda_graphs=False)
+    assert isinstance(eager.backend, EagerBackend)
+    assert isinstance(load_engine(description, device="cuda").backend, CudaGraphBackend)
+    assert eager.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0].duration == 0.5
 
 
 @pytest.mark.gpu

@@ -116,6 +116,17 @@ def test_a_graph_with_another_result_than_the_function_is_not_used(caplog: pytes
     assert make_graphed(EagerRecorder(), tolerance=1e-3)(torch.ones(3)) is not None
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine on which capturing fails")
+def test_without_a_gpu_a_network_runs_eagerly(caplog: pytest.LogCaptureFixture) -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.randn(3, 4)
+    recorder = CudaGraphRecorder(torch.device("cuda"))
+    function = CudaGraphed(layer, recorder, name="a layer", eager_calls=2, tolerance=1e-3)
+    with torch.inference_mode():
+        for _ in range(6):
+            torch.testing.assert_close(function(x), layer(x), atol=0, rtol=0)
+    assert sum("a layer" in record.message for record in caplog.records) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 def test_on_a_gpu_replays_give_what_the_function_gives() -> None:
