@@ -138,10 +138,10 @@ def test_a_bucket_of_columns_holds_what_it_is_for(columns: int) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_graphs_can_be_switched_off(tmp_path: Path) -> None:
-    description = describe(write_checkpoint(tmp_path / "model"), WeightLocations())
-    eager = load_engine(description, device="cuda", cuda_graphs=False)
+    checkpoint = inspect_checkpoint(write_checkpoint(tmp_path / "model"), WeightLocations())
+    eager = load_engine(checkpoint, device="cuda", cuda_graphs=False)
     assert isinstance(eager.backend, EagerBackend)
-    assert isinstance(load_engine(description, device="cuda").backend, CudaGraphBackend)
+    assert isinstance(load_engine(checkpoint, device="cuda").backend, CudaGraphBackend)
     assert eager.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0].duration == 0.5
 
 
