@@ -15,13 +15,13 @@ from models.musicgen.load import read_weights
 
 
 def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
-    """`LMModel` as its loader makes it: float32 on the CPU, float16 else; with the T5 in `folder/t5`."""
+    """`LMModel` as audiocraft's loader makes it (float32 on a CPU, else float16), with the T5 in `folder/t5`."""
     import_audiocraft()
     package, state = read_weights(folder / "state_dict.bin")
     settings = OmegaConf.create(package.plain_settings)
     with open_dict(settings):
         settings.device, settings.dtype = device, "float32" if device == "cpu" else "float16"
-        settings.conditioners.description.t5.name = allowed_t5(folder / "t5")
+        settings.conditioners.description.t5.name = register_t5(folder / "t5")
         wav = settings.conditioners.pop("self_wav", None)
     lm = importlib.import_module("audiocraft.models.builders").get_lm_model(settings)
     if wav is not None:
@@ -48,15 +48,14 @@ def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
     import_audiocraft()
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
     lm = audiocraft_lm(folder, device=device)
-    model = musicgen(
-        "reference", audiocraft_codec(folder, device=device), lm, max_duration=30.0
-    )  # its default stride wants that much
+    # The default stride must be shorter than the window, so the window is set afterwards.
+    model = musicgen("reference", audiocraft_codec(folder, device=device), lm, max_duration=30.0)
     model.max_duration = lm.cfg.dataset.segment_duration
     return model
 
 
-def allowed_t5(folder: Path) -> str:
-    """The folder of a T5, entered into audiocraft's list of the names that its conditioner takes."""
+def register_t5(folder: Path) -> str:
+    """Adds the folder of a T5 to the names that audiocraft's conditioner accepts, and returns its name."""
     from transformers import T5Config
 
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
@@ -68,7 +67,7 @@ def allowed_t5(folder: Path) -> str:
 
 
 def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float, device: str) -> Any:
-    """audiocraft's `ChromaStemConditioner` without a Demucs: its melody counts as separated."""
+    """audiocraft's `ChromaStemConditioner` without Demucs: the melody has been separated already."""
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
     chroma = importlib.import_module("audiocraft.modules.chroma")
     convert_audio = importlib.import_module("audiocraft.data.audio_utils").convert_audio
@@ -93,6 +92,7 @@ def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float
 
 
 def audiocraft_conditions(lm: Any, texts: list[str]) -> Any:
+    """Condition tensors of a batch with these descriptions and no melody, then of their null conditions."""
     from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout, ConditioningAttributes, WavCondition
 
     silence = WavCondition(torch.zeros(1, 1, 1), torch.tensor([0]), [16_000], [None], [0.0])

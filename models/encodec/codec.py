@@ -20,7 +20,7 @@ from models.encodec.seanet import Layer, SEANetConfig, build_decoder, build_enco
 from models.runtime.chunks import plan_chunks
 from models.runtime.progress import Progress, ignore_progress
 
-CHUNK_S = 10.0  # decoded at a time: the widest layer takes 8 MB a second
+CHUNK_S = 10.0  # the widest layer takes 8 MB a second
 CONTEXT_FRAMES = 16  # on either side of a chunk; the receptive field of the layers after the LSTM is less than 4
 MAX_LSTM_LAYERS = 16
 
@@ -53,11 +53,12 @@ class Codec:
     Args:
         codebooks: how many of the network's are in use, for one channel.
         stereo: two mono channels with interleaved codebooks, as in MusicGen's stereo models.
+        chunk_s: seconds of audio decoded at a time.
     """
 
-    def __init__(self, network: EnCodec, *, codebooks: int, stereo: bool = False) -> None:
+    def __init__(self, network: EnCodec, *, codebooks: int, stereo: bool = False, chunk_s: float = CHUNK_S) -> None:
         assert len(network.codebooks) >= codebooks, f"the codec has {len(network.codebooks)} of {codebooks} codebooks"
-        self._network, self._stereo = network, stereo
+        self._network, self._stereo, self._chunk_s = network, stereo, chunk_s
         self._codebooks = network.codebooks[:codebooks]
         self.sample_rate = network.sample_rate
         self.hop_length = network.config.hop_length
@@ -126,7 +127,7 @@ class Codec:
         at_frame_rate, upsampling = self._network.decoder
         hidden = _apply(at_frame_rate, hidden)
         frames, parts = hidden.shape[-1], []
-        for chunk in plan_chunks(frames, size=int(CHUNK_S * self.frame_rate), context=CONTEXT_FRAMES):
+        for chunk in plan_chunks(frames, size=int(self._chunk_s * self.frame_rate), context=CONTEXT_FRAMES):
             progress(chunk.keep_start / frames)
             part = _apply(upsampling, hidden[..., chunk.start : chunk.stop])
             parts.append(part[..., chunk.scale_inside(self.hop_length)])

@@ -49,7 +49,7 @@ class DecodeState:
         cross_kv: for each layer, keys and values `[2, A, H, L, D]` of the context of the first A rows. The context of
             the other rows is zero, for which cross-attention adds exactly zero, so it is skipped.
         cross_bias: `[A, 1, 1, L]`, -inf at positions beyond a row's own context; None without context.
-        sequence: `[B, K, N]` codes; `UNKNOWN_CODE` where one is to be generated.
+        sequence: `[B, K, N]` codes; `UNKNOWN_CODE` at the places that are still to be generated.
         uniforms: `[B, N, K]` in [0, 1): each decides the code at its place.
         positions: `[N, dim]` positional embeddings.
         left_padding: `[R]`, how many columns at the start are not part of the row.

@@ -1,7 +1,7 @@
 """The encoder of T5 (arXiv 1910.10683) from a folder in transformers' format, in float32.
 
-transformers' own would do, but importing it costs 2 s of every cold start, more than torch itself (tests hold ours to
-it). Settings: T5's `config.json`; flan-T5's gated layers too.
+Not transformers' own, because importing it costs 2 s of every cold start, more than torch itself (tests compare the
+two). Supports the gated layers of flan-T5 too.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return lambda text: list(fast.encode(text).ids)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Norm:
-    """By the root mean square alone."""
+    """Normalizes by the root mean square, without subtracting the mean."""
 
     weight: torch.Tensor
     epsilon: float
@@ -65,9 +65,9 @@ class _Norm:
         return self.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.epsilon))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Attention:
-    """T5 does not scale its queries."""
+    """Self-attention with its residual. T5 does not scale the queries."""
 
     norm: _Norm
     qkv: torch.Tensor
@@ -77,13 +77,13 @@ class _Attention:
     def __call__(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         product = F.linear(self.norm(x), self.qkv)
         query, key, value = product.view(len(x), 3, self.heads, -1).permute(1, 2, 0, 3)
-        shares = torch.softmax(query @ key.transpose(1, 2) + bias, dim=-1)
-        return x + F.linear((shares @ value).transpose(0, 1).flatten(1), self.out)
+        probabilities = torch.softmax(query @ key.transpose(1, 2) + bias, dim=-1)
+        return x + F.linear((probabilities @ value).transpose(0, 1).flatten(1), self.out)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _FeedForward:
-    """`gate` None: ReLU; else GELU (by tanh) of the gate, times the rest."""
+    """Feed-forward layer with its residual: ReLU, or, with a `gate`, `gelu(gate(x)) * up(x)` (GELU by tanh)."""
 
     norm: _Norm
     up: torch.Tensor
@@ -92,9 +92,9 @@ class _FeedForward:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         normed = self.norm(x)
-        inner = F.linear(normed, self.up)
+        hidden = F.linear(normed, self.up)
         gated = None if self.gate is None else F.gelu(F.linear(normed, self.gate), approximate="tanh")
-        return x + F.linear(F.relu(inner) if gated is None else gated * inner, self.down)
+        return x + F.linear(F.relu(hidden) if gated is None else gated * hidden, self.down)
 
 
 class T5:
@@ -118,11 +118,11 @@ class T5:
         settings.require("feed_forward_proj", None, "relu", "gated-gelu")
         self._gated = settings.get("feed_forward_proj") == "gated-gelu"
         self._buckets = settings.integer("relative_attention_num_buckets", 32, least=4)
-        self._far = settings.integer("relative_attention_max_distance", 128, least=self._buckets // 4 + 1)
-        words = "shared.weight" if "shared.weight" in take else "encoder.embed_tokens.weight"
-        self._words = take(words, -1, self._width)
-        first = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        self._distances = take(first, self._buckets, self._heads)
+        self._max_distance = settings.integer("relative_attention_max_distance", 128, least=self._buckets // 4 + 1)
+        name = "shared.weight" if "shared.weight" in take else "encoder.embed_tokens.weight"
+        self._embedding = take(name, -1, self._width)
+        biases = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        self._position_biases = take(biases, self._buckets, self._heads)
         count = settings.integer("num_layers", 6)
         self._blocks = [self._block(take, f"encoder.block.{index}.layer") for index in range(count)]
         self._last = self._norm(take, "encoder.final_layer_norm")
@@ -130,39 +130,41 @@ class T5:
 
     @classmethod
     def read(cls, folder: Path, device: str, tuned: Mapping[str, torch.Tensor] | None = None) -> T5:
-        """From a folder; `tuned`: the tensors that training put in the place of its own."""
+        """Loads the encoder of a folder, or, if given, the `tuned` tensors in the place of the folder's."""
         return cls(read_config(folder), tuned or read_tensors(find_weights(folder), mapped=True), device)
 
     @property
     def nbytes(self) -> int:
-        """What its weights take."""
+        """Of all weights."""
         return self._take.nbytes
 
     def __call__(self, tokens: list[int]) -> torch.Tensor:
-        """`[n, width]` of one text."""
-        x = F.embedding(torch.tensor(tokens, device=self._words.device), self._words)
-        bias = self._bias(len(tokens))
+        """The token ids of one text to `[n, width]`."""
+        assert tokens, "a text has at least its end token"
+        x = F.embedding(torch.tensor(tokens, device=self._embedding.device), self._embedding)
+        bias = self._relative_position_bias(len(tokens))
         for attention, feed_forward in self._blocks:
             x = feed_forward(attention(x, bias))
         return self._last(x)
 
-    def _bias(self, count: int) -> torch.Tensor:
-        """`[heads, n, n]`, by how far a key is behind or ahead of the query: exact when near, in classes when far."""
-        position = torch.arange(count, device=self._words.device)
-        apart = position[None, :] - position[:, None]
+    def _relative_position_bias(self, count: int) -> torch.Tensor:
+        """`[heads, n, n]`, by the distance of key and query: a bucket each for near ones, logarithmic ones for far."""
+        position = torch.arange(count, device=self._embedding.device)
+        distance = position[None, :] - position[:, None]
         half = self._buckets // 2
         exact = half // 2
-        far = torch.log(apart.abs().clamp_min(1).float() / exact) / math.log(self._far / exact) * (half - exact)
-        classes = (exact + far.long()).clamp_max(half - 1)
-        bucket = torch.where(apart.abs() < exact, apart.abs(), classes) + half * (apart > 0)
-        return F.embedding(bucket, self._distances).permute(2, 0, 1)
+        logarithm = torch.log(distance.abs().clamp_min(1).float() / exact)
+        far = logarithm / math.log(self._max_distance / exact) * (half - exact)
+        far_bucket = (exact + far.long()).clamp_max(half - 1)
+        bucket = torch.where(distance.abs() < exact, distance.abs(), far_bucket) + half * (distance > 0)
+        return F.embedding(bucket, self._position_biases).permute(2, 0, 1)
 
     def _block(self, take: TensorLoader, name: str) -> tuple[_Attention, _FeedForward]:
         width, inner, hidden = self._width, self._inner, self._hidden
-        own = f"{name}.0.SelfAttention"
-        qkv = torch.cat([take(f"{own}.{part}.weight", inner, width) for part in "qkv"])
+        prefix = f"{name}.0.SelfAttention"
+        qkv = torch.cat([take(f"{prefix}.{part}.weight", inner, width) for part in "qkv"])
         attention = _Attention(
-            self._norm(take, f"{name}.0.layer_norm"), qkv, take(f"{own}.o.weight", width, inner), self._heads
+            self._norm(take, f"{name}.0.layer_norm"), qkv, take(f"{prefix}.o.weight", width, inner), self._heads
         )
         dense = f"{name}.1.DenseReluDense"
         feed_forward = _FeedForward(

@@ -11,7 +11,6 @@ import torch
 
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
-from models.encodec import codec as codec_module
 from models.encodec.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.load import read_weights
 from testing.audiocraft_reference import audiocraft_codec
@@ -68,14 +67,13 @@ def test_a_codec_with_unsupported_settings_is_refused(change: dict[str, object])
         from_audiocraft({}, Settings(config), "cpu")
 
 
-def test_a_codec_decodes_in_chunks_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec = Codec(from_folder(write_hub_codec(tmp_path / "codec"), "cpu"), codebooks=4)
+def test_a_codec_decodes_in_chunks_without_a_seam(tmp_path: Path) -> None:
+    network = from_folder(write_hub_codec(tmp_path / "codec"), "cpu")
     codes = torch.randint(32, (1, 4, 400), generator=torch.Generator().manual_seed(1))
     reported: list[float] = []
     with torch.inference_mode():
-        whole = codec.decode(codes)
-        monkeypatch.setattr(codec_module, "CHUNK_S", 1.0)
-        chunked = codec.decode(codes, progress=reported.append)
+        whole = Codec(network, codebooks=4).decode(codes)
+        chunked = Codec(network, codebooks=4, chunk_s=1.0).decode(codes, progress=reported.append)
     torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
     assert reported == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
 

@@ -16,6 +16,7 @@ from audio import Audio
 from errors import CancelledError, DeadlineError
 from models.checkpoints.hf_folder import SAFETENSORS_FILE
 from models.checkpoints.locations import WeightLocations
+from models.encodec.codec import Codec
 from models.musicgen.catalog import BY_NAME
 from models.musicgen.decode import EagerBackend
 from models.musicgen.engine import Engine
@@ -52,11 +53,11 @@ def reference(folders: dict[str, Path], engines: dict[str, Engine]) -> Reference
     """audiocraft's own MusicGen with the weights of an engine, decoding greedily."""
     models = {id(engines[name]): audiocraft_musicgen(folder) for name, folder in folders.items()}
 
-    def configured(engine: Engine, **params: Any) -> Any:
+    def configure(engine: Engine, **params: Any) -> Any:
         models[id(engine)].set_generation_params(use_sampling=False, **({"extend_stride": 1.2} | params))
         return models[id(engine)]
 
-    return configured
+    return configure
 
 
 @pytest.fixture(params=SHAPES)
@@ -192,18 +193,18 @@ def test_a_codec_that_decodes_several_clips_at_once_gives_the_same_audio(
         descriptions=["slow piano", "fast drums", ""], seeds=[1, 2, 3], partial=partial_after is not None
     )
 
-    def made(codec_batch: int) -> tuple[Audio, ...]:
+    def generate(codec_batch: int) -> tuple[Audio, ...]:
         steps = itertools.count()
 
-        def late(fraction: float) -> None:
+        def pass_deadline(fraction: float) -> None:
             if next(steps) == partial_after:
                 raise DeadlineError("late")
 
-        return replace(engine, codec_batch=codec_batch).generate(several, progress=late).clips
+        return replace(engine, codec_batch=codec_batch).generate(several, progress=pass_deadline).clips
 
-    alone = made(1)
+    alone = generate(1)
     for codec_batch in (2, 8):
-        for one, other in zip(alone, made(codec_batch), strict=True):
+        for one, other in zip(alone, generate(codec_batch), strict=True):
             np.testing.assert_allclose(other.waveform, one.waveform, atol=1e-5)
     assert len(alone) == (2 if partial_after else 3)
     assert partial_after is None or alone[0].num_samples > alone[1].num_samples > 0
@@ -284,10 +285,10 @@ def test_an_exception_in_progress_ends_the_work_and_leaves_no_trace(engine: Engi
     np.testing.assert_array_equal(engine.generate(make_request(duration=3.0)).clips[0].waveform, clean.waveform)
 
 
-def test_a_long_clip_is_decoded_in_chunks_without_a_seam(text_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_clip_is_decoded_in_chunks_without_a_seam(text_engine: Engine) -> None:
     whole = text_engine.generate(make_request(duration=8.0)).clips[0].waveform
-    monkeypatch.setattr("models.encodec.codec.CHUNK_S", 1.0)
-    chunked = text_engine.generate(make_request(duration=8.0)).clips[0].waveform
+    codec = Codec(text_engine.codec._network, codebooks=text_engine.codec.codebooks, chunk_s=1.0)
+    chunked = replace(text_engine, codec=codec).generate(make_request(duration=8.0)).clips[0].waveform
     assert np.abs(whole - chunked).max() < 1e-4 * np.abs(whole).max()
 
 

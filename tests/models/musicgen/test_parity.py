@@ -238,22 +238,22 @@ def test_after_the_deadline_a_partial_window_returns_its_complete_frames(pair: P
     conditions = pair.conditions(TEXTS[:1])
     whole = decode_window(lm, EagerBackend(lm), make_window(lm, conditions))
 
-    def late(done: int, total: int) -> None:
+    def pass_deadline(done: int, total: int) -> None:
         if done > after:
             raise DeadlineError("late")
 
-    def cancelled(done: int, total: int) -> None:
+    def cancel(done: int, total: int) -> None:
         raise CancelledError("stop")
 
     with pytest.raises(DeadlineError):
-        decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=late))
+        decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=pass_deadline))
     with pytest.raises(CancelledError):
-        decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=cancelled, partial=True))
+        decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=cancel, partial=True))
     frames = after + 1 - lm.config.pattern.max_delay
     if frames <= 0:
         with pytest.raises(DeadlineError):
-            decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=late, partial=True))
+            decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=pass_deadline, partial=True))
         return
-    part = decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=late, partial=True))
+    part = decode_window(lm, EagerBackend(lm), make_window(lm, conditions, on_step=pass_deadline, partial=True))
     assert part.shape[-1] == frames
     assert torch.equal(part, whole[..., :frames])

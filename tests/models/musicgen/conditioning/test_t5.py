@@ -1,4 +1,4 @@
-"""T5 and EnCodec from transformers' folders, held against transformers' own networks with the same random weights."""
+"""T5 from transformers' folders, compared with transformers' own network on the same random weights."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def write_encoder(folder: Path, **changes: Any) -> Any:
         {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 40, "layer_norm_epsilon": 1e-3},
     ],
 )
-def test_the_text_encoder_is_transformers_t5(tmp_path: Path, changes: dict[str, Any], count: int) -> None:
+def test_the_text_encoder_equals_transformers_t5(tmp_path: Path, changes: dict[str, Any], count: int) -> None:
     theirs = write_encoder(tmp_path, **changes)
     tokens = torch.randint(50, (count,), generator=torch.Generator().manual_seed(count)).tolist()
     with torch.inference_mode():
-        wanted = theirs(torch.tensor([tokens])).last_hidden_state[0]
-        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), wanted, atol=1e-5, rtol=1e-4)
+        expected = theirs(torch.tensor([tokens])).last_hidden_state[0]
+        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_settings_that_a_config_leaves_out_are_t5s_own(tmp_path: Path) -> None:
+def test_missing_settings_have_the_defaults_of_transformers_t5(tmp_path: Path) -> None:
     theirs = write_encoder(tmp_path, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
     (tmp_path / "config.json").write_text("{}")
     tokens = [3, 1, 4, 1, 5]
     with torch.inference_mode():
-        wanted = theirs(torch.tensor([tokens])).last_hidden_state[0]
-        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), wanted, atol=1e-4, rtol=1e-4)
+        expected = theirs(torch.tensor([tokens])).last_hidden_state[0]
+        torch.testing.assert_close(T5.read(tmp_path, "cpu")(tokens), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_that_training_tuned_take_the_place_of_the_folders(tmp_path: Path) -> None:
+def test_tuned_weights_replace_those_of_the_folder(tmp_path: Path) -> None:
     write_encoder(tmp_path)
     tuned = {name: tensor + 0.1 for name, tensor in load_file(tmp_path / SAFETENSORS_FILE).items()}
     own, other = T5.read(tmp_path, "cpu")([5, 6]), T5.read(tmp_path, "cpu", tuned)([5, 6])
@@ -92,7 +92,7 @@ def test_a_text_encoder_that_does_not_fit_its_settings_is_refused(tmp_path: Path
         T5.read(tmp_path, "cpu")
 
 
-def test_another_feed_forward_than_t5s_is_refused(tmp_path: Path) -> None:
+def test_an_unsupported_feed_forward_layer_is_refused(tmp_path: Path) -> None:
     write_encoder(tmp_path, feed_forward_proj="gated-silu")
     with pytest.raises(CheckpointError, match="gated-silu"):
         T5.read(tmp_path, "cpu")
@@ -111,26 +111,24 @@ TEXTS = st.sampled_from(["  two  blanks ", "UPPER lower", "tabs\tand\nlines", "Ã
 
 @given(text=st.text(max_size=60) | TEXTS)
 @effort(deadline=None)
-def test_texts_become_the_tokens_that_transformers_makes_of_them(
-    tokenizers_of_the_demo: tuple[Any, Any], text: str
-) -> None:
+def test_texts_are_tokenized_as_by_transformers(tokenizers_of_the_demo: tuple[Any, Any], text: str) -> None:
     ours, theirs = tokenizers_of_the_demo
     assert ours(text) == theirs(text)["input_ids"]
 
 
-def test_a_tokenizer_that_was_saved_with_limits_forgets_them(tmp_path: Path) -> None:
+def test_limits_that_were_saved_with_a_tokenizer_are_ignored(tmp_path: Path) -> None:
     import tokenizers
 
     write_t5(tmp_path)
     limited = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    wanted = limited.encode("slow piano with drums").ids
+    expected = limited.encode("slow piano with drums").ids
     limited.enable_truncation(2)
     limited.enable_padding(length=40)
     limited.save(str(tmp_path / "tokenizer.json"))
-    assert read_tokenizer(tmp_path)("slow piano with drums") == wanted
+    assert read_tokenizer(tmp_path)("slow piano with drums") == expected
 
 
-def test_a_tokenizer_that_cannot_be_read_is_a_fault_of_the_checkpoint(tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_be_read_makes_the_checkpoint_broken(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
     (folder / "t5" / "tokenizer.json").write_text('{"version": "9"}')
     with pytest.raises(ModelError, match="tokenizer.json cannot be read") as refused:
@@ -138,7 +136,7 @@ def test_a_tokenizer_that_cannot_be_read_is_a_fault_of_the_checkpoint(tmp_path: 
     assert refused.value.error_code == "broken_checkpoint"
 
 
-def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) -> None:
+def test_a_tokenizer_in_sentencepieces_format_is_read(tmp_path: Path) -> None:
     import sentencepiece
 
     texts = ["slow piano with drums", "fast techno, 128 bpm", "ambient in c major", "bass and synth"]
@@ -160,7 +158,7 @@ def test_a_tokenizer_in_sentencepieces_own_format_is_read_too(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path, zipped: bool) -> None:
+def test_weights_in_torchs_formats_equal_those_in_safetensors(tmp_path: Path, zipped: bool) -> None:
     """In the format of before 2020 too, in which the oldest of the hub's files are."""
     write_encoder(tmp_path)
     safe = T5.read(tmp_path, "cpu")([5, 6])
@@ -174,7 +172,7 @@ def test_weights_pickled_by_torch_are_read_as_safetensors_are(tmp_path: Path, zi
     ("file", "content", "reason"),
     [(SAFETENSORS_FILE, b"no tensors", "no safetensors file"), (TORCH_FILE, None, "no weights by name")],
 )
-def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, file: str, content: bytes | None, reason: str) -> None:
+def test_files_without_tensors_are_refused(tmp_path: Path, file: str, content: bytes | None, reason: str) -> None:
     if content is None:
         torch.save([torch.ones(1)], tmp_path / file)
     else:
@@ -183,7 +181,7 @@ def test_files_that_hold_no_tensors_are_refused(tmp_path: Path, file: str, conte
         read_tensors(find_weights(tmp_path))
 
 
-def test_loading_what_a_request_needs_imports_no_modelling_code_of_transformers(tmp_path: Path) -> None:
+def test_loading_imports_no_modelling_code_of_transformers(tmp_path: Path) -> None:
     """It alone would double a cold start."""
     write_t5(tmp_path / "t5")
     write_hub_codec(tmp_path / "codec")
