@@ -1,16 +1,16 @@
 """MusicGen: our engine against audiocraft's own `generate`, on the same random weights of the published shapes.
 
-    python -m benchmarks.musicgen --size small            # also demo, medium, large; --stereo, --batch 8, --threads 1
+    python -m benchmarks.musicgen --size small     # also demo, medium, large; --stereo, --batch 8, --threads 1, --table
 
-Prints a table for people; the last line is one JSON object. On a machine that others use too, `--clock cpu` takes the
-thread's CPU seconds with one thread, which other processes do not change.
+`ours` and `reference` are the seconds in which the language model decodes one second of music, or of each clip of a
+batch; the codec is not included. On a machine that others use too, `--clock cpu --threads 1` measures the thread's CPU
+seconds, which other processes do not change.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import resource
 import statistics
 import subprocess
@@ -24,249 +24,243 @@ from typing import Any
 
 import torch
 
-from benchmarks.checkpoints import SIZES, write_checkpoint
-from benchmarks.machine import describe_machine
-from benchmarks.musicgen_parity import TEXT, Heard, hear, parity
+from benchmarks.checkpoints import MUSICGEN_SIZES, write_musicgen
+from benchmarks.common import Clock, make_parser, name_device, print_result, set_up
+from benchmarks.musicgen_parity import DESCRIPTION, compare_logits, run_teacher_forced
 from models.checkpoints.locations import WeightLocations
 from models.musicgen.engine import Engine
 from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
+from testing.repository import ROOT
 
-ROOT = Path(__file__).parents[1]
-WARM = 5.0  # s of music of the first request after loading, and of the next
-STAND_UP = """
+STRIDE_S = 18.0
+WARM_S = 5.0  # of music in the first requests after loading
+TABLE_S = (10.0, 30.0, 60.0, 120.0, 300.0)
+LOAD_DEMO = """
 from pathlib import Path
 from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.checkpoints.locations import WeightLocations
 load_engine(inspect_checkpoint(Path("demo/weights/musicgen"), WeightLocations()), device="cpu")
 """
-TABLE = (10.0, 30.0, 60.0, 120.0, 300.0)
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Of decoding, the first step left out."""
+@dataclass(frozen=True, slots=True)
+class StepRate:
+    """How fast steps are decoded, without the first one."""
 
     steps_per_s: float
     median_ms: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _options(arguments)
-    torch.set_num_threads(options.threads)
+    options = _parse_options(arguments)
+    set_up(options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.folder or temporary) / f"{options.size}{'-stereo' if options.stereo else ''}"
         if not (folder / "state_dict.bin").exists():
-            write_checkpoint(folder, SIZES[options.size], stereo=options.stereo)
-        results = _measured(folder, options)
-    print(json.dumps(results))
+            write_musicgen(folder, MUSICGEN_SIZES[options.size], stereo=options.stereo)
+        _compare_engines(folder, options)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="small")
+    parser = make_parser(__doc__)
+    parser.add_argument("--size", choices=MUSICGEN_SIZES, default="small")
     parser.add_argument("--stereo", action="store_true")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=30.0 if on_gpu else 2.0, help="of music, ours")
-    parser.add_argument("--reference-seconds", type=float, help="of music, audiocraft's; default: as ours; 0: none")
+    parser.add_argument("--batch", type=int, default=1, help="clips decoded together")
+    parser.add_argument("--seconds", type=float, default=30.0 if on_gpu else 2.0, help="of our music")
+    parser.add_argument("--reference-seconds", type=float, help="of audiocraft's; default: as ours; 0: do not run it")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: the engine's own choice")
-    parser.add_argument("--device", default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--table", action="store_true", help="cost over durations from 10 s to 300 s")
+    parser.add_argument("--table", action="store_true", help="seconds for durations from 10 s to 300 s")
     parser.add_argument("--no-imports", action="store_true", help="leave out the import times")
     parser.add_argument("--no-parity", action="store_true", help="leave out the comparison of logits and codes")
-    parser.add_argument("--folder", help="keeps the checkpoint here, for the next run")
+    parser.add_argument("--folder", help="keeps the checkpoint here for the next run")
     return parser.parse_args(arguments)
 
 
-def _measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _compare_engines(folder: Path, options: argparse.Namespace) -> None:
     clock = time.perf_counter if options.clock == "wall" else time.thread_time
-    _say(describe_machine(options.device, options.threads))
-    imports = {} if options.no_imports else _import_times()
-    ours, figures, heard = _ours(folder, options, clock)
-    gc.collect()  # the largest engines do not fit into the memory together
-    error = {} if options.no_parity else parity(folder, heard)
-    reference_seconds = options.seconds if options.reference_seconds is None else options.reference_seconds
-    reference = _audiocraft(folder, options, reference_seconds, clock) if reference_seconds else None
-    return {
-        "name": f"musicgen {options.size}{' stereo' if options.stereo else ''} batch {options.batch}",
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else f"cpu, {options.threads} threads",
-        "clock": options.clock,
-        "dtype": options.dtype or "engine's choice",
-        "seconds_of_music": options.seconds,
-        "reference_seconds_of_music": reference_seconds,
-        **(_compared(ours, reference) | figures | imports | error),
-    }
-
-
-def _compared(ours: Rates, reference: Rates | None) -> dict[str, float]:
-    """Both sides' steps, and how many times as many of them we take."""
-    figures = {"steps_per_s": round(ours.steps_per_s, 1), "ms_a_step": round(ours.median_ms, 2)}
-    _say(f"ours      {ours.steps_per_s:8.1f} steps/s, median {ours.median_ms:.2f} ms a step")
-    if reference is None:
-        return figures
-    _say(f"audiocraft{reference.steps_per_s:8.1f} steps/s, median {reference.median_ms:.2f} ms a step")
-    ratio, by_median = ours.steps_per_s / reference.steps_per_s, reference.median_ms / ours.median_ms
-    _say(f"ratio     {ratio:8.2f} by steps per second, {by_median:.2f} by the median step")
-    return figures | {
-        "reference_steps_per_s": round(reference.steps_per_s, 1),
-        "reference_ms_a_step": round(reference.median_ms, 2),
-        "ratio": round(ratio, 2),
-        "ratio_by_median": round(by_median, 2),
-    }
-
-
-def _ours(folder: Path, options: argparse.Namespace, clock: Callable[[], float]) -> tuple[Rates, dict[str, Any], Heard]:
-    """Our steps, all other figures, and the logits; the engine is gone afterwards."""
+    figures: dict[str, Any] = {} if options.no_imports else _measure_imports()
     dtype = getattr(torch, options.dtype) if options.dtype else None
-    engine, load = _loaded(folder, options.device, dtype, clock)
-    order = GenerationRequest([TEXT] * options.batch, list(range(options.batch)), options.seconds, 18.0)
-    short = replace(order, duration=min(WARM, options.seconds))
-    # On a GPU the first request records every graph that the timed ones replay; on a CPU a short one warms as well.
-    cold = order if options.device == "cuda" else short
-    first, warm = (_timed(lambda request=request: engine.generate(request), clock) for request in (cold, short))  # type: ignore[misc]
-    _say(f"first request, {cold.duration:g} s of music: {first:.2f} s; the next, {short.duration:g} s: {warm:.2f} s")
-    rates, total = _generated(engine, order, clock)
+    engine, load_figures = _measure_loading(folder, options.device, dtype, clock)
+    ours, engine_figures = _measure_engine(engine, options, clock)
+    figures |= load_figures | engine_figures
+    frame_rate, logits = engine.codec.frame_rate, run_teacher_forced(engine)
+    del engine  # two of the largest do not fit into memory together
+    gc.collect()
+    figures |= {} if options.no_parity else compare_logits(folder, logits)
+    print(f"ours      {ours.steps_per_s:8.1f} steps/s, median {ours.median_ms:.2f} ms a step")
+    figures |= {"steps_per_s": round(ours.steps_per_s, 1), "ms_a_step": round(ours.median_ms, 2)}
+    reference_seconds = options.seconds if options.reference_seconds is None else options.reference_seconds
+    reference = _measure_audiocraft(folder, options, reference_seconds, clock) if reference_seconds else None
+    if reference is not None:
+        by_rate, by_median = ours.steps_per_s / reference.steps_per_s, reference.median_ms / ours.median_ms
+        print(f"audiocraft{reference.steps_per_s:8.1f} steps/s, median {reference.median_ms:.2f} ms a step")
+        print(f"ratio     {by_rate:8.2f} by steps per second, {by_median:.2f} by the median step")
+        figures |= {
+            "reference_steps_per_s": round(reference.steps_per_s, 1),
+            "reference_ms_a_step": round(reference.median_ms, 2),
+            "ratio_by_median": round(by_median, 2),
+        }
+    print_result(
+        f"musicgen {options.size}{' stereo' if options.stereo else ''} batch {options.batch}",
+        device=name_device(options),
+        ours=frame_rate / ours.steps_per_s,
+        reference=frame_rate / reference.steps_per_s if reference else None,
+        clock=options.clock,
+        dtype=options.dtype or "engine's choice",
+        seconds_of_music=options.seconds,
+        reference_seconds_of_music=reference_seconds,
+        **figures,
+    )
+
+
+def _measure_engine(engine: Engine, options: argparse.Namespace, clock: Clock) -> tuple[StepRate, dict[str, Any]]:
+    """Our steps, and all other figures of a loaded engine."""
+    request = GenerationRequest([DESCRIPTION] * options.batch, list(range(options.batch)), options.seconds, STRIDE_S)
+    short = replace(request, duration=min(WARM_S, options.seconds))
+    # On a GPU the first request captures every graph that the timed ones replay; on a CPU a short one warms up as well.
+    cold = request if options.device == "cuda" else short
+    first = _time(lambda: engine.generate(cold), clock)
+    warm = _time(lambda: engine.generate(short), clock)
+    print(f"first request, {cold.duration:g} s of music: {first:.2f} s; the next, {short.duration:g} s: {warm:.2f} s")
+    rate, total = _time_steps(engine, request, clock)
     figures = {
         "first_request_s": round(first, 3),
         "first_request_seconds_of_music": cold.duration,
         "warm_request_s": round(warm, 3),
         "request_s": round(total, 3),
-        "aggregate_steps_per_s": round(rates.steps_per_s * options.batch, 1),
-        "codec_30_s": _codec(engine, clock),
-        "peak_memory_gb": _peak_memory(options.device),
+        "aggregate_steps_per_s": round(rate.steps_per_s * options.batch, 1),
+        "codec_30_s": _measure_codec(engine, clock),
+        "peak_memory_gb": _measure_peak_memory(options.device),
     }
     if options.batch > 1:
-        figures |= _gain_of_batch(engine, order, rates, clock)
-    table = _table(engine, clock) if options.table else {}
-    return rates, figures | load | table, hear(engine)
+        figures |= _measure_batch_gain(engine, request, rate, clock)
+    return rate, figures | (_measure_durations(engine, clock) if options.table else {})
 
 
-def _gain_of_batch(
-    engine: Engine, order: GenerationRequest, rates: Rates, clock: Callable[[], float]
-) -> dict[str, float]:
-    """How many times the steps of one clip all clips together make, by the same engine."""
-    single = replace(order, descriptions=order.descriptions[:1], seeds=order.seeds[:1])
+def _measure_batch_gain(engine: Engine, request: GenerationRequest, rate: StepRate, clock: Clock) -> dict[str, float]:
+    """How many times the steps of a single clip all clips of the batch make together."""
+    single = replace(request, descriptions=request.descriptions[:1], seeds=request.seeds[:1])
     if engine.lm.device.type == "cuda":
-        engine.generate(single)  # records its graphs
-    one, _ = _generated(engine, single, clock)
-    gain = rates.steps_per_s * len(order.descriptions) / one.steps_per_s
-    _say(
-        f"{len(order.descriptions)} clips at once: {gain:.2f} times the steps of one, which makes {one.steps_per_s:.1f}"
-    )
-    return {"batch_gain": round(gain, 2), "single_steps_per_s": round(one.steps_per_s, 1)}
+        engine.generate(single)  # captures its graphs
+    alone, _ = _time_steps(engine, single, clock)
+    gain = rate.steps_per_s * len(request.descriptions) / alone.steps_per_s
+    print(f"batch of {len(request.descriptions)}: {gain:.2f} times the steps of one clip")
+    return {"batch_gain": round(gain, 2), "single_steps_per_s": round(alone.steps_per_s, 1)}
 
 
-def _generated(engine: Engine, order: GenerationRequest, clock: Callable[[], float]) -> tuple[Rates, float]:
-    """The steps, and the seconds of the whole."""
-    ticks: list[float] = []
+def _time_steps(engine: Engine, request: GenerationRequest, clock: Clock) -> tuple[StepRate, float]:
+    """The rate of the steps, and the seconds of the whole request."""
+    times: list[float] = []
     started = clock()
-    generation = engine.generate(order, progress=lambda fraction: ticks.append(clock()))
+    generation = engine.generate(request, progress=lambda fraction: times.append(clock()))
     total = clock() - started
-    return _rates(ticks[: generation.steps], captured=engine.lm.device.type == "cuda"), total
+    return _rate_steps(times[: generation.steps], captured=engine.lm.device.type == "cuda"), total
 
 
-def _rates(ticks: list[float], *, captured: bool) -> Rates:
-    """Steps per second over all steps after the first, and the median step; captured steps come several at a time."""
-    mean = (ticks[-1] - ticks[1]) / (len(ticks) - 2)
-    steps = [after - before for before, after in zip(ticks[1:], ticks[2:], strict=False)]
-    return Rates(steps_per_s=1 / mean, median_ms=1000 * (mean if captured else statistics.median(steps)))
+def _rate_steps(times: list[float], *, captured: bool) -> StepRate:
+    """From the time after each step. Steps of captured graphs end several at a time, so they have no median."""
+    mean = (times[-1] - times[1]) / (len(times) - 2)
+    steps = [after - before for before, after in zip(times[1:], times[2:], strict=False)]
+    return StepRate(steps_per_s=1 / mean, median_ms=1000 * (mean if captured else statistics.median(steps)))
 
 
-def _audiocraft(folder: Path, options: argparse.Namespace, seconds: float, clock: Callable[[], float]) -> Rates:
+def _measure_audiocraft(folder: Path, options: argparse.Namespace, seconds: float, clock: Clock) -> StepRate:
     from testing.audiocraft_reference import audiocraft_musicgen
 
     model = audiocraft_musicgen(folder, device=options.device)
     model.set_generation_params(duration=seconds)
-    ticks: list[float] = []
-    model.set_custom_progress_callback(lambda done, of: ticks.append(clock()))
-    model.generate([TEXT] * options.batch, progress=True)
+    times: list[float] = []
+    model.set_custom_progress_callback(lambda done, total: times.append(clock()))
+    model.generate([DESCRIPTION] * options.batch, progress=True)
     if options.device == "cuda":
         torch.cuda.synchronize()
-        ticks.append(clock())
-    return _rates(ticks, captured=options.device == "cuda")
+        times.append(clock())
+    return _rate_steps(times, captured=options.device == "cuda")
 
 
-def _loaded(
-    folder: Path, device: str, dtype: torch.dtype | None, clock: Callable[[], float]
+def _measure_loading(
+    folder: Path, device: str, dtype: torch.dtype | None, clock: Clock
 ) -> tuple[Engine, dict[str, float]]:
     files = [folder / "state_dict.bin", folder / "compression_state_dict.bin"]
     size = sum(file.stat().st_size for file in files)
-    reading = _timed(lambda: [_read(file) for file in files], time.perf_counter)
+    reading = _time(lambda: _read(files), time.perf_counter)
     started, wall = clock(), time.perf_counter()
     engine = load_engine(inspect_checkpoint(folder, WeightLocations()), device=device, dtype=dtype)
     seconds, wall = clock() - started, time.perf_counter() - wall
-    _say(f"load {seconds:.2f} s; {size / 1e9:.2f} GB are read alone in {reading:.2f} s")
+    print(f"load {seconds:.2f} s; reading the {size / 1e9:.2f} GB alone takes {reading:.2f} s", flush=True)
     return engine, {"load_s": round(seconds, 2), "load_share_of_read_bandwidth": round(reading / wall, 2)}
 
 
-def _read(file: Path) -> int:
-    with file.open("rb", buffering=0) as opened:
-        return sum(len(block) for block in iter(lambda: opened.read(1 << 24), b""))
+def _read(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
 
 
-def _codec(engine: Engine, clock: Callable[[], float]) -> float:
-    card = engine.lm.config.card
-    codes = torch.randint(card, (1, engine.codec.codebooks, 1500), device=engine.lm.device)
+def _measure_codec(engine: Engine, clock: Clock) -> float:
+    """Seconds in which 30 s of music are decoded from codes; the better of two runs."""
+    codes = torch.randint(engine.lm.config.card, (1, engine.codec.codebooks, 1500), device=engine.lm.device)
 
     @torch.inference_mode()
     def decode() -> None:
         engine.codec.decode(codes).cpu()
 
-    seconds = min(_timed(decode, clock) for _ in range(2))
-    _say(f"codec, 30 s of sound: {seconds:.2f} s")
+    seconds = min(_time(decode, clock) for _ in range(2))
+    print(f"codec, 30 s of music: {seconds:.2f} s", flush=True)
     return round(seconds, 3)
 
 
-def _table(engine: Engine, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
-    """Seconds for durations; linear where the last column stays the same."""
+def _measure_durations(engine: Engine, clock: Clock) -> dict[str, dict[str, float]]:
+    """Seconds for each duration; the cost is linear if the last column stays the same."""
     rows = {}
-    for seconds in TABLE:
-        cost = _timed(lambda seconds=seconds: engine.generate(GenerationRequest([TEXT], [0], seconds, 18.0)), clock)  # type: ignore[misc]
-        rows[f"{seconds:g}"] = round(cost, 2)
-        _say(f"{seconds:5.0f} s of music: {cost:8.2f} s, {cost / seconds:.3f} s a second")
+    for duration in TABLE_S:
+        request = GenerationRequest([DESCRIPTION], [0], duration, STRIDE_S)
+        started = clock()
+        engine.generate(request)
+        cost = clock() - started
+        rows[f"{duration:g}"] = round(cost, 2)
+        print(f"{duration:5.0f} s of music: {cost:8.2f} s, {cost / duration:.3f} s a second", flush=True)
     return {"cost_s_by_duration": rows}
 
 
-def _import_times() -> dict[str, float]:
-    """CPU seconds from process start until our engine stands, all that its parts import and the demo's weights
-    included; beside them those of two bare imports. The best of three, alternating."""
-    programs = {"plain": "import torch, transformers", "engine": STAND_UP}
+def _measure_imports() -> dict[str, float]:
+    """CPU seconds from the start of a process until the demo's engine is loaded, and until torch and transformers are
+    imported; the best of three, alternating."""
+    programs = {"libraries": "import torch, transformers", "engine": LOAD_DEMO}
     best = dict.fromkeys(programs, float("inf"))
     for _ in range(3):
         for name, program in programs.items():
-            best[name] = min(best[name], _cpu_seconds(program))
-    ratio = best["engine"] / best["plain"]
-    _say(f"CPU seconds until torch and transformers are imported {best['plain']:.2f}")
-    _say(f"CPU seconds until the demo's engine is loaded {best['engine']:.2f} ({ratio:.2f}x, at most 1.6)")
+            best[name] = min(best[name], _measure_cpu_seconds(program))
+    ratio = best["engine"] / best["libraries"]
+    print(f"CPU seconds until torch and transformers are imported {best['libraries']:.2f}")
+    print(f"CPU seconds until the demo's engine is loaded {best['engine']:.2f} ({ratio:.2f}x, at most 1.6)", flush=True)
     return {"import_s": round(best["engine"], 2), "import_ratio": round(ratio, 2)}
 
 
-def _cpu_seconds(program: str) -> float:
+def _measure_cpu_seconds(program: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _peak_memory(device: str) -> float:
+def _measure_peak_memory(device: str) -> float:
+    """Gigabytes: on a GPU of all tensors, on a CPU of the process."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
-def _timed(action: Callable[[], object], clock: Callable[[], float]) -> float:
+def _time(function: Callable[[], object], clock: Clock) -> float:
+    """Seconds of one call."""
     started = clock()
-    action()
+    function()
     return clock() - started
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":
