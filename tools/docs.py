@@ -75,6 +75,8 @@ def write_settings() -> str:
 def _show_default(value: Any) -> str:
     if value in (None, "", ()):
         return ""
+    if isinstance(value, bool):
+        return f"`{value:d}`"
     text = ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
     return f"`{text}`"
 
