@@ -99,14 +99,14 @@ class Stopwatch:
     def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function`, with the time of each call added to `stage`."""
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             started = self.read()
             try:
                 return function(*args, **kwargs)
             finally:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + self.read() - started
 
-        return timed
+        return call
 
 
 def require_ffmpeg(reason: str) -> None:
