@@ -32,7 +32,7 @@ from benchmarks.checkpoints import write_htdemucs
 from benchmarks.common import SAMPLE_RATE, run_python, write_song
 from models.checkpoints.locations import WeightLocations
 from models.demucs.catalog import FOUR_STEMS
-from models.demucs.engine import Model, Runtime, Separator
+from models.demucs.engine import Runtime, SeparationModel, Separator
 from models.demucs.family import DemucsFamily
 from models.demucs.repository import ModelRepository
 from models.registry import Models, build
@@ -145,7 +145,8 @@ class _StubFamily(DemucsFamily):
         self._bag = ModelRepository(weights).fetch("htdemucs").bag
 
     def load(self, name: str, *, device: str) -> Separator:
-        return Separator(Model(self._bag, lambda index: _Stub(), FOUR_STEMS, SAMPLE_RATE), Runtime(device))
+        model = SeparationModel(self._bag, lambda index: _Stub(), FOUR_STEMS, SAMPLE_RATE)
+        return Separator(model, Runtime(device))
 
 
 class _Stub(nn.Module):

@@ -41,7 +41,7 @@ from benchmarks.memory import Network, measure_memory
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import read_bag
 from models.demucs.catalog import FOUR_STEMS
-from models.demucs.engine import Runtime, Separator, Task, measure
+from models.demucs.engine import NormalizationStats, Runtime, Separator, measure_normalization
 from models.demucs.family import load_separator
 from models.demucs.repository import ModelRepository
 from models.registry import build
@@ -204,9 +204,11 @@ def _measure_reduced_precision(models: Path, options: argparse.Namespace) -> flo
     """Signal-to-error ratio in dB of the default precision against float32; None if the default is float32."""
     generator = np.random.default_rng(0)
     mix = Audio((0.2 * generator.standard_normal((2, 12 * SAMPLE_RATE))).astype(np.float32), SAMPLE_RATE)
-    task = Task(FOUR_STEMS, measure(iter_blocks(mix)))
+    stats = measure_normalization(iter_blocks(mix))
     exact, default = (
-        np.concatenate(list(_load_htdemucs(models, options, precision=name).separate(mix, task, lambda f: None)), -1)
+        np.concatenate(
+            list(_load_htdemucs(models, options, precision=name).separate(mix, FOUR_STEMS, stats=stats)), axis=-1
+        )
         for name in ("float32", "auto")
     )
     error = float(((default - exact).astype(np.float64) ** 2).sum())
@@ -221,18 +223,18 @@ def _measure_device_time(models: Path, song: Path, options: argparse.Namespace) 
     """Milliseconds between two events on the device around a whole separation, transfers included; best of ten."""
     waveform, _ = soundfile.read(song, dtype="float32")
     mix = Audio(np.ascontiguousarray(waveform.T), SAMPLE_RATE)
-    task = Task(FOUR_STEMS, measure(iter_blocks(mix)))
-    times = list(_time_on_device(_load_htdemucs(models, options), mix, task, runs=10))
+    stats = measure_normalization(iter_blocks(mix))
+    times = list(_time_on_device(_load_htdemucs(models, options), mix, stats, runs=10))
     best = min(times[3:])
     print(f"device time of a {options.seconds:.0f} s song: {best:.1f} ms (first runs: {times[0]:.0f}, {times[1]:.0f})")
     return {"device_ms": round(best, 2), "first_device_ms": round(times[0], 1)}
 
 
-def _time_on_device(separator: Separator, mix: Audio, task: Task, *, runs: int) -> Iterator[float]:
+def _time_on_device(separator: Separator, mix: Audio, stats: NormalizationStats, *, runs: int) -> Iterator[float]:
     for _ in range(runs):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
-        for _ in separator.separate(mix, task, lambda fraction: None):
+        for _ in separator.separate(mix, FOUR_STEMS, stats=stats):
             pass
         end.record()
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Separates a mix window by window: batches of segments, overlap-add on the device. Knows no requests and no files."""
+"""Separates a mix window by window: segments run in batches, and their results are overlap-added on the device."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from math import sqrt
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from audio.types import Waveform
 from models.demucs.bag import Bag, broken, needed_submodels
 from models.demucs.network import Network
-from models.demucs.precision import Precision
-from models.demucs.segments import InferenceOptions, Lane, Overlap, Segment, even_batches, shifted_starts, too_long
+from models.demucs.segments import (
+    InferenceOptions,
+    ModelPass,
+    Overlap,
+    Segment,
+    draw_pass_starts,
+    split_evenly,
+    too_long,
+)
+from models.runtime.dtype import Precision
+from models.runtime.progress import Progress, ignore_progress
 
-Progress = Callable[[float], None]
 Stems = NDArray[np.float32]
-_WINDOW_S: Final = {"cpu": 60.0, "cuda": 300.0}
-_QUIETEST: Final = 1e-8
-_MEASURED_AT_ONCE: Final = 1 << 20
+_WINDOW_S = {"cpu": 60.0, "cuda": 300.0}
+_MIN_STD = 1e-8
+DEFAULT_OPTIONS = InferenceOptions()
 
 
 class Mix(Protocol):
-    """A stereo mix at the model's sample rate. Read from front to back, each span overlapping the one before."""
+    """A stereo mix at the model's sample rate. It is read from front to back, in spans that may overlap."""
 
     @property
     def num_samples(self) -> int: ...
@@ -37,47 +45,22 @@ class Mix(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """What the mix is scaled by before the networks and back after: `(mix - mean) / std`."""
+class NormalizationStats:
+    """The networks get `(mix - mean) / std`, and their stems are scaled back."""
 
     mean: float
     std: float
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What to separate.
-
-    Args:
-        stems: which to compute.
-        level: of the whole mix, from `measure`.
-        passes: how to go through it.
-    """
-
-    stems: tuple[str, ...]
-    level: Level
-    passes: InferenceOptions = InferenceOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A segment, and the part of the mix that the network is given for it."""
-
-    segment: Segment
-    index: int
-    input_start: int
-    input_length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
+class SeparationModel:
     """What a `Separator` runs.
 
     Args:
-        bag: how the submodels are weighed.
-        load: gives the network of a submodel by its index, on the CPU.
-        stems: of all submodels, in order.
-        sample_rate: of all submodels, in Hz.
+        bag: the submodels' weights in each stem.
+        load: returns the network of a submodel by its index, on the CPU.
+        stems: of every submodel, in order.
+        sample_rate: of every submodel, in Hz.
     """
 
     bag: Bag
@@ -93,7 +76,7 @@ class Runtime:
     Args:
         device: as torch names it.
         precision: see `Network`.
-        window_s: seconds of result that are held at once; None: by device.
+        window_s: seconds of stems that are computed before they are returned; None: depends on the device.
         cuda_graphs: see `Network`.
     """
 
@@ -104,197 +87,240 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """One separation under way."""
+class _SegmentInput:
+    """A segment of a pass, and the samples of the mix that the network gets for it."""
+
+    segment: Segment
+    index: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Separation:
+    """The state of one separation.
+
+    Args:
+        columns: indices of the requested stems among the model's.
+        report: called with the number of segments that have been finished.
+    """
 
     mix: Mix
-    task: Task
-    lanes: Sequence[Lane]
-    step: Callable[[int], None]
+    columns: list[int]
+    stats: NormalizationStats
+    options: InferenceOptions
+    passes: list[ModelPass]
+    report: Callable[[int], None]
     device: torch.device
-    _weights: dict[Overlap, Tensor] = field(default_factory=dict)
+    _weights: dict[Overlap, torch.Tensor] = field(default_factory=dict)
 
-    @property
-    def longest(self) -> int:
-        return max(lane.segment_length for lane in self.lanes)
-
-    def weights(self, overlap: Overlap) -> Tensor:
-        """What each sample of a segment counts, `[n]`, on the device; most segments share the same."""
+    def weights(self, overlap: Overlap) -> torch.Tensor:
+        """The weight of each sample of a segment, `[n]`, on the device. Most segments share the same."""
         if overlap not in self._weights:
             self._weights[overlap] = torch.from_numpy(overlap.weights()).to(self.device)
         return self._weights[overlap]
 
 
 class Separator:
-    """A bag of Demucs networks, each loaded when a stem first needs it, then kept on the device."""
+    """A bag of Demucs networks. Each is loaded when a stem first needs it, and then kept on the device."""
 
-    def __init__(self, model: Model, runtime: Runtime) -> None:
+    def __init__(self, model: SeparationModel, runtime: Runtime) -> None:
         self.stems = model.stems
         self.sample_rate = model.sample_rate
         self.device = torch.device(runtime.device)
-        self._model = model
-        self._precision, self._cuda_graphs = runtime.precision, runtime.cuda_graphs
+        self._model, self._runtime = model, runtime
         self._window = int(self.sample_rate * (runtime.window_s or _WINDOW_S.get(self.device.type, 60.0)))
         self._weights = model.bag.weights_for(len(self.stems))
         self._networks: dict[int, Network] = {}
 
     @property
     def memory_bytes(self) -> int:
-        """What the weights of the loaded networks hold."""
+        """Bytes of the loaded networks' weights."""
         return sum(network.memory_bytes for network in self._networks.values())
 
     def prepare(self, stems: Sequence[str] | None = None) -> None:
-        """Loads the networks that `stems` (all, by default) need."""
-        for index in needed_submodels(self._weights, self.stems, stems or self.stems):
-            self._network(index)
+        """Loads the networks that `stems` need; None: all of them."""
+        for submodel in needed_submodels(self._weights, self.stems, stems or self.stems):
+            self._network(submodel)
 
-    def separate(self, mix: Mix, task: Task, progress: Progress) -> Iterator[Stems]:
+    def separate(
+        self,
+        mix: Mix,
+        stems: Sequence[str],
+        *,
+        stats: NormalizationStats,
+        options: InferenceOptions = DEFAULT_OPTIONS,
+        progress: Progress = ignore_progress,
+    ) -> Iterator[Stems]:
         """Separates a mix.
 
         Args:
             mix: stereo, at `sample_rate`.
-            task: what and how.
-            progress: called with the fraction done, 0..1, before and after each batch; what it raises ends the work.
+            stems: which of the model's stems to compute.
+            stats: of the whole mix, from `measure_normalization`.
+            options: how to go through the mix.
+            progress: called with the fraction done, 0..1, at the start and after each batch.
 
         Yields:
-            `[S, 2, n]` float32 in the order of `task.stems`: consecutive blocks, as long as the mix in sum. How they
-            are cut changes them by no more than rounding.
+            `[S, 2, n]` float32 in the order of `stems`: consecutive blocks, in sum as long as the mix. The length of
+            the window changes the samples by rounding errors only.
+
+        Raises:
+            InvalidRequestError: `options.segment` is longer than the model takes.
+            ModelError: a network cannot be downloaded or loaded.
         """
         progress(0.0)
-        lanes = self._lanes(task, mix.num_samples)
-        run = _Run(mix, task, lanes, _steps(progress, sum(lane.num_segments for lane in lanes)), self.device)
-        tail = torch.zeros(len(task.stems), 2, run.longest, device=self.device)
+        passes = self._plan_passes(stems, options, mix.num_samples)
+        report = _count_segments(progress, sum(one.num_segments for one in passes))
+        columns = [self.stems.index(name) for name in stems]
+        separation = _Separation(mix, columns, stats, options, passes, report, self.device)
+        longest = max(one.segment_length for one in passes)
+        tail = torch.zeros(len(stems), 2, longest, device=self.device)
         for begin in range(0, mix.num_samples, self._window):
             end = min(begin + self._window, mix.num_samples)
             with torch.inference_mode():
                 sums = torch.cat([tail, tail.new_zeros(*tail.shape[:2], end - begin)], dim=-1)
-                self._add_window(sums, run, begin, end)
+                self._add_window(sums, separation, begin, end)
                 tail = sums[..., end - begin :].clone()
-                block = _to_host(sums[..., : end - begin].mul_(task.level.std).add_(task.level.mean))
+                block = _to_host(sums[..., : end - begin].mul_(stats.std).add_(stats.mean))
             yield block
 
-    def _lanes(self, task: Task, num_samples: int) -> list[Lane]:
-        passes = task.passes
-        starts = shifted_starts(len(self._weights), passes, self.sample_rate)
-        lanes = []
-        for submodel in needed_submodels(self._weights, self.stems, task.stems):
-            length = _segment_length(self._network(submodel), passes.segment)
-            stride = max(int((1 - passes.overlap) * length), 1)
-            lanes += [Lane(submodel, start, num_samples, length, stride) for start in starts[submodel]]
-        return lanes
+    def _plan_passes(self, stems: Sequence[str], options: InferenceOptions, num_samples: int) -> list[ModelPass]:
+        starts = draw_pass_starts(len(self._weights), options, self.sample_rate)
+        passes = []
+        for submodel in needed_submodels(self._weights, self.stems, stems):
+            network = self._network(submodel)
+            if (
+                options.segment is not None
+                and network.max_segment is not None
+                and options.segment > network.max_segment
+            ):
+                raise too_long(options.segment, network.max_segment)
+            length = network.segment_length(options.segment)
+            stride = max(int((1 - options.overlap) * length), 1)
+            passes += [ModelPass(submodel, start, num_samples, length, stride) for start in starts[submodel]]
+        return passes
 
-    def _add_window(self, sums: Tensor, run: _Run, begin: int, end: int) -> None:
-        """Adds every segment that starts in `begin..end` to `sums`, whose first sample is `begin`."""
-        pieces = [self._pieces(lane, run.task.passes.segment, begin, end) for lane in run.lanes]
-        if not any(pieces):
+    def _add_window(self, sums: torch.Tensor, separation: _Separation, begin: int, end: int) -> None:
+        """Adds every segment that starts in `begin..end` to `sums` `[S, 2, n]`, whose first sample is `begin`."""
+        options = separation.options
+        inputs = [self._plan_inputs(one, options.segment, begin, end) for one in separation.passes]
+        if not any(inputs):
             return
-        span = _Span(run.mix, [piece for some in pieces for piece in some], run.task.level, self.device)
-        columns = [self.stems.index(name) for name in run.task.stems]
-        for lane, some in zip(run.lanes, pieces, strict=True):
-            network = self._network(lane.submodel)
-            shares = self._shares(lane.submodel, columns, run.task.passes.shifts)
-            for batch in _batches(some, network):
-                stems = network(torch.stack([span.cut(piece) for piece in batch]))[:, columns]
-                for piece, result in zip(batch, stems, strict=True):
-                    _add(sums, result, piece, shares * run.weights(lane.overlap(piece.index)), begin)
-                run.step(len(batch))
+        buffer = _WindowBuffer(separation, [segment_input for of_pass in inputs for segment_input in of_pass])
+        for model_pass, of_pass in zip(separation.passes, inputs, strict=True):
+            network = self._network(model_pass.submodel)
+            row = self._weights[model_pass.submodel]
+            shares = [row[column] / max(options.shifts, 1) for column in separation.columns]
+            stem_weights = torch.tensor(shares, device=self.device)[:, None, None]
+            for batch in _make_batches(of_pass, network):
+                stems = network(torch.stack([buffer.read(one) for one in batch]))[:, separation.columns]
+                for segment_input, result in zip(batch, stems, strict=True):
+                    weights = stem_weights * separation.weights(model_pass.overlap(segment_input.index))
+                    _add_segment(sums, result, segment_input, weights, begin)
+                separation.report(len(batch))
 
-    def _shares(self, submodel: int, columns: Sequence[int], shifts: int) -> Tensor:
-        """What one pass of a submodel counts in each stem, `[S, 1, 1]`."""
-        row = self._weights[submodel]
-        return torch.tensor([row[column] / max(shifts, 1) for column in columns], device=self.device)[:, None, None]
-
-    def _pieces(self, lane: Lane, segment_s: float | None, begin: int, end: int) -> list[_Piece]:
-        network = self._network(lane.submodel)
-        pieces = []
-        for index in lane.starting_in(begin if begin else lane.start, end):
-            segment = lane.segment(index)
+    def _plan_inputs(self, model_pass: ModelPass, segment_s: float | None, begin: int, end: int) -> list[_SegmentInput]:
+        """The inputs of the segments that start in `begin..end`; those before the mix belong to the first window."""
+        network = self._network(model_pass.submodel)
+        inputs = []
+        for index in model_pass.indices_between(begin if begin else model_pass.start, end):
+            segment = model_pass.segment(index)
             length = network.input_length(segment.length, segment_s)
-            pieces.append(_Piece(segment, index, segment.start - (length - segment.length) // 2, length))
-        return pieces
+            inputs.append(_SegmentInput(segment, index, segment.start - (length - segment.length) // 2, length))
+        return inputs
 
     def _network(self, submodel: int) -> Network:
         if submodel not in self._networks:
-            module = self._model.load(submodel)
-            segment = self._model.bag.segment
-            network = Network(module, self.device, self._precision, segment=segment, cuda_graphs=self._cuda_graphs)
+            network = Network(
+                self._model.load(submodel),
+                self.device,
+                self._runtime.precision,
+                segment=self._model.bag.segment,
+                cuda_graphs=self._runtime.cuda_graphs,
+            )
             if network.stems != self.stems or network.sample_rate != self.sample_rate:
                 raise broken("its submodels are not for the same stems and sample rate")
             self._networks[submodel] = network
         return self._networks[submodel]
 
 
-class _Span:
-    """The part of the mix that a window's segments need, scaled, on the device by one transfer; silence around it."""
+class _WindowBuffer:
+    """The part of the mix that the segments of one window need, normalized, on the device; silence around the mix.
 
-    def __init__(self, mix: Mix, pieces: Sequence[_Piece], level: Level, device: torch.device) -> None:
-        self._start = min(piece.input_start for piece in pieces)
-        end = max(piece.input_start + piece.input_length for piece in pieces)
+    It is sent to the device in one transfer.
+    """
+
+    def __init__(self, separation: _Separation, inputs: Sequence[_SegmentInput]) -> None:
+        mix, stats, device = separation.mix, separation.stats, separation.device
+        self._start = min(one.start for one in inputs)
+        end = max(one.start + one.length for one in inputs)
         first = max(self._start, 0)
         waveform = mix.read(first, min(end, mix.num_samples) - first)
         self._samples = torch.zeros(2, end - self._start, device=device)
-        part = self._samples[:, first - self._start :][:, : waveform.shape[1]]
-        part.copy_(_from_host(waveform, device), non_blocking=True).sub_(level.mean).div_(level.std)
+        inside = self._samples[:, first - self._start :][:, : waveform.shape[1]]
+        inside.copy_(_from_host(waveform, device), non_blocking=True).sub_(stats.mean).div_(stats.std)
 
-    def cut(self, piece: _Piece) -> Tensor:
-        """What the network is given for `piece`, `[2, T]`."""
-        return self._samples[:, piece.input_start - self._start :][:, : piece.input_length]
+    def read(self, segment_input: _SegmentInput) -> torch.Tensor:
+        """What the network gets for a segment, `[2, T]`."""
+        return self._samples[:, segment_input.start - self._start :][:, : segment_input.length]
 
 
-def measure(blocks: Iterator[Waveform]) -> Level:
-    """Mean and standard deviation of the mono mix, as demucs.api scales by; in one pass, summed in float64."""
+def measure_normalization(blocks: Iterator[Waveform]) -> NormalizationStats:
+    """Mean and standard deviation of the mono mix, as demucs.api normalizes it.
+
+    Args:
+        blocks: consecutive blocks of the mix, `[C, n]`. They are read once and summed in float64.
+    """
     count, mean, squares = 0, 0.0, 0.0
     for block in blocks:
         mono = block.mean(axis=0, dtype=np.float32)
-        added, own_mean = len(mono), float(mono.mean(dtype=np.float64))
-        difference = own_mean - mean
-        mono -= np.float32(own_mean)
+        block_count, block_mean = len(mono), float(mono.mean(dtype=np.float64))
+        difference = block_mean - mean
+        mono -= np.float32(block_mean)
         squares += float(np.square(mono, out=mono).sum(dtype=np.float64))
-        squares += difference**2 * count * added / (count + added)
-        count += added
-        mean += difference * added / count
-    return Level(mean, sqrt(squares / max(count - 1, 1)) + _QUIETEST)
+        squares += difference**2 * count * block_count / (count + block_count)
+        count += block_count
+        mean += difference * block_count / count
+    return NormalizationStats(mean, sqrt(squares / max(count - 1, 1)) + _MIN_STD)
 
 
-def _segment_length(network: Network, segment: float | None) -> int:
-    if segment is not None and network.max_segment is not None and segment > network.max_segment:
-        raise too_long(segment, network.max_segment)
-    return network.segment_length(segment)
+def _make_batches(inputs: Sequence[_SegmentInput], network: Network) -> Iterator[Sequence[_SegmentInput]]:
+    """Inputs of one length, as many in a batch as the network takes."""
+    for length, same_length in groupby(inputs, key=lambda one: one.length):
+        yield from split_evenly(list(same_length), network.batch_size(length))
 
 
-def _batches(pieces: Sequence[_Piece], network: Network) -> Iterator[Sequence[_Piece]]:
-    """Pieces with inputs of one length, as many at once as the network takes."""
-    for length, same in groupby(pieces, key=lambda piece: piece.input_length):
-        yield from even_batches(list(same), network.batch_size(length))
-
-
-def _add(sums: Tensor, result: Tensor, piece: _Piece, weights: Tensor, begin: int) -> None:
-    """Adds a network's `[S, 2, T]`, less the padding around the segment, from the mix's first sample on."""
-    segment = piece.segment
-    left = segment.start - piece.input_start
+def _add_segment(
+    sums: torch.Tensor, result: torch.Tensor, segment_input: _SegmentInput, weights: torch.Tensor, begin: int
+) -> None:
+    """Adds a network's `[S, 2, T]`, without the padding around the segment and what is before the mix's start."""
+    segment = segment_input.segment
+    left = segment.start - segment_input.start
     skip = max(-segment.start, 0)
-    at = segment.start + skip - begin
+    offset = segment.start + skip - begin
     part = result[..., left + skip : left + segment.length]
-    sums[..., at : at + part.shape[-1]] += part * weights[..., skip:]
+    sums[..., offset : offset + part.shape[-1]] += part * weights[..., skip:]
 
 
-def _steps(progress: Progress, total: int) -> Callable[[int], None]:
+def _count_segments(progress: Progress, total: int) -> Callable[[int], None]:
+    """A function that adds to the number of finished segments and reports their fraction of `total`."""
     done = 0
 
-    def step(segments: int) -> None:
+    def report(segments: int) -> None:
         nonlocal done
         done += segments
         progress(done / total)
 
-    return step
+    return report
 
 
-def _from_host(waveform: Waveform, device: torch.device) -> Tensor:
+def _from_host(waveform: Waveform, device: torch.device) -> torch.Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(waveform))
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
-def _to_host(stems: Tensor) -> Stems:
+def _to_host(stems: torch.Tensor) -> Stems:
     if stems.device.type != "cuda":
         return np.ascontiguousarray(stems.numpy())
     host = torch.empty(stems.shape, dtype=stems.dtype, pin_memory=True)

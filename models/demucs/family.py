@@ -173,7 +173,7 @@ class DemucsFamily(ModelFamily["Separator"]):
 
 def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Separator:
     """The model `name`. A single network is loaded at once, those of a bag when they are needed."""
-    from models.demucs.engine import Model, Separator
+    from models.demucs.engine import SeparationModel, Separator
     from models.demucs.load import load_network
 
     files = folders.fetch(name)
@@ -186,7 +186,7 @@ def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Sep
         return load_network(path)
 
     stems, sample_rate = _stems_and_sample_rate(files, name, load)
-    separator = Separator(Model(files.bag, load, stems, sample_rate), runtime)
+    separator = Separator(SeparationModel(files.bag, load, stems, sample_rate), runtime)
     if len(files.bag.signatures) == 1:
         separator.prepare()
     return separator

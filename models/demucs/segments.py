@@ -1,31 +1,32 @@
-"""Cuts a mix into the overlapping segments that a network works on, and weighs their overlaps. Knows no networks."""
+"""Cuts a mix into the overlapping segments that the networks work on, and weighs their overlaps. Needs no torch."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from errors import InvalidRequestError
 
-MAX_SHIFT_S: Final = 0.5
+MAX_SHIFT_S = 0.5
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceOptions:
-    """How a mix is gone through.
+    """How the networks go through a mix.
 
     Args:
-        shifts: passes, each shifted by a random time below half a second, averaged; 0: one, unshifted.
-        overlap: of neighbouring segments, as a fraction.
-        segment: seconds; None: the model's own.
-        seed: of the shifts.
+        shifts: number of passes whose results are averaged, each shifted by a random time of at most half a second;
+            0: one pass without a shift.
+        overlap: fraction of a segment that overlaps the next one, 0 to below 1.
+        segment: length of a segment in seconds; None: the model's own.
+        seed: of the random shifts.
     """
 
     shifts: int = 0
@@ -36,22 +37,22 @@ class InferenceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One piece of a mix: samples `start` to `start + length`, which may begin before the mix (as silence)."""
+    """Samples `start` to `start + length` of a mix. Samples before 0 are silent."""
 
     start: int
     length: int
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One pass of one submodel over the mix, from `start` (0, or before the mix where it is shifted) to its end.
+@dataclass(frozen=True, slots=True)
+class ModelPass:
+    """One pass of one submodel over the mix.
 
     Args:
         submodel: index in the bag.
-        start: in samples, <= 0.
-        end: the mix's length.
+        start: first sample, <= 0; below 0 if the pass is shifted.
+        end: length of the mix in samples.
         segment_length: in samples.
-        stride: from one segment's start to the next.
+        stride: samples from one segment's start to the next.
     """
 
     submodel: int
@@ -68,14 +69,14 @@ class Lane:
         start = self.start + index * self.stride
         return Segment(start, min(self.segment_length, self.end - start))
 
-    def starting_in(self, begin: int, end: int) -> range:
+    def indices_between(self, begin: int, end: int) -> range:
         """Indices of the segments that start at `begin` or later and before `end`."""
         first = max(-(-(begin - self.start) // self.stride), 0)
         last = min(-(-(end - self.start) // self.stride), self.num_segments)
         return range(first, last)
 
     def overlap(self, index: int) -> Overlap:
-        """How segment `index` lies among its neighbours."""
+        """How segment `index` overlaps its neighbours."""
         reach = (self.segment_length - 1) // self.stride
         before, after = min(index, reach), min(self.num_segments - 1 - index, reach)
         return Overlap(self.segment(index).length, self.segment_length, self.stride, before, after)
@@ -83,7 +84,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """A segment of `length` samples of a lane's `segment_length`, with so many overlapping ones before and after."""
+    """A segment of `length` samples of a pass, with the number of segments before and after that overlap it."""
 
     length: int
     segment_length: int
@@ -92,9 +93,9 @@ class Overlap:
     after: int
 
     def weights(self) -> NDArray[np.float32]:
-        """What each sample counts, `[n]`: a triangle over the sum of its neighbours', as demucs.apply weighs overlaps.
+        """The weight of each sample, `[n]`: a triangle over the sum of all overlapping triangles, as in demucs.apply.
 
-        Over all segments of a lane they sum to 1 at every sample.
+        The weights of all segments of a pass sum to 1 at every sample.
         """
         triangle = _triangle(self.segment_length)
         total = triangle[: self.length].copy()
@@ -113,27 +114,28 @@ def _triangle(length: int) -> NDArray[np.float64]:
     return np.asarray(ramp / ramp.max(), np.float64)
 
 
-def shifted_starts(submodels: int, passes: InferenceOptions, sample_rate: int) -> list[list[int]]:
-    """Where each submodel's passes start: 0, or at seeded random places up to half a second before the mix.
+def draw_pass_starts(num_submodels: int, options: InferenceOptions, sample_rate: int) -> list[list[int]]:
+    """The first sample of every pass of each submodel: 0, or random values up to half a second before the mix.
 
-    All submodels draw, needed or not, so that leaving some out does not change the others.
+    Values are drawn for all submodels, used or not, so that leaving one out does not change the others.
     """
-    if passes.shifts == 0:
-        return [[0]] * submodels
-    draw = random.Random(passes.seed)
-    latest = int(MAX_SHIFT_S * sample_rate)
-    return [[draw.randint(0, latest) - latest for _ in range(passes.shifts)] for _ in range(submodels)]
+    if options.shifts == 0:
+        return [[0]] * num_submodels
+    generator = random.Random(options.seed)
+    max_shift = int(MAX_SHIFT_S * sample_rate)
+    return [[generator.randint(0, max_shift) - max_shift for _ in range(options.shifts)] for _ in range(num_submodels)]
 
 
-def even_batches(items: Sequence[Item], most: int) -> list[Sequence[Item]]:
-    """Consecutive batches of at most `most`, as equal in size as can be."""
-    count = -(-len(items) // most)
+def split_evenly(items: Sequence[Item], max_size: int) -> list[Sequence[Item]]:
+    """Consecutive batches of at most `max_size` items, as equal in size as possible."""
+    assert max_size >= 1, f"a batch cannot have at most {max_size} items"
+    count = -(-len(items) // max_size)
     size = -(-len(items) // count) if count else 1
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def too_long(segment: float, longest: float) -> InvalidRequestError:
-    """The error for a segment beyond what the model was trained on."""
+    """The error for a segment longer than the segments that the model was trained on, in seconds."""
     return InvalidRequestError(
         f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",
         details={"faults": [{"field": "segment", "problem": f"must be at most {longest:g}"}]},

@@ -38,7 +38,7 @@ HUBERT = DtypePolicy(cuda=torch.float16)
 RMVPE = DtypePolicy(cuda=torch.float16)
 # bfloat16 moves f0 by about a cent. torchcrepe runs in float32 on CUDA.
 CREPE = DtypePolicy(cpu=torch.bfloat16)
-# Only the inner layers: see `models.demucs.precision.reduce_precision`.
+# Only the inner layers: see `models.demucs.optimizations.reduce_precision`.
 DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 
 _BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

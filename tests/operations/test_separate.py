@@ -294,10 +294,10 @@ class Scaled:
     stems = ("a", "b", "other")
     sample_rate = RATE
 
-    def separate(self, mix: Any, task: Any, progress: Any) -> Iterator[Waveform]:
+    def separate(self, mix: Any, stems: Any, **options: Any) -> Iterator[Waveform]:
         for start in range(0, mix.num_samples, 40_000):
             block = mix.read(start, min(40_000, mix.num_samples - start))
-            yield np.stack([block * (self.stems.index(name) + 1) for name in task.stems])
+            yield np.stack([block * (self.stems.index(name) + 1) for name in stems])
 
 
 def collect_stems(mix: AudioSource, plan: Any) -> dict[str, Waveform]:
@@ -328,7 +328,7 @@ def test_resampled_stems_stay_in_time() -> None:
 
 def test_without_a_stem_called_other_the_residual_is_shared() -> None:
     plan = plan_stems(("x", "y"), stems=None, residual=True)
-    done = plan.finished(np.ones((2, 1, 5), np.float32), np.full((1, 5), 3, np.float32))
+    done = plan.assemble(np.ones((2, 1, 5), np.float32), np.full((1, 5), 3, np.float32))
     np.testing.assert_allclose(done["x"], 1.5)
     np.testing.assert_allclose(done["y"], 1.5)
 

@@ -13,19 +13,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from audio import Audio
 from audio.types import iter_blocks
 from errors import CancelledError, InvalidRequestError, ModelError
 from models.demucs.bag import Bag, needed_submodels, read_bag
-from models.demucs.engine import Level, Model, Runtime, Separator, Task, measure
+from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator, measure_normalization
 from models.demucs.load import load_network
 from models.demucs.network import Network
-from models.demucs.precision import choose_precision
-from models.demucs.segments import InferenceOptions, Lane, even_batches, shifted_starts
-from models.demucs.transform import Transform
+from models.demucs.optimizations import STFT
+from models.demucs.segments import InferenceOptions, ModelPass, draw_pass_starts, split_evenly
 from models.device import cpu_multiplies_bfloat16
+from models.runtime.dtype import DEMUCS, inference_dtype
 from testing import tiny_demucs as tiny
 
 RATE = 44_100
@@ -36,7 +36,7 @@ Waveform = NDArray[np.float32]
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One safetensors file for each architecture, as demucs 4.1 writes them."""
     folder = tmp_path_factory.mktemp("networks")
-    made = {
+    examples = {
         "htdemucs": tiny.htdemucs(),
         "htdemucs_6s": tiny.htdemucs_6s(),
         "htdemucs_any_length": tiny.htdemucs(use_train_segment=False),
@@ -44,19 +44,19 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hdemucs_old": tiny.hdemucs(segment=2, hybrid_old=True),
         "demucs": tiny.demucs(segment=2),
     }
-    for name, network in made.items():
+    for name, network in examples.items():
         tiny.save(network, folder / f"{name}.safetensors")
-    return {name: folder / f"{name}.safetensors" for name in made}
+    return {name: folder / f"{name}.safetensors" for name in examples}
 
 
-def music(num_samples: int, seed: int = 0) -> Waveform:
-    """Stereo noise that swells and fades, so that no two places are alike."""
+def make_noise(num_samples: int, seed: int = 0) -> Waveform:
+    """Stereo noise of changing level, so that misplaced segments are detected."""
     generator = np.random.default_rng(seed)
     swell = np.abs(np.sin(np.arange(num_samples) / 9000)) + 0.05
     return (0.2 * generator.standard_normal((2, num_samples)) * swell).astype(np.float32)
 
 
-def separator(
+def build_separator(
     paths: Sequence[Path], bag: Bag | None = None, loaded: list[int] | None = None, **runtime: Any
 ) -> Separator:
     def load(index: int) -> nn.Module:
@@ -67,17 +67,18 @@ def separator(
     stems: Any = load_network(paths[0]).sources
     runtime = {"precision": "float32"} | runtime
     bag = bag or Bag(tuple(str(index) for index in range(len(paths))))
-    return Separator(Model(bag, load, tuple(stems), RATE), Runtime(**runtime))
+    return Separator(SeparationModel(bag, load, tuple(stems), RATE), Runtime(**runtime))
 
 
-def separated(engine: Separator, mix: Waveform, stems: Sequence[str] | None = None, **passes: Any) -> Waveform:
+def run_separator(engine: Separator, mix: Waveform, stems: Sequence[str] | None = None, **options: Any) -> Waveform:
     sound = Audio(mix, RATE)
-    task = Task(tuple(stems or engine.stems), measure(iter_blocks(sound)), InferenceOptions(**passes))
-    return np.concatenate(list(engine.separate(sound, task, lambda fraction: None)), axis=-1)
+    stats = measure_normalization(iter_blocks(sound))
+    blocks = engine.separate(sound, stems or engine.stems, stats=stats, options=InferenceOptions(**options))
+    return np.concatenate(list(blocks), axis=-1)
 
 
-def reference(paths: Sequence[Path], mix: Waveform, bag: Bag | None = None, **options: Any) -> Waveform:
-    """What demucs's own code makes of the same files, scaled as its Separator does."""
+def run_reference(paths: Sequence[Path], mix: Waveform, bag: Bag | None = None, **options: Any) -> Waveform:
+    """The stems of demucs's own code from the same files, normalized as its Separator does."""
     from demucs.apply import BagOfModels, apply_model
     from demucs.hf import load_safetensors_model
 
@@ -93,70 +94,76 @@ def reference(paths: Sequence[Path], mix: Waveform, bag: Bag | None = None, **op
     return result
 
 
-def assert_same(ours: Waveform, theirs: Waveform, tolerance: float = 1e-4) -> None:
+def assert_close(ours: Waveform, theirs: Waveform, tolerance: float = 1e-4) -> None:
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s", "htdemucs_any_length", "hdemucs", "hdemucs_old", "demucs"])
-def test_float32_stems_are_those_of_apply_model(networks: dict[str, Path], name: str) -> None:
-    mix = music(int(3.7 * RATE))
-    assert_same(separated(separator([networks[name]]), mix), reference([networks[name]], mix), 1e-5)
+def test_float32_stems_equal_those_of_apply_model(networks: dict[str, Path], name: str) -> None:
+    mix = make_noise(int(3.7 * RATE))
+    assert_close(run_separator(build_separator([networks[name]]), mix), run_reference([networks[name]], mix), 1e-5)
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
 @pytest.mark.parametrize("num_samples", [2, 1000])
-def test_sounds_shorter_than_any_frame_are_those_of_apply_model(
+def test_stems_of_audio_shorter_than_a_frame_equal_those_of_apply_model(
     networks: dict[str, Path], name: str, num_samples: int
 ) -> None:
-    mix = music(num_samples)
-    assert_same(separated(separator([networks[name]]), mix), reference([networks[name]], mix))
+    mix = make_noise(num_samples)
+    assert_close(run_separator(build_separator([networks[name]]), mix), run_reference([networks[name]], mix))
 
 
-def test_one_sample_and_silence_give_stems_of_their_length(networks: dict[str, Path]) -> None:
-    engine = separator([networks["htdemucs"]])
+def test_one_sample_and_silence_give_finite_stems_of_their_length(networks: dict[str, Path]) -> None:
+    engine = build_separator([networks["htdemucs"]])
     for mix in (np.full((2, 1), 0.5, np.float32), np.zeros((2, 3000), np.float32)):
-        stems = separated(engine, mix)
+        stems = run_separator(engine, mix)
         assert stems.shape == (4, *mix.shape) and np.isfinite(stems).all()
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.6])
-def test_every_overlap_is_weighed_as_demucs_weighs_it(networks: dict[str, Path], overlap: float) -> None:
-    mix, path = music(3 * RATE), networks["htdemucs"]
-    assert_same(separated(separator([path]), mix, overlap=overlap), reference([path], mix, overlap=overlap))
+def test_overlapping_segments_are_weighted_as_demucs_weights_them(networks: dict[str, Path], overlap: float) -> None:
+    mix, path = make_noise(3 * RATE), networks["htdemucs"]
+    assert_close(
+        run_separator(build_separator([path]), mix, overlap=overlap), run_reference([path], mix, overlap=overlap)
+    )
 
 
 @pytest.mark.parametrize(("name", "segment"), [("htdemucs", 1.0), ("hdemucs", 1.3), ("demucs", 1.3)])
-def test_a_segment_asked_for_is_padded_as_demucs_pads_it(networks: dict[str, Path], name: str, segment: float) -> None:
-    mix, path = music(2 * RATE), networks[name]
-    assert_same(separated(separator([path]), mix, segment=segment), reference([path], mix, segment=segment))
+def test_segments_of_a_requested_length_are_padded_as_demucs_pads_them(
+    networks: dict[str, Path], name: str, segment: float
+) -> None:
+    mix, path = make_noise(2 * RATE), networks[name]
+    assert_close(
+        run_separator(build_separator([path]), mix, segment=segment), run_reference([path], mix, segment=segment)
+    )
 
 
-def test_windows_give_what_the_whole_file_gives(networks: dict[str, Path]) -> None:
-    mix = music(5 * RATE)
-    whole = separated(separator([networks["htdemucs"]], window_s=100), mix, shifts=2, seed=3)
+def test_short_windows_give_the_same_stems_as_one_window(networks: dict[str, Path]) -> None:
+    mix = make_noise(5 * RATE)
+    whole = run_separator(build_separator([networks["htdemucs"]], window_s=100), mix, shifts=2, seed=3)
     for window_s in (0.5, 2.0):
-        cut = separated(separator([networks["htdemucs"]], window_s=window_s), mix, shifts=2, seed=3)
-        assert_same(cut, whole, 1e-6)
+        cut = run_separator(build_separator([networks["htdemucs"]], window_s=window_s), mix, shifts=2, seed=3)
+        assert_close(cut, whole, 1e-6)
 
 
-def test_a_mixed_bag_is_averaged_as_demucs_averages_it(networks: dict[str, Path]) -> None:
-    """As the bag `mdx`: networks of two kinds, uneven weights, one segment length for all."""
+def test_a_bag_of_two_architectures_is_averaged_as_demucs_averages_it(networks: dict[str, Path]) -> None:
+    """Like the bag `mdx`: two architectures, uneven weights, one segment length for all."""
     paths = [networks["demucs"], networks["hdemucs"]]
     bag = Bag(("a", "b"), ((1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 3.0, 1.0)), segment=1.5)
-    mix = music(int(2.2 * RATE))
-    assert_same(separated(separator(paths, bag), mix), reference(paths, mix, bag))
+    mix = make_noise(int(2.2 * RATE))
+    assert_close(run_separator(build_separator(paths, bag), mix), run_reference(paths, mix, bag))
 
 
 def test_a_bags_segment_does_not_lengthen_a_network_of_fixed_length(networks: dict[str, Path]) -> None:
-    bag, path, mix = Bag(("a",), segment=44.0), networks["htdemucs"], music(2 * RATE)
-    assert_same(separated(separator([path], bag), mix), reference([path], mix, bag))
+    bag, path, mix = Bag(("a",), segment=44.0), networks["htdemucs"], make_noise(2 * RATE)
+    assert_close(run_separator(build_separator([path], bag), mix), run_reference([path], mix, bag))
 
 
 @pytest.fixture(scope="module")
-def specialists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """As htdemucs_ft: four networks, each for one stem."""
-    folder = tmp_path_factory.mktemp("specialists")
+def single_stem_networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four networks, each for one stem, as in htdemucs_ft."""
+    folder = tmp_path_factory.mktemp("single_stem_networks")
     for seed in range(4):
         tiny.save(tiny.htdemucs(seed=seed), folder / f"{seed}.safetensors")
     return [folder / f"{seed}.safetensors" for seed in range(4)]
@@ -165,143 +172,151 @@ def specialists(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 IDENTITY = Bag(("a", "b", "c", "d"), tuple(tuple(float(row == column) for column in range(4)) for row in range(4)))
 
 
-def test_one_stem_of_a_bag_of_specialists_runs_one_network_and_gives_the_same_samples(specialists: list[Path]) -> None:
-    mix, loaded = music(2 * RATE), list[int]()
-    whole = separated(separator(specialists, IDENTITY), mix)
-    vocals = separated(separator(specialists, IDENTITY, loaded), mix, ["vocals"])
+def test_one_stem_of_a_bag_of_single_stem_networks_runs_one_network_and_gives_the_same_samples(
+    single_stem_networks: list[Path],
+) -> None:
+    mix, loaded = make_noise(2 * RATE), list[int]()
+    whole = run_separator(build_separator(single_stem_networks, IDENTITY), mix)
+    vocals = run_separator(build_separator(single_stem_networks, IDENTITY, loaded), mix, ["vocals"])
     assert loaded == [3]
     np.testing.assert_array_equal(vocals[0], whole[3])
-    assert_same(whole, reference(specialists, mix, IDENTITY))
+    assert_close(whole, run_reference(single_stem_networks, mix, IDENTITY))
 
 
-def test_shifts_of_a_stem_do_not_depend_on_which_other_stems_are_asked_for(specialists: list[Path]) -> None:
-    mix = music(RATE)
-    whole = separated(separator(specialists, IDENTITY), mix, shifts=1, seed=5)
+def test_shifts_of_a_stem_do_not_depend_on_which_other_stems_are_requested(single_stem_networks: list[Path]) -> None:
+    mix = make_noise(RATE)
+    whole = run_separator(build_separator(single_stem_networks, IDENTITY), mix, shifts=1, seed=5)
     np.testing.assert_array_equal(
-        separated(separator(specialists, IDENTITY), mix, ["bass"], shifts=1, seed=5)[0], whole[1]
+        run_separator(build_separator(single_stem_networks, IDENTITY), mix, ["bass"], shifts=1, seed=5)[0], whole[1]
     )
 
 
-def test_networks_are_loaded_once_and_stay(specialists: list[Path]) -> None:
+def test_networks_are_loaded_only_once(single_stem_networks: list[Path]) -> None:
     loaded = list[int]()
-    engine = separator(specialists, IDENTITY, loaded)
+    engine = build_separator(single_stem_networks, IDENTITY, loaded)
     assert engine.memory_bytes == 0
     for _ in range(2):
-        separated(engine, music(RATE), ["drums"])
+        run_separator(engine, make_noise(RATE), ["drums"])
     assert loaded == [0] and engine.memory_bytes > 0
 
 
-def test_shifts_are_those_of_demucs_with_the_same_seed(networks: dict[str, Path]) -> None:
+def test_shifts_equal_those_of_demucs_with_the_same_seed(networks: dict[str, Path]) -> None:
     """hdemucs, because htdemucs itself draws from the global generator in between."""
-    mix, path = music(RATE), networks["hdemucs"]
+    mix, path = make_noise(RATE), networks["hdemucs"]
     random.seed(11)
-    theirs = reference([path], mix, shifts=2)
-    assert_same(separated(separator([path]), mix, shifts=2, seed=11), theirs)
+    theirs = run_reference([path], mix, shifts=2)
+    assert_close(run_separator(build_separator([path]), mix, shifts=2, seed=11), theirs)
 
 
-def test_shifts_differ_by_seed_and_leave_the_global_generator_alone(networks: dict[str, Path]) -> None:
-    engine, mix = separator([networks["htdemucs"]]), music(RATE)
+def test_shifts_depend_on_the_seed_and_do_not_use_the_global_generator(networks: dict[str, Path]) -> None:
+    engine, mix = build_separator([networks["htdemucs"]]), make_noise(RATE)
     random.seed(1)
     state = random.getstate()
-    first, again, other = (separated(engine, mix, shifts=1, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (run_separator(engine, mix, shifts=1, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert random.getstate() == state
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s", "hdemucs", "demucs"])
-def test_reduced_precision_stays_40_db_above_its_error(networks: dict[str, Path], name: str) -> None:
-    mix = music(2 * RATE)
-    exact = separated(separator([networks[name]]), mix).astype(np.float64)
-    reduced = separated(separator([networks[name]], precision="bfloat16"), mix)
+def test_the_error_of_reduced_precision_is_at_least_40_db_below_the_signal(
+    networks: dict[str, Path], name: str
+) -> None:
+    mix = make_noise(2 * RATE)
+    exact = run_separator(build_separator([networks[name]]), mix).astype(np.float64)
+    reduced = run_separator(build_separator([networks[name]], precision="bfloat16"), mix)
     ratio_db = 10 * np.log10((exact**2).sum() / ((reduced - exact) ** 2).sum())
-    assert 40 <= ratio_db < 120, "and it is reduced indeed"
+    assert 40 <= ratio_db < 120, "precision is reduced"
 
 
-def test_precision_is_chosen_by_the_processor_alone() -> None:
-    cpu = torch.device("cpu")
-    assert choose_precision("float32", cpu) == "float32" and choose_precision("bfloat16", cpu) == "bfloat16"
-    assert choose_precision("auto", cpu) == ("bfloat16" if cpu_multiplies_bfloat16() else "float32")
-    assert choose_precision("auto", torch.device("mps")) == "float32"
+def test_precision_depends_on_the_processor_alone() -> None:
+    assert inference_dtype(DEMUCS, "cpu", "float32") == torch.float32
+    assert inference_dtype(DEMUCS, "cpu", "bfloat16") == torch.bfloat16
+    assert inference_dtype(DEMUCS, "cpu") == (torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32)
+    assert inference_dtype(DEMUCS, "mps") == torch.float32
 
 
 @pytest.mark.parametrize("num_samples", [1, 5, 1536, 3000, 20_000])
-def test_the_transform_is_demucss_own(networks: dict[str, Path], num_samples: int) -> None:
+def test_the_stft_computes_what_demucss_own_computes(networks: dict[str, Path], num_samples: int) -> None:
     network: Any = load_network(networks["hdemucs"])
-    ours, x = Transform(4096, torch.device("cpu")), torch.randn(2, 2, num_samples)
+    ours, x = STFT(4096, torch.device("cpu")), torch.randn(2, 2, num_samples)
     z = network._spec(x)
     torch.testing.assert_close(ours.forward(x), z)
     torch.testing.assert_close(ours.inverse(z, num_samples), network._ispec(z, num_samples), atol=1e-5, rtol=1e-5)
 
 
 class Gains(nn.Module):
-    """Stands in for a network: stem k is the mix times k + 1. Fails for want of memory beyond `most` at once."""
+    """A stub network: stem k is the mix times k + 1. A batch larger than `max_batch` runs out of memory."""
 
     sources = ("a", "b", "c")
     samplerate = 100
     segment = 2.0
 
-    def __init__(self, most: int = 1000) -> None:
+    def __init__(self, max_batch: int = 1000) -> None:
         super().__init__()
-        self.most = most
+        self.max_batch = max_batch
         self.batches: list[int] = []
 
     def valid_length(self, length: int) -> int:
         return length + 4
 
-    def forward(self, batch: Tensor) -> Tensor:
-        if len(batch) > self.most:
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > self.max_batch:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         self.batches.append(len(batch))
         return torch.stack([batch * (index + 1) for index in range(3)], dim=1)
 
 
-def gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> Separator:
+def build_gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> Separator:
     engine = Separator(
-        Model(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate), Runtime(window_s=window_s)
+        SeparationModel(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate), Runtime(window_s=window_s)
     )
     engine.prepare()
     engine._networks[0].batch_size = lambda length: batch  # type: ignore[method-assign]
     return engine
 
 
-def gains_separated(
+def separate_with_gains(
     engine: Separator, num_samples: int, progress: Callable[[float], None] = lambda f: None
 ) -> Waveform:
-    sound = Audio(music(num_samples), Gains.samplerate)
-    task = Task(Gains.sources, Level(0.01, 0.3))
-    return np.concatenate(list(engine.separate(sound, task, progress)), axis=-1)
+    sound = Audio(make_noise(num_samples), Gains.samplerate)
+    blocks = engine.separate(sound, Gains.sources, stats=NormalizationStats(0.01, 0.3), progress=progress)
+    return np.concatenate(list(blocks), axis=-1)
 
 
-def test_segments_are_batched_and_batches_change_nothing() -> None:
+def test_batches_of_segments_give_the_same_stems_as_single_segments() -> None:
     one, many = Gains(), Gains()
-    assert_same(gains_separated(gains_separator(many, 4), 2345), gains_separated(gains_separator(one), 2345), 1e-6)
+    assert_close(
+        separate_with_gains(build_gains_separator(many, 4), 2345),
+        separate_with_gains(build_gains_separator(one), 2345),
+        1e-6,
+    )
     assert max(one.batches) == 1 and max(many.batches) == 4
     assert sum(one.batches) == sum(many.batches)
 
 
-def test_a_batch_is_halved_until_it_fits_and_stays_so() -> None:
-    module = Gains(most=3)
+def test_a_batch_is_halved_until_it_fits_into_memory() -> None:
+    module = Gains(max_batch=3)
     network = Network(module, torch.device("cpu"), "float32")
     batch = torch.randn(10, 2, 50)
     torch.testing.assert_close(network(batch)[:, 1], batch * 2)
     assert max(module.batches) <= 3 and sum(module.batches) == 10
 
 
-def test_other_errors_and_a_single_segment_that_does_not_fit_are_not_swallowed() -> None:
+def test_an_out_of_memory_error_of_a_single_segment_is_raised() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
-        Network(Gains(most=0), torch.device("cpu"), "float32")(torch.randn(3, 2, 50))
+        Network(Gains(max_batch=0), torch.device("cpu"), "float32")(torch.randn(3, 2, 50))
 
 
-def test_progress_rises_to_one_batch_by_batch() -> None:
+def test_progress_rises_to_one_after_every_batch() -> None:
     seen: list[float] = []
     module = Gains()
-    gains_separated(gains_separator(module, 2), 3000, seen.append)
+    separate_with_gains(build_gains_separator(module, 2), 3000, seen.append)
     assert seen == sorted(seen) and seen[0] == 0.0 and seen[-1] == pytest.approx(1.0)
     assert len(seen) == len(module.batches) + 1
 
 
-def test_what_progress_raises_ends_the_work_between_batches() -> None:
+def test_an_exception_of_the_progress_callback_ends_the_work_between_batches() -> None:
     module = Gains()
 
     def cancel(fraction: float) -> None:
@@ -309,19 +324,19 @@ def test_what_progress_raises_ends_the_work_between_batches() -> None:
             raise CancelledError("The job was cancelled.")
 
     with pytest.raises(CancelledError):
-        gains_separated(gains_separator(module), 3000, cancel)
+        separate_with_gains(build_gains_separator(module), 3000, cancel)
     assert 0 < len(module.batches) < 10
 
 
-def test_a_segment_beyond_the_training_length_is_refused(networks: dict[str, Path]) -> None:
+def test_a_segment_longer_than_the_training_length_is_refused(networks: dict[str, Path]) -> None:
     with pytest.raises(InvalidRequestError, match="at most 1.56 s"):
-        separated(separator([networks["htdemucs"]]), music(1000), segment=7.8)
+        run_separator(build_separator([networks["htdemucs"]]), make_noise(1000), segment=7.8)
 
 
-def test_submodels_of_different_stems_are_refused(networks: dict[str, Path]) -> None:
-    engine = separator([networks["htdemucs"], networks["htdemucs_6s"]], Bag(("a", "b")))
+def test_submodels_with_different_stems_are_refused(networks: dict[str, Path]) -> None:
+    engine = build_separator([networks["htdemucs"], networks["htdemucs_6s"]], Bag(("a", "b")))
     with pytest.raises(ModelError, match="same stems"):
-        separated(engine, music(1000))
+        run_separator(engine, make_noise(1000))
 
 
 @settings(deadline=None, max_examples=60)
@@ -331,50 +346,50 @@ def test_submodels_of_different_stems_are_refused(networks: dict[str, Path]) -> 
     overlap=st.floats(0, 0.95),
     start=st.integers(-300, 0),
 )
-def test_the_weights_of_all_segments_sum_to_one_everywhere(
+def test_the_weights_of_all_segments_sum_to_one_at_every_sample(
     end: int, segment_length: int, overlap: float, start: int
 ) -> None:
-    lane = Lane(0, start, end, segment_length, max(int((1 - overlap) * segment_length), 1))
+    model_pass = ModelPass(0, start, end, segment_length, max(int((1 - overlap) * segment_length), 1))
     total = np.zeros(end - start)
-    for index in range(lane.num_segments):
-        segment = lane.segment(index)
-        total[segment.start - start :][: segment.length] += lane.overlap(index).weights()
+    for index in range(model_pass.num_segments):
+        segment = model_pass.segment(index)
+        total[segment.start - start :][: segment.length] += model_pass.overlap(index).weights()
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=60)
 @given(end=st.integers(1, 3000), stride=st.integers(1, 400), window=st.integers(1, 900), start=st.integers(-300, 0))
 def test_every_segment_starts_in_exactly_one_window(end: int, stride: int, window: int, start: int) -> None:
-    lane = Lane(0, start, end, 500, stride)
+    model_pass = ModelPass(0, start, end, 500, stride)
     begins = range(0, end, window)
-    found = [index for b in begins for index in lane.starting_in(b if b else start, min(b + window, end))]
-    assert found == list(range(lane.num_segments))
+    indices = [index for b in begins for index in model_pass.indices_between(b if b else start, min(b + window, end))]
+    assert indices == list(range(model_pass.num_segments))
 
 
 @given(st.lists(st.integers(), max_size=60), st.integers(1, 20))
-def test_batches_keep_order_and_are_even(items: list[int], most: int) -> None:
-    batches = even_batches(items, most)
+def test_batches_keep_the_order_of_items_and_the_size_limit(items: list[int], most: int) -> None:
+    batches = split_evenly(items, most)
     assert [item for batch in batches for item in batch] == items
     assert all(0 < len(batch) <= most for batch in batches)
 
 
-def test_level_is_the_mono_mean_and_deviation_over_blocks_of_any_size() -> None:
-    mix = music(10_001) + np.float32(0.1)
+def test_normalization_stats_are_the_mono_mean_and_deviation_for_blocks_of_any_size() -> None:
+    mix = make_noise(10_001) + np.float32(0.1)
     mono = torch.from_numpy(mix).mean(0)
     for size in (1, 7, 5000, 20_000):
-        level = measure(mix[:, start : start + size] for start in range(0, 10_001, size))
-        assert level.mean == pytest.approx(mono.mean().item(), abs=1e-6)
-        assert level.std == pytest.approx(mono.std().item(), rel=1e-5)
+        stats = measure_normalization(mix[:, start : start + size] for start in range(0, 10_001, size))
+        assert stats.mean == pytest.approx(mono.mean().item(), abs=1e-6)
+        assert stats.std == pytest.approx(mono.std().item(), rel=1e-5)
 
 
-def test_starts_of_shifted_passes_lie_within_half_a_second_before_the_mix() -> None:
-    starts = shifted_starts(3, InferenceOptions(shifts=10, seed=4), RATE)
+def test_shifted_passes_start_at_most_half_a_second_before_the_mix() -> None:
+    starts = draw_pass_starts(3, InferenceOptions(shifts=10, seed=4), RATE)
     assert [len(row) for row in starts] == [10, 10, 10]
     assert all(-RATE // 2 <= start <= 0 for row in starts for start in row)
-    assert shifted_starts(2, InferenceOptions(), RATE) == [[0], [0]]
+    assert draw_pass_starts(2, InferenceOptions(), RATE) == [[0], [0]]
 
 
-def test_needed_submodels_are_those_with_a_weight_in_a_wanted_stem(tmp_path: Path) -> None:
+def test_needed_submodels_are_those_with_a_weight_in_a_requested_stem(tmp_path: Path) -> None:
     mdx = tmp_path / "mdx.yaml"
     mdx.write_text(
         "models: ['a', 'b', 'c', 'd']\nsegment: 44\n"

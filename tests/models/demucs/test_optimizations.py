@@ -1,4 +1,4 @@
-"""What stands in for torch's and demucs's own parts computes the same."""
+"""The faster parts compute the same as those of torch and demucs that they replace."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ import torch
 from torch import nn
 
 from audio import Audio
-from models.demucs.attention import Attention, attend, replace_attention
 from models.demucs.bag import Bag
-from models.demucs.engine import Level, Model, Runtime, Separator, Task
+from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator
 from models.demucs.load import load_network
 from models.demucs.network import Network
-from models.demucs.parts import InParts, work_in_parts
-from models.demucs.transform import Transformer, streamline
+from models.demucs.optimizations import (
+    Attention,
+    ChunkedBatch,
+    CrossTransformer,
+    attend,
+    patch_attention,
+    patch_dconv,
+    patch_stft,
+    patch_transformer,
+)
 from testing import tiny_demucs as tiny
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(700, 300), (5, 900), (256, 256), (1, 1)])
-def test_attention_is_torchs_own(queries: int, keys: int) -> None:
+def test_attention_computes_what_torchs_module_computes(queries: int, keys: int) -> None:
     torch.manual_seed(0)
     module = nn.MultiheadAttention(32, 4, batch_first=True).eval()
     query, key = torch.randn(2, queries, 32), torch.randn(2, keys, 32)
@@ -37,7 +44,9 @@ def test_attention_is_torchs_own(queries: int, keys: int) -> None:
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(700, 300), (3, 900), (257, 64)])
-def test_attention_in_blocks_is_attention_at_once_to_bfloat16(queries: int, keys: int) -> None:
+def test_attention_in_blocks_differs_from_attention_in_one_go_by_bfloat16_rounding_only(
+    queries: int, keys: int
+) -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, length, 16) for length in (queries, keys, keys))
     expected = attend(query, key, value)
@@ -46,23 +55,23 @@ def test_attention_in_blocks_is_attention_at_once_to_bfloat16(queries: int, keys
     assert (blocked.float() - expected).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_every_attention_of_a_network_is_replaced() -> None:
+def test_every_attention_module_of_a_network_is_replaced() -> None:
     network: Any = tiny.htdemucs()
-    replace_attention(network)
+    patch_attention(network)
     kinds = [type(part) for part in network.modules()]
     assert nn.MultiheadAttention not in kinds and kinds.count(Attention) == 6
 
 
-def test_working_in_parts_changes_nothing() -> None:
+def test_chunked_residual_branches_compute_the_same() -> None:
     network, same = tiny.htdemucs(), tiny.htdemucs()
-    work_in_parts(same)
-    assert sum(isinstance(part, InParts) for part in same.modules()) == 6
+    patch_dconv(same)
+    assert sum(isinstance(part, ChunkedBatch) for part in same.modules()) == 6
     mix = torch.randn(1, 2, 30_000)
     with torch.no_grad():
         torch.testing.assert_close(same(mix), network(mix), atol=1e-5, rtol=1e-5)
 
 
-def test_parts_of_a_batch_cover_it() -> None:
+def test_the_chunks_of_a_batch_cover_it() -> None:
     class Doubled(nn.Module):
         sizes: list[int] = []
 
@@ -71,35 +80,35 @@ def test_parts_of_a_batch_cover_it() -> None:
             return x * 2
 
     x = torch.randn(70, 64, 256)
-    torch.testing.assert_close(InParts(Doubled())(x.transpose(1, 2)), x.transpose(1, 2) * 2)
+    torch.testing.assert_close(ChunkedBatch(Doubled())(x.transpose(1, 2)), x.transpose(1, 2) * 2)
     assert Doubled.sizes == [32, 32, 6]
 
 
-def test_the_transformer_keeps_its_position_tables() -> None:
+def test_the_transformer_computes_its_position_embeddings_once() -> None:
     network: Any = tiny.htdemucs()
-    streamline(network, torch.device("cpu"))
-    assert isinstance(network.crosstransformer, Transformer)
+    patch_transformer(network)
+    assert isinstance(network.crosstransformer, CrossTransformer)
     mix = torch.randn(1, 2, 20_000)
     with torch.inference_mode():
         first = network(mix)
-        (tables,) = network.crosstransformer._tables.values()
+        (tables,) = network.crosstransformer._embeddings.values()
         torch.testing.assert_close(network(mix), first)
-    assert tables is next(iter(network.crosstransformer._tables.values()))
+    assert tables is next(iter(network.crosstransformer._embeddings.values()))
 
 
-def test_a_variant_that_is_not_known_keeps_demucss_own_parts() -> None:
+def test_variants_with_other_framing_or_positions_keep_demucss_own_parts() -> None:
     old: Any = tiny.hdemucs(hybrid_old=True)
-    streamline(old, torch.device("cpu"))
+    patch_stft(old, torch.device("cpu"))
     assert "_spec" not in vars(old)
     random_positions: Any = tiny.htdemucs(t_sin_random_shift=2)
-    streamline(random_positions, torch.device("cpu"))
-    assert not isinstance(random_positions.crosstransformer, Transformer)
+    patch_transformer(random_positions)
+    assert not isinstance(random_positions.crosstransformer, CrossTransformer)
 
 
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("make", [tiny.htdemucs, tiny.htdemucs_6s, tiny.hdemucs, tiny.demucs])
-def test_on_a_gpu_float32_and_reduced_precision_are_the_cpus_result(make: Any) -> None:
+def test_float32_and_bfloat16_on_a_gpu_give_the_cpus_result(make: Any) -> None:
     mix = torch.randn(3, 2, 60_000) * 0.2
     exact = Network(make(), torch.device("cpu"), "float32")
     with torch.inference_mode():
@@ -113,7 +122,7 @@ def test_on_a_gpu_float32_and_reduced_precision_are_the_cpus_result(make: Any) -
 
 @pytest.mark.gpu
 @needs_cuda
-def test_on_a_gpu_networks_of_fixed_length_run_as_graphs_and_results_stay() -> None:
+def test_a_gpu_replays_networks_of_fixed_length_as_graphs_without_overwriting_earlier_results() -> None:
     network = Network(tiny.htdemucs(), torch.device("cuda"), "bfloat16")
     batches = [torch.randn(2, 2, network.segment_length(None), device="cuda") for _ in range(6)]
     with torch.inference_mode():
@@ -128,15 +137,17 @@ def test_on_a_gpu_networks_of_fixed_length_run_as_graphs_and_results_stay() -> N
 
 @pytest.mark.gpu
 @needs_cuda
-def test_on_a_gpu_a_whole_mix_is_the_cpus_result(tmp_path: Path) -> None:
+def test_a_whole_mix_on_a_gpu_gives_the_cpus_result(tmp_path: Path) -> None:
     tiny.save(tiny.htdemucs(), tmp_path / "a.safetensors")
     generator = np.random.default_rng(0)
     sound = Audio((0.2 * generator.standard_normal((2, 500_000))).astype(np.float32), 44_100)
-    task = Task(tuple(tiny.FOUR), Level(0.0, 0.2))
+    stats = NormalizationStats(0.0, 0.2)
     results = []
     for device, window_s in (("cpu", None), ("cuda", None), ("cuda", 3.0)):
-        model = Model(Bag(("a",)), lambda index: load_network(tmp_path / "a.safetensors"), tuple(tiny.FOUR), 44_100)
+        model = SeparationModel(
+            Bag(("a",)), lambda index: load_network(tmp_path / "a.safetensors"), tuple(tiny.FOUR), 44_100
+        )
         separator = Separator(model, Runtime(device, "float32", window_s))
-        results.append(np.concatenate(list(separator.separate(sound, task, lambda fraction: None)), axis=-1))
+        results.append(np.concatenate(list(separator.separate(sound, tiny.FOUR, stats=stats)), axis=-1))
     for result in results[1:]:
         assert np.abs(result - results[0]).max() < 1e-2 * np.abs(results[0]).max()
