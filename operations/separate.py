@@ -11,9 +11,8 @@ from pydantic import Field
 from errors import ErrorCode, InvalidRequestError, sanitize, suggest_name
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
-from models.demucs.segments import InferenceOptions, too_long
-from models.demucs.stems import Plan as StemPlan
-from models.demucs.stems import plan_stems, plan_two_stems
+from models.demucs.segments import InferenceOptions, segment_too_long_error
+from models.demucs.stems import StemPlan, plan_stems, plan_two_stems
 from models.family import ModelHandle, Readiness
 from operations.operation import Operation
 from operations.params import MAX_SEED, AudioOutParams, Int, LongAudioField
@@ -96,7 +95,7 @@ def plan(params: Params, models: Models) -> Plan:
     model = family.resolve(params.model)
     info = family.describe(model.name)
     if params.segment is not None and info.max_segment is not None and params.segment > info.max_segment:
-        raise too_long(params.segment, info.max_segment)
+        raise segment_too_long_error(params.segment, info.max_segment)
     return Plan(
         params,
         model,

@@ -10,8 +10,7 @@ from audio.types import AudioSource
 from errors import ErrorCode, InvalidRequestError
 from models import Models
 from models.demucs.segments import InferenceOptions
-from models.demucs.stems import Plan as StemPlan
-from models.demucs.stems import separate
+from models.demucs.stems import StemPlan, separate
 from models.family import ModelHandle
 from worker.job import Job
 

@@ -26,7 +26,7 @@ def htdemucs(
     from demucs.htdemucs import HTDemucs
 
     shape = {"channels": 8, "dconv_mode": 3, "bottom_channels": 16, "t_layers": 3, "t_heads": 2, "nfft": 2048}
-    return _random(HTDemucs, list(stems), seed=seed, segment=segment, depth=3, **shape | more)
+    return _build_random(HTDemucs, list(stems), seed=seed, segment=segment, depth=3, **shape | more)
 
 
 def htdemucs_6s(seed: int = 0) -> nn.Module:
@@ -37,17 +37,17 @@ def hdemucs(seed: int = 0, segment: float = 4, **more: Any) -> nn.Module:
     from demucs.hdemucs import HDemucs
 
     shape = {"channels": 8, "nfft": 4096, "depth": 6}
-    return _random(HDemucs, FOUR, seed=seed, segment=segment, **shape | more)
+    return _build_random(HDemucs, FOUR, seed=seed, segment=segment, **shape | more)
 
 
 def demucs(seed: int = 0, segment: float = 4, **more: Any) -> nn.Module:
     from demucs.demucs import Demucs
 
-    return _random(Demucs, FOUR, seed=seed, segment=segment, channels=8, **more)
+    return _build_random(Demucs, FOUR, seed=seed, segment=segment, channels=8, **more)
 
 
-def _random(network_class: Callable[..., nn.Module], stems: list[str], *, seed: int, **kwargs: Any) -> nn.Module:
-    """With the residual branches scaled as if trained: at their start they would hardly count."""
+def _build_random(network_class: Callable[..., nn.Module], stems: list[str], *, seed: int, **kwargs: Any) -> nn.Module:
+    """Random weights. The residual branches are scaled as if trained; initially they hardly contribute."""
     from demucs.transformer import LayerScale
 
     torch.manual_seed(seed)
@@ -62,14 +62,14 @@ def _random(network_class: Callable[..., nn.Module], stems: list[str], *, seed: 
 
 def save(network: nn.Module, path: Path, *, half: bool = False, metadata: Mapping[str, str] | None = None) -> None:
     """Writes one submodel as demucs 4.1 publishes them: class and arguments as JSON in the safetensors metadata."""
-    args, kwargs = arguments(network)
-    described = {
+    args, kwargs = get_arguments(network)
+    description = {
         "klass": f"{type(network).__module__}.{type(network).__qualname__}",
-        "args": json.dumps([_encoded(value) for value in args]),
-        "kwargs": json.dumps({key: _encoded(value) for key, value in kwargs.items()}),
+        "args": json.dumps([_encode(value) for value in args]),
+        "kwargs": json.dumps({key: _encode(value) for key, value in kwargs.items()}),
     }
     state = {key: (value.half() if half else value).contiguous() for key, value in network.state_dict().items()}
-    save_file(state, str(path), metadata=described | dict(metadata or {}))
+    save_file(state, str(path), metadata=description | dict(metadata or {}))
 
 
 def save_bag(folder: Path, networks: Mapping[str, nn.Module], name: str | None = None, **bag: Any) -> Path:
@@ -84,7 +84,7 @@ def save_bag(folder: Path, networks: Mapping[str, nn.Module], name: str | None =
 
 def save_old(network: nn.Module, folder: Path, signature: str) -> Path:
     """Writes demucs 4.0's package: a pickle of class, arguments and half-precision weights, checksum in its name."""
-    args, kwargs = arguments(network)
+    args, kwargs = get_arguments(network)
     state = {key: value.half() for key, value in network.state_dict().items()}
     package = {"klass": type(network), "args": args, "kwargs": kwargs, "state": state, "training_args": {"lr": 3e-4}}
     buffer = io.BytesIO()
@@ -94,13 +94,13 @@ def save_old(network: nn.Module, folder: Path, signature: str) -> Path:
     return path
 
 
-def arguments(network: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the network was built with."""
+def get_arguments(network: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments that the network was built with."""
     args, kwargs = network._init_args_kwargs
     return args, kwargs
 
 
-def _encoded(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if isinstance(value, Fraction):
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
     return value

@@ -22,8 +22,8 @@ from models.demucs.segments import (
     Overlap,
     Segment,
     draw_pass_starts,
+    segment_too_long_error,
     split_evenly,
-    too_long,
 )
 from models.runtime.dtype import Precision
 from models.runtime.progress import Progress, ignore_progress
@@ -195,7 +195,7 @@ class Separator:
                 and network.max_segment is not None
                 and options.segment > network.max_segment
             ):
-                raise too_long(options.segment, network.max_segment)
+                raise segment_too_long_error(options.segment, network.max_segment)
             length = network.segment_length(options.segment)
             stride = max(int((1 - options.overlap) * length), 1)
             passes += [ModelPass(submodel, start, num_samples, length, stride) for start in starts[submodel]]

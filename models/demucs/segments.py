@@ -134,7 +134,7 @@ def split_evenly(items: Sequence[Item], max_size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def too_long(segment: float, longest: float) -> InvalidRequestError:
+def segment_too_long_error(segment: float, longest: float) -> InvalidRequestError:
     """The error for a segment longer than the segments that the model was trained on, in seconds."""
     return InvalidRequestError(
         f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",

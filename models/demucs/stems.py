@@ -20,7 +20,7 @@ _MODEL_CHANNELS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StemPlan:
     """Which stems are returned, and which the model has to compute for them.
 
     Args:
@@ -62,21 +62,21 @@ class Plan:
         return {name: stems[name] for name in self.outputs}
 
 
-def plan_stems(model_stems: Sequence[str], *, stems: Sequence[str] | None, residual: bool) -> Plan:
+def plan_stems(model_stems: Sequence[str], *, stems: Sequence[str] | None, residual: bool) -> StemPlan:
     """The plan for some of the model's stems; None: all. `residual` has no effect unless all stems are requested."""
     outputs = tuple(dict.fromkeys(stems)) if stems is not None else tuple(model_stems)
     complete = set(outputs) == set(model_stems)
-    return Plan(outputs, tuple(model_stems) if complete else outputs, None, residual and complete)
+    return StemPlan(outputs, tuple(model_stems) if complete else outputs, None, residual and complete)
 
 
-def plan_two_stems(model_stems: Sequence[str], stem: str, *, residual: bool) -> Plan:
+def plan_two_stems(model_stems: Sequence[str], stem: str, *, residual: bool) -> StemPlan:
     """The plan for one stem and its complement. With `residual` only that stem is computed, without it all are."""
     others = tuple(name for name in model_stems if name != stem)
-    return Plan((stem, f"no_{stem}"), (stem,) if residual else (stem, *others), f"no_{stem}", residual)
+    return StemPlan((stem, f"no_{stem}"), (stem,) if residual else (stem, *others), f"no_{stem}", residual)
 
 
 def separate(
-    separator: Separator, source: AudioSource, plan: Plan, options: InferenceOptions, progress: Progress
+    separator: Separator, source: AudioSource, plan: StemPlan, options: InferenceOptions, progress: Progress
 ) -> Iterator[dict[str, Waveform]]:
     """Separates mono or stereo audio, in memory or on disk.
 
@@ -94,7 +94,7 @@ def separate(
     stats = measure_normalization(iter_blocks(source))
     blocks = separator.separate(mix, plan.computed, stats=stats, options=options, progress=progress)
     resampled = resample_blocks(
-        (_flatten(block, source.channels) for block in blocks),
+        (_merge_stem_channels(block, source.channels) for block in blocks),
         sample_rate,
         source.sample_rate,
         num_samples=mix.num_samples,
@@ -143,7 +143,7 @@ class _ModelInput:
         return self._buffer[:, :count]
 
 
-def _flatten(stems: Waveform, channels: int) -> Waveform:
+def _merge_stem_channels(stems: Waveform, channels: int) -> Waveform:
     """`[S, 2, n]` as `[S * channels, n]`, which is resampled in one go; mono is the mean of both channels."""
     stems = stems if channels == _MODEL_CHANNELS else stems.mean(axis=1, keepdims=True)
     return stems.reshape(-1, stems.shape[-1])
