@@ -1,9 +1,9 @@
-"""Imports go down only (handler > operations > models and worker, side by side > audio > errors)."""
+"""Imports go down only (handler > operations > models and worker, side by side > audio > errors), without cycles."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -48,6 +48,42 @@ def list_imports(path: Path) -> Iterator[str]:
             for alias in node.names:
                 submodule = f"{node.module}.{alias.name}"
                 yield submodule if find_module(submodule) else str(node.module)
+
+
+def build_import_graph() -> dict[str, set[str]]:
+    """For each module of the repository, the modules of the repository that it imports."""
+    graph = {}
+    for module, path in MODULES.items():
+        imported = {find_module(name) for name in list_imports(path)}
+        graph[module] = {name for name in imported if name is not None}
+    return graph
+
+
+def find_cycle(graph: Mapping[str, set[str]]) -> list[str]:
+    """The modules of one import cycle, in order; empty if there is none."""
+    finished: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module not in finished:
+            for imported in sorted(graph.get(module, ())):
+                if cycle := visit(imported, [*path, module]):
+                    return cycle
+            finished.add(module)
+        return []
+
+    return next((cycle for module in sorted(graph) if (cycle := visit(module, []))), [])
+
+
+def test_a_cycle_is_found() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]
+    assert find_cycle({"a": {"a"}}) == ["a", "a"]
+    assert find_cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    assert " > ".join(find_cycle(build_import_graph())) == ""
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
