@@ -125,7 +125,7 @@ class EngineCache:
         with self._lease(handle, check):
             logger.info("Preloaded %s", handle)
 
-    def loaded(self) -> list[str]:
+    def list_loaded(self) -> list[str]:
         """`family/name` of every loaded engine, the last used first."""
         with self._state:
             by_use = sorted(self._entries.items(), key=lambda item: -item[1].last_used)

@@ -44,7 +44,7 @@ class Families:
         """Every family, whatever its engines are."""
         return (getattr(self, field.name) for field in fields(self))
 
-    def named(self, name: str) -> ModelFamily[Any]:
+    def find(self, name: str) -> ModelFamily[Any]:
         """The family that PRELOAD calls `name`; raises `UnknownNameError`, which suggests the nearest."""
         by_name = {family.name: family for family in self}
         if name not in by_name:
@@ -76,7 +76,7 @@ class Models(EngineCache):
         """Loads each `family/name` (or `family` alone: its default model) unless it is loaded already."""
         for full_name in names:
             family, _, name = full_name.partition("/")
-            self.load(self.families.named(family).resolve(name or None), check=check)
+            self.load(self.families.find(family).resolve(name or None), check=check)
 
 
 def build(  # noqa: PLR0913  (one argument a setting)

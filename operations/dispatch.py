@@ -37,7 +37,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         result = deliver(
             reply,
             operation=name,
-            used=params.used() | dict(reply.parameters),
+            used=params.list_values() | dict(reply.parameters),
             audio_out=audio_out,
             job=job,
             settings=settings,

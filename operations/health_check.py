@@ -40,7 +40,7 @@ def run(plan: None, job: Job, models: Models) -> Reply:
             "version": read_version(),
             "gpu": None if gpu is None else _describe_gpu(gpu),
             "operations": {name: one.to_json() for name, one in readiness.items()},
-            "loaded_models": models.loaded(),
+            "loaded_models": models.list_loaded(),
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )

@@ -76,7 +76,7 @@ class Params(BaseModel):
         inputs = {name: _find_input(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
         return {name: found.kind for name, found in inputs.items() if found is not None}
 
-    def used(self) -> dict[str, Any]:
+    def list_values(self) -> dict[str, Any]:
         """Every parameter with its value, inputs left out: the reply's `parameters`."""
         return self.model_dump(mode="json", exclude=set(self.input_fields()))
 

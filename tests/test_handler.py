@@ -168,4 +168,4 @@ def test_all_requests_share_one_models_object() -> None:
 def test_test_input_json_is_a_valid_request_for_music() -> None:
     envelope = json.loads((ROOT / "test_input.json").read_text())["input"]
     name, operation = find_operation(envelope["operation"])
-    assert name == "generate_music" and operation.params.parse(envelope["params"]).used()["duration"] == 10
+    assert name == "generate_music" and operation.params.parse(envelope["params"]).list_values()["duration"] == 10

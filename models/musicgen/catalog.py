@@ -48,7 +48,7 @@ class ModelCard:
         return f"{sound} from {inputs}, {self.sample_rate // 1000} kHz {channels}, {self.parameters} M parameters"
 
 
-def _musicgen(name: str, parameters: int, *, melody: bool = False) -> ModelCard:
+def _make_musicgen_card(name: str, parameters: int, *, melody: bool = False) -> ModelCard:
     return ModelCard(
         name=name,
         hub_id=f"facebook/musicgen-{name}",
@@ -60,16 +60,16 @@ def _musicgen(name: str, parameters: int, *, melody: bool = False) -> ModelCard:
 
 
 CATALOG: tuple[ModelCard, ...] = (
-    _musicgen("large", 3255),
-    _musicgen("stereo-large", 3289),
-    _musicgen("melody-large", 2450, melody=True),
-    _musicgen("stereo-melody-large", 2483, melody=True),
-    _musicgen("medium", 1837),
-    _musicgen("stereo-medium", 1862),
-    _musicgen("melody", 1372, melody=True),
-    _musicgen("stereo-melody", 1397, melody=True),
-    _musicgen("small", 419),
-    _musicgen("stereo-small", 436),
+    _make_musicgen_card("large", 3255),
+    _make_musicgen_card("stereo-large", 3289),
+    _make_musicgen_card("melody-large", 2450, melody=True),
+    _make_musicgen_card("stereo-melody-large", 2483, melody=True),
+    _make_musicgen_card("medium", 1837),
+    _make_musicgen_card("stereo-medium", 1862),
+    _make_musicgen_card("melody", 1372, melody=True),
+    _make_musicgen_card("stereo-melody", 1397, melody=True),
+    _make_musicgen_card("small", 419),
+    _make_musicgen_card("stereo-small", 436),
     ModelCard(
         name="style",
         hub_id="facebook/musicgen-style",

@@ -20,7 +20,7 @@ def accumulate_phase(f0: NDArray[np.float32], frame_rate: float) -> NDArray[np.f
     """Phase of the sine at the start of each frame, in periods.
 
     Args:
-        f0: `[T]` in Hz, constant over a frame; the phase does not advance where it is 0.
+        f0: `[T]` in Hz, constant over a frame; in frames of 0 Hz the phase does not advance.
         frame_rate: frames per second.
 
     Returns:

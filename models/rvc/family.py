@@ -21,7 +21,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
     """The RVC voices of this worker.
 
     Args:
-        voices: where they are looked for.
+        voices: the folders that are searched.
         uploads: whether `install` may add one.
     """
 

@@ -92,8 +92,8 @@ class Cache:
     def use(self, name: str) -> str:
         return self.run(name, lambda engine: engine.name)
 
-    def loaded(self) -> list[str]:
-        return self.engines.loaded()
+    def list_loaded(self) -> list[str]:
+        return self.engines.list_loaded()
 
     def evict_idle(self) -> None:
         self.engines.evict_idle()
@@ -148,7 +148,7 @@ def test_the_least_recently_used_engine_is_evicted_first() -> None:
     cache = Cache(family)
     for name in ("a", "b", "a", "c"):
         cache.use(name)
-    assert cache.loaded() == ["stub/c", "stub/a"]
+    assert cache.list_loaded() == ["stub/c", "stub/a"]
 
 
 def test_no_more_engines_are_evicted_than_the_new_one_needs() -> None:
@@ -156,7 +156,7 @@ def test_no_more_engines_are_evicted_than_the_new_one_needs() -> None:
     cache = Cache(family)
     for name in "abcd":
         cache.use(name)
-    assert cache.loaded() == ["stub/d", "stub/c"]
+    assert cache.list_loaded() == ["stub/d", "stub/c"]
 
 
 def test_the_measured_size_replaces_the_estimate() -> None:
@@ -164,7 +164,7 @@ def test_the_measured_size_replaces_the_estimate() -> None:
     cache = Cache(family)
     cache.use("a")
     cache.use("b")
-    assert cache.loaded() == ["stub/b"]
+    assert cache.list_loaded() == ["stub/b"]
 
 
 def test_an_engine_larger_than_the_budget_is_refused_before_it_is_loaded() -> None:
@@ -184,7 +184,7 @@ def test_an_engine_in_use_is_not_evicted_and_another_waits_for_it() -> None:
     def hold(engine: Engine) -> list[str]:
         entered.set()
         assert leave.wait(TIMEOUT_S)
-        return cache.loaded()
+        return cache.list_loaded()
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(cache.run, "a", hold)
@@ -196,13 +196,13 @@ def test_an_engine_in_use_is_not_evicted_and_another_waits_for_it() -> None:
         leave.set()
         assert first.result() == ["stub/a"]
         assert second.result() == "b"
-    assert cache.loaded() == ["stub/b"]
+    assert cache.list_loaded() == ["stub/b"]
 
 
 def test_a_call_within_a_call_keeps_both_engines() -> None:
     family = StubFamily({"a": 8, "b": 8})
     cache = Cache(family)
-    seen = cache.run("a", lambda engine: cache.run("b", lambda inner: cache.loaded()))
+    seen = cache.run("a", lambda engine: cache.run("b", lambda inner: cache.list_loaded()))
     assert set(seen) == {"stub/a", "stub/b"}
 
 
@@ -237,7 +237,7 @@ def test_a_call_that_fails_leaves_the_engine_loaded_and_idle() -> None:
         cache.run("a", lambda engine: 1 / 0)
     assert cache.use("a") == "a" and family.loads == ["a"]
     cache.evict_idle()
-    assert cache.loaded() == []
+    assert cache.list_loaded() == []
 
 
 def test_cancelling_ends_the_wait_for_the_device() -> None:
@@ -256,7 +256,7 @@ def test_cancelling_ends_the_wait_for_the_device() -> None:
         holder = pool.submit(cache.run, "a", hold)
         assert entered.wait(TIMEOUT_S)
         waiter = pool.submit(cache.run, "b", lambda engine: None, check=check)
-        wait_for(lambda: "stub/b" in cache.loaded())
+        wait_for(lambda: "stub/b" in cache.list_loaded())
         cancelled.set()
         with pytest.raises(CancelledError):
             waiter.result(TIMEOUT_S)
@@ -318,7 +318,7 @@ def test_out_of_memory_in_a_call_evicts_idle_engines_and_tries_once_more() -> No
     seen: list[list[str]] = []
 
     def call(engine: Engine) -> str:
-        seen.append(cache.loaded())
+        seen.append(cache.list_loaded())
         if len(seen) == 1:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return "done"
@@ -352,7 +352,7 @@ def test_out_of_memory_while_loading_evicts_idle_engines_and_tries_once_more() -
 
     family.before_load = once
     assert cache.use("a") == "a"
-    assert family.loads == ["idle", "a", "a"] and cache.loaded() == ["stub/a"]
+    assert family.loads == ["idle", "a", "a"] and cache.list_loaded() == ["stub/a"]
 
 
 def test_another_runtime_error_is_not_tried_again() -> None:
@@ -410,7 +410,7 @@ def test_preload_takes_a_family_with_a_name_or_alone() -> None:
     models = make_models(separation=separation)
     models.preload(["demucs/mdx", "demucs", "demucs/mdx"])
     assert separation.loads == ["mdx", "htdemucs"]
-    assert set(models.loaded()) == {"demucs/mdx", "demucs/htdemucs"}
+    assert set(models.list_loaded()) == {"demucs/mdx", "demucs/htdemucs"}
 
 
 def test_preload_of_an_unknown_family_names_the_nearest() -> None:
@@ -460,7 +460,7 @@ class CacheStateMachine(RuleBasedStateMachine):
 
     @rule(outer=st.sampled_from("abc"), inner=st.sampled_from("abc"))
     def a_nested_use(self, outer: str, inner: str) -> None:
-        seen = self.cache.run(outer, lambda e: self.cache.run(inner, lambda i: self.cache.loaded()))
+        seen = self.cache.run(outer, lambda e: self.cache.run(inner, lambda i: self.cache.list_loaded()))
         assert {f"stub/{outer}", f"stub/{inner}"} <= set(seen)
 
     @rule(name=st.sampled_from("abcdef"))
@@ -470,7 +470,7 @@ class CacheStateMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("abcdef"))
     def a_load_that_fails(self, name: str) -> None:
-        loaded = f"stub/{name}" in self.cache.loaded()
+        loaded = f"stub/{name}" in self.cache.list_loaded()
 
         def fail_to_load(name: str) -> None:
             raise ModelError("broken")
@@ -486,7 +486,7 @@ class CacheStateMachine(RuleBasedStateMachine):
     @rule()
     def eviction_of_idle_engines(self) -> None:
         self.cache.evict_idle()
-        assert self.cache.loaded() == []
+        assert self.cache.list_loaded() == []
 
     @invariant()
     def the_budget_holds_and_nothing_is_left_in_use(self) -> None:

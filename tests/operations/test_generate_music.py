@@ -131,7 +131,9 @@ def test_drums_and_bass_are_removed_from_a_melody_if_demucs_is_here(models_dir: 
     reply, job = generate(both, {"melody_audio": make_tone(1.0, 44_100)}, model="melody", seed=1)
     whole, _ = generate(make_models(music=family), {"melody_audio": make_tone(1.0, 44_100)}, model="melody", seed=1)
     assert (
-        not job.warnings and "melody_s" in job.timings and set(both.loaded()) == {"musicgen/melody", "demucs/htdemucs"}
+        not job.warnings
+        and "melody_s" in job.timings
+        and set(both.list_loaded()) == {"musicgen/melody", "demucs/htdemucs"}
     )
     assert not np.allclose(waveforms(reply)[0], waveforms(whole)[0])
 
@@ -275,7 +277,7 @@ def test_requests_that_a_model_cannot_fulfil_are_refused_before_loading(
     fresh = make_models(music=family)
     with pytest.raises(error, match=message):
         generate(fresh, audio, **fields)
-    assert fresh.loaded() == []
+    assert fresh.list_loaded() == []
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_the_registry_builds_without_reading_any_folder(tmp_path: Path) -> None:
         (folder / "volume").exists()
     models = build(models_dir=folder / "models", volume_dirs=(folder / "volume",), voices_dir=folder / "voices")
     assert [family.name for family in models.families] == ["suno", "musicgen", "demucs", "rvc", "hubert", "f0"]
-    assert models.loaded() == []
+    assert models.list_loaded() == []
 
 
 def test_models_dir_is_searched_first_and_the_platforms_cache_before_volumes(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_broken_audio_is_refused_before_any_model_is_loaded(folder: Path, audio:
     untouched = registry.build(device="cpu", models_dir=folder / "models")
     with pytest.raises(AudioError) as caught:
         call(untouched, folder, audio=audio)
-    assert caught.value.error_code == code and untouched.loaded() == []
+    assert caught.value.error_code == code and untouched.list_loaded() == []
 
 
 def test_progress_increases_during_separation_and_a_cancel_ends_it(models: Models, folder: Path) -> None:

@@ -310,4 +310,4 @@ def test_an_engine_is_loaded_again_after_its_files_changed() -> None:
 
     assert models.run(alice, replaced_meanwhile) == (1, 2)
     assert models.run(alice, lambda engine: engine) == 2
-    assert models.loaded() == ["rvc/alice"]
+    assert models.list_loaded() == ["rvc/alice"]
