@@ -59,7 +59,7 @@ def materialize(
         for name in names:
             waveforms[name][:, position : position + count] = part[name]
         position += count
-    assert position == like.num_samples, "the blocks add up to the length of `like`"
+    assert position == like.num_samples, f"the blocks have {position} samples in total, not {like.num_samples}"
     return {name: Audio(waveform, like.sample_rate) for name, waveform in waveforms.items()}
 
 

@@ -129,7 +129,7 @@ class DiskAudio(AudioSource):
         view, offset = frames.data.cast("B"), start * self._frame_bytes
         while view:
             num_bytes = os.preadv(self._file.fileno(), [view], offset)
-            assert num_bytes > 0, "the file holds everything that was appended"
+            assert num_bytes > 0, "the temporary file is shorter than the audio that was appended to it"
             view, offset = view[num_bytes:], offset + num_bytes
         return np.ascontiguousarray(frames.T)
 

@@ -169,9 +169,9 @@ def _rate_steps(times: list[float], *, captured: bool) -> StepRate:
 
 
 def _measure_audiocraft(folder: Path, options: argparse.Namespace, seconds: float, clock: Clock) -> StepRate:
-    from testing.audiocraft_reference import audiocraft_musicgen
+    from testing.audiocraft_reference import load_audiocraft_musicgen
 
-    model = audiocraft_musicgen(folder, device=options.device)
+    model = load_audiocraft_musicgen(folder, device=options.device)
     model.set_generation_params(duration=seconds)
     times: list[float] = []
     model.set_custom_progress_callback(lambda done, total: times.append(clock()))

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.common import print_parity
 from models.musicgen.engine import Engine
-from testing.audiocraft_reference import audiocraft_conditions, audiocraft_lm, audiocraft_logits
+from testing.audiocraft_reference import compute_audiocraft_conditions, compute_audiocraft_logits, load_audiocraft_lm
 from testing.musicgen_steps import (
     decode_with_logits,
     load_cpu_engine,
@@ -67,11 +67,11 @@ def _decode_greedily(engine: Engine) -> torch.Tensor:
 @torch.no_grad()
 def _run_audiocraft(folder: Path, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """audiocraft's logits for `codes`, and the codes that it decodes greedily."""
-    lm = audiocraft_lm(folder)  # makes audiocraft importable
+    lm = load_audiocraft_lm(folder)  # makes audiocraft importable
 
     from audiocraft.modules.conditioners import ConditioningAttributes
 
-    logits = audiocraft_logits(lm, codes, audiocraft_conditions(lm, [DESCRIPTION]))[:FRAMES]
+    logits = compute_audiocraft_logits(lm, codes, compute_audiocraft_conditions(lm, [DESCRIPTION]))[:FRAMES]
     attributes = [ConditioningAttributes(text={"description": DESCRIPTION})]
     return logits, lm.generate(None, attributes, max_gen_len=GREEDY_FRAMES, use_sampling=False, cfg_coef=GUIDANCE)
 

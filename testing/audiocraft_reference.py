@@ -14,7 +14,7 @@ from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.load import read_weights
 
 
-def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
+def load_audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
     """`LMModel` as audiocraft's loader makes it (float32 on a CPU, else float16), with the T5 in `folder/t5`."""
     import_audiocraft()
     package, state = read_weights(folder / "state_dict.bin")
@@ -26,14 +26,14 @@ def audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
     lm = importlib.import_module("audiocraft.models.builders").get_lm_model(settings)
     if wav is not None:
         window = settings.dataset.segment_duration
-        conditioner = melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device=device)
+        conditioner = build_melody_conditioner(wav.chroma_stem, width=lm.dim, window=window, device=device)
         lm.condition_provider.conditioners["self_wav"] = conditioner
     lm.load_state_dict(state)
     lm.cfg = settings
     return lm.eval()
 
 
-def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
+def load_audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
     """The mono `CompressionModel` of `folder`."""
     import_audiocraft()
     package, state = read_weights(folder / "compression_state_dict.bin")
@@ -43,13 +43,13 @@ def audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
     return model.eval()
 
 
-def audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
+def load_audiocraft_musicgen(folder: Path, *, device: str = "cpu") -> Any:
     """`MusicGen` as `get_pretrained` makes it, wrapped for stereo if the checkpoint is stereo."""
     import_audiocraft()
     musicgen = importlib.import_module("audiocraft.models.musicgen").MusicGen
-    lm = audiocraft_lm(folder, device=device)
+    lm = load_audiocraft_lm(folder, device=device)
     # The default stride must be shorter than the window, so the window is set afterwards.
-    model = musicgen("reference", audiocraft_codec(folder, device=device), lm, max_duration=30.0)
+    model = musicgen("reference", load_audiocraft_codec(folder, device=device), lm, max_duration=30.0)
     model.max_duration = lm.cfg.dataset.segment_duration
     return model
 
@@ -66,7 +66,7 @@ def register_t5(folder: Path) -> str:
     return name
 
 
-def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float, device: str) -> Any:
+def build_melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float, device: str) -> Any:
     """audiocraft's `ChromaStemConditioner` without Demucs: the melody has been separated already."""
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
     chroma = importlib.import_module("audiocraft.modules.chroma")
@@ -91,7 +91,7 @@ def melody_conditioner(settings: Mapping[str, Any], *, width: int, window: float
     return Melody()
 
 
-def audiocraft_conditions(lm: Any, texts: list[str]) -> Any:
+def compute_audiocraft_conditions(lm: Any, texts: list[str]) -> Any:
     """Condition tensors of a batch with these descriptions and no melody, then of their null conditions."""
     from audiocraft.modules.conditioners import ClassifierFreeGuidanceDropout, ConditioningAttributes, WavCondition
 
@@ -104,7 +104,7 @@ def audiocraft_conditions(lm: Any, texts: list[str]) -> Any:
 
 
 @torch.no_grad()
-def audiocraft_logits(lm: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
+def compute_audiocraft_logits(lm: Any, codes: torch.Tensor, conditions: Any) -> torch.Tensor:
     """`[steps, rows, K, card]`: one pass over the whole sequence instead of step by step."""
     pattern = lm.pattern_provider.get_pattern(codes.shape[-1])
     sequence, _, _ = pattern.build_pattern_sequence(codes, lm.special_token_id)

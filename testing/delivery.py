@@ -26,18 +26,18 @@ RATE = 44100  # Hz
 INLINE = Settings(volume_dirs=())
 
 
-def noise(seconds: float, *, channels: int = 2, peak: float = 0.5, seed: int = 1, rate: int = RATE) -> Audio:
+def make_noise(seconds: float, *, channels: int = 2, peak: float = 0.5, seed: int = 1, rate: int = RATE) -> Audio:
     """White noise, which compresses worst."""
     drawn = np.random.default_rng(seed).uniform(-peak, peak, (channels, int(seconds * rate)))
     return Audio(drawn.astype(np.float32), rate)
 
 
-def tone(seconds: float, *, peak: float = 0.5, frequency: float = 440.0, rate: int = RATE) -> Audio:
+def make_tone(seconds: float, *, peak: float = 0.5, frequency: float = 440.0, rate: int = RATE) -> Audio:
     times = np.arange(int(seconds * rate)) / rate
     return Audio((peak * np.sin(2 * np.pi * frequency * times)).astype(np.float32)[None].repeat(2, 0), rate)
 
 
-def silence(seconds: float) -> Audio:
+def make_silence(seconds: float) -> Audio:
     return Audio(np.zeros((2, int(seconds * RATE)), np.float32), RATE)
 
 
@@ -69,7 +69,7 @@ def catch_error(reply: Reply, settings: Settings = INLINE, **options: Any) -> De
     return caught.value
 
 
-def reply_with(audio: Audio, name: str = "song", **extra: Any) -> Reply:
+def make_reply(audio: Audio, name: str = "song", **extra: Any) -> Reply:
     return Reply(outputs=[Output(audio, name, extra)])
 
 
@@ -84,11 +84,11 @@ def read_artefact(artefact: Mapping[str, Any]) -> tuple[np.ndarray, int]:
     return samples.T, rate
 
 
-def base64_size(size: int) -> int:
+def compute_base64_size(size: int) -> int:
     """Characters of base64 for `size` bytes."""
     return (size + 2) // 3 * 4
 
 
-def with_budget(limit: int) -> Settings:
+def make_settings_with_budget(limit: int) -> Settings:
     """Settings without bucket and volume, with an inline budget of `limit` bytes."""
     return dataclasses.replace(INLINE, inline_budget_bytes=limit)

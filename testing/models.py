@@ -37,6 +37,6 @@ def make_models(*, device: str = "cpu", budget_bytes: int = 10**9, **families: M
     return Models(replace(empty_families(), **fields), device=device, budget_bytes=budget_bytes)
 
 
-def rows(family: ModelFamily[Any]) -> list[dict[str, Any]]:
+def list_as_json(family: ModelFamily[Any]) -> list[dict[str, Any]]:
     """The family's part of a reply of list_models."""
     return [model.to_json() for model in family.list_models()]

@@ -22,7 +22,7 @@ LIMITS = DecodeLimits(max_bytes=1 << 29, max_seconds=7200.0, max_sample_rate=192
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
 
-def tone(seconds: float = 1.0, *, sample_rate: int = 44100, channels: int = 2, level: float = 0.3) -> Audio:
+def make_tone(seconds: float = 1.0, *, sample_rate: int = 44100, channels: int = 2, level: float = 0.3) -> Audio:
     """A chord, a different one in each channel, with a little seeded noise; `level` is about its peak."""
     times = np.arange(round(seconds * sample_rate)) / sample_rate
     noise = np.random.default_rng(7).standard_normal((channels, len(times)))
@@ -30,31 +30,31 @@ def tone(seconds: float = 1.0, *, sample_rate: int = 44100, channels: int = 2, l
     return Audio((level / 2 * np.stack(chord) + level / 300 * noise).astype(np.float32), sample_rate)
 
 
-def noise(channels: int, num_samples: int, seed: int = 0, level: float = 0.2) -> Waveform:
+def make_noise(channels: int, num_samples: int, seed: int = 0, level: float = 0.2) -> Waveform:
     """Gaussian noise with a standard deviation of `level`, `[C, T]`."""
     generator = np.random.default_rng(seed)
     return (level * generator.standard_normal((channels, num_samples))).astype(np.float32)
 
 
-def on_disk(audio: Audio) -> DiskAudio:
+def copy_to_disk(audio: Audio) -> DiskAudio:
     """The same audio as a `DiskAudio`, which the caller closes."""
     copy = DiskAudio(audio.channels, audio.sample_rate)
     copy.append(audio.waveform)
     return copy
 
 
-def file_of(audio: Audio, encoding: Encoding) -> bytes:
+def encode_file(audio: Audio, encoding: Encoding) -> bytes:
     """The audio as an encoded file."""
     stream = io.BytesIO()
     encode(audio, encoding, stream)
     return stream.getvalue()
 
 
-def with_ffmpeg(audio: Audio, *options: str, suffix: str, to_pipe: bool = False) -> bytes:
+def encode_with_ffmpeg(audio: Audio, *options: str, suffix: str, to_pipe: bool = False) -> bytes:
     """The file that ffmpeg writes of the audio; `to_pipe` keeps it from seeking back to complete its headers."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.wav"), Path(folder, f"out.{suffix}")
-        source.write_bytes(file_of(audio, Encoding("wav", 32)))
+        source.write_bytes(encode_file(audio, Encoding("wav", 32)))
         command = ["ffmpeg", "-v", "error", "-y", "-i", str(source), *options]
         if to_pipe:
             return subprocess.run([*command, "pipe:1"], capture_output=True, check=True).stdout
@@ -62,7 +62,7 @@ def with_ffmpeg(audio: Audio, *options: str, suffix: str, to_pipe: bool = False)
         return target.read_bytes()
 
 
-def snr_db(reference: Audio, other: Audio) -> float:
+def measure_snr_db(reference: Audio, other: Audio) -> float:
     """Level of `reference` relative to its difference from the best fitting multiple of `other`.
 
     LAME lowers its input by up to 5 % at low bitrates, so a constant factor does not count as noise.

@@ -12,7 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from models.musicgen.audiocraft_import import import_audiocraft
-from testing.audiocraft_reference import melody_conditioner
+from testing.audiocraft_reference import build_melody_conditioner
 
 CARD = 32
 CODEBOOKS = 4
@@ -220,7 +220,7 @@ def _write_lm(folder: Path, settings: dict[str, Any], *, pickled: bool) -> None:
     lm = builders.get_lm_model(OmegaConf.create(local))
     if wav is not None:
         window = settings["dataset"]["segment_duration"]
-        conditioner = melody_conditioner(wav["chroma_stem"], width=DIM, window=window, device="cpu")
+        conditioner = build_melody_conditioner(wav["chroma_stem"], width=DIM, window=window, device="cpu")
         lm.condition_provider.conditioners["self_wav"] = conditioner
     for parameter in lm.parameters():
         if parameter.ndim > 1:

@@ -68,7 +68,7 @@ def make_phrase(
     return Phrase(waveform.astype(np.float32), hz[frames], np.all(around, axis=1), ~np.any(around, axis=1))
 
 
-def cents_error(f0: NDArray[np.float32], truth: NDArray[np.float64]) -> NDArray[np.float64]:
+def measure_cents_error(f0: NDArray[np.float32], truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Absolute errors in cents of the frames that are voiced in both."""
     voiced = (f0 > 0) & (truth > 0)
     return np.asarray(np.abs(1200 * np.log2(f0[voiced] / truth[voiced])))

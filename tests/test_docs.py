@@ -22,19 +22,19 @@ from tools.docs import DOCS, documents, fill
 MAX_README_BYTES = 9_000
 
 
-def shell_requests() -> list[dict[str, Any]]:
+def find_shell_requests() -> list[dict[str, Any]]:
     """Every request body in a shell block of README or docs, in order."""
     blocks = [block for path in documents() for block in re.findall(r"```bash\n(.*?)```", path.read_text(), re.DOTALL)]
     return [json.loads(body) for block in blocks for body in re.findall(r"'(\{\"input\".*?\})'", block)]
 
 
-def json_requests() -> list[dict[str, Any]]:
+def find_json_requests() -> list[dict[str, Any]]:
     """Every request body that stands alone: the song or voice that it names does not exist here."""
     blocks = [block for path in documents() for block in re.findall(r"```json\n(.*?)```", path.read_text(), re.DOTALL)]
     return [json.loads(block) for block in blocks if '"input"' in block]
 
 
-def json_replies() -> list[str]:
+def find_json_replies() -> list[str]:
     """Every reply that a page shows."""
     blocks = [block for path in documents() for block in re.findall(r"```json\n(.*?)```", path.read_text(), re.DOTALL)]
     return [block for block in blocks if '"input"' not in block]
@@ -49,10 +49,10 @@ def describe(job: Mapping[str, Any]) -> str:
 
 
 def test_there_are_requests_to_try() -> None:
-    assert len(shell_requests()) >= 4 and len(json_requests()) >= 15
+    assert len(find_shell_requests()) >= 4 and len(find_json_requests()) >= 15
 
 
-@pytest.mark.parametrize("job", shell_requests(), ids=describe)
+@pytest.mark.parametrize("job", find_shell_requests(), ids=describe)
 def test_every_request_in_a_shell_block_succeeds(job: dict[str, Any]) -> None:
     reply = handler.handler(job)
     if reply.get("operation") == "health_check":
@@ -61,14 +61,14 @@ def test_every_request_in_a_shell_block_succeeds(job: dict[str, Any]) -> None:
         assert reply.get("success") is True, reply
 
 
-@pytest.mark.parametrize("job", json_requests(), ids=describe)
+@pytest.mark.parametrize("job", find_json_requests(), ids=describe)
 def test_every_example_request_has_valid_parameters(job: dict[str, Any]) -> None:
     given = dict(job["input"])
     _, operation = find_operation(given.pop("operation"))
     assert operation.params.parse(given.pop("params", None) or given)
 
 
-@pytest.mark.parametrize("block", json_replies(), ids=lambda block: block[:60])
+@pytest.mark.parametrize("block", find_json_replies(), ids=lambda block: block[:60])
 def test_every_reply_shown_is_json(block: str) -> None:
     assert json.loads(block)["success"] is True
 

@@ -15,14 +15,14 @@ PRODUCT = [ROOT / "handler.py", ROOT / "errors.py"] + [
 ]
 
 
-def used_codes() -> set[str]:
+def find_used_codes() -> set[str]:
     """Names of `ErrorCode` members that product code refers to."""
     return {name for path in PRODUCT for name in re.findall(r"ErrorCode\.([A-Z_0-9]+)", path.read_text())}
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=str)
 def test_every_error_code_is_used(code: ErrorCode) -> None:
-    assert code.name in used_codes()
+    assert code.name in find_used_codes()
 
 
 @pytest.mark.parametrize("code", ErrorCode, ids=str)

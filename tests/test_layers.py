@@ -1,4 +1,7 @@
-"""Imports go down only (handler > operations > models and worker, side by side > audio > errors), without cycles."""
+"""Imports go down only (handler > operations > models and worker, side by side > audio > errors), without cycles.
+
+And what holds for all product code: settings are read in one place, and exceptions that mean a bug are not caught.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,20 @@ MAY_IMPORT = {
     "handler": {"operations", "models", "worker", "audio", "errors"},
 }
 PRODUCT = {*MAY_IMPORT, "demo"}
+# A bug raises these. Code that catches them to translate them reports a bug of ours as a mistake of the caller.
+BUGS = {"BaseException", "Exception", "AttributeError", "TypeError", "LookupError", "AssertionError"}
+# The exceptions to that rule: file, function -> exceptions. Each is raised by code that is not ours.
+MAY_CATCH = {
+    ("handler.py", "_catch_errors"): {"Exception"},  # the only catch-all
+    ("models/demucs/load.py", "_build"): {"AssertionError"},  # demucs asserts its requirements in its constructors
+    ("models/device.py", "find_gpu"): {"AttributeError"},  # ctypes, for a function that the driver does not have
+    ("models/device.py", "_free"): {"AttributeError"},  # as above
+    ("models/musicgen/conditioning/t5.py", "read_tokenizer"): {"Exception"},  # tokenizers raises no class below it
+    ("models/musicgen/linear.py", "_can_pack"): {"AttributeError"},  # an operator that this torch does not have
+    ("models/rvc/install.py", "_exchange"): {"AttributeError"},  # ctypes, for a function that the libc does not have
+    ("worker/logs.py", "_format_message"): {"TypeError"},  # any library's message, formatted with unsuitable arguments
+    ("worker/output/strict_json.py", "dump_json"): {"TypeError"},  # json, for a value that JSON cannot represent
+}
 ALL_PACKAGES = {*PRODUCT, "tests", "testing", "tools", "benchmarks"}
 
 
@@ -103,3 +120,60 @@ def test_the_environment_is_read_in_settings_only(path: Path) -> None:
     if path != ROOT / "worker/settings.py":
         names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not names & {"environ", "getenv"}
+
+
+def list_caught_bugs(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The function and the name of each of `BUGS` that is caught and not raised again. Tuples may have a name."""
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def list_names(node: ast.expr | None) -> Iterator[str]:
+        if node is None:  # `except:`
+            yield "BaseException"
+        elif isinstance(node, ast.Name) and node.id in constants:
+            yield from list_names(constants[node.id])
+        elif node is not None:
+            yield from (name.id for name in ast.walk(node) if isinstance(name, ast.Name))
+
+    def visit(node: ast.AST, function: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            function = node.name
+        caught: list[str] = []
+        if isinstance(node, ast.ExceptHandler):
+            raises_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            caught = [] if raises_again else list(list_names(node.type))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            caught = [name for argument in node.args for name in list_names(argument)]
+        yield from ((function, name) for name in caught if name in BUGS)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, function)
+
+    return visit(tree, "")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_exceptions_that_mean_a_bug_are_not_caught(path: Path) -> None:
+    caught: dict[tuple[str, str], set[str]] = {}
+    for function, name in list_caught_bugs(ast.parse(path.read_text())):
+        caught.setdefault((str(path.relative_to(ROOT)), function), set()).add(name)
+    assert caught == {place: names for place, names in MAY_CATCH.items() if place[0] == str(path.relative_to(ROOT))}
+
+
+def test_a_caught_bug_is_found_in_every_spelling() -> None:
+    source = """
+ERRORS = (ValueError, TypeError)
+def f():
+    try: ...
+    except ERRORS: ...
+    except (OSError, LookupError) as error: raise ValueError from error
+    except BaseException: raise
+    except: ...
+    with contextlib.suppress(AttributeError): ...
+"""
+    names = ["TypeError", "LookupError", "BaseException", "AttributeError"]
+    assert list(list_caught_bugs(ast.parse(source))) == [("f", name) for name in names]

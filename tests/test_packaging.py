@@ -23,7 +23,7 @@ NAMED_PACKAGES = {
 }  # fmt: skip
 
 
-def uv() -> str:
+def run_uv() -> str:
     found = os.environ.get("UV") or shutil.which("uv")
     if not found:
         pytest.skip("uv is not on the path; `uv run pytest` puts it there")
@@ -32,7 +32,7 @@ def uv() -> str:
 
 def test_requirements_txt_is_the_export_of_the_lock() -> None:
     export = ["export", "--frozen", "--offline", "--no-dev", "--no-hashes", "--no-emit-project", "--no-header"]
-    fresh = subprocess.run([uv(), *export], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    fresh = subprocess.run([run_uv(), *export], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert (ROOT / "requirements.txt").read_text() == fresh, "run `make requirements`"
 
 
@@ -41,27 +41,27 @@ def test_all_nine_named_packages_are_locked() -> None:
     assert {package["name"] for package in lock["package"]} >= NAMED_PACKAGES
 
 
-def instructions() -> list[tuple[str, str]]:
+def read_instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions as (keyword, rest), continuation lines joined."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
 
 
-def copied_sources() -> list[str]:
-    copies = [rest for keyword, rest in instructions() if keyword == "COPY" and "--from=" not in rest]
+def list_copied_sources() -> list[str]:
+    copies = [rest for keyword, rest in read_instructions() if keyword == "COPY" and "--from=" not in rest]
     return [source for rest in copies for source in rest.split()[:-1]]
 
 
 def test_every_file_that_the_image_copies_exists() -> None:
-    assert copied_sources()
-    assert [source for source in copied_sources() if not (ROOT / source).exists()] == []
+    assert list_copied_sources()
+    assert [source for source in list_copied_sources() if not (ROOT / source).exists()] == []
 
 
 def test_every_file_that_the_image_copies_is_let_through_by_dockerignore() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_through = [line[1:] for line in lines if line.startswith("!")]
-    assert [source for source in copied_sources() if source.removeprefix("./") not in let_through] == []
+    assert [source for source in list_copied_sources() if source.removeprefix("./") not in let_through] == []
 
 
 def test_the_image_holds_every_package_of_the_worker() -> None:
@@ -72,13 +72,13 @@ def test_the_image_holds_every_package_of_the_worker() -> None:
         "benchmarks",
         "demo",
     }
-    assert packages <= set(copied_sources())
+    assert packages <= set(list_copied_sources())
 
 
-def commands() -> list[str]:
+def list_commands() -> list[str]:
     """Every command that building and starting the image runs, with its paths and variables as CI has them."""
     found = []
-    for keyword, rest in instructions():
+    for keyword, rest in read_instructions():
         if keyword == "RUN":
             found += re.sub(r"--mount=\S+\s+", "", rest).replace("/app/", "").replace("${BAKE_MODELS}", "").split("&&")
         if keyword == "CMD":
@@ -88,8 +88,8 @@ def commands() -> list[str]:
 
 def test_every_command_of_the_image_is_also_run_by_ci() -> None:
     ci = (ROOT / ".ci/run").read_text().replace('"$OLDPWD/', "").replace('"', "").replace("$OLDPWD/", "")
-    assert len(commands()) >= 6
-    assert [command for command in commands() if command not in ci] == []
+    assert len(list_commands()) >= 6
+    assert [command for command in list_commands() if command not in ci] == []
 
 
 def test_the_dockerfile_is_clean_by_its_linter() -> None:
@@ -101,13 +101,13 @@ def test_the_dockerfile_is_clean_by_its_linter() -> None:
 
 
 def test_the_image_does_not_run_as_root() -> None:
-    users = [rest for keyword, rest in instructions() if keyword == "USER"]
+    users = [rest for keyword, rest in read_instructions() if keyword == "USER"]
     assert users and users[-1].split(":")[0] not in ("root", "0")
 
 
 def test_nothing_that_is_ignored_by_git_is_copied_into_the_image() -> None:
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line]
-    assert not [s for s in copied_sources() if any(fnmatch.fnmatch(s.removeprefix("./"), p) for p in ignored)]
+    assert not [s for s in list_copied_sources() if any(fnmatch.fnmatch(s.removeprefix("./"), p) for p in ignored)]
 
 
 class Strict(BaseModel):

@@ -78,19 +78,19 @@ def _prefixes(volumes: tuple[Path, ...]) -> Iterator[str]:
 
 def _open_regular_file(path: str, root: str) -> BinaryIO:
     if len(path) > MAX_PATH_CHARS or "\0" in path:
-        raise _not_allowed("is too long or contains a NUL character")
+        raise _path_error("is too long or contains a NUL character")
     try:
         real_root = os.path.realpath(root)
         real = os.path.realpath(path)
     except (OSError, UnicodeError) as error:
-        raise _not_allowed("cannot be resolved") from error
+        raise _path_error("cannot be resolved") from error
     if not real.startswith(real_root + "/"):
-        raise _not_allowed("does not lead to a file below the volume; links and '..' must not leave it")
+        raise _path_error("does not lead to a file below the volume; links and '..' must not leave it")
     with _translate_errors():
         fd = open_beneath(real_root, real[len(real_root) + 1 :].split("/"))
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise _not_allowed("is not a regular file")
+        raise _path_error("is not a regular file")
     return os.fdopen(fd, "rb")
 
 
@@ -103,8 +103,8 @@ def _translate_errors() -> Iterator[None]:
             "There is no such file on the volume. Check the path.", code=ErrorCode.PATH_NOT_FOUND
         ) from error
     except OSError as error:
-        raise _not_allowed("cannot be opened (a device, a socket, or no permission)") from error
+        raise _path_error("cannot be opened (a device, a socket, or no permission)") from error
 
 
-def _not_allowed(reason: str) -> SourceError:
+def _path_error(reason: str) -> SourceError:
     return SourceError(f"The path {reason}.", code=ErrorCode.PATH_NOT_ALLOWED)

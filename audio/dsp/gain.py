@@ -47,7 +47,7 @@ class EnvelopeView(AudioSource):
 
     def __init__(self, source: AudioSource, envelope: AudioSource) -> None:
         assert envelope.channels == 1, "an envelope has one channel"
-        assert envelope.num_samples >= source.num_samples, "an envelope is as long as its source"
+        assert envelope.num_samples >= source.num_samples, "an envelope is at least as long as its source"
         super().__init__(source.sample_rate, source.channels, source.num_samples)
         self._source, self._envelope = source, envelope
 

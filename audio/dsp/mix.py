@@ -27,7 +27,7 @@ class PaddedView(AudioSource):
 
     def __init__(self, source: AudioSource, channels: int, num_samples: int) -> None:
         assert source.channels in (1, channels), f"{source.channels} channels do not fit into {channels}"
-        assert source.num_samples <= num_samples, "padding never shortens"
+        assert source.num_samples <= num_samples, f"{source.num_samples} samples do not fit into {num_samples}"
         super().__init__(source.sample_rate, channels, num_samples)
         self._source = source
 

@@ -139,7 +139,7 @@ class SpillBuffer:
         if self._disk is not None:
             disk, self._disk = self._disk, None
             return disk
-        assert self._buffer is not None, "a buffer is finished once"
+        assert self._buffer is not None, "finish() may be called only once"
         return Audio(self._buffer.finish(), self._sample_rate)
 
     def _exceeds_memory(self, num_samples: int) -> bool:

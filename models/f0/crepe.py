@@ -128,8 +128,8 @@ def load_crepe(capacity: Capacity, device: str, dtype: torch.dtype | None = None
             "f0_method.",
             code=ErrorCode.MODEL_UNAVAILABLE,
         ) from error
-    place = torch.device(device)
-    return CrepeNetwork(network, place, dtype or inference_dtype(CREPE, place))
+    torch_device = torch.device(device)
+    return CrepeNetwork(network, torch_device, dtype or inference_dtype(CREPE, torch_device))
 
 
 class _CrepeEstimator(F0Estimator):

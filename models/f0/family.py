@@ -88,7 +88,7 @@ class PitchFamily(ModelFamily[F0Estimator]):
         if card is None:
             raise unknown_name_error("f0_method", str(name), CATALOG)
         if missing := self._missing_reason(card):
-            raise _unavailable(card, missing)
+            raise _unavailable_error(card, missing)
         return ModelHandle(self, card.name)
 
     def memory_bytes(self, name: str) -> int:
@@ -130,12 +130,12 @@ class PitchFamily(ModelFamily[F0Estimator]):
         folder = self._find_rmvpe()
         if folder is None:
             if self._weights.hub is None:
-                raise _unavailable(CATALOG["rmvpe"], self._missing_reason(CATALOG["rmvpe"]))
+                raise _unavailable_error(CATALOG["rmvpe"], self._missing_reason(CATALOG["rmvpe"]))
             folder = self._weights.hub.fetch(RMVPE_HUB_ID, (RMVPE_FILE,))
         return folder / RMVPE_FILE
 
 
-def _unavailable(card: ModelCard, missing: str) -> ModelError:
+def _unavailable_error(card: ModelCard, missing: str) -> ModelError:
     if missing.startswith("not installed"):
         remedy = f"Install {card.install}"
     else:

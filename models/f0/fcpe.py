@@ -67,8 +67,8 @@ class Fcpe(F0Estimator):
             input_channels=bands, use_fa_norm=sizes["use_fa_norm"], **{name: sizes[name] for name in names}
         )
         network.load_state_dict(stored["model"])
-        place = torch.device(device)
-        return cls(network.eval().requires_grad_(False).to(place), place)
+        torch_device = torch.device(device)
+        return cls(network.eval().requires_grad_(False).to(torch_device), torch_device)
 
     @torch.inference_mode()
     def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:

@@ -57,10 +57,10 @@ class Rmvpe(F0Estimator):
         """RMVPE from the file rmvpe.pt; on CUDA the U-Net runs in half precision."""
         assert weights is not None, "RMVPE is loaded from the file rmvpe.pt"
         require(device)
-        place = torch.device(device)
+        torch_device = torch.device(device)
         with report_broken(f"'{weights.name}'", REMEDY):
             state = read_tensors(weights)
-        return cls(RmvpeNetwork(state, device=place, dtype=inference_dtype(RMVPE, place)))
+        return cls(RmvpeNetwork(state, device=torch_device, dtype=inference_dtype(RMVPE, torch_device)))
 
     def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:
         """See `F0Estimator.estimate`; `hop_length` and `filter_radius` have no effect."""
@@ -139,7 +139,7 @@ class RmvpeNetwork:
         self._gru = build.gru("fc.0.gru").to(device)
         self._classifier = build.tensor("fc.1.weight", 2).to(device), build.tensor("fc.1.bias", 1).to(device)
         if len(self._encoder) != len(self._decoder) or len(self._classifier[1]) != NUM_BINS:
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         self.memory_bytes = sum(value.numel() for value in state.values()) * torch.finfo(dtype).bits // 8
 
     @property
@@ -230,7 +230,7 @@ class _LayerBuilder:
     def tensor(self, name: str, ndim: int) -> torch.Tensor:
         value = self._state.get(name)
         if value is None or value.ndim != ndim:
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         return value.detach().to(torch.float32)
 
     def names(self, prefix: str) -> list[str]:
@@ -238,7 +238,7 @@ class _LayerBuilder:
         indices = {key[len(prefix) + 1 :].split(".")[0] for key in self._state if key.startswith(f"{prefix}.")}
         names = [str(index) for index in range(len(indices))]
         if indices != set(names) or not names:
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         return [f"{prefix}.{name}" for name in names]
 
     def blocks(self, prefix: str) -> list[_Block]:
@@ -248,12 +248,12 @@ class _LayerBuilder:
         scale, shift = self.affine(f"{prefix}.1")
         weight = self.tensor(f"{prefix}.0.weight", 4)
         if weight.shape[1] != len(scale):
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         return _Upsampling(weight * scale[None, :, None, None], shift, self._device, self._dtype)
 
     def conv(self, weight: torch.Tensor, bias: torch.Tensor) -> _Conv:
         if len(weight) != len(bias):
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         return _Conv(weight, bias, self._device, self._dtype)
 
     def affine(self, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -261,7 +261,7 @@ class _LayerBuilder:
         names = ("weight", "bias", "running_mean", "running_var")
         weight, bias, mean, variance = (self.tensor(f"{prefix}.{name}", 1) for name in names)
         if not len(weight) == len(bias) == len(mean) == len(variance):
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         scale = weight / (variance + _BN_EPS).sqrt()
         return scale, bias - mean * scale
 
@@ -275,7 +275,7 @@ class _LayerBuilder:
         hidden, num_layers = max(gates // 3, 1), max(len(weights) // 8, 1)
         gru = nn.GRU(width, hidden, num_layers=num_layers, batch_first=True, bidirectional=True)
         if {key: value.shape for key, value in gru.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         gru.load_state_dict(weights)
         return gru.eval().requires_grad_(False)
 
@@ -289,9 +289,9 @@ class _LayerBuilder:
         scale, shift = self.affine(f"{prefix}.{index + 1}")
         weight = self.tensor(f"{prefix}.{index}.weight", 4)
         if len(weight) != len(scale):
-            raise _not_rmvpe()
+            raise _not_rmvpe_error()
         return self.conv(weight * scale[:, None, None, None], shift)
 
 
-def _not_rmvpe() -> ModelError:
+def _not_rmvpe_error() -> ModelError:
     return broken_checkpoint("The f0 method 'rmvpe'", "rmvpe.pt does not hold the network RMVPE", REMEDY)

@@ -83,7 +83,7 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         if name not in (None, DEFAULT_ENCODER, "hubert_base"):
             raise unknown_name_error("content encoder", str(name), (DEFAULT_ENCODER,))
         if not self._availability().is_usable:
-            raise _missing()
+            raise _missing_error()
         return ModelHandle(self, DEFAULT_ENCODER)
 
     def memory_bytes(self, name: str) -> int:
@@ -110,7 +110,7 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         if found := self._find():
             return found
         if self._weights.hub is None:
-            raise _missing()
+            raise _missing_error()
         return self._weights.hub.fetch(HUB_ID, (CONFIG_FILE, SAFETENSORS_FILE, TORCH_FILE))
 
     def _find(self) -> Path | None:
@@ -125,7 +125,7 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         return DOWNLOAD if self._weights.hub else unavailable(_NOT_HERE)
 
 
-def _missing() -> ModelError:
+def _missing_error() -> ModelError:
     return ModelError(
         f"Voice conversion needs HuBERT's weights: {_NOT_HERE}. Put {FAIRSEQ_FILE} (or the files of "
         f"huggingface.co/{HUB_ID} in a folder 'contentvec') into MODELS_DIR.",

@@ -1,4 +1,4 @@
-"""How long input is cut into chunks with context, and how their results are joined. Needs no torch."""
+"""Cuts long input into chunks with context, and joins their results. Importable without torch."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def reflect_pad(values: NDArray[Item], start: int, stop: int) -> NDArray[Item]:
     if start >= 0 and stop <= len(values):
         return values[start:stop]
     last = len(values) - 1
-    assert last >= 0, "there is nothing to mirror"
+    assert last >= 0, "an empty array cannot be mirrored"
     if last == 0:
         return np.repeat(values, stop - start)
     mirrored: NDArray[Item] = values[last - np.abs(last - np.arange(start, stop) % (2 * last))]

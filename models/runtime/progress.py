@@ -1,4 +1,4 @@
-"""How long work reports its progress and asks whether to go on. Needs no torch."""
+"""The callables by which long work reports its progress and learns that it must end. Importable without torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Check = Callable[[], None]
 
 
 def ignore_progress(fraction: float) -> None:
-    """The `Progress` of a caller who wants none."""
+    """A `Progress` that does nothing."""
 
 
 def skip_check() -> None:
-    """The `Check` of a caller who cannot be cancelled."""
+    """A `Check` that never ends the work."""
 
 
 def sub_progress(progress: Progress, start: float, end: float) -> Progress:

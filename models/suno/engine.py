@@ -15,7 +15,7 @@ from models.suno.limiter import SlidingWindow
 from models.suno.payloads import Submission
 from models.suno.polling import Clock, Deadline, poll_task
 from models.suno.responses import TaskRecord
-from models.suno.status import SUCCESS_GRACE_S, TaskStatus, evaluate, unknown_task
+from models.suno.status import SUCCESS_GRACE_S, TaskStatus, evaluate, unknown_task_error
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class SunoEngine:
         """
         record = self._get_record(task_id, deadline)
         if record is None:
-            raise unknown_task(task_id)
+            raise unknown_task_error(task_id)
         # One request cannot tell how long the task has been in this state, so what can be downloaded now counts.
         return evaluate(record, SUCCESS_GRACE_S)
 

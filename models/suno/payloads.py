@@ -231,8 +231,10 @@ def _check_duration(duration: float, version: Version) -> None:
 
 def _raise_if_any(errors: list[str]) -> None:
     if errors:
+        problems = [{"problem": error} for error in errors]
+        # `faults` is the name that 0.1.0 used
         raise InvalidRequestError(
-            f"Invalid request: {'; '.join(errors)}.", details={"faults": [{"problem": error} for error in errors]}
+            f"Invalid request: {'; '.join(errors)}.", details={"errors": problems, "faults": problems}
         )
 
 

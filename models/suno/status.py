@@ -113,7 +113,7 @@ class StatusTracker:
         if record is None:
             self._unlisted += 1
             if self._unlisted >= POLLS_UNTIL_UNKNOWN and not self._may_be_unlisted:
-                raise unknown_task(self._task_id)
+                raise unknown_task_error(self._task_id)
             return TaskStatus(self.record, done=False)
         self._unlisted, self._may_be_unlisted = 0, True
         if (record.state, len(record.downloadable)) != (self.record.state, len(self.record.downloadable)):
@@ -126,7 +126,7 @@ class StatusTracker:
         return evaluate(record, now - self._changed_at)
 
 
-def unknown_task(task_id: str) -> UpstreamError:
+def unknown_task_error(task_id: str) -> UpstreamError:
     """The error for a task that the provider does not know."""
     return UpstreamError(
         f"The Suno provider does not know the task '{task_id}'. Task ids are kept for about two weeks and belong to "

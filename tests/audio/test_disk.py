@@ -14,7 +14,7 @@ from audio.disk import materialize, materialize_one, require_disk_space
 from audio.dsp.mix import Silence
 from audio.types import DiskAudio, Waveform
 from errors import AudioError
-from testing.signals import noise
+from testing.signals import make_noise
 from tests.audio.conftest import count_open_files
 
 
@@ -27,20 +27,20 @@ def test_a_request_too_large_for_the_disk_is_refused_before_the_work() -> None:
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
 def test_sources_computed_together_are_collected_in_memory_or_on_disk(no_files_left: Path, memory_bytes: int) -> None:
-    first, second = noise(2, 5000), noise(2, 5000, 1)
+    first, second = make_noise(2, 5000), make_noise(2, 5000, 1)
     parts = [{"a": first[:, s : s + 700], "b": second[:, s : s + 700]} for s in range(0, 5000, 700)]
     with ExitStack() as stack:
-        made = materialize(iter(parts), ["a", "b"], like=Audio(first, 8000), memory_bytes=memory_bytes, stack=stack)
-        assert isinstance(made["a"], Audio if memory_bytes else DiskAudio)
-        np.testing.assert_array_equal(made["a"].read(0, 9999), first)
-        np.testing.assert_array_equal(made["b"].read(0, 9999), second)
-        assert made["a"].sample_rate == 8000
+        result = materialize(iter(parts), ["a", "b"], like=Audio(first, 8000), memory_bytes=memory_bytes, stack=stack)
+        assert isinstance(result["a"], Audio if memory_bytes else DiskAudio)
+        np.testing.assert_array_equal(result["a"].read(0, 9999), first)
+        np.testing.assert_array_equal(result["b"].read(0, 9999), second)
+        assert result["a"].sample_rate == 8000
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30])
 def test_without_a_stack_disk_space_is_freed_with_the_last_reference(no_files_left: Path, memory_bytes: int) -> None:
-    made = materialize_one([noise(1, 500)], like=Silence(8000, 1, 500), memory_bytes=memory_bytes)
-    np.testing.assert_array_equal(made.read(0, 500), noise(1, 500))
+    result = materialize_one([make_noise(1, 500)], like=Silence(8000, 1, 500), memory_bytes=memory_bytes)
+    np.testing.assert_array_equal(result.read(0, 500), make_noise(1, 500))
 
 
 @pytest.mark.parametrize("memory_bytes", [-1, 1 << 30])
@@ -50,11 +50,13 @@ def test_no_samples_give_an_empty_source(memory_bytes: int) -> None:
 
 def test_an_error_halfway_leaves_nothing_on_disk(no_files_left: Path) -> None:
     def yield_one_block_and_fail() -> Iterator[dict[str, Waveform]]:
-        yield {"a": noise(1, 100)}
+        yield {"a": make_noise(1, 100)}
         raise RuntimeError("broken")
 
     with ExitStack() as stack:
         before = count_open_files()
         with pytest.raises(RuntimeError):
-            materialize(yield_one_block_and_fail(), ["a"], like=Audio(noise(1, 500), 8000), memory_bytes=0, stack=stack)
+            materialize(
+                yield_one_block_and_fail(), ["a"], like=Audio(make_noise(1, 500), 8000), memory_bytes=0, stack=stack
+            )
         assert count_open_files() == before

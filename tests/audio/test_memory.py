@@ -24,7 +24,7 @@ from audio.files.formats import Encoding, FormatName
 from audio.files.mpeg import frame_length
 from audio.files.ogg import checksum, iter_pages
 from testing.repository import ROOT
-from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
+from testing.signals import encode_file, encode_with_ffmpeg, make_tone, needs_ffmpeg
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from /proc")
 
@@ -61,7 +61,7 @@ print(json.dumps([measure(name) for name in sys.argv[2:]]))
 def measure(files: list[bytes], folder: Path) -> list[dict[str, Any]]:
     """Outcome and peak memory for each file, decoded one after the other in a process warmed up by a small file."""
     paths = [folder / str(index) for index in range(len(files) + 1)]
-    for path, data in zip(paths, [file_of(tone(0.5), Encoding("wav")), *files], strict=True):
+    for path, data in zip(paths, [encode_file(make_tone(0.5), Encoding("wav")), *files], strict=True):
         path.write_bytes(data)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, paths)], cwd=ROOT, capture_output=True, text=True, check=True
@@ -81,7 +81,7 @@ def silent_flac(seconds: int, channels: int = 2) -> bytes:
 @cache
 def silent(form: FormatName, seconds: int) -> bytes:
     waveform = np.broadcast_to(np.zeros((2, 1), np.float32), (2, seconds * 44100))
-    return file_of(Audio(waveform, 44100), Encoding(form, bitrate=64))
+    return encode_file(Audio(waveform, 44100), Encoding(form, bitrate=64))
 
 
 def flac_with_stated_samples(total: int, seconds: int) -> bytes:
@@ -161,7 +161,7 @@ def test_decoding_a_hostile_file_stays_below_the_memory_limit(name: str, figures
 @pytest.mark.parametrize(("options", "suffix"), [(("-c:a", "aac"), "m4a"), (("-c:a", "flac"), "mka")])
 def test_ffmpeg_stays_below_the_memory_limit(options: tuple[str, ...], suffix: str, tmp_path: Path) -> None:
     silence = ("-f", "lavfi", "-t", "200", "-i", "anullsrc=sample_rate=44100:channel_layout=stereo")
-    data = with_ffmpeg(tone(0.1), *silence, "-map", "1:a", *options, suffix=suffix)
+    data = encode_with_ffmpeg(make_tone(0.1), *silence, "-map", "1:a", *options, suffix=suffix)
     (figure,) = measure([data], tmp_path)
     assert figure["outcome"] == "audio_too_long"
     assert figure["peak"] < 1.2 * MAX_BYTES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from audio import Audio
 from audio.types import DiskAudio, in_memory, iter_blocks
 from errors import AudioError
-from testing.signals import noise, on_disk
+from testing.signals import copy_to_disk, make_noise
 
 RATE = 44_100
 
@@ -28,7 +28,7 @@ RATE = 44_100
 def test_appended_blocks_are_read_back_from_any_position(
     channels: int, sizes: list[int], start: int, count: int
 ) -> None:
-    parts = [noise(channels, size, seed) for seed, size in enumerate(sizes)]
+    parts = [make_noise(channels, size, seed) for seed, size in enumerate(sizes)]
     whole = np.concatenate([np.zeros((channels, 0), np.float32), *parts], axis=1)
     with DiskAudio(channels, 8000) as audio:
         for part in parts:
@@ -40,19 +40,19 @@ def test_appended_blocks_are_read_back_from_any_position(
 
 
 def test_the_temporary_file_has_no_name_and_its_space_is_freed(no_files_left: Path) -> None:
-    with on_disk(Audio(noise(2, 50_000), RATE)):
+    with copy_to_disk(Audio(make_noise(2, 50_000), RATE)):
         assert list(no_files_left.iterdir()) == []
 
 
 def test_the_temporary_file_is_closed_when_the_audio_is_no_longer_referenced(no_files_left: Path) -> None:
-    audio = on_disk(Audio(noise(2, 50_000), RATE))
+    audio = copy_to_disk(Audio(make_noise(2, 50_000), RATE))
     assert audio.num_samples == 50_000
     del audio
 
 
 def test_blocks_are_consecutive() -> None:
-    waveform = noise(2, 10_000)
-    with on_disk(Audio(waveform, RATE)) as stored:
+    waveform = make_noise(2, 10_000)
+    with copy_to_disk(Audio(waveform, RATE)) as stored:
         for audio in (stored, Audio(waveform, RATE)):
             parts = list(iter_blocks(audio, 3000))
             assert [part.shape[1] for part in parts] == [3000, 3000, 3000, 1000]
@@ -64,14 +64,14 @@ def test_a_full_disk_is_reported_as_such() -> None:
     with DiskAudio(1, 8000) as audio, open("/dev/full", "wb") as full:
         os.dup2(full.fileno(), audio._file.fileno())
         with pytest.raises(AudioError, match="disk is full") as caught:
-            audio.append(noise(1, 1000))
+            audio.append(make_noise(1, 1000))
         assert caught.value.error_code == "disk_full"
         assert audio.num_samples == 0
 
 
 @pytest.mark.parametrize("at", [0, 30_000, 1 << 20])
 def test_the_peak_is_nan_if_any_sample_is(at: int) -> None:
-    waveform = noise(1, (1 << 20) + 1)
+    waveform = make_noise(1, (1 << 20) + 1)
     waveform[0, at] = np.nan
     assert np.isnan(Audio(waveform, RATE).peak)
     with DiskAudio(1, RATE) as stored:
@@ -84,4 +84,4 @@ def test_a_wrong_shape_or_type_is_an_error_of_ours() -> None:
     with pytest.raises(AssertionError, match=r"\[C, T\] float32"):
         Audio(np.zeros(5, np.float32), RATE)
     with pytest.raises(AssertionError, match="2 channels, not 1"), DiskAudio(2, RATE) as audio:
-        audio.append(noise(1, 5))
+        audio.append(make_noise(1, 5))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from testing.control_plane import ControlPlane, start_control_plane
-from testing.local_api import Api, free_port, wait_until_ready
+from testing.local_api import Api, find_free_port, wait_until_ready
 from testing.processes import HANDLER, Worker, run_script, start_worker
 from testing.repository import ROOT
 
@@ -39,7 +39,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Iter
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    port = free_port()
+    port = find_free_port()
     home = tmp_path_factory.mktemp("api")
     with start_worker(HANDLER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
         wait_until_ready(local_api := Api(port, worker))

@@ -25,7 +25,7 @@ def install() -> Iterator[Any]:
         yield install
 
 
-def settings_for(provider: Provider) -> Settings:
+def make_settings(provider: Provider) -> Settings:
     return Settings.from_env(
         {
             "SUNO_API_TOKEN": TOKEN,
@@ -43,7 +43,7 @@ def send(settings: Settings, operation: str, **params: Any) -> dict[str, Any]:
 
 def test_a_song_is_submitted_paid_once_and_returned(install: Any) -> None:
     provider = install(Provider(SCENARIOS["quick_start"]))
-    settings = settings_for(provider)
+    settings = make_settings(provider)
     source = base64.b64encode(make_tone(10.0, 440.0)).decode()
     started = send(settings, "extend_via_suno", audio=source, prompt="grows", continue_at=5, mode="submit")
     assert (started["success"], started["status"], started["outputs"]) == (True, "PENDING", [])
@@ -59,14 +59,14 @@ def test_a_song_is_submitted_paid_once_and_returned(install: Any) -> None:
 
 
 def test_a_single_clip_is_in_the_list_of_outputs_too(install: Any) -> None:
-    settings = settings_for(install(Provider(SCENARIOS["quick_start"])))
+    settings = make_settings(install(Provider(SCENARIOS["quick_start"])))
     task_id = send(settings, "extend_via_suno", audio_id="a", mode="submit")["task_id"]
     reply = send(settings, "extend_via_suno", task_id=task_id, mode="poll", select="first", output_format="mp3")
     assert len(reply["outputs"]) == 1 and reply["output_audio"]
 
 
 def test_an_error_about_a_reply_that_is_too_large_names_the_task(install: Any) -> None:
-    settings = replace(settings_for(install(Provider(SCENARIOS["quick_start"]))), inline_budget_bytes=20_000)
+    settings = replace(make_settings(install(Provider(SCENARIOS["quick_start"]))), inline_budget_bytes=20_000)
     task_id = send(settings, "extend_via_suno", audio_id="a", mode="submit")["task_id"]
     reply = send(settings, "extend_via_suno", task_id=task_id, mode="poll", output_format="wav")
     assert reply["error_code"] == "reply_too_large"
@@ -90,7 +90,7 @@ def test_without_a_key_only_suno_is_unavailable() -> None:
 
 
 def test_with_a_key_suno_is_ready(install: Any) -> None:
-    settings = settings_for(install(Provider(SCENARIOS["happy"])))
+    settings = make_settings(install(Provider(SCENARIOS["happy"])))
     assert send(settings, "health_check")["operations"]["extend_via_suno"] == "ready"
     rows = send(settings, "list_models")["suno"]
     assert {"V4", "V4_5", "V5"} <= {row["name"] for row in rows}
@@ -100,7 +100,7 @@ def test_with_a_key_suno_is_ready(install: Any) -> None:
 @pytest.mark.parametrize("url", ["http://10.0.0.1/song.mp3", "http://169.254.169.254/latest", "file:///etc/passwd"])
 def test_a_source_at_a_private_address_is_refused_before_anything_is_sent(install: Any, url: str) -> None:
     provider = install(Provider(SCENARIOS["happy"]))
-    settings = replace(settings_for(provider), allow_private_urls=False)
+    settings = replace(make_settings(provider), allow_private_urls=False)
     reply = send(settings, "extend_via_suno", audio=url)
     assert reply["error_code"] in ("private_url", "unsupported_url")
     assert provider.calls == []

@@ -30,7 +30,7 @@ from operations.build_models import models_for
 from testing import rvc_files
 from testing.dispatch import answer
 from testing.loopback import respond_with, serve
-from testing.models import rows
+from testing.models import list_as_json
 from worker.settings import Settings
 
 
@@ -104,7 +104,7 @@ def test_a_voice_is_added_from_its_files(models: Models, folder: Path, voice_fil
         index=encode_base64(voice_files["v2.index"]),
     )
     assert reply["success"] is True and reply["name"] == "Alice (v2)"
-    assert [reply["voice"]] == rows(models.families.voices)
+    assert [reply["voice"]] == list_as_json(models.families.voices)
     assert reply["voice"]["has_index"] is True and reply["voice"]["version"] == "v2"
     assert reply["parameters"] == {"name": "Alice (v2)", "replace": False}
     assert reply["timings"]["install_s"] >= 0
@@ -350,7 +350,7 @@ def test_an_existing_voice_is_replaced_only_on_request(
     )
     error = catch_error(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]))
     assert isinstance(error, InvalidRequestError) and error.error_code == "voice_exists"
-    assert rows(models.families.voices)[0]["version"] == "v2"
+    assert list_as_json(models.families.voices)[0]["version"] == "v2"
     row = call(models, name="alice", checkpoint=encode_base64(voice_files["v1.pth"]), replace=True)["voice"]
     assert (row["version"], row["has_index"]) == ("v1", False)
     assert [path.name for path in folder.iterdir()] == ["alice"]

@@ -22,7 +22,7 @@ from models.family import ModelHandle
 from models.suno import SunoConfig, SunoFamily
 from operations.build_models import suno_config
 from operations.extend_via_suno import Params
-from testing.models import make_models, rows
+from testing.models import list_as_json, make_models
 from testing.suno_provider import TOKEN, Provider
 from testing.suno_scenarios import SCENARIOS
 from testing.suno_worker import (
@@ -288,13 +288,13 @@ def test_without_a_key_the_operation_and_list_models_say_so() -> None:
         run_extend(make_models(suno=family))
     assert caught.value.error_code == "not_configured"
     assert family.readiness().to_json() == "SUNO_API_TOKEN is not set"
-    assert {row["available"] for row in rows(family)} == {"SUNO_API_TOKEN is not set"}
+    assert {row["available"] for row in list_as_json(family)} == {"SUNO_API_TOKEN is not set"}
 
 
 def test_with_a_key_the_family_is_ready_and_lists_its_versions() -> None:
     family = SunoFamily(SunoConfig(token=TOKEN))
     assert family.readiness().is_ready
-    assert [row["name"] for row in rows(family) if row["default"]] == ["V4_5"]
+    assert [row["name"] for row in list_as_json(family) if row["default"]] == ["V4_5"]
     assert TOKEN not in str(family.list_models()) + repr(family)
 
 

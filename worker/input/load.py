@@ -77,17 +77,17 @@ def load_audio(source: str, *, field: str, job: Job, settings: Settings) -> Audi
             if the base64 itself is not valid).
         SourceError: the URL or path is not allowed or cannot be read. Neither error repeats the source.
     """
-    sound = _decode(source, InputField(field, job, settings), memory_bytes=None)
-    assert isinstance(sound, Audio)
-    return sound
+    audio = _decode(source, InputField(field, job, settings), memory_bytes=None)
+    assert isinstance(audio, Audio)
+    return audio
 
 
 def load_audio_source(source: str, *, field: str, job: Job, settings: Settings) -> AudioSource:
     """As `load_audio`, for operations that read audio by blocks: long audio is on disk until the job ends."""
-    sound = _decode(source, InputField(field, job, settings), memory_bytes=LONG_AUDIO_BYTES)
-    if isinstance(sound, DiskAudio):
-        job.exit_stack.enter_context(sound)
-    return sound
+    audio = _decode(source, InputField(field, job, settings), memory_bytes=LONG_AUDIO_BYTES)
+    if isinstance(audio, DiskAudio):
+        job.exit_stack.enter_context(audio)
+    return audio
 
 
 def load_file(source: str, *, field: str, job: Job, settings: Settings) -> BinaryIO:

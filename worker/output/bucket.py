@@ -75,7 +75,7 @@ def find_bucket(s3_config: Mapping[str, Any] | None, settings: Settings) -> Buck
     if s3_config:
         values = {name: s3_config.get(key) or "" for name, key in S3_CONFIG.items()}
         if not all(isinstance(value, str) and value.isprintable() for value in values.values()):
-            raise _build_misconfigured_error("the values of s3Config must be strings")
+            raise _misconfigured_error("the values of s3Config must be strings")
         return _make_bucket(values, names=S3_CONFIG, trusted=False)
     if not (settings.bucket_endpoint_url or settings.bucket_name):
         return None
@@ -89,9 +89,9 @@ def _make_bucket(values: Mapping[str, str], *, names: Mapping[str, str], trusted
     complete = {**values, "name": name}
     missing = [names[key] for key in ("access_key_id", "secret_access_key", "name") if not complete[key]]
     if missing:
-        raise _build_misconfigured_error(f"{', '.join(missing)} must be set too")
+        raise _misconfigured_error(f"{', '.join(missing)} must be set too")
     if not NAME.fullmatch(name):
-        raise _build_misconfigured_error(f"{names['name']} is not a valid bucket name")
+        raise _misconfigured_error(f"{names['name']} is not a valid bucket name")
     return Bucket(
         name=name,
         access_key_id=values["access_key_id"],
@@ -109,12 +109,12 @@ def _split_endpoint(endpoint: str, name: str) -> tuple[str, str]:
     try:
         url = parse_url(endpoint)
     except InvalidUrlError as error:
-        raise _build_misconfigured_error("the endpoint must be a plain http(s):// URL") from error
+        raise _misconfigured_error("the endpoint must be a plain http(s):// URL") from error
     aws = AWS_HOST.fullmatch(url.host)
     in_host = (aws["bucket"] or "") if aws else name if name and url.host.startswith(f"{name}.") else ""
     found = {part for part in (name, in_host, url.path.strip("/")) if part}
     if len(found) > 1:
-        raise _build_misconfigured_error("the endpoint contains a path or bucket other than the bucket's name")
+        raise _misconfigured_error("the endpoint contains a path or bucket other than the bucket's name")
     authority = url.authority[len(in_host) + 1 :] if in_host else url.authority
     return f"{url.scheme}://{authority}", next(iter(found), "")
 
@@ -159,7 +159,7 @@ class Uploader:
         or a host.
         """
         url = self._sign("put_object", key, SIGNATURE_S, ContentType=content_type)
-        failure = _build_upload_error("")
+        failure = _upload_error("")
         for attempt in range(ATTEMPTS):
             if attempt:
                 logger.warning("attempt %d to upload to the bucket failed", attempt)
@@ -171,11 +171,11 @@ class Uploader:
                     raise DeliveryError(
                         f"The bucket's endpoint is not allowed. {error}", code=ErrorCode.PRIVATE_URL
                     ) from error
-                failure = _build_upload_error("it could not be reached, or the connection broke")
+                failure = _upload_error("it could not be reached, or the connection broke")
                 continue
             if status == HTTP_OK:
                 return self._sign("get_object", key, LINK_S)
-            failure = _build_upload_error(f"it answered HTTP {status} {reason}".rstrip(), status=status, reason=reason)
+            failure = _upload_error(f"it answered HTTP {status} {reason}".rstrip(), status=status, reason=reason)
             if status < HTTP_SERVER_ERROR:
                 break
         raise failure
@@ -187,7 +187,7 @@ class Uploader:
         try:
             return str(self._signer.generate_presigned_url(method, Params=parameters, ExpiresIn=seconds))
         except (BotoCoreError, ValueError) as error:
-            raise _build_misconfigured_error("its name or endpoint is not valid") from error
+            raise _misconfigured_error("its name or endpoint is not valid") from error
 
     def _put(self, url: str, file: BinaryIO, content_type: str) -> tuple[int, str]:
         """One attempt; returns the HTTP status and S3's own code for what went wrong."""
@@ -207,7 +207,7 @@ class Uploader:
         while (remaining := end - time.monotonic()) > 0:
             self._check()
             if time.monotonic() >= self._deadline:
-                raise _build_upload_error("its time is up")
+                raise _upload_error("its time is up")
             time.sleep(min(0.1, remaining))
 
 
@@ -231,14 +231,14 @@ def _make_signer(bucket: Bucket) -> Any:
             config=config,
         )
     except (BotoCoreError, ValueError) as error:
-        raise _build_misconfigured_error("its endpoint or region is not valid") from error
+        raise _misconfigured_error("its endpoint or region is not valid") from error
 
 
-def _build_misconfigured_error(reason: str) -> DeliveryError:
+def _misconfigured_error(reason: str) -> DeliveryError:
     return DeliveryError(f"The bucket cannot be used as configured: {reason}.", code=ErrorCode.BUCKET_MISCONFIGURED)
 
 
-def _build_upload_error(problem: str, **details: Any) -> DeliveryError:
+def _upload_error(problem: str, **details: Any) -> DeliveryError:
     return DeliveryError(
         f"The upload to the bucket failed: {problem}. Check its keys, name, region and endpoint, or choose another"
         " 'delivery'.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from audio.files.formats import Encoding, suggested_encodings
 from worker.output.artefacts import OutputEncoder
-from worker.output.strict_json import reply_too_large
+from worker.output.strict_json import too_large_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def encode_inline(
     Args:
         deliveries: what else this worker offers; the error names them.
 
-    Raises `DeliveryError` (`reply_too_large`) if none fits.
+    Raises `DeliveryError` (`too_large_error`) if none fits.
     """
     total = 0
     for encoding in encodings:
@@ -63,7 +63,7 @@ def encode_inline(
     advice = f"What would fit: {'; '.join(options)}." if options else "No format would fit."
     if "bucket" not in deliveries:
         advice += " A bucket (the BUCKET_* settings, or s3Config beside the input) takes files of any size."
-    raise reply_too_large(total, budget.limit, advice, {"would_fit": would_fit, "deliveries": list(deliveries)})
+    raise too_large_error(total, budget.limit, advice, {"would_fit": would_fit, "deliveries": list(deliveries)})
 
 
 def _find_fitting(encoder: OutputEncoder, tried: Sequence[Encoding], budget: InlineBudget) -> list[Encoding]:

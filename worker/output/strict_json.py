@@ -15,7 +15,7 @@ def dump_json(reply: Mapping[str, Any], *, budget_bytes: int | None = None) -> s
 
     Raises:
         InternalError: it contains what JSON has no form for: NaN, infinities, bytes, paths, arrays, lone surrogates.
-        DeliveryError: it is larger than `budget_bytes` in UTF-8 (code `reply_too_large`).
+        DeliveryError: it is larger than `budget_bytes` in UTF-8 (code `too_large_error`).
     """
     try:
         text = json.dumps(reply, ensure_ascii=False, allow_nan=False)
@@ -23,11 +23,11 @@ def dump_json(reply: Mapping[str, Any], *, budget_bytes: int | None = None) -> s
     except (TypeError, ValueError, RecursionError) as error:  # what `json` raises for such values
         raise InternalError("The reply could not be written as JSON. This is a bug of the worker.") from error
     if budget_bytes is not None and size > budget_bytes:
-        raise reply_too_large(size, budget_bytes)
+        raise too_large_error(size, budget_bytes)
     return text
 
 
-def reply_too_large(
+def too_large_error(
     size: int, budget_bytes: int, advice: str = "Ask for less.", details: Mapping[str, Any] = MappingProxyType({})
 ) -> DeliveryError:
     """The error for a reply over the budget."""

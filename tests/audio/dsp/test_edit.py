@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 
 from audio import Audio
 from audio.dsp.edit import fade_in, fade_out, trim_silence
-from testing.signals import tone
+from testing.signals import make_tone
 
 
-def between_silences(before: int, after: int) -> Audio:
-    sound = tone(0.5).waveform
-    return Audio(np.pad(sound, ((0, 0), (before, after))), 44100)
+def pad_with_silence(before: int, after: int) -> Audio:
+    waveform = make_tone(0.5).waveform
+    return Audio(np.pad(waveform, ((0, 0), (before, after))), 44100)
 
 
 def test_silence_is_trimmed_from_both_ends_except_10_ms() -> None:
-    trimmed = trim_silence(between_silences(20000, 30000))
+    trimmed = trim_silence(pad_with_silence(20000, 30000))
     assert trimmed.num_samples == pytest.approx(22050 + 2 * 441, abs=5)
-    assert trimmed.peak == tone(0.5).peak
+    assert trimmed.peak == make_tone(0.5).peak
 
 
 def test_silence_in_the_middle_stays() -> None:
-    sound = tone(0.2).waveform
-    audio = Audio(np.concatenate([sound, np.zeros((2, 44100), np.float32), sound], axis=1), 44100)
+    waveform = make_tone(0.2).waveform
+    audio = Audio(np.concatenate([waveform, np.zeros((2, 44100), np.float32), waveform], axis=1), 44100)
     assert trim_silence(audio).num_samples == audio.num_samples
 
 
@@ -35,7 +35,7 @@ def test_audio_that_is_silent_throughout_is_returned_unchanged() -> None:
 
 
 def test_the_threshold_decides_what_is_silent() -> None:
-    quiet = Audio(between_silences(10000, 10000).waveform * np.float32(0.01), 44100)
+    quiet = Audio(pad_with_silence(10000, 10000).waveform * np.float32(0.01), 44100)
     assert trim_silence(quiet, threshold_db=-20.0) is quiet
     assert trim_silence(quiet, threshold_db=-70.0).num_samples < quiet.num_samples
 
@@ -60,5 +60,5 @@ def test_fades_start_or_end_in_silence_and_keep_the_rest(seconds: float) -> None
 
 
 def test_a_fade_of_0_s_returns_the_same_object() -> None:
-    audio = tone(0.1)
+    audio = make_tone(0.1)
     assert fade_in(audio, 0.0) is audio and fade_out(audio, 0.0) is audio

@@ -16,7 +16,7 @@ Waveform = NDArray[np.float32]
 RATE = 44_100
 
 
-def vocal(num_samples: int, channels: int = 1, level: float = 0.5) -> Waveform:
+def make_vocal(num_samples: int, channels: int = 1, level: float = 0.5) -> Waveform:
     noise = np.random.default_rng(3).standard_normal((channels, num_samples))
     swell = np.abs(np.sin(np.arange(num_samples) / 7000))
     return (level * noise * swell).astype(np.float32)
@@ -33,17 +33,17 @@ def split_blocks(waveform: Waveform, sizes: list[int]) -> Iterator[Waveform]:
 def apply_pedalboard(waveform: Waveform, chain: VocalChain, sample_rate: int = RATE) -> Waveform:
     from pedalboard import Compressor, HighpassFilter, Reverb
 
-    made = HighpassFilter(50)(waveform, sample_rate)
-    made = Compressor(threshold_db=-15, ratio=4)(made, sample_rate)
+    result = HighpassFilter(50)(waveform, sample_rate)
+    result = Compressor(threshold_db=-15, ratio=4)(result, sample_rate)
     reverb = Reverb(
         room_size=chain.room_size, damping=chain.damping, wet_level=chain.wet, dry_level=chain.dry, width=1.0
     )
-    return np.asarray(reverb(made, sample_rate), np.float32)
+    return np.asarray(reverb(result, sample_rate), np.float32)
 
 
 def run(blocks: Iterator[Waveform], chain: VocalChain, channels: int, num_samples: int, rate: int = RATE) -> Waveform:
-    made = apply_vocal_chain(blocks, chain, sample_rate=rate, channels=channels, num_samples=num_samples)
-    return np.concatenate(list(made), axis=1)
+    result = apply_vocal_chain(blocks, chain, sample_rate=rate, channels=channels, num_samples=num_samples)
+    return np.concatenate(list(result), axis=1)
 
 
 @settings(max_examples=15, deadline=None)
@@ -56,21 +56,21 @@ def run(blocks: Iterator[Waveform], chain: VocalChain, channels: int, num_sample
 def test_any_block_sizes_give_the_result_of_pedalboard_on_the_whole(
     sizes: list[int], tail: int, channels: int, rate: int
 ) -> None:
-    chain, sound = VocalChain(), vocal(150_000, channels)
-    whole = np.pad(np.repeat(sound, 3 - channels, axis=0)[:2], ((0, 0), (0, tail)))
-    made = run(split_blocks(sound, sizes), chain, 2, 150_000 + tail, rate)
-    settled = made.shape[1] - round(END_FADE_S * rate)
-    assert made.shape == whole.shape and made.dtype == np.float32
-    np.testing.assert_allclose(made[:, :settled], apply_pedalboard(whole, chain, rate)[:, :settled], atol=1e-6)
+    chain, waveform = VocalChain(), make_vocal(150_000, channels)
+    whole = np.pad(np.repeat(waveform, 3 - channels, axis=0)[:2], ((0, 0), (0, tail)))
+    result = run(split_blocks(waveform, sizes), chain, 2, 150_000 + tail, rate)
+    settled = result.shape[1] - round(END_FADE_S * rate)
+    assert result.shape == whole.shape and result.dtype == np.float32
+    np.testing.assert_allclose(result[:, :settled], apply_pedalboard(whole, chain, rate)[:, :settled], atol=1e-6)
 
 
 def test_the_chain_has_no_delay() -> None:
     impulse = np.zeros((1, RATE), np.float32)
     impulse[0, 1000] = 0.5
-    made = run(iter([impulse]), VocalChain(), 2, RATE)
-    assert np.abs(made).argmax(axis=1).tolist() == [1000, 1000]
-    assert np.abs(made[:, :1000]).max() == 0
-    assert made[0, 1000] == pytest.approx(0.8, rel=0.02)  # 0.5, and twice reverb_dry: pedalboard's scale
+    result = run(iter([impulse]), VocalChain(), 2, RATE)
+    assert np.abs(result).argmax(axis=1).tolist() == [1000, 1000]
+    assert np.abs(result[:, :1000]).max() == 0
+    assert result[0, 1000] == pytest.approx(0.8, rel=0.02)  # 0.5, and twice reverb_dry: pedalboard's scale
 
 
 def test_loud_parts_are_compressed_four_to_one() -> None:
@@ -78,32 +78,32 @@ def test_loud_parts_are_compressed_four_to_one() -> None:
     levels = []
     for level_db in (-12.0, -4.0):  # of a sine's peak, which the compressor follows
         sine = np.asarray([10 ** (level_db / 20) * np.sin(2 * np.pi * 1000 * times)], np.float32)
-        made = run(iter([sine]), VocalChain(wet=0.0, dry=1.0), 1, 2 * RATE)
-        levels.append(20 * np.log10(float(np.abs(made[0, RATE : RATE + 4410]).max())))
+        result = run(iter([sine]), VocalChain(wet=0.0, dry=1.0), 1, 2 * RATE)
+        levels.append(20 * np.log10(float(np.abs(result[0, RATE : RATE + 4410]).max())))
     assert levels[1] - levels[0] == pytest.approx(8 / 4, abs=0.1)
 
 
 def test_mono_becomes_stereo_before_the_reverb() -> None:
-    made = run(iter([vocal(RATE)]), VocalChain(wet=1.0, dry=0.0), 2, RATE)
-    assert np.asarray(np.corrcoef(made))[0, 1] < 0.9
+    result = run(iter([make_vocal(RATE)]), VocalChain(wet=1.0, dry=0.0), 2, RATE)
+    assert np.asarray(np.corrcoef(result))[0, 1] < 0.9
 
 
 def test_the_reverb_tail_follows_the_vocal() -> None:
-    chain, sound = VocalChain(room_size=0.8), vocal(RATE)
-    made = run(iter([sound]), chain, 2, 3 * RATE)
-    expected = apply_pedalboard(np.pad(np.repeat(sound, 2, axis=0), ((0, 0), (0, 2 * RATE))), chain)
+    chain, waveform = VocalChain(room_size=0.8), make_vocal(RATE)
+    result = run(iter([waveform]), chain, 2, 3 * RATE)
+    expected = apply_pedalboard(np.pad(np.repeat(waveform, 2, axis=0), ((0, 0), (0, 2 * RATE))), chain)
     tail = slice(RATE, 3 * RATE - 500)
     assert np.abs(expected[:, RATE : RATE + 4000]).max() > 0.01
-    np.testing.assert_allclose(made[:, tail], expected[:, tail], atol=1e-6)
+    np.testing.assert_allclose(result[:, tail], expected[:, tail], atol=1e-6)
 
 
 def test_the_end_fades_out_if_the_vocal_is_the_longest() -> None:
-    sound = vocal(RATE, level=0.1) + np.float32(0.1)
-    plain = apply_pedalboard(np.repeat(sound, 2, axis=0), VocalChain())
-    made = run(iter([sound]), VocalChain(), 2, RATE)
+    waveform = make_vocal(RATE, level=0.1) + np.float32(0.1)
+    plain = apply_pedalboard(np.repeat(waveform, 2, axis=0), VocalChain())
+    result = run(iter([waveform]), VocalChain(), 2, RATE)
     fade = round(END_FADE_S * RATE)
-    np.testing.assert_allclose(made[:, :-fade], plain[:, :-fade], atol=1e-6)
-    assert np.abs(made[:, -1]).max() < 1e-3 * np.abs(plain[:, -fade:]).max()
+    np.testing.assert_allclose(result[:, :-fade], plain[:, :-fade], atol=1e-6)
+    assert np.abs(result[:, -1]).max() < 1e-3 * np.abs(plain[:, -fade:]).max()
 
 
 def test_silence_stays_exactly_silent() -> None:
@@ -112,5 +112,5 @@ def test_silence_stays_exactly_silent() -> None:
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 65, 882])
 def test_very_short_vocals_keep_their_length(num_samples: int) -> None:
-    made = run(iter([vocal(num_samples) + np.float32(0.1)]), VocalChain(), 2, num_samples)
-    assert made.shape == (2, num_samples) and np.isfinite(made).all() and made[0, 0] != 0
+    result = run(iter([make_vocal(num_samples) + np.float32(0.1)]), VocalChain(), 2, num_samples)
+    assert result.shape == (2, num_samples) and np.isfinite(result).all() and result[0, 0] != 0

@@ -15,10 +15,12 @@ from audio import Audio
 from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversample, true_peak_db
 from audio.files.formats import Encoding
 from audio.types import iter_blocks
-from testing.signals import file_of, needs_ffmpeg
+from testing.signals import encode_file, needs_ffmpeg
 
 
-def sines(*parts: tuple[float, float], sample_rate: int = 48000, channels: int = 2, hertz: float = 1000.0) -> Audio:
+def make_sines(
+    *parts: tuple[float, float], sample_rate: int = 48000, channels: int = 2, hertz: float = 1000.0
+) -> Audio:
     """A sine through (peak level in dBFS, seconds) steps, the same in all channels."""
     levels = np.concatenate([np.full(round(seconds * sample_rate), 10 ** (level / 20)) for level, seconds in parts])
     wave = levels * np.sin(2 * np.pi * hertz * np.arange(len(levels)) / sample_rate)
@@ -38,7 +40,7 @@ EBU_CASES = [
 @pytest.mark.parametrize("sample_rate", [48000, 44100, 32000, 11025])
 @pytest.mark.parametrize(("steps", "expected"), EBU_CASES)
 def test_the_cases_of_ebu_tech_3341(steps: tuple[tuple[float, float], ...], expected: float, sample_rate: int) -> None:
-    assert integrated_loudness(sines(*steps, sample_rate=sample_rate)) == pytest.approx(expected, abs=0.1)
+    assert integrated_loudness(make_sines(*steps, sample_rate=sample_rate)) == pytest.approx(expected, abs=0.1)
 
 
 def test_the_filters_at_48_khz_are_those_in_the_standard() -> None:
@@ -49,13 +51,13 @@ def test_the_filters_at_48_khz_are_those_in_the_standard() -> None:
 
 
 def test_one_channel_is_3_db_below_two() -> None:
-    one, two = (integrated_loudness(sines((-20.0, 5.0), channels=channels)) for channels in (1, 2))
+    one, two = (integrated_loudness(make_sines((-20.0, 5.0), channels=channels)) for channels in (1, 2))
     assert two - one == pytest.approx(3.01, abs=0.01)
 
 
 @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.3, 0.39, 0.4, 0.41, 0.5, 1.0])
 def test_audio_shorter_than_a_gating_block_is_measured_as_one_block(seconds: float) -> None:
-    assert integrated_loudness(sines((-23.0, seconds))) == pytest.approx(-23.0, abs=0.6)
+    assert integrated_loudness(make_sines((-23.0, seconds))) == pytest.approx(-23.0, abs=0.6)
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 100, 48000])
@@ -65,10 +67,12 @@ def test_silence_has_no_loudness_and_no_peak(num_samples: int) -> None:
     assert true_peak_db(silence) == -math.inf
 
 
-def ffmpeg_meter(audio: Audio) -> tuple[float, float]:
+def measure_with_ffmpeg(audio: Audio) -> tuple[float, float]:
     """Integrated LUFS and true peak by ffmpeg's ebur128 filter."""
     command = ["ffmpeg", "-hide_banner", "-nostats", "-i", "pipe:0", "-af", "ebur128=peak=true", "-f", "null", "-"]
-    output = subprocess.run(command, input=file_of(audio, Encoding("wav", 32)), capture_output=True, check=True).stderr
+    output = subprocess.run(
+        command, input=encode_file(audio, Encoding("wav", 32)), capture_output=True, check=True
+    ).stderr
     summary = output.decode().rsplit("Summary:", 1)[1]
     loudness, peak = re.search(r"I:\s+(\S+) LUFS", summary), re.search(r"Peak:\s+(\S+) dBFS", summary)
     assert loudness and peak
@@ -82,9 +86,9 @@ def test_ffmpeg_measures_the_same_loudness_and_peak(sample_rate: int, seed: int)
     generator = np.random.default_rng(seed)
     smooth = np.convolve(generator.standard_normal(sample_rate * 12), np.hanning(12), "same")
     swell = np.repeat(generator.uniform(0.0, 0.3, 24), sample_rate // 2)
-    sound = np.stack([smooth * swell, np.roll(smooth, 5) * swell[::-1]]) / np.abs(smooth).max()
-    audio = Audio((sound * 3).astype(np.float32), sample_rate)
-    loudness, peak = ffmpeg_meter(audio)
+    waveform = np.stack([smooth * swell, np.roll(smooth, 5) * swell[::-1]]) / np.abs(smooth).max()
+    audio = Audio((waveform * 3).astype(np.float32), sample_rate)
+    loudness, peak = measure_with_ffmpeg(audio)
     assert integrated_loudness(audio) == pytest.approx(loudness, abs=0.11)  # ffmpeg prints one decimal
     assert true_peak_db(audio) == pytest.approx(peak, abs=0.15)
 

@@ -18,31 +18,33 @@ from audio.dsp.gain import GainView
 from audio.dsp.mix import PaddedView, Silence, fit_length, match_shapes, mix
 from audio.types import AudioSource, Waveform, iter_blocks
 from testing.repository import ROOT
-from testing.signals import tone
+from testing.signals import make_tone
 
 RATE = 44_100
 
 
-def whole(source: AudioSource, frames: int = 1000) -> Waveform:
+def read_whole(source: AudioSource, frames: int = 1000) -> Waveform:
     return np.concatenate(list(iter_blocks(source, frames)), axis=1)
 
 
 def test_sources_become_as_wide_as_the_widest_and_as_long_as_the_longest() -> None:
-    mono, stereo = tone(0.1, channels=1), tone(0.2)
+    mono, stereo = make_tone(0.1, channels=1), make_tone(0.2)
     first, second = match_shapes([GainView(mono, -6.0), GainView(stereo, 3.0)])
-    assert whole(first).shape == whole(second).shape == stereo.waveform.shape
-    np.testing.assert_allclose(whole(first)[:, : mono.num_samples], np.repeat(mono.waveform, 2, 0) * 10 ** (-6 / 20))
-    assert not whole(first)[:, mono.num_samples :].any()
-    np.testing.assert_allclose(whole(second), stereo.waveform * 10 ** (3 / 20), rtol=1e-6)
-    assert first.peak == pytest.approx(np.abs(whole(first)).max(), rel=1e-6)
+    assert read_whole(first).shape == read_whole(second).shape == stereo.waveform.shape
+    np.testing.assert_allclose(
+        read_whole(first)[:, : mono.num_samples], np.repeat(mono.waveform, 2, 0) * 10 ** (-6 / 20)
+    )
+    assert not read_whole(first)[:, mono.num_samples :].any()
+    np.testing.assert_allclose(read_whole(second), stereo.waveform * 10 ** (3 / 20), rtol=1e-6)
+    assert first.peak == pytest.approx(np.abs(read_whole(first)).max(), rel=1e-6)
     assert first.duration == stereo.duration
 
 
 def test_padding_never_drops_a_channel_or_a_sample() -> None:
     with pytest.raises(AssertionError, match="do not fit"):
-        PaddedView(tone(0.1), 1, 44100)
-    with pytest.raises(AssertionError, match="never shortens"):
-        PaddedView(tone(0.1), 2, 100)
+        PaddedView(make_tone(0.1), 1, 44100)
+    with pytest.raises(AssertionError, match="4410 samples do not fit into 100"):
+        PaddedView(make_tone(0.1), 2, 100)
 
 
 @given(
@@ -60,8 +62,8 @@ def test_a_mix_is_the_sum_of_its_sources(lengths: list[int], widths: list[int], 
     expected = np.zeros((width, max(lengths)))
     for source in sources:
         expected[:, : source.num_samples] += 0.5 * source.waveform
-    made = mix([GainView(source, -6.0205999) for source in sources])
-    np.testing.assert_allclose(whole(made, frames), expected, atol=1e-6)
+    result = mix([GainView(source, -6.0205999) for source in sources])
+    np.testing.assert_allclose(read_whole(result, frames), expected, atol=1e-6)
 
 
 def test_a_mix_is_not_clipped() -> None:
@@ -74,15 +76,15 @@ def test_a_mix_is_not_clipped() -> None:
     length=st.integers(1, 200),
 )
 def test_blocks_are_cut_or_padded_to_a_length(parts: list[Waveform], length: int) -> None:
-    made = np.concatenate(list(fit_length(parts, num_samples=length)), axis=1)
+    result = np.concatenate(list(fit_length(parts, num_samples=length)), axis=1)
     count = min(sum(part.shape[1] for part in parts), length)
-    assert made.shape == (1, length)
-    assert (made[:, :count] == 1).all() and (made[:, count:] == 0).all()
+    assert result.shape == (1, length)
+    assert (result[:, :count] == 1).all() and (result[:, count:] == 0).all()
 
 
 def test_silence_has_a_shape_and_only_zeros() -> None:
     silence = Silence(RATE, 2, 1500)
-    assert whole(silence).shape == (2, 1500) and not whole(silence).any()
+    assert read_whole(silence).shape == (2, 1500) and not read_whole(silence).any()
     assert (silence.peak, silence.duration) == (0.0, 1500 / RATE)
 
 

@@ -18,7 +18,7 @@ def shift(waveform: NDArray[np.floating], semitones: float, chunk_s: float = 20.
     return np.concatenate(list(shift_pitch(audio, semitones, lambda fraction: None, chunk_s=chunk_s)), axis=1)
 
 
-def clicks(seconds: float, rate: int = RATE) -> tuple[Waveform, NDArray[np.intp]]:
+def make_clicks(seconds: float, rate: int = RATE) -> tuple[Waveform, NDArray[np.intp]]:
     """Clicks of 0.4 ms at changing positions within the engine's frames, and their positions."""
     waveform, width = np.zeros(round(seconds * rate), np.float32), rate // 5000
     positions = np.arange(rate // 2, len(waveform) - rate // 4, int(0.237 * rate))
@@ -39,7 +39,7 @@ def measure_delays(waveform: Waveform, positions: NDArray[np.intp], rate: int = 
 
 @pytest.mark.parametrize("semitones", [-12, -3.5, 4])
 def test_timing_is_kept_to_a_third_of_a_millisecond_on_average(semitones: float) -> None:
-    waveform, positions = clicks(8.0)
+    waveform, positions = make_clicks(8.0)
     late = measure_delays(shift(waveform, semitones)[0], positions)
     drift_per_s = np.polyfit(positions / RATE, late, 1)[0]
     assert abs(late.mean()) < RATE / 3000
@@ -49,13 +49,13 @@ def test_timing_is_kept_to_a_third_of_a_millisecond_on_average(semitones: float)
 
 @pytest.mark.parametrize("rate", [48_000, 96_000])
 def test_timing_is_kept_at_other_sample_rates(rate: int) -> None:
-    waveform, positions = clicks(4.0, rate)
+    waveform, positions = make_clicks(4.0, rate)
     late = measure_delays(shift(waveform, -2, rate=rate)[0], positions, rate)
     assert abs(late.mean()) < rate / 2000
 
 
 def test_timing_is_kept_across_chunks() -> None:
-    waveform, positions = clicks(8.0)
+    waveform, positions = make_clicks(8.0)
     late = measure_delays(shift(waveform, 3, chunk_s=2.0)[0], positions)
     assert abs(late.mean()) < RATE / 3000 and np.abs(late).max() < 0.003 * RATE
 
@@ -64,30 +64,30 @@ def test_timing_is_kept_across_chunks() -> None:
 def test_the_pitch_is_right_to_a_tenth_of_a_cent_and_the_level_stays(semitones: float) -> None:
     times = np.arange(4 * RATE) / RATE
     sine = 0.3 * np.sin(2 * np.pi * 440 * times)
-    made = shift(sine, semitones)[0, RATE : 3 * RATE].astype(np.float64)
-    spectrum = np.abs(np.fft.rfft(made * np.hanning(len(made)), 1 << 21))
+    result = shift(sine, semitones)[0, RATE : 3 * RATE].astype(np.float64)
+    spectrum = np.abs(np.fft.rfft(result * np.hanning(len(result)), 1 << 21))
     peak = int(spectrum.argmax())
     before, at, after = np.log(spectrum[peak - 1 : peak + 2])
     hertz = (peak + 0.5 * (before - after) / (before - 2 * at + after)) * RATE / (1 << 21)
     assert abs(1200 * np.log2(hertz / (440 * 2 ** (semitones / 12)))) < 0.1
-    assert np.sqrt(np.mean(made**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.02)
+    assert np.sqrt(np.mean(result**2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.02)
 
 
 @pytest.mark.parametrize("chunk_s", [2.0, 2.7])
 def test_crossfades_are_inaudible_in_a_tone(chunk_s: float) -> None:
     times = np.arange(7 * RATE) / RATE
-    made = shift(0.3 * np.sin(2 * np.pi * 330 * times), -3, chunk_s)[0, RATE // 2 : -RATE // 2]
-    level = np.sqrt(np.convolve(np.square(made, dtype=np.float64), np.ones(882) / 882, "valid"))
+    result = shift(0.3 * np.sin(2 * np.pi * 330 * times), -3, chunk_s)[0, RATE // 2 : -RATE // 2]
+    level = np.sqrt(np.convolve(np.square(result, dtype=np.float64), np.ones(882) / 882, "valid"))
     assert level.min() > 0.85 * np.median(level) and level.max() < 1.15 * np.median(level)
-    assert np.abs(np.diff(made)).max() < 1.3 * 0.3 * 2 * np.pi * 330 / RATE
+    assert np.abs(np.diff(result)).max() < 1.3 * 0.3 * 2 * np.pi * 330 / RATE
 
 
 @pytest.mark.parametrize("num_samples", [1, 882, 88_201, 110_000])
 @pytest.mark.parametrize("semitones", [-3, 2])
 def test_the_length_and_the_channels_are_kept(num_samples: int, semitones: float) -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((2, num_samples))
-    made = shift(noise, semitones, chunk_s=2.0)
-    assert made.shape == noise.shape and made.dtype == np.float32 and np.isfinite(made).all()
+    result = shift(noise, semitones, chunk_s=2.0)
+    assert result.shape == noise.shape and result.dtype == np.float32 and np.isfinite(result).all()
 
 
 def test_the_stereo_image_is_kept() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from audio import Audio
 from audio.dsp.gain import GainView
 from audio.dsp.resample import resample, resample_blocks, resample_source, resampled_length
-from testing.signals import noise, on_disk, tone
+from testing.signals import copy_to_disk, make_noise, make_tone
 
 
 @given(st.integers(1, 200_000), st.integers(1000, 192_000), st.integers(1000, 192_000))
@@ -44,14 +44,14 @@ def test_resampling_does_not_delay_a_tone(rate: int, new_rate: int) -> None:
 
 
 def test_the_same_rate_returns_the_same_object() -> None:
-    audio = tone(0.1)
+    audio = make_tone(0.1)
     assert resample(audio, 44100) is audio
 
 
 @pytest.mark.parametrize("rates", [(48_000, 44_100), (44_100, 48_000), (8000, 44_100), (192_000, 44_100)])
 @pytest.mark.parametrize("size", [777, 65_536])
 def test_resampling_by_blocks_equals_resampling_at_once(rates: tuple[int, int], size: int) -> None:
-    waveform = noise(2, 30_000)
+    waveform = make_noise(2, 30_000)
     whole = resample(Audio(waveform, rates[0]), rates[1]).waveform
     blocks = (waveform[:, start : start + size] for start in range(0, 30_000, size))
     converted = list(resample_blocks(blocks, *rates, num_samples=30_000, length=whole.shape[1]))
@@ -59,9 +59,9 @@ def test_resampling_by_blocks_equals_resampling_at_once(rates: tuple[int, int], 
 
 
 def test_a_source_of_any_storage_is_resampled_like_audio_in_memory() -> None:
-    audio = Audio(noise(2, 300_000), 44_100)
+    audio = Audio(make_noise(2, 300_000), 44_100)
     expected = resample(audio, 48_000).waveform
-    with on_disk(audio) as stored, ExitStack() as stack:
+    with copy_to_disk(audio) as stored, ExitStack() as stack:
         assert resample_source(stored, 44_100, stack) is stored
         for source in (audio, stored, GainView(audio, 0.0)):
             np.testing.assert_allclose(resample_source(source, 48_000, stack).read(0, 1 << 20), expected, atol=1e-5)

@@ -21,7 +21,7 @@ from audio.files.formats import Encoding
 from audio.files.ogg import iter_pages
 from audio.types import DiskAudio
 from errors import AudioError
-from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, snr_db, tone, with_ffmpeg
+from testing.signals import LIMITS, encode_file, encode_with_ffmpeg, make_noise, make_tone, measure_snr_db, needs_ffmpeg
 
 CUTTABLE = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "w64", "rf64"]
 
@@ -33,14 +33,14 @@ def write_with_libsndfile(audio: Audio, form: str, subtype: str) -> bytes:
 
 
 def make_file(kind: str, audio: Audio | None = None) -> bytes:
-    audio = audio or tone(2.0)
+    audio = audio or make_tone(2.0)
     special = {"aiff": ("AIFF", "PCM_24"), "w64": ("W64", "PCM_16"), "rf64": ("RF64", "PCM_16")}
     if kind in special:
         return write_with_libsndfile(audio, *special[kind])
-    return file_of(audio, Encoding(kind))  # type: ignore[arg-type]
+    return encode_file(audio, Encoding(kind))  # type: ignore[arg-type]
 
 
-def error_code_of(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
+def catch_error_code(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
     with pytest.raises(AudioError) as caught:
         decode(data, limits=limits, **options)
     assert len(caught.value.message) < 400
@@ -70,7 +70,7 @@ def error_code_of(data: bytes, limits: DecodeLimits = LIMITS, **options: str) ->
     ],
 )
 def test_uncompressed_files_decode_like_in_libsndfile(form: str, subtype: str, channels: int) -> None:
-    data = write_with_libsndfile(tone(0.7, sample_rate=22050, channels=channels), form, subtype)
+    data = write_with_libsndfile(make_tone(0.7, sample_rate=22050, channels=channels), form, subtype)
     expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     decoded = decode(data, limits=LIMITS)
     assert decoded.audio.sample_rate == rate == 22050
@@ -94,32 +94,32 @@ def test_uncompressed_files_decode_like_in_libsndfile(form: str, subtype: str, c
     ],
 )
 def test_files_written_by_ffmpeg_decode_to_the_original(options: tuple[str, ...], suffix: str, container: str) -> None:
-    audio = tone(2.0, sample_rate=48000)
-    decoded = decode(with_ffmpeg(audio, *options, suffix=suffix), limits=LIMITS)
+    audio = make_tone(2.0, sample_rate=48000)
+    decoded = decode(encode_with_ffmpeg(audio, *options, suffix=suffix), limits=LIMITS)
     assert (decoded.format, decoded.audio.sample_rate, decoded.audio.channels) == (container, 48000, 2)
-    assert aligned_snr_db(audio, decoded.audio) > 30.0
+    assert measure_aligned_snr_db(audio, decoded.audio) > 30.0
 
 
-def aligned_snr_db(audio: Audio, other: Audio, most: int = 3000) -> float:
+def measure_aligned_snr_db(audio: Audio, other: Audio, most: int = 3000) -> float:
     """SNR after alignment: ADTS does not state the encoder's delay, and AAC pads the end."""
     middle = slice(audio.num_samples // 4, audio.num_samples // 4 + 20000)
     ours = audio.waveform[0, middle]
     there = other.waveform[0, middle.start : middle.stop + most]
     shift = int(np.argmax(np.correlate(there, ours)))
-    return snr_db(Audio(ours[None], 48000), Audio(there[None, shift : shift + len(ours)], 48000))
+    return measure_snr_db(Audio(ours[None], 48000), Audio(there[None, shift : shift + len(ours)], 48000))
 
 
 @needs_ffmpeg
 def test_a_video_decodes_to_its_audio_track() -> None:
-    data = with_ffmpeg(
-        tone(1.0), "-f", "lavfi", "-i", "color=size=64x64:duration=1", "-map", "0:a", "-map", "1:v", "-shortest",
+    data = encode_with_ffmpeg(
+        make_tone(1.0), "-f", "lavfi", "-i", "color=size=64x64:duration=1", "-map", "0:a", "-map", "1:v", "-shortest",
         "-c:a", "aac", suffix="mp4",
     )  # fmt: skip
     assert decode(data, limits=LIMITS).audio.num_samples >= 44100
 
 
 def test_values_above_full_scale_are_kept() -> None:
-    loud = Audio(tone(0.5).waveform * 8, 44100)
+    loud = Audio(make_tone(0.5).waveform * 8, 44100)
     assert loud.peak > 1.5
     decoded = decode(write_with_libsndfile(loud, "WAV", "FLOAT"), limits=LIMITS)
     np.testing.assert_array_equal(decoded.audio.waveform, loud.waveform)
@@ -135,8 +135,8 @@ def test_a_file_object_decodes_like_its_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("declared", [0, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
 def test_a_streamed_wav_without_sizes_decodes_completely(declared: int) -> None:
-    audio = tone(0.5)
-    data = bytearray(file_of(audio, Encoding("wav", 32)))
+    audio = make_tone(0.5)
+    data = bytearray(encode_file(audio, Encoding("wav", 32)))
     at = data.find(b"data")
     data[at + 4 : at + 8] = struct.pack("<I", declared)
     data[4:8] = struct.pack("<I", declared if declared == 0 else 0xFFFFFFFF)
@@ -146,7 +146,7 @@ def test_a_streamed_wav_without_sizes_decodes_completely(declared: int) -> None:
 @needs_ffmpeg
 @pytest.mark.parametrize("form", ["wav", "flac", "ogg", "webm", "aiff", "mp3"])
 def test_files_that_ffmpeg_wrote_to_a_pipe_decode_completely(form: str) -> None:
-    decoded = decode(with_ffmpeg(tone(1.0), "-f", form, suffix=form, to_pipe=True), limits=LIMITS)
+    decoded = decode(encode_with_ffmpeg(make_tone(1.0), "-f", form, suffix=form, to_pipe=True), limits=LIMITS)
     assert abs(decoded.audio.duration - 1.0) < 0.06
 
 
@@ -155,7 +155,7 @@ def test_a_variable_bitrate_mp3_without_a_tag_decodes_completely() -> None:
     """libsndfile alone estimates the length from the first frame's bitrate: here a fifth of the real one."""
     noise = np.random.default_rng(0).standard_normal((1, 44100 * 4)) * 0.3
     audio = Audio(np.concatenate([noise, np.zeros((1, 44100 * 16))], axis=1).astype(np.float32), 44100)
-    data = with_ffmpeg(audio, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", suffix="mp3")
+    data = encode_with_ffmpeg(audio, "-q:a", "4", "-write_xing", "0", "-id3v2_version", "0", suffix="mp3")
     guessed, _ = soundfile.read(io.BytesIO(data))
     assert len(guessed) < 44100 * 12
     decoded = decode(data, limits=LIMITS)
@@ -163,14 +163,14 @@ def test_a_variable_bitrate_mp3_without_a_tag_decodes_completely() -> None:
 
 
 def test_concatenated_mp3_files_are_all_decoded() -> None:
-    one = file_of(tone(1.0, channels=1), Encoding("mp3", bitrate=192))
+    one = encode_file(make_tone(1.0, channels=1), Encoding("mp3", bitrate=192))
     decoded = decode(one + one, limits=LIMITS)
     assert abs(decoded.audio.num_samples - 2 * 44100) < 5 * 1152
     assert decoded.warnings and "several mp3" in decoded.warnings[0]
 
 
 def test_an_id3_tag_before_an_mp3_changes_nothing() -> None:
-    data = file_of(tone(1.0), Encoding("mp3"))
+    data = encode_file(make_tone(1.0), Encoding("mp3"))
     tag = b"ID3\x04\x00\x00" + bytes([0, 1, 0, 0]) + bytes(1 << 14)
     np.testing.assert_array_equal(
         decode(tag + data, limits=LIMITS).audio.waveform, decode(data, limits=LIMITS).audio.waveform
@@ -181,14 +181,14 @@ def test_an_id3_tag_before_an_mp3_changes_nothing() -> None:
 @pytest.mark.parametrize("trailer", [bytes(6000), b"TAG" + bytes(125)])
 @pytest.mark.parametrize("options", [(), ("-write_xing", "0")])
 def test_a_trailer_after_an_mp3_changes_nothing(options: tuple[str, ...], trailer: bytes) -> None:
-    data = with_ffmpeg(tone(1.0), *options, suffix="mp3")
+    data = encode_with_ffmpeg(make_tone(1.0), *options, suffix="mp3")
     np.testing.assert_array_equal(
         decode(data + trailer, limits=LIMITS).audio.waveform, decode(data, limits=LIMITS).audio.waveform
     )
 
 
 def test_an_ogg_without_an_end_mark_is_accepted_with_a_warning() -> None:
-    whole = list(iter_pages(io.BytesIO(file_of(tone(3.0), Encoding("ogg")))))
+    whole = list(iter_pages(io.BytesIO(encode_file(make_tone(3.0), Encoding("ogg")))))
     decoded = decode(b"".join(page.data for page in whole[:-1]), limits=LIMITS)
     assert decoded.audio.num_samples > 44100
     assert "end mark" in decoded.warnings[0]
@@ -214,9 +214,9 @@ STEREO_GAINS = {
     [(("-c:a", "pcm_s16le"), "wav"), (("-c:a", "libvorbis"), "ogg"), (("-c:a", "alac"), "m4a"), ((), "flac")],
 )
 def test_each_surround_channel_is_downmixed_to_its_side(speaker: str, options: tuple[str, ...], suffix: str) -> None:
-    audio = tone(1.0, channels=1)
+    audio = make_tone(1.0, channels=1)
     pan = "pan=5.1|" + "|".join(f"{name}={'1' if name == speaker else '0'}*c0" for name in SPEAKERS)
-    decoded = decode(with_ffmpeg(audio, "-af", pan, *options, suffix=suffix), limits=LIMITS)
+    decoded = decode(encode_with_ffmpeg(audio, "-af", pan, *options, suffix=suffix), limits=LIMITS)
     assert "6 channels" in decoded.warnings[0]
     levels = decoded.audio.waveform[:, 5000:-5000].std(axis=1) / audio.waveform[:, 5000:-5000].std()
     np.testing.assert_allclose(levels, np.array(STEREO_GAINS[speaker]) / (1 + 2 * 0.7071), atol=0.02)
@@ -234,14 +234,14 @@ def test_a_downmix_of_full_scale_stays_within_full_scale(channels: int) -> None:
 
 
 def test_an_empty_file_is_refused() -> None:
-    assert error_code_of(b"") == "empty_audio"
+    assert catch_error_code(b"") == "empty_audio"
 
 
 @pytest.mark.parametrize("kind", ["wav", "aiff", "flac"])
 def test_a_file_without_samples_is_refused_as_empty(kind: str) -> None:
     form = {"wav": "WAV", "aiff": "AIFF", "flac": "FLAC"}[kind]
     assert (
-        error_code_of(write_with_libsndfile(Audio(np.zeros((2, 0), np.float32), 44100), form, "PCM_16"))
+        catch_error_code(write_with_libsndfile(Audio(np.zeros((2, 0), np.float32), 44100), form, "PCM_16"))
         == "empty_audio"
     )
 
@@ -257,7 +257,7 @@ def test_data_that_is_not_audio_is_refused_with_the_supported_formats(data: byte
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.98])
 def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
     data = make_file(kind)
-    assert error_code_of(data[: int(share * len(data))]) == "corrupt_audio"
+    assert catch_error_code(data[: int(share * len(data))]) == "corrupt_audio"
 
 
 @needs_ffmpeg
@@ -271,8 +271,8 @@ def test_a_cut_off_file_is_refused(kind: str, share: float) -> None:
     ],
 )
 def test_a_cut_off_file_that_needs_ffmpeg_is_refused(share: float, options: tuple[str, ...], suffix: str) -> None:
-    data = with_ffmpeg(tone(3.0), *options, suffix=suffix)
-    assert error_code_of(data[: int(share * len(data))]) == "corrupt_audio"
+    data = encode_with_ffmpeg(make_tone(3.0), *options, suffix=suffix)
+    assert catch_error_code(data[: int(share * len(data))]) == "corrupt_audio"
 
 
 @pytest.mark.parametrize("kind", ["flac", "ogg", "opus"])
@@ -280,7 +280,7 @@ def test_a_file_damaged_in_the_middle_is_refused(kind: str) -> None:
     data = bytearray(make_file(kind))
     for at in range(len(data) // 2, len(data) // 2 + 60):
         data[at] ^= 0x5A
-    assert error_code_of(bytes(data)) == "corrupt_audio"
+    assert catch_error_code(bytes(data)) == "corrupt_audio"
 
 
 @pytest.mark.parametrize("damaged", [60, 4000])
@@ -298,9 +298,9 @@ def test_an_mp3_damaged_in_the_middle_is_refused_or_accepted_with_a_warning(dama
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("at", [0, 30000, 44099])
 def test_a_sample_that_is_not_finite_is_refused(value: float, at: int) -> None:
-    waveform = tone(1.0).waveform.copy()
+    waveform = make_tone(1.0).waveform.copy()
     waveform[1, at] = value
-    assert error_code_of(write_with_libsndfile(Audio(waveform, 44100), "WAV", "FLOAT")) == "nan_audio"
+    assert catch_error_code(write_with_libsndfile(Audio(waveform, 44100), "WAV", "FLOAT")) == "nan_audio"
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus"])
@@ -314,7 +314,7 @@ def test_a_sample_that_is_not_finite_is_refused(value: float, at: int) -> None:
     ],
 )
 def test_each_limit_has_its_own_error_code(kind: str, change: dict[str, int], code: str) -> None:
-    assert error_code_of(make_file(kind), replace(LIMITS, **change)) == code
+    assert catch_error_code(make_file(kind), replace(LIMITS, **change)) == code
 
 
 @needs_ffmpeg
@@ -327,7 +327,10 @@ def test_each_limit_has_its_own_error_code(kind: str, change: dict[str, int], co
     ],
 )
 def test_each_limit_applies_to_ffmpeg_too(change: dict[str, int], code: str) -> None:
-    assert error_code_of(with_ffmpeg(tone(2.0), "-c:a", "aac", suffix="m4a"), replace(LIMITS, **change)) == code
+    assert (
+        catch_error_code(encode_with_ffmpeg(make_tone(2.0), "-c:a", "aac", suffix="m4a"), replace(LIMITS, **change))
+        == code
+    )
 
 
 def test_audio_of_exactly_the_longest_length_is_accepted() -> None:
@@ -335,9 +338,9 @@ def test_audio_of_exactly_the_longest_length_is_accepted() -> None:
 
 
 def test_a_sample_rate_of_3_hz_is_refused() -> None:
-    data = bytearray(file_of(tone(0.1), Encoding("wav", 16)))
+    data = bytearray(encode_file(make_tone(0.1), Encoding("wav", 16)))
     data[24:28] = struct.pack("<I", 3)
-    assert error_code_of(bytes(data)) == "sample_rate_too_low"
+    assert catch_error_code(bytes(data)) == "sample_rate_too_low"
 
 
 def test_without_ffmpeg_an_m4a_is_refused_with_a_remedy() -> None:
@@ -357,7 +360,7 @@ def test_without_ffmpeg_all_other_formats_decode() -> None:
 
 @pytest.mark.parametrize("memory_bytes", [0, 100_000, 1 << 30, None])
 def test_a_file_decodes_to_the_same_samples_in_both_storages(no_files_left: Path, memory_bytes: int | None) -> None:
-    data = write_with_libsndfile(Audio(noise(2, 200_000), 44_100), "FLAC", "PCM_24")
+    data = write_with_libsndfile(Audio(make_noise(2, 200_000), 44_100), "FLAC", "PCM_24")
     expected = decode(data, limits=LIMITS).audio
     audio = decode_source(data, limits=LIMITS, memory_bytes=memory_bytes).audio
     assert isinstance(audio, DiskAudio) == (memory_bytes in (0, 100_000))
@@ -370,19 +373,19 @@ def test_a_file_decodes_to_the_same_samples_in_both_storages(no_files_left: Path
 def test_a_file_of_unknown_length_moves_to_disk_while_decoding(no_files_left: Path) -> None:
     """A wav whose header does not state its size: that it is long is known only while decoding."""
     file = io.BytesIO()
-    soundfile.write(file, noise(2, 300_000).T, 44_100, format="WAV", subtype="FLOAT")
+    soundfile.write(file, make_noise(2, 300_000).T, 44_100, format="WAV", subtype="FLOAT")
     data = bytearray(file.getvalue())
     at = data.index(b"data") + 4
     data[at : at + 4] = data[4:8] = b"\xff\xff\xff\xff"
     audio = decode_source(bytes(data), limits=LIMITS, memory_bytes=100_000).audio
     assert isinstance(audio, DiskAudio)
-    np.testing.assert_array_equal(audio.read(0, 1 << 30), noise(2, 300_000))
+    np.testing.assert_array_equal(audio.read(0, 1 << 30), make_noise(2, 300_000))
     audio.close()
 
 
 @pytest.mark.parametrize("spoil", [np.nan, np.inf])
 def test_long_audio_with_nan_is_refused_and_leaves_no_file(no_files_left: Path, spoil: float) -> None:
-    waveform = noise(2, 100_000)
+    waveform = make_noise(2, 100_000)
     waveform[0, 90_000] = spoil
     file = io.BytesIO()
     soundfile.write(file, waveform.T, 44_100, format="WAV", subtype="FLOAT")
@@ -398,25 +401,25 @@ def test_long_audio_with_nan_is_refused_and_leaves_no_file(no_files_left: Path, 
 def test_ffmpeg_opens_only_the_given_file(tmp_path: Path) -> None:
     """A playlist named as m4a, and an mp4 that refers to another file: neither may make ffmpeg read elsewhere."""
     secret = tmp_path / "secret.wav"
-    secret.write_bytes(file_of(tone(1.0), Encoding("wav", 16)))
+    secret.write_bytes(encode_file(make_tone(1.0), Encoding("wav", 16)))
     ftyp = struct.pack(">I4s4sI", 16, b"ftyp", b"M4A ", 0)
-    assert error_code_of(ftyp + f"#EXTM3U\n#EXTINF:1,\n{secret}\n".encode() * 10) == "corrupt_audio"
-    assert error_code_of(ftyp + f"ffconcat version 1.0\nfile {secret}\n".encode() * 10) == "corrupt_audio"
+    assert catch_error_code(ftyp + f"#EXTM3U\n#EXTINF:1,\n{secret}\n".encode() * 10) == "corrupt_audio"
+    assert catch_error_code(ftyp + f"ffconcat version 1.0\nfile {secret}\n".encode() * 10) == "corrupt_audio"
 
 
 @needs_ffmpeg
 def test_ffmpeg_leaves_no_file_and_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    before = child_processes()
-    good = with_ffmpeg(tone(3.0), "-c:a", "aac", suffix="m4a")
+    before = list_child_processes()
+    good = encode_with_ffmpeg(make_tone(3.0), "-c:a", "aac", suffix="m4a")
     decode(good, limits=LIMITS)
-    error_code_of(good, replace(LIMITS, max_seconds=0.5))
-    error_code_of(good[:20000])
+    catch_error_code(good, replace(LIMITS, max_seconds=0.5))
+    catch_error_code(good[:20000])
     assert list(tmp_path.iterdir()) == []
-    assert child_processes() <= before
+    assert list_child_processes() <= before
 
 
-def child_processes() -> set[str]:
+def list_child_processes() -> set[str]:
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     return set(listed.read_text().split()) if listed.exists() else set()
 
@@ -465,4 +468,4 @@ def test_files_with_changed_bytes_raise_only_audio_errors(
         assert np.isfinite(decoded.audio.waveform).all() and decoded.audio.num_samples > 0
 
 
-SHORT_FILES = {kind: make_file(kind, tone(0.1)) for kind in CUTTABLE}
+SHORT_FILES = {kind: make_file(kind, make_tone(0.1)) for kind in CUTTABLE}

@@ -22,7 +22,7 @@ from audio.files.encode import encode
 from audio.files.formats import FORMAT_NAMES, OUTPUT_FORMATS, Encoding, FormatName
 from audio.files.ogg import OggError, iter_pages, set_serial
 from audio.files.quantize import is_on_16_bit_grid
-from testing.signals import LIMITS, file_of, needs_ffmpeg, noise, on_disk, snr_db, tone
+from testing.signals import LIMITS, copy_to_disk, encode_file, make_noise, make_tone, measure_snr_db, needs_ffmpeg
 
 ALL = [
     (Encoding("wav", 16), 79.0),  # theory: 79.8 for this level, step**2 / 4 of dither and rounding
@@ -38,7 +38,7 @@ ALL = [
 ]
 
 
-def name(encoding: object) -> str:
+def describe_encoding(encoding: object) -> str:
     return f"{encoding.format}-{encoding.bits}-{encoding.kbits}" if isinstance(encoding, Encoding) else ""
 
 
@@ -48,11 +48,11 @@ def decode_audio(data: bytes) -> Audio:
 
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("sample_rate", [16000, 32000, 44100, 48000])
-@pytest.mark.parametrize(("encoding", "least_snr_db"), ALL, ids=name)
+@pytest.mark.parametrize(("encoding", "least_snr_db"), ALL, ids=describe_encoding)
 def test_a_round_trip_keeps_length_rate_channels_and_samples(
     encoding: Encoding, least_snr_db: float, sample_rate: int, channels: int
 ) -> None:
-    audio = tone(1.3, sample_rate=sample_rate, channels=channels)
+    audio = make_tone(1.3, sample_rate=sample_rate, channels=channels)
     stream = io.BytesIO()
     written = encode(audio, encoding, stream)
     back = decode_audio(stream.getvalue())
@@ -62,32 +62,32 @@ def test_a_round_trip_keeps_length_rate_channels_and_samples(
     expected = resample(audio, written.sample_rate)
     assert written.sample_rate == sample_rate or written.warnings
     assert back.num_samples == expected.num_samples
-    assert snr_db(expected, back) > least_snr_db
+    assert measure_snr_db(expected, back) > least_snr_db
 
 
-@pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL], ids=name)
+@pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL], ids=describe_encoding)
 def test_the_same_audio_gives_the_same_bytes(encoding: Encoding) -> None:
-    assert file_of(tone(0.5), encoding) == file_of(tone(0.5), encoding)
+    assert encode_file(make_tone(0.5), encoding) == encode_file(make_tone(0.5), encoding)
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 3, 100, 576, 1105, 1152, 1153, 16385, 70000])
 @pytest.mark.parametrize("form", FORMAT_NAMES)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_round_trip_keeps_any_length(form: FormatName, num_samples: int, channels: int) -> None:
-    audio = Audio(tone(2.0, sample_rate=48000, channels=channels).waveform[:, :num_samples], 48000)
-    assert decode_audio(file_of(audio, Encoding(form))).waveform.shape == (channels, num_samples)
+    audio = Audio(make_tone(2.0, sample_rate=48000, channels=channels).waveform[:, :num_samples], 48000)
+    assert decode_audio(encode_file(audio, Encoding(form))).waveform.shape == (channels, num_samples)
 
 
 def test_long_vorbis_does_not_crash_the_process() -> None:
     """libsndfile's stack overflows when a block of about 100,000 frames is written at once."""
-    audio = tone(30.0, sample_rate=8000, channels=1)
-    assert decode_audio(file_of(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
+    audio = make_tone(30.0, sample_rate=8000, channels=1)
+    assert decode_audio(encode_file(audio, Encoding("ogg", bitrate=64))).num_samples == audio.num_samples
 
 
 @pytest.mark.parametrize("kbits", OUTPUT_FORMATS["mp3"].bitrates)
 def test_mp3_files_have_the_requested_bitrate(kbits: int) -> None:
-    audio = tone(4.0, channels=1)
-    data = file_of(audio, Encoding("mp3", bitrate=kbits))
+    audio = make_tone(4.0, channels=1)
+    data = encode_file(audio, Encoding("mp3", bitrate=kbits))
     assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.05)
     excess = decode_audio(data).num_samples - audio.num_samples
     # Below 64 kbit/s a frame has no room for the tag that carries the length: delay and padding stay.
@@ -97,27 +97,27 @@ def test_mp3_files_have_the_requested_bitrate(kbits: int) -> None:
 @pytest.mark.parametrize(("form", "kbits"), [("ogg", 96), ("ogg", 256), ("opus", 64), ("opus", 160)])
 def test_ogg_and_opus_files_are_near_the_target_bitrate(form: FormatName, kbits: int) -> None:
     noise = np.random.default_rng(0).standard_normal((2, 48000 * 4)) * 0.1
-    data = file_of(Audio(noise.astype(np.float32), 48000), Encoding(form, bitrate=kbits))
+    data = encode_file(Audio(noise.astype(np.float32), 48000), Encoding(form, bitrate=kbits))
     assert len(data) * 8 / 4.0 / 1000 == pytest.approx(kbits, rel=0.35)
 
 
 @pytest.mark.parametrize(("rate", "kept"), [(96000, 48000), (88200, 48000), (40000, 44100), (11025, 11025)])
 def test_mp3_resamples_unsupported_rates_with_a_warning(rate: int, kept: int) -> None:
-    written = encode(tone(0.5, sample_rate=rate), Encoding("mp3", bitrate=64), io.BytesIO())
+    written = encode(make_tone(0.5, sample_rate=rate), Encoding("mp3", bitrate=64), io.BytesIO())
     assert written.sample_rate == kept
     assert bool(written.warnings) == (rate != kept)
 
 
 def test_mp3_at_a_low_sample_rate_warns_of_the_lower_bitrate() -> None:
-    written = encode(tone(0.5, sample_rate=16000), Encoding("mp3"), io.BytesIO())
+    written = encode(make_tone(0.5, sample_rate=16000), Encoding("mp3"), io.BytesIO())
     assert "160" in written.warnings[0]
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("form", FORMAT_NAMES)
 def test_ffmpeg_decodes_every_format_we_write(form: FormatName) -> None:
-    audio = tone(1.0, sample_rate=48000)
-    file = file_of(audio, Encoding(form))
+    audio = make_tone(1.0, sample_rate=48000)
+    file = encode_file(audio, Encoding(form))
     there_and_back = read_by_ffmpeg(file)
     assert abs(there_and_back.num_samples - audio.num_samples) < 1200
     assert there_and_back.channels == 2
@@ -136,7 +136,7 @@ def test_16_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-32768, 32768, (2, 50000)).astype(np.int16)
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_16")
-    again = file_of(decode_audio(stream.getvalue()), Encoding(form, 16))
+    again = encode_file(decode_audio(stream.getvalue()), Encoding(form, 16))
     back, _ = soundfile.read(io.BytesIO(again), dtype="int16")
     np.testing.assert_array_equal(back.T, integers)
 
@@ -146,39 +146,41 @@ def test_24_bit_audio_survives_bit_by_bit(form: FormatName) -> None:
     integers = np.random.default_rng(3).integers(-(1 << 23), 1 << 23, (2, 50000)).astype(np.int32) << 8
     stream = io.BytesIO()
     soundfile.write(stream, integers.T, 44100, format="WAV", subtype="PCM_24")
-    again = file_of(decode_audio(stream.getvalue()), Encoding(form, 24))
+    again = encode_file(decode_audio(stream.getvalue()), Encoding(form, 24))
     back, _ = soundfile.read(io.BytesIO(again), dtype="int32")
     np.testing.assert_array_equal(back.T, integers)
 
 
 def test_float_wav_keeps_values_above_full_scale() -> None:
-    loud = Audio(tone(0.5).waveform * 10, 44100)
-    np.testing.assert_array_equal(decode_audio(file_of(loud, Encoding("wav", 32))).waveform, loud.waveform)
+    loud = Audio(make_tone(0.5).waveform * 10, 44100)
+    np.testing.assert_array_equal(decode_audio(encode_file(loud, Encoding("wav", 32))).waveform, loud.waveform)
 
 
-@pytest.mark.parametrize("encoding", [encoding for encoding, _ in ALL if not encoding.keeps_overs], ids=name)
+@pytest.mark.parametrize(
+    "encoding", [encoding for encoding, _ in ALL if not encoding.keeps_overs], ids=describe_encoding
+)
 def test_other_formats_lower_the_level_of_values_above_full_scale_with_a_warning(encoding: Encoding) -> None:
-    loud = Audio(tone(1.0, sample_rate=48000).waveform * 10, 48000)
+    loud = Audio(make_tone(1.0, sample_rate=48000).waveform * 10, 48000)
     stream = io.BytesIO()
     written = encode(loud, encoding, stream)
     assert any("lowered by" in warning for warning in written.warnings)
-    assert snr_db(loud, decode_audio(stream.getvalue())) > 20.0  # clipping would leave about 5 dB
+    assert measure_snr_db(loud, decode_audio(stream.getvalue())) > 20.0  # clipping would leave about 5 dB
 
 
 def test_dither_preserves_a_tone_below_one_16_bit_step() -> None:
     """Rounding alone would remove a tone of half a step; with dither it keeps its level below the noise."""
     times = np.arange(44100 * 4) / 44100
     quiet = Audio((0.5 / 32768 * np.sin(2 * np.pi * 441 * times))[None].astype(np.float32), 44100)
-    back = decode_audio(file_of(quiet, Encoding("wav", 16))).waveform[0]
+    back = decode_audio(encode_file(quiet, Encoding("wav", 16))).waveform[0]
     spectrum = np.abs(np.fft.rfft(back)) / len(back) * 2
     assert spectrum[441 * 4] == pytest.approx(0.5 / 32768, rel=0.05)
     assert np.delete(spectrum[100:], 441 * 4 - 100).max() < 0.1 / 32768
 
 
 def test_digital_silence_within_dithered_audio_stays_silent() -> None:
-    waveform = tone(1.0).waveform.copy()
+    waveform = make_tone(1.0).waveform.copy()
     waveform[:, 10000:20000] = 0.0
-    back = decode_audio(file_of(Audio(waveform, 44100), Encoding("flac", 16))).waveform
+    back = decode_audio(encode_file(Audio(waveform, 44100), Encoding("flac", 16))).waveform
     assert not back[:, 10000:20000].any()
     assert not is_on_16_bit_grid(Audio(waveform, 44_100))
 
@@ -202,7 +204,7 @@ def test_lossless_formats_are_within_one_step(
     num_samples: int, channels: int, sample_rate: int, encoding: Encoding, seed: int
 ) -> None:
     waveform = np.random.default_rng(seed).uniform(-1, 0.999, (channels, num_samples)).astype(np.float32)
-    back = decode_audio(file_of(Audio(waveform, sample_rate), encoding))
+    back = decode_audio(encode_file(Audio(waveform, sample_rate), encoding))
     assert back.sample_rate == sample_rate
     steps = {16: 1.5 / 32768, 24: 0.51 / 8388608, 32: 0.0}
     assert np.abs(back.waveform - waveform).max() <= steps[encoding.bits]
@@ -238,7 +240,7 @@ def test_a_wav_beyond_4_gib_is_rf64() -> None:
 
 
 def test_a_wav_below_4_gib_states_its_sizes() -> None:
-    data = file_of(tone(0.1, channels=1), Encoding("wav", 24))
+    data = encode_file(make_tone(0.1, channels=1), Encoding("wav", 24))
     assert struct.unpack_from("<I", data, 4)[0] == len(data) - 8
     assert len(data) % 2 == 0
 
@@ -259,11 +261,11 @@ ENCODINGS = [
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 def test_audio_on_disk_is_written_like_the_same_audio_in_memory(no_files_left: Path, encoding: Encoding) -> None:
-    waveform = noise(2, 60_000, level=0.4)  # peaks above full scale
+    waveform = make_noise(2, 60_000, level=0.4)  # peaks above full scale
     assert np.abs(waveform).max() > 1
     from_memory, from_disk = io.BytesIO(), io.BytesIO()
     expected = encode(Audio(waveform, 44_100), encoding, from_memory)
-    with on_disk(Audio(waveform, 44_100)) as stored:
+    with copy_to_disk(Audio(waveform, 44_100)) as stored:
         written = encode(stored, encoding, from_disk)
     assert (written.sample_rate, written.num_samples) == (expected.sample_rate, expected.num_samples)
     assert written.warnings == expected.warnings
@@ -276,7 +278,7 @@ def test_audio_on_disk_is_written_like_the_same_audio_in_memory(no_files_left: P
 
 
 def test_a_new_serial_number_keeps_pages_valid_and_samples_equal() -> None:
-    data = file_of(tone(1.0), Encoding("ogg"))
+    data = encode_file(make_tone(1.0), Encoding("ogg"))
     stream = io.BytesIO(data)
     set_serial(stream, 77)
     assert {page.data[14:18] for page in iter_pages(stream)} == {struct.pack("<I", 77)}
@@ -286,4 +288,4 @@ def test_a_new_serial_number_keeps_pages_valid_and_samples_equal() -> None:
 
 def test_reading_the_pages_of_a_cut_off_ogg_is_an_error() -> None:
     with pytest.raises(OggError):
-        list(iter_pages(io.BytesIO(file_of(tone(0.5), Encoding("ogg"))[:-10])))
+        list(iter_pages(io.BytesIO(encode_file(make_tone(0.5), Encoding("ogg"))[:-10])))

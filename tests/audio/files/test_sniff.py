@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from audio.files.decode import FORMATS
 from audio.files.formats import Encoding
 from audio.files.sniff import SNIFF_BYTES, sniff
-from testing.signals import file_of, needs_ffmpeg, tone, with_ffmpeg
+from testing.signals import encode_file, encode_with_ffmpeg, make_tone, needs_ffmpeg
 
 
 def write_with_libsndfile(form: str, subtype: str) -> bytes:
     stream = io.BytesIO()
-    soundfile.write(stream, tone(0.2).waveform.T, 44100, format=form, subtype=subtype)
+    soundfile.write(stream, make_tone(0.2).waveform.T, 44100, format=form, subtype=subtype)
     return stream.getvalue()
 
 
@@ -34,13 +34,13 @@ def write_with_libsndfile(form: str, subtype: str) -> bytes:
         ("FLAC", "PCM_16", "flac"),
     ],
 )
-def test_files_written_write_with_libsndfile_are_recognised(form: str, subtype: str, container: str) -> None:
+def test_files_written_by_libsndfile_are_recognised(form: str, subtype: str, container: str) -> None:
     assert sniff(write_with_libsndfile(form, subtype)) == container
 
 
 @pytest.mark.parametrize("form", ["wav", "flac", "mp3", "ogg", "opus"])
 def test_files_we_write_are_recognised(form: str) -> None:
-    assert sniff(file_of(tone(0.5), Encoding(form))[:SNIFF_BYTES]) == form  # type: ignore[arg-type]
+    assert sniff(encode_file(make_tone(0.5), Encoding(form))[:SNIFF_BYTES]) == form  # type: ignore[arg-type]
 
 
 @needs_ffmpeg
@@ -60,7 +60,7 @@ def test_files_we_write_are_recognised(form: str) -> None:
     ],
 )
 def test_files_written_by_ffmpeg_are_recognised(options: tuple[str, ...], suffix: str, container: str) -> None:
-    assert sniff(with_ffmpeg(tone(1.0), *options, suffix=suffix)[:SNIFF_BYTES]) == container
+    assert sniff(encode_with_ffmpeg(make_tone(1.0), *options, suffix=suffix)[:SNIFF_BYTES]) == container
 
 
 def test_an_id3_tag_larger_than_the_head_counts_as_mp3() -> None:
@@ -70,7 +70,7 @@ def test_an_id3_tag_larger_than_the_head_counts_as_mp3() -> None:
 
 def test_flac_after_an_id3_tag_is_recognised() -> None:
     tag = b"ID3\x04\x00\x00" + bytes([0, 0, 0, 5]) + bytes(5)
-    assert sniff(tag + file_of(tone(0.1), Encoding("flac"))) == "flac"
+    assert sniff(tag + encode_file(make_tone(0.1), Encoding("flac"))) == "flac"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from models.demucs.load import load_network
 from models.demucs.repository import ModelRepository
 from models.demucs.spec import read_spec
 from testing import tiny_demucs as tiny
-from testing.models import rows
+from testing.models import list_as_json
 from testing.repository import ROOT
 
 
@@ -301,7 +301,7 @@ def test_a_half_copied_model_says_so(tmp_path: Path) -> None:
     folder = tiny.save_bag(tmp_path / "own", {"a": tiny.htdemucs(), "b": tiny.htdemucs(seed=1)})
     (folder / "b.safetensors").unlink()
     family = DemucsFamily(WeightLocations(tmp_path))
-    row = next(row for row in rows(family) if row["name"] == "own")
+    row = next(row for row in list_as_json(family) if row["name"] == "own")
     assert "missing" in row["available"]
     with pytest.raises(ModelError, match="missing"):
         family.load("own", device="cpu").prepare()
@@ -310,7 +310,7 @@ def test_a_half_copied_model_says_so(tmp_path: Path) -> None:
 def test_rows_say_what_each_model_does_and_whether_it_is_here(tmp_path: Path) -> None:
     tiny.save_bag(tmp_path / "own", {"s": tiny.htdemucs_6s()})
     family = DemucsFamily(WeightLocations(tmp_path, hub=FakeHub(tmp_path)))
-    listed = {row["name"]: row for row in rows(family)}
+    listed = {row["name"]: row for row in list_as_json(family)}
     assert listed["own"]["available"] == "local" and listed["own"]["stems"] == tiny.SIX
     assert listed["own"]["max_segment_s"] == pytest.approx(1.56)
     assert listed["htdemucs"]["available"] == "download" and listed["htdemucs"]["stems"] == list(FOUR_STEMS)
@@ -324,7 +324,7 @@ def test_a_broken_local_model_is_listed_with_its_fault(tmp_path: Path) -> None:
     folder = tiny.save_bag(tmp_path / "htdemucs", {"s": tiny.htdemucs()})
     (folder / "htdemucs.yaml").write_text("models: 3")
     family = DemucsFamily(WeightLocations(tmp_path))
-    row = rows(family)[0]
+    row = list_as_json(family)[0]
     assert row["name"] == "htdemucs" and "cannot be used" in row["available"]
     assert not family.readiness().is_ready
 

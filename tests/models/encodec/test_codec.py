@@ -13,7 +13,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 from models.encodec.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.load import read_weights
-from testing.audiocraft_reference import audiocraft_codec
+from testing.audiocraft_reference import load_audiocraft_codec
 from testing.tiny_musicgen import Shape, codec_settings, write_checkpoint, write_hub_codec
 
 
@@ -23,7 +23,7 @@ def test_decoding_and_encoding_equal_audiocrafts(tmp_path: Path, frames: int, st
     folder = write_checkpoint(tmp_path / "model", Shape(stereo=stereo))
     package, state = read_weights(folder / "compression_state_dict.bin")
     model = from_audiocraft(state, package.settings, "cpu")
-    ours, theirs = Codec(model, codebooks=4, stereo=stereo), audiocraft_codec(folder)
+    ours, theirs = Codec(model, codebooks=4, stereo=stereo), load_audiocraft_codec(folder)
     codes = torch.randint(32, (2, ours.codebooks, frames), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         wanted = torch.cat([theirs.decode(channel) for channel in ours.split_channels(codes)], dim=1)

@@ -19,12 +19,12 @@ STRENGTHS = st.floats(0, 1)
 KEY = st.sampled_from(KEYS)
 
 
-def cents(f0: F0Contour, reference: F0Contour) -> NDArray[np.float64]:
+def measure_cents(f0: F0Contour, reference: F0Contour) -> NDArray[np.float64]:
     """Intervals in cents between two voiced contours."""
     return np.asarray(1200 * np.log2(f0.astype(np.float64) / reference))
 
 
-def note_of(hz: float) -> float:
+def find_note(hz: float) -> float:
     return float(69 + 12 * np.log2(hz / 440))
 
 
@@ -69,13 +69,13 @@ def test_autotune_keeps_unvoiced_frames_and_moves_f0_by_at_most_half_a_step(
     assert tuned.dtype == np.float32
     np.testing.assert_array_equal(tuned == 0, f0 == 0)
     widest = 50 if parse_key(key) == CHROMATIC else 100  # half of the scale's widest step
-    assert np.all(np.abs(cents(tuned[f0 > 0], f0[f0 > 0])) <= strength * widest + 0.01)
+    assert np.all(np.abs(measure_cents(tuned[f0 > 0], f0[f0 > 0])) <= strength * widest + 0.01)
 
 
 @given(CONTOURS, KEY)
 def test_full_strength_gives_notes_of_the_key_and_a_second_pass_changes_nothing(f0: F0Contour, key: str | None) -> None:
     tuned = autotune(f0, strength=1, key=key)
-    notes = np.array([note_of(float(hz)) for hz in tuned[tuned > 0]])
+    notes = np.array([find_note(float(hz)) for hz in tuned[tuned > 0]])
     np.testing.assert_allclose(notes, np.rint(notes), atol=1e-4)
     assert set(np.rint(notes).astype(int) % 12) <= set(parse_key(key))
     np.testing.assert_allclose(autotune(tuned, strength=1, key=key), tuned, rtol=1e-6)
@@ -92,31 +92,31 @@ def test_autotune_keeps_the_order_of_pitches(values: list[float], strength: floa
 def test_autotune_of_strength_0_changes_nothing(f0: F0Contour, semitones: float, key: str | None) -> None:
     moved = autotune(transpose(f0, semitones), strength=0, key=key)
     np.testing.assert_array_equal(moved == 0, f0 == 0)
-    np.testing.assert_allclose(cents(moved[f0 > 0], f0[f0 > 0]), 100 * semitones, atol=1e-3)
+    np.testing.assert_allclose(measure_cents(moved[f0 > 0], f0[f0 > 0]), 100 * semitones, atol=1e-3)
 
 
 @given(st.floats(50, 1100), st.integers(-12, 12))
 def test_autotune_after_a_transposition_moves_f0_by_at_most_half_a_step(hz: float, semitones: int) -> None:
     f0 = np.array([hz], np.float32)
     moved = autotune(transpose(f0, semitones), strength=1)
-    assert abs(cents(moved, transpose(f0, semitones))[0]) <= 50.01
+    assert abs(measure_cents(moved, transpose(f0, semitones))[0]) <= 50.01
 
 
 def test_half_the_strength_halves_the_distance() -> None:
     sharp = np.array([440 * 2 ** (30 / 1200)], np.float32)
-    assert cents(autotune(sharp, strength=0.5, key="A minor"), np.array([440.0], np.float32))[0] == pytest.approx(
-        15, abs=0.01
-    )
+    assert measure_cents(autotune(sharp, strength=0.5, key="A minor"), np.array([440.0], np.float32))[
+        0
+    ] == pytest.approx(15, abs=0.01)
 
 
 def test_a_note_outside_the_key_moves_to_the_nearest_inside() -> None:
     c_sharp_and_a_bit = np.array([440 * 2 ** (-7.9 / 12)], np.float32)
-    assert note_of(float(autotune(c_sharp_and_a_bit, strength=1, key="C")[0])) == pytest.approx(62, abs=1e-4)
+    assert find_note(float(autotune(c_sharp_and_a_bit, strength=1, key="C")[0])) == pytest.approx(62, abs=1e-4)
 
 
 def test_the_nearest_note_may_be_in_the_next_octave() -> None:
     almost_c = np.array([440 * 2 ** (2.9 / 12)], np.float32)
-    assert note_of(float(autotune(almost_c, strength=1, key="Ab")[0])) == pytest.approx(72, abs=1e-4)
+    assert find_note(float(autotune(almost_c, strength=1, key="Ab")[0])) == pytest.approx(72, abs=1e-4)
 
 
 def test_gaps_are_interpolated_in_log_frequency_and_ends_are_held() -> None:

@@ -21,10 +21,10 @@ from models.f0 import METHODS, F0Estimator, PitchFamily
 from models.f0.crepe import MangioCrepe, load_crepe
 from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
-from testing.models import rows
+from testing.models import list_as_json
 from testing.repository import ROOT
 from testing.tiny_rvc import make_rmvpe, write_rmvpe
-from testing.vocals import Phrase, cents_error, make_phrase, make_vocal
+from testing.vocals import Phrase, make_phrase, make_vocal, measure_cents_error
 
 ALL_BUT_LARGE = [method for method in METHODS if method not in ("crepe", "mangio-crepe")]
 
@@ -69,7 +69,7 @@ def test_f0_of_a_glide_with_vibrato_is_found_and_rests_are_unvoiced(
     f0 = estimate(load(method), song.waveform)
     assert np.mean(f0[song.voiced] > 0) > 0.99
     assert np.mean(f0[song.unvoiced] > 0) <= voiced_rests
-    off = cents_error(f0[song.voiced], song.f0[song.voiced])
+    off = measure_cents_error(f0[song.voiced], song.f0[song.voiced])
     assert np.median(off) < median_cents
     assert np.percentile(off, 95) < 20
 
@@ -80,7 +80,7 @@ def test_mangio_crepe_finds_f0_at_any_hop_length_and_treats_all_sound_as_voiced(
     contours = [estimate(load("mangio-crepe"), song.waveform, hop_length=hop) for hop in (100, 128, 200)]
     for f0 in contours:
         assert np.all(f0 > 0)
-        assert np.median(cents_error(f0[song.voiced], song.f0[song.voiced])) < 6
+        assert np.median(measure_cents_error(f0[song.voiced], song.f0[song.voiced])) < 6
     assert not np.array_equal(contours[0], contours[1])
 
 
@@ -171,7 +171,7 @@ def test_f0_in_chunks_is_that_of_the_whole_file(load: Callable[[str], F0Estimato
     voiced = np.concatenate([phrase.voiced for phrase in phrases])
     compared = voiced if method == "harvest" else slice(None)  # harvest guesses in noise
     np.testing.assert_array_equal((chunked > 0)[compared], (whole > 0)[compared])
-    assert cents_error(chunked[voiced], whole[voiced].astype(np.float64)).max() < 0.1
+    assert measure_cents_error(chunked[voiced], whole[voiced].astype(np.float64)).max() < 0.1
 
 
 def with_chunk_length(estimator: F0Estimator, length: int) -> F0Estimator:
@@ -219,7 +219,7 @@ def test_a_method_without_its_package_says_what_to_install(
         with pytest.raises(ModelError, match=f"'{method}' cannot run here.*{package}.*Install {install}") as caught:
             attempt()
         assert caught.value.error_code == "model_unavailable"
-    assert {row["name"]: row["available"] for row in rows(family)}[method] == f"not installed: {package}"
+    assert {row["name"]: row["available"] for row in list_as_json(family)}[method] == f"not installed: {package}"
     assert family.resolve("rmvpe").name == "rmvpe"
 
 
@@ -229,7 +229,7 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
         family.resolve(None)
     assert caught.value.error_code == "model_unavailable"
     assert family.readiness().to_json() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
-    available = {row["name"]: row["available"] for row in rows(family)}
+    available = {row["name"]: row["available"] for row in list_as_json(family)}
     assert available["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
     assert {available[method] for method in METHODS if method != "rmvpe"} == {"local"}
 
@@ -250,7 +250,7 @@ def test_rmvpe_is_downloaded_if_no_folder_has_it(tmp_path: Path) -> None:
     write_rmvpe(tmp_path / "cache" / "rmvpe.pt")
     hub = FakeHub(tmp_path / "cache")
     family = PitchFamily(WeightLocations(hub=hub))
-    assert rows(family)[0]["available"] == "download"
+    assert list_as_json(family)[0]["available"] == "download"
     assert family.resolve("rmvpe").name == "rmvpe"
     assert hub.requests == []
     assert estimate(family.load("rmvpe", device="cpu"), make_vocal(0.5)).shape == (50,)
@@ -261,7 +261,7 @@ def test_rmvpe_is_downloaded_if_no_folder_has_it(tmp_path: Path) -> None:
 def test_rmvpe_is_found_in_models_dir_and_in_its_folder_rvc(tmp_path: Path, folder: str) -> None:
     write_rmvpe(tmp_path / folder / "rmvpe.pt")
     family = PitchFamily(WeightLocations(explicit=tmp_path))
-    assert rows(family)[0]["available"] == "local"
+    assert list_as_json(family)[0]["available"] == "local"
     assert estimate(family.load("rmvpe", device="cpu"), make_vocal(0.5)).shape == (50,)
 
 

@@ -23,7 +23,7 @@ from models.f0.rmvpe import THRESHOLD, Rmvpe, RmvpeNetwork, decode_salience
 from models.runtime.dtype import RMVPE, inference_dtype
 from testing.rvc_reference import RvcPython, rvc_python
 from testing.tiny_rvc import make_rmvpe, write_hubert_file, write_rmvpe
-from testing.vocals import cents_error, make_phrase, make_vocal
+from testing.vocals import make_phrase, make_vocal, measure_cents_error
 
 CPU = torch.device("cpu")
 
@@ -80,7 +80,7 @@ def test_rmvpe_in_bfloat16_gives_almost_the_same_f0(rmvpe_state: dict[str, torch
     clear = (exact.amax(dim=-1) - THRESHOLD).abs() > 0.02
     before, after = (np.asarray(decode_salience(salience)[clear].numpy()) for salience in (exact, rounded))
     np.testing.assert_array_equal(before > 0, after > 0)
-    assert np.median(cents_error(after, before.astype(np.float64))) < 2
+    assert np.median(measure_cents_error(after, before.astype(np.float64))) < 2
 
 
 def test_the_weighted_mean_of_bins_is_that_of_the_reference_also_at_the_edges(reference: RvcPython) -> None:
@@ -132,9 +132,9 @@ def test_crepe_has_the_voicing_of_the_reference_and_an_f0_closer_to_the_truth(ca
     voiced = song.voiced & (found > 0)
     assert voiced.any()
     assert (
-        cents_error(found[voiced], expected[voiced].astype(np.float64)).max() < 30
+        measure_cents_error(found[voiced], expected[voiced].astype(np.float64)).max() < 30
     )  # torchcrepe adds up to 20 random cents
-    errors = [cents_error(f0[voiced], song.f0[voiced]) for f0 in (found, expected)]
+    errors = [measure_cents_error(f0[voiced], song.f0[voiced]) for f0 in (found, expected)]
     assert np.mean(errors[0]) <= np.mean(errors[1])
 
 
@@ -156,7 +156,7 @@ def test_crepe_in_bfloat16_stays_within_a_cent() -> None:
     )
     both = song.voiced & (exact > 0) & (rounded > 0)
     assert np.mean(both[song.voiced]) > 0.99
-    assert cents_error(rounded[both], exact[both].astype(np.float64)).max() < 1
+    assert measure_cents_error(rounded[both], exact[both].astype(np.float64)).max() < 1
 
 
 @pytest.mark.gpu
@@ -175,7 +175,7 @@ def test_f0_on_a_gpu_is_that_on_a_cpu(rmvpe_state: dict[str, torch.Tensor]) -> N
         slow, fast = estimate(on_cpu, song.waveform), estimate(on_gpu, song.waveform)
         both = song.voiced & (slow > 0) & (fast > 0)
         assert np.mean((slow > 0) == (fast > 0)) > 0.97
-        assert np.median(cents_error(fast[both], slow[both].astype(np.float64))) < 2
+        assert np.median(measure_cents_error(fast[both], slow[both].astype(np.float64))) < 2
 
 
 @pytest.mark.parametrize("filter_radius", [0, 3])
@@ -191,8 +191,8 @@ def test_pm_gives_the_f0_of_the_reference_at_the_right_time(reference: RvcPython
     song = make_phrase(4.0)
     expected, found = reference.f0(song.waveform, "pm")[1], estimate(Praat(), song.waveform)
     np.testing.assert_array_equal((found > 0)[song.voiced | song.unvoiced], (expected > 0)[song.voiced | song.unvoiced])
-    assert np.median(cents_error(found[song.voiced], expected[song.voiced].astype(np.float64))) < 2
-    errors = [np.median(cents_error(f0[song.voiced], song.f0[song.voiced])) for f0 in (found, expected)]
+    assert np.median(measure_cents_error(found[song.voiced], expected[song.voiced].astype(np.float64))) < 2
+    errors = [np.median(measure_cents_error(f0[song.voiced], song.f0[song.voiced])) for f0 in (found, expected)]
     assert errors[0] <= errors[1]
 
 
@@ -206,4 +206,4 @@ def test_fcpe_gives_the_f0_of_torchfcpe_5_ms_earlier() -> None:
     np.testing.assert_array_equal((found > 0)[inner], (expected[: len(found)] > 0)[inner])
     both = np.flatnonzero((found > 0) & (expected[: len(found)] > 0))
     assert len(both) > 200
-    assert np.percentile(cents_error(found[both], expected[both].astype(np.float64)), 99) < 0.5
+    assert np.percentile(measure_cents_error(found[both], expected[both].astype(np.float64)), 99) < 0.5

@@ -14,7 +14,7 @@ from errors import ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
 from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.hubert.family import HubertFamily
-from testing.models import rows
+from testing.models import list_as_json
 from testing.rvc_reference import load_fairseq_model
 from testing.tiny_rvc import write_hubert_file, write_hubert_folder
 
@@ -132,10 +132,10 @@ def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tm
 class _Hub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asked: list[tuple[str, Sequence[str]]] = []
+        self.requests: list[tuple[str, Sequence[str]]] = []
 
     def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        self.asked.append((hub_id, patterns))
+        self.requests.append((hub_id, patterns))
         return write_hubert_folder(self.folder)
 
 
@@ -144,7 +144,7 @@ def test_the_weights_are_found_below_models_dir(place: str, tmp_path: Path, stat
     make = write_hubert_file if place.endswith(".pt") else write_hubert_folder
     make(tmp_path / place)
     family = HubertFamily(WeightLocations(explicit=tmp_path))
-    assert family.readiness().is_ready and rows(family)[0]["available"] == "local"
+    assert family.readiness().is_ready and list_as_json(family)[0]["available"] == "local"
     encoder = family.load(family.resolve(None).name, device="cpu")
     assert encoder.extract_features(make_waveform(800), version="v1").shape == (2, 256)
 
@@ -152,9 +152,9 @@ def test_the_weights_are_found_below_models_dir(place: str, tmp_path: Path, stat
 def test_weights_that_no_folder_has_are_downloaded(tmp_path: Path) -> None:
     hub = _Hub(tmp_path / "fetched")
     family = HubertFamily(WeightLocations(hub=hub))
-    assert rows(family)[0]["available"] == "download" and not hub.asked
+    assert list_as_json(family)[0]["available"] == "download" and not hub.requests
     family.load(family.resolve("contentvec").name, device="cpu")
-    assert [hub_id for hub_id, _ in hub.asked] == ["lengyue233/content-vec-best"]
+    assert [hub_id for hub_id, _ in hub.requests] == ["lengyue233/content-vec-best"]
 
 
 def test_without_weights_and_downloads_the_error_says_what_to_do(tmp_path: Path) -> None:

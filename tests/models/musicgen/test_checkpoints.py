@@ -27,7 +27,7 @@ from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
 from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package
 from models.musicgen.request import GenerationRequest
-from testing.models import rows
+from testing.models import list_as_json
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
 
@@ -75,7 +75,7 @@ def row(family: MusicGenFamily, name: str) -> dict[str, Any]:
 
 
 def test_every_published_model_has_a_row_with_its_licence() -> None:
-    listed = rows(family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))))
+    listed = list_as_json(family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))))
     assert {row["name"] for row in listed} == set(BY_NAME)
     for row_of in listed:
         assert row_of["licence"] == "CC-BY-NC 4.0"

@@ -23,7 +23,7 @@ from models.musicgen.engine import Engine
 from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint
 from models.musicgen.load import load_engine, read_weights
 from models.musicgen.request import GenerationRequest, Sampling
-from testing.audiocraft_reference import audiocraft_musicgen
+from testing.audiocraft_reference import load_audiocraft_musicgen
 from testing.musicgen_steps import RecordingLinear
 from testing.tiny_musicgen import Shape, write_checkpoint
 
@@ -51,7 +51,7 @@ def engines(folders: dict[str, Path]) -> dict[str, Engine]:
 @pytest.fixture(scope="module")
 def reference(folders: dict[str, Path], engines: dict[str, Engine]) -> Reference:
     """audiocraft's own MusicGen with the weights of an engine, decoding greedily."""
-    models = {id(engines[name]): audiocraft_musicgen(folder) for name, folder in folders.items()}
+    models = {id(engines[name]): load_audiocraft_musicgen(folder) for name, folder in folders.items()}
 
     def configure(engine: Engine, **params: Any) -> Any:
         models[id(engine)].set_generation_params(use_sampling=False, **({"extend_stride": 1.2} | params))

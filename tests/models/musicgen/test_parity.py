@@ -17,7 +17,7 @@ from models.musicgen.linear import PackedLinear, PlainLinear, build_linear
 from models.musicgen.pattern import UNKNOWN_CODE, DelayPattern
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms, sample
-from testing.audiocraft_reference import audiocraft_conditions, audiocraft_lm, audiocraft_logits
+from testing.audiocraft_reference import compute_audiocraft_conditions, compute_audiocraft_logits, load_audiocraft_lm
 from testing.musicgen_steps import (
     GREEDY,
     decode_with_logits,
@@ -48,7 +48,7 @@ class Pair:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     root = tmp_path_factory.mktemp("checkpoints")
     folders = {name: write_checkpoint(root / name, shape) for name, shape in SHAPES.items()}
-    return {name: Pair(load_cpu_engine(folder), audiocraft_lm(folder)) for name, folder in folders.items()}
+    return {name: Pair(load_cpu_engine(folder), load_audiocraft_lm(folder)) for name, folder in folders.items()}
 
 
 @pytest.fixture(params=SHAPES)
@@ -60,7 +60,7 @@ def pair(request: pytest.FixtureRequest, pairs: dict[str, Pair]) -> Pair:
 def test_logits_of_every_step_equal_audiocrafts_to_1e_4(pair: Pair, text: str) -> None:
     lm = pair.engine.lm
     codes, ours = decode_with_logits(lm, make_window(lm, pair.conditions([text])))
-    theirs = audiocraft_logits(pair.reference, codes, audiocraft_conditions(pair.reference, [text]))
+    theirs = compute_audiocraft_logits(pair.reference, codes, compute_audiocraft_conditions(pair.reference, [text]))
     assert ours.shape == theirs.shape == (40 + lm.config.pattern.max_delay, 2, lm.config.codebooks, lm.config.card)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
@@ -70,7 +70,7 @@ def test_logits_after_a_prompt_equal_audiocrafts_to_1e_4(pair: Pair) -> None:
     prompt = torch.randint(lm.config.card, (1, lm.config.codebooks, 17), generator=torch.Generator().manual_seed(3))
     codes, ours = decode_with_logits(lm, make_window(lm, pair.conditions(TEXTS[:1]), prompt=prompt))
     assert torch.equal(codes[..., :17], prompt)
-    theirs = audiocraft_logits(pair.reference, codes, audiocraft_conditions(pair.reference, TEXTS[:1]))
+    theirs = compute_audiocraft_logits(pair.reference, codes, compute_audiocraft_conditions(pair.reference, TEXTS[:1]))
     torch.testing.assert_close(ours, theirs[17:], atol=1e-4, rtol=0)
 
 
@@ -78,7 +78,7 @@ def test_logits_of_teacher_forced_codes_equal_audiocrafts_to_1e_4(pair: Pair) ->
     lm = pair.engine.lm
     codes = torch.randint(lm.config.card, (1, lm.config.codebooks, 30), generator=torch.Generator().manual_seed(4))
     ours = teacher_forced_logits(lm, pair.conditions(TEXTS[:1]), codes)
-    theirs = audiocraft_logits(pair.reference, codes, audiocraft_conditions(pair.reference, TEXTS[:1]))
+    theirs = compute_audiocraft_logits(pair.reference, codes, compute_audiocraft_conditions(pair.reference, TEXTS[:1]))
     assert len(ours) == 30
     torch.testing.assert_close(ours, theirs[:30], atol=1e-4, rtol=0)
 
@@ -87,8 +87,8 @@ def test_each_text_of_a_batch_has_the_logits_that_audiocraft_gives_it_alone(pair
     lm = pair.engine.lm
     codes, ours = decode_with_logits(lm, make_window(lm, pair.conditions(TEXTS), batch=3))
     for index, text in enumerate(TEXTS):
-        theirs = audiocraft_logits(
-            pair.reference, codes[index : index + 1], audiocraft_conditions(pair.reference, [text])
+        theirs = compute_audiocraft_logits(
+            pair.reference, codes[index : index + 1], compute_audiocraft_conditions(pair.reference, [text])
         )
         torch.testing.assert_close(ours[:, [index, 3 + index]], theirs, atol=1e-4, rtol=0)
 
@@ -96,14 +96,14 @@ def test_each_text_of_a_batch_has_the_logits_that_audiocraft_gives_it_alone(pair
 def test_a_batch_that_is_padded_as_audiocraft_pads_it_has_audiocrafts_logits(pair: Pair) -> None:
     """audiocraft lets rows attend to the zeros that pad a shorter text. We mask them, and match it if we do not."""
     lm = pair.engine.lm
-    theirs_in = audiocraft_conditions(pair.reference, TEXTS)
+    theirs_in = compute_audiocraft_conditions(pair.reference, TEXTS)
     padded, _ = theirs_in["description"]
     if lm.config.cross:
         conditions = BatchConditions(guided=True, context=padded)
     else:
         conditions = BatchConditions(guided=True, prepended=torch.cat([theirs_in["self_wav"][0], padded], dim=1))
     codes, ours = decode_with_logits(lm, make_window(lm, conditions, batch=3))
-    torch.testing.assert_close(ours, audiocraft_logits(pair.reference, codes, theirs_in), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours, compute_audiocraft_logits(pair.reference, codes, theirs_in), atol=1e-4, rtol=0)
 
 
 def test_steps_with_static_shapes_give_the_logits_of_steps_over_the_filled_columns(pair: Pair) -> None:

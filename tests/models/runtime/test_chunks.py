@@ -46,7 +46,7 @@ def test_equal_chunks_have_one_length_and_keep_every_position_once(
         assert chunk.stop == whole or chunk.stop - chunk.keep_stop >= side
 
 
-def test_chunks_without_room_between_their_contexts_are_refused() -> None:
+def test_chunks_shorter_than_their_contexts_are_refused() -> None:
     with pytest.raises(AssertionError, match="keep nothing"):
         next(plan_equal_chunks(100, longest=20, context=10))
 
@@ -70,8 +70,8 @@ def test_an_inner_part_is_not_copied() -> None:
 
 @given(lengths=st.lists(st.integers(21, 60), min_size=1, max_size=5), fade=st.sampled_from([2, 4, 10]))
 def test_parts_of_one_sound_are_joined_without_a_seam(lengths: list[int], fade: int) -> None:
-    sound = np.random.default_rng(0).standard_normal(sum(lengths)).astype(np.float32)
+    waveform = np.random.default_rng(0).standard_normal(sum(lengths)).astype(np.float32)
     starts = [0, *itertools.accumulate(length - fade for length in lengths[:-1])]
-    parts = (sound[start : start + length] for start, length in zip(starts, lengths, strict=True))
+    parts = (waveform[start : start + length] for start, length in zip(starts, lengths, strict=True))
     joined = np.concatenate(list(crossfade(parts, fade)))
-    np.testing.assert_allclose(joined, sound[fade // 2 : starts[-1] + lengths[-1]], atol=1e-6)
+    np.testing.assert_allclose(joined, waveform[fade // 2 : starts[-1] + lengths[-1]], atol=1e-6)

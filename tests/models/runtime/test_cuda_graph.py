@@ -62,7 +62,7 @@ def test_repeated_steps_change_their_state_in_place_and_the_warm_up_leaves_no_tr
     assert recorder.captures == 1
 
 
-def test_switched_off_it_calls_the_function_as_it_is() -> None:
+def test_a_disabled_wrapper_calls_the_function_eagerly() -> None:
     counter, recorder = torch.zeros(1), EagerRecorder()
 
     def step() -> None:

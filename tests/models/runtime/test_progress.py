@@ -1,4 +1,4 @@
-"""Progress of a part is progress of the whole."""
+"""The progress of a part is reported as a fraction of the whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from models.runtime.progress import ignore_progress, skip_check, sub_progress
 
 
-def test_parts_of_parts_report_where_the_whole_stands() -> None:
+def test_nested_parts_report_the_progress_of_the_whole() -> None:
     reported: list[float] = []
     second_half = sub_progress(reported.append, 0.5, 1.0)
     first_fifth_of_it = sub_progress(second_half, 0.0, 0.2)

@@ -26,7 +26,7 @@ SUBMISSION = Submission(EXTEND_PATH, {"audioId": "audio-1", "defaultParamFlag": 
 MP3 = b"audio"
 
 
-def config_for(provider: Provider, **changes: object) -> SunoConfig:
+def make_config(provider: Provider, **changes: object) -> SunoConfig:
     config = SunoConfig(token=TOKEN, base_url=provider.url, upload_url=provider.url)
     return replace(config, **changes)  # type: ignore[arg-type]
 
@@ -36,7 +36,7 @@ def start_client(scenario: Scenario, token: str = TOKEN, read_s: float = 30.0) -
     provider = Provider(scenario)
     with serve_provider(provider):
         http = replace(suno_http(), timeout=Timeout(connect_s=5.0, read_s=read_s))
-        yield provider, SunoClient(config_for(provider, token=token), http)
+        yield provider, SunoClient(make_config(provider, token=token), http)
 
 
 def respond_to_submissions(response: Response) -> Scenario:

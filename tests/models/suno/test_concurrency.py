@@ -14,7 +14,7 @@ from testing.models import make_models
 from testing.suno_provider import Provider, serve_provider
 from testing.suno_scenarios import SCENARIOS
 from testing.suno_worker import build_family, run_extend
-from tests.models.suno.test_limiter import most_in_any_window
+from tests.models.suno.test_limiter import count_most_in_any_window
 from worker.job import Job
 
 JOBS = 50
@@ -48,8 +48,8 @@ def test_fifty_waiting_jobs_obey_the_rate_limits_and_all_end() -> None:
     with serve_provider(provider):
         tasks = run_all(make_models(suno=build_family(provider, clock, submissions_per_minute=LIMIT)), "job")
     assert len(set(tasks)) == len(provider.posts) == JOBS
-    assert most_in_any_window(provider.submitted_at, 60.0) <= LIMIT
-    assert most_in_any_window(provider.requested_at, 10.0) <= 20
+    assert count_most_in_any_window(provider.submitted_at, 60.0) <= LIMIT
+    assert count_most_in_any_window(provider.requested_at, 10.0) <= 20
     assert provider.violations == []
 
 

@@ -15,7 +15,7 @@ from models.suno.polling import Clock, Deadline
 from testing.suno_worker import FakeClock
 
 
-def most_in_any_window(arrivals: list[float], seconds: float) -> int:
+def count_most_in_any_window(arrivals: list[float], seconds: float) -> int:
     """The largest number of arrivals in any window of `seconds`."""
     return max(sum(start <= other <= start + seconds for other in arrivals) for start in arrivals)
 
@@ -81,7 +81,7 @@ def test_no_window_ever_contains_more_calls_than_the_limit(limit: int, calls: li
         with window.acquire(deadline):
             arrivals.append(clock.now + length * arrives_after)
             clock.sleep(length)
-    assert most_in_any_window(arrivals, 60.0) <= limit
+    assert count_most_in_any_window(arrivals, 60.0) <= limit
 
 
 def test_threads_share_one_window() -> None:
@@ -99,4 +99,4 @@ def test_threads_share_one_window() -> None:
     for thread in threads:
         thread.join()
     assert len(arrivals) == 20
-    assert most_in_any_window(arrivals, 0.2) <= 4
+    assert count_most_in_any_window(arrivals, 0.2) <= 4

@@ -107,7 +107,8 @@ def test_all_texts_that_are_too_long_are_reported_together() -> None:
     options = SongOptions(CATALOG["V4"], prompt="x" * 3001, style="x" * 201, title="x" * 81)
     with pytest.raises(InvalidRequestError) as caught:
         payloads.extend_upload(options, duration=60.0, continue_at=90.0)
-    assert len(caught.value.details["faults"]) == 4
+    details = caught.value.details
+    assert len(details["errors"]) == 4 and details["faults"] == details["errors"]
 
 
 def test_a_source_longer_than_the_version_accepts_is_refused() -> None:

@@ -47,7 +47,7 @@ def respond_after_body(bodies: list[bytes], *, status: str = "200 OK") -> Callab
 
 
 @contextlib.contextmanager
-def dripping_server(start: bytes = b"") -> Iterator[int]:
+def start_dripping_server(start: bytes = b"") -> Iterator[int]:
     """A port where every connection gets `start` and then one byte every 20 ms."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         stopped = threading.Event()
@@ -169,13 +169,13 @@ def test_a_connection_that_ends_without_a_response_may_have_been_received() -> N
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"])
 def test_the_deadline_ends_a_response_that_drips(start: bytes) -> None:
-    with dripping_server(start) as port, pytest.raises(ReadTimeoutError):
+    with start_dripping_server(start) as port, pytest.raises(ReadTimeoutError):
         LOCAL.request("GET", f"http://127.0.0.1:{port}/", timeout_s=0.3)
 
 
 def test_the_deadline_ends_a_tls_handshake_that_drips() -> None:
     record_of_16_kb = b"\x16\x03\x03\x40\x00"
-    with dripping_server(record_of_16_kb) as port, pytest.raises(ConnectTimeoutError):
+    with start_dripping_server(record_of_16_kb) as port, pytest.raises(ConnectTimeoutError):
         LOCAL.request("GET", f"https://127.0.0.1:{port}/", timeout_s=0.3)
 
 
@@ -198,7 +198,7 @@ def hanging() -> Iterator[threading.Event]:
     event.set()
 
 
-def hanging_networks(hanging: threading.Event) -> list[NetworkBackend]:
+def make_hanging_networks(hanging: threading.Event) -> list[NetworkBackend]:
     """One whose name server does not answer, and one whose address accepts no connection."""
 
     def resolve(host: str, port: int) -> Sequence[str]:
@@ -214,7 +214,7 @@ def hanging_networks(hanging: threading.Event) -> list[NetworkBackend]:
 
 @pytest.mark.parametrize("number", [0, 1], ids=["name server", "connection"])
 def test_the_deadline_and_a_cancel_end_the_wait_for_a_connection(number: int, hanging: threading.Event) -> None:
-    client = HttpClient(allow_private=True, network=hanging_networks(hanging)[number])
+    client = HttpClient(allow_private=True, network=make_hanging_networks(hanging)[number])
     cancelled = threading.Event()
     started = time.monotonic()
     with pytest.raises(ConnectTimeoutError):
@@ -306,7 +306,7 @@ def test_proxies_of_the_environment_and_netrc_are_not_used(monkeypatch: pytest.M
     assert "authorization" not in server.requests[0].headers
 
 
-def failing_requests() -> Iterator[Callable[[], object]]:
+def make_failing_requests() -> Iterator[Callable[[], object]]:
     """Requests whose URL and headers contain `secret`, each failing in another way."""
     with serve(respond_with(b"")) as server:
         closed = server.url("/secret?key=secret")
@@ -325,7 +325,7 @@ def failing_requests() -> Iterator[Callable[[], object]]:
         yield exchange
 
 
-@pytest.mark.parametrize("send", list(failing_requests()))
+@pytest.mark.parametrize("send", list(make_failing_requests()))
 def test_no_error_contains_the_url_the_host_or_a_key(send: Callable[[], object]) -> None:
     with pytest.raises(HttpError) as caught:
         send()

@@ -111,7 +111,7 @@ def test_five_redirects_are_followed_and_the_sixth_is_not() -> None:
         assert fetch_error(server.url("/6")).error_code == "url_unreachable"
 
 
-def public_network(
+def make_public_network(
     *servers: LoopbackServer, table: dict[str, Sequence[str]] | None = None, tls: ssl.SSLContext | None = None
 ) -> NetworkBackend:
     """A network where `public.example` has a public address that leads to the given servers, one connection each.
@@ -133,7 +133,7 @@ def public_network(
 def test_a_public_address_is_allowed() -> None:
     with (
         serve(respond_with(BODY)) as server,
-        fetch("http://public.example/", limits=PUBLIC_ONLY, network=public_network(server)) as file,
+        fetch("http://public.example/", limits=PUBLIC_ONLY, network=make_public_network(server)) as file,
     ):
         assert file.read() == BODY
     assert server.requests[0].headers["host"] == "public.example"
@@ -143,7 +143,7 @@ def test_a_public_address_is_allowed() -> None:
 def test_a_redirect_to_a_private_address_is_refused(host: str) -> None:
     with serve(respond_with(BODY)) as private, serve(redirect_to(private.url(host=host))) as first:
         assert (
-            fetch_error("http://public.example/", PUBLIC_ONLY, network=public_network(first)).error_code
+            fetch_error("http://public.example/", PUBLIC_ONLY, network=make_public_network(first)).error_code
             == "private_url"
         )
     assert len(first.requests) == 1
@@ -204,7 +204,7 @@ def test_a_private_address_is_refused_in_every_spelling(url: str) -> None:
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
-    network = public_network(table={"mixed.example": [PUBLIC, "10.0.0.1"]})
+    network = make_public_network(table={"mixed.example": [PUBLIC, "10.0.0.1"]})
     assert fetch_error("http://mixed.example/", PUBLIC_ONLY, network=network).error_code == "private_url"
 
 
@@ -218,7 +218,7 @@ def test_a_name_that_rebinds_after_the_check_is_not_resolved_again() -> None:
         return next(answers)
 
     with serve(respond_with(BODY)) as server:
-        network = dataclasses.replace(public_network(server), resolve=resolve)
+        network = dataclasses.replace(make_public_network(server), resolve=resolve)
         with fetch("http://rebinding.example/", limits=PUBLIC_ONLY, network=network) as file:
             assert file.read() == BODY
         assert fetch_error("http://rebinding.example/", PUBLIC_ONLY, network=network).error_code == "private_url"
@@ -241,7 +241,7 @@ def test_the_next_address_is_tried_if_one_does_not_accept_the_connection() -> No
 def test_a_certificate_is_verified_against_the_name_not_the_address(tmp_path: Path) -> None:
     server_tls, client_tls = make_certificate(tmp_path, "public.example")
     with serve(respond_with(BODY), tls=server_tls) as server:
-        network = public_network(server, server, table={"other.example": [PUBLIC]}, tls=client_tls)
+        network = make_public_network(server, server, table={"other.example": [PUBLIC]}, tls=client_tls)
         with fetch("https://public.example/", limits=PUBLIC_ONLY, network=network) as file:
             assert file.read() == BODY
         error = fetch_error("https://other.example/", PUBLIC_ONLY, network=network)
@@ -252,14 +252,14 @@ def test_a_certificate_is_verified_against_the_name_not_the_address(tmp_path: Pa
 def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path) -> None:
     server_tls, _ = make_certificate(tmp_path, "public.example")
     with serve(respond_with(BODY), tls=server_tls) as server:
-        error = fetch_error("https://public.example/", PUBLIC_ONLY, network=public_network(server))
+        error = fetch_error("https://public.example/", PUBLIC_ONLY, network=make_public_network(server))
     assert "certificate" in error.message
 
 
 def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path) -> None:
     server_tls, client_tls = make_certificate(tmp_path, "public.example")
     with serve(redirect_to("http://public.example/"), tls=server_tls) as server:
-        error = fetch_error("https://public.example/", PUBLIC_ONLY, network=public_network(server, tls=client_tls))
+        error = fetch_error("https://public.example/", PUBLIC_ONLY, network=make_public_network(server, tls=client_tls))
     assert error.error_code == "unsupported_url"
 
 

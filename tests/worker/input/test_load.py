@@ -28,7 +28,7 @@ from worker.job import Job
 from worker.settings import Settings
 
 
-def tone(seconds: float = 0.1, *, channels: int = 1, sample_rate: int = 8000) -> np.ndarray:
+def make_tone(seconds: float = 0.1, *, channels: int = 1, sample_rate: int = 8000) -> np.ndarray:
     times = np.arange(int(seconds * sample_rate)) / sample_rate
     return np.stack([0.5 * np.sin(2 * np.pi * 440 * (1 + c) * times) for c in range(channels)]).astype(np.float32)
 
@@ -36,7 +36,7 @@ def tone(seconds: float = 0.1, *, channels: int = 1, sample_rate: int = 8000) ->
 def encode_tone(kind: str = "WAV", *, seconds: float = 0.1, channels: int = 1, sample_rate: int = 8000) -> bytes:
     file = io.BytesIO()
     subtype = {"WAV": "FLOAT"}.get(kind)
-    samples = tone(seconds, channels=channels, sample_rate=sample_rate).T
+    samples = make_tone(seconds, channels=channels, sample_rate=sample_rate).T
     soundfile.write(file, samples, sample_rate, format=kind, subtype=subtype)
     return file.getvalue()
 
@@ -50,7 +50,7 @@ def load(source: str, settings: Settings = NO_VOLUME, job: Job | None = None) ->
     return load_audio(source, field="voice_audio", job=job or Job(id="j"), settings=settings)
 
 
-def error_for(source: str, settings: Settings = NO_VOLUME) -> RequestError:
+def catch_error(source: str, settings: Settings = NO_VOLUME) -> RequestError:
     with pytest.raises(RequestError) as caught:
         load(source, settings)
     error = caught.value
@@ -61,7 +61,7 @@ def error_for(source: str, settings: Settings = NO_VOLUME) -> RequestError:
 
 
 def is_the_tone(audio: Audio) -> bool:
-    return audio.sample_rate == 8000 and bool(np.array_equal(audio.waveform, tone()))
+    return audio.sample_rate == 8000 and bool(np.array_equal(audio.waveform, make_tone()))
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_base64_is_accepted_in_every_spelling(text: str) -> None:
     ],
 )
 def test_invalid_base64_has_the_message_that_the_contract_fixes(text: str) -> None:
-    error = error_for(text)
+    error = catch_error(text)
     assert error.message.startswith("Invalid base64 audio data")
     assert isinstance(error, AudioError)
     assert text[:12] not in error.message
@@ -131,12 +131,12 @@ def test_invalid_base64_has_the_message_that_the_contract_fixes(text: str) -> No
 
 @pytest.mark.parametrize("text", ["", "  \n", "data:audio/wav;base64,", "data:audio/wav;base64, \n"])
 def test_an_empty_string_is_empty_audio(text: str) -> None:
-    assert error_for(text).error_code == "empty_audio"
+    assert catch_error(text).error_code == "empty_audio"
 
 
 def test_megabytes_of_garbage_get_a_short_error() -> None:
-    assert len(str(error_for("#" * 5_000_000).to_reply())) < 1000
-    assert len(str(error_for("A" * 5_000_000).to_reply())) < 1000
+    assert len(str(catch_error("#" * 5_000_000).to_reply())) < 1000
+    assert len(str(catch_error("A" * 5_000_000).to_reply())) < 1000
 
 
 def test_base64_that_starts_like_a_path_is_base64() -> None:
@@ -146,7 +146,7 @@ def test_base64_that_starts_like_a_path_is_base64() -> None:
     text = base64.b64encode(mp3).decode()
     assert text.startswith("//")
     assert load(text).sample_rate == 16000
-    assert error_for("/9j/4AAQSkZJRgABAQAAAQABAAD").message.startswith("Invalid base64 audio data")
+    assert catch_error("/9j/4AAQSkZJRgABAQAAAQABAAD").message.startswith("Invalid base64 audio data")
 
 
 def test_base64_over_the_limit_is_refused_without_decoding() -> None:
@@ -156,7 +156,7 @@ def test_base64_over_the_limit_is_refused_without_decoding() -> None:
                 raise AssertionError("decoded")
             return super().__getitem__(key)  # type: ignore[index]
 
-    error = error_for(Unread("A" * 2000), Settings(volume_dirs=(), max_input_bytes=1000))
+    error = catch_error(Unread("A" * 2000), Settings(volume_dirs=(), max_input_bytes=1000))
     assert error.error_code == "input_too_large"
 
 
@@ -168,7 +168,7 @@ def test_the_byte_limit_is_the_same_for_base64_a_url_and_a_path(volume: Settings
                 if fits:
                     assert is_the_tone(load(source, settings))
                 else:
-                    assert error_for(source, settings).error_code == "input_too_large"
+                    assert catch_error(source, settings).error_code == "input_too_large"
 
 
 def test_large_base64_is_not_copied_in_memory() -> None:
@@ -176,7 +176,7 @@ def test_large_base64_is_not_copied_in_memory() -> None:
     text = base64.b64encode(b"fLaC" + bytes(30_000_000)).decode()
     tracemalloc.start()
     try:
-        assert error_for(text).error_code == "corrupt_audio"
+        assert catch_error(text).error_code == "corrupt_audio"
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -218,14 +218,14 @@ def test_a_url_is_loaded() -> None:
     ],
 )
 def test_a_url_that_is_not_allowed_is_refused(source: str, code: str) -> None:
-    error = error_for(source)
+    error = catch_error(source)
     assert isinstance(error, SourceError)
     assert error.error_code == code
     assert "passwd" not in error.message and "geheim" not in error.message
 
 
 def test_an_unsupported_scheme_is_named_in_the_error() -> None:
-    assert "'file:'" in error_for("file:///etc/passwd").message
+    assert "'file:'" in catch_error("file:///etc/passwd").message
 
 
 # Volume paths
@@ -300,7 +300,7 @@ def test_no_path_outside_a_volume_is_read(path: str, volume: Settings, tmp_path:
             listener.bind("socket")
         finally:
             os.chdir(before)
-        error = error_for(path.format(vol=inside, out=tmp_path), volume)
+        error = catch_error(path.format(vol=inside, out=tmp_path), volume)
     assert isinstance(error, SourceError)
     assert error.error_code == "path_not_allowed"
     assert str(tmp_path) not in error.message
@@ -308,7 +308,7 @@ def test_no_path_outside_a_volume_is_read(path: str, volume: Settings, tmp_path:
 
 def test_a_file_that_does_not_exist_is_not_found(volume: Settings) -> None:
     for path in ("absent.wav", "absent/absent.wav", "song.wav/absent.wav"):
-        assert error_for(str(root(volume) / path), volume).error_code == "path_not_found"
+        assert catch_error(str(root(volume) / path), volume).error_code == "path_not_found"
 
 
 def test_a_folder_that_is_replaced_by_a_link_after_the_check_is_not_followed(volume: Settings, tmp_path: Path) -> None:
@@ -323,14 +323,14 @@ def test_a_folder_that_is_replaced_by_a_link_after_the_check_is_not_followed(vol
 
 
 def test_the_root_folder_cannot_be_a_volume() -> None:
-    assert error_for("/etc/passwd", Settings(volume_dirs=(Path("/"),))).error_code == "path_not_allowed"
+    assert catch_error("/etc/passwd", Settings(volume_dirs=(Path("/"),))).error_code == "path_not_allowed"
 
 
 # Errors and warnings of the decoder
 
 
 def test_the_decoders_error_names_the_field() -> None:
-    error = error_for(base64.b64encode(WAV[:100]).decode())
+    error = catch_error(base64.b64encode(WAV[:100]).decode())
     assert error.message.startswith("voice_audio: ")
     assert isinstance(error, AudioError)
 
@@ -340,9 +340,9 @@ def test_limits_come_from_the_settings() -> None:
         Settings(volume_dirs=(), max_input_seconds=0.05),
         Settings(volume_dirs=(), max_input_sample_rate=4000),
     ):
-        assert isinstance(error_for(TEXT, limits), AudioError)
+        assert isinstance(catch_error(TEXT, limits), AudioError)
     eight = base64.b64encode(encode_tone(channels=3)).decode()
-    assert isinstance(error_for(eight, Settings(volume_dirs=(), max_input_channels=2)), AudioError)
+    assert isinstance(catch_error(eight, Settings(volume_dirs=(), max_input_channels=2)), AudioError)
 
 
 def test_what_the_decoder_changed_is_a_warning_that_names_the_field() -> None:
@@ -382,10 +382,10 @@ def test_no_file_stays_open_after_an_error(volume: Settings) -> None:
         return {os.readlink(folder / name) for name in os.listdir(folder) if os.path.lexists(folder / name)}
 
     sources = ["!" * 3_000_000, "A" * 30_000_000, str(root(volume) / "absent"), str(root(volume)), TEXT[:400]]
-    error_for(sources[0])
+    catch_error(sources[0])
     before = open_files()
     for source in sources:
-        error_for(source, volume)
+        catch_error(source, volume)
     assert not open_files() - before
 
 

@@ -26,17 +26,17 @@ KEY, SECRET = "AKIAEXAMPLEEXAMPLE", "geheim/geheim/geheim"
 def fresh_bucket(s3: str) -> Bucket:
     """An empty bucket on the server."""
     name = f"results-{uuid.uuid4().hex[:8]}"
-    admin(s3).create_bucket(Bucket=name)
-    return bucket(s3, name=name)
+    connect_admin(s3).create_bucket(Bucket=name)
+    return make_bucket(s3, name=name)
 
 
-def admin(url: str) -> Any:
+def connect_admin(url: str) -> Any:
     return boto3.client(
         "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )
 
 
-def bucket(url: str, *, name: str = "results", trusted: bool = True, region: str = "us-east-1") -> Bucket:
+def make_bucket(url: str, *, name: str = "results", trusted: bool = True, region: str = "us-east-1") -> Bucket:
     return Bucket(
         name=name, access_key_id=KEY, secret_access_key=SECRET, endpoint_url=url, region=region, trusted=trusted
     )
@@ -47,7 +47,7 @@ def upload(to: Bucket, *, key: str = "job/song.wav", **options: Any) -> str:
     return uploader.upload(io.BytesIO(BODY), key=key, content_type="audio/wav")
 
 
-def failure(to: Bucket, **options: Any) -> DeliveryError:
+def catch_upload_error(to: Bucket, **options: Any) -> DeliveryError:
     with pytest.raises(DeliveryError) as caught:
         upload(to, **options)
     reply = str(caught.value.to_reply())
@@ -65,13 +65,13 @@ def test_a_file_comes_back_through_its_link_byte_for_byte(fresh_bucket: Bucket) 
 def test_a_key_may_hold_any_letters(fresh_bucket: Bucket) -> None:
     link = upload(fresh_bucket, key="job/Lied für Zoë – 歌 (1)+.wav")
     assert requests.get(link, timeout=10).content == BODY
-    stored = admin(fresh_bucket.endpoint_url).list_objects_v2(Bucket=fresh_bucket.name)["Contents"]
+    stored = connect_admin(fresh_bucket.endpoint_url).list_objects_v2(Bucket=fresh_bucket.name)["Contents"]
     assert [entry["Key"] for entry in stored] == ["job/Lied für Zoë – 歌 (1)+.wav"]
 
 
 def test_the_link_is_valid_for_seven_days_and_signed_for_the_region(s3: str) -> None:
-    fresh_bucket = bucket(s3, name=f"r-{uuid.uuid4().hex[:8]}", region="eu-central-1")
-    admin(s3).create_bucket(Bucket=fresh_bucket.name)
+    fresh_bucket = make_bucket(s3, name=f"r-{uuid.uuid4().hex[:8]}", region="eu-central-1")
+    connect_admin(s3).create_bucket(Bucket=fresh_bucket.name)
     link = upload(fresh_bucket)
     assert "X-Amz-Expires=604800" in link
     assert "eu-central-1%2Fs3" in link
@@ -79,7 +79,7 @@ def test_the_link_is_valid_for_seven_days_and_signed_for_the_region(s3: str) -> 
 
 
 def test_a_bucket_that_does_not_exist_is_reported_with_the_error_code_of_s3(s3: str) -> None:
-    error = failure(bucket(s3, name="nowhere"))
+    error = catch_upload_error(make_bucket(s3, name="nowhere"))
     assert error.error_code == "bucket_upload_failed"
     assert error.details == {"status": 404, "reason": "NoSuchBucket"}
     assert "NoSuchBucket" in error.message
@@ -95,7 +95,7 @@ def test_the_file_is_streamed_and_not_held_in_memory() -> None:
             return super().read(size)
 
     with serve(respond_after_upload()) as server:
-        uploader = Uploader(bucket(server.url("")), allow_private=False)
+        uploader = Uploader(make_bucket(server.url("")), allow_private=False)
         uploader.upload(Counted(BODY), key="k", content_type="audio/wav")
     assert 0 < max(reads) <= 1 << 20 and min(reads) > 0
 
@@ -113,10 +113,10 @@ def respond_after_upload(*statuses: str) -> Any:
 
 def test_an_upload_is_tried_three_times_if_the_server_fails() -> None:
     with serve(respond_after_upload("503 Slow Down", "500 Oops")) as server:
-        upload(bucket(server.url("")))
+        upload(make_bucket(server.url("")))
     assert len(server.requests) == 3
     with serve(respond_after_upload(*["503 Slow Down"] * 5)) as server:
-        assert failure(bucket(server.url(""))).details["status"] == 503
+        assert catch_upload_error(make_bucket(server.url(""))).details["status"] == 503
     assert len(server.requests) == 3
 
 
@@ -128,26 +128,26 @@ def test_an_upload_that_is_denied_is_not_tried_again() -> None:
         respond_with(denied, status="403 Forbidden")(request, write)
 
     with serve(respond) as server:
-        error = failure(bucket(server.url("")))
+        error = catch_upload_error(make_bucket(server.url("")))
     assert len(server.requests) == 1
     assert error.details == {"status": 403, "reason": "AccessDenied"}
 
 
 def test_a_response_before_the_end_of_the_upload_is_reported() -> None:
     with serve(respond_with(b"<Code>EntityTooLarge</Code>", status="400 Bad Request")) as server:
-        error = failure(bucket(server.url("")))
+        error = catch_upload_error(make_bucket(server.url("")))
     assert error.error_code == "bucket_upload_failed"
 
 
 def test_an_endpoint_that_cannot_be_reached_is_an_upload_error() -> None:
     with serve(respond_with(b"")) as server:
         gone = server.url("")
-    assert failure(bucket(gone)).error_code == "bucket_upload_failed"
+    assert catch_upload_error(make_bucket(gone)).error_code == "bucket_upload_failed"
 
 
 def test_a_stalled_upload_ends_at_its_deadline() -> None:
     with serve(lambda request, write: time.sleep(3)) as server:
-        error = failure(bucket(server.url("")), deadline=time.monotonic() + 0.5)
+        error = catch_upload_error(make_bucket(server.url("")), deadline=time.monotonic() + 0.5)
     assert error.error_code == "bucket_upload_failed"
 
 
@@ -156,14 +156,14 @@ def test_a_cancelled_job_ends_its_upload() -> None:
         raise CancelledError("The job was cancelled.")
 
     with serve(respond_after_upload()) as server, pytest.raises(CancelledError):
-        upload(bucket(server.url("")), check=check)
+        upload(make_bucket(server.url("")), check=check)
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9", "http://169.254.169.254", "http://[::1]:9", "http://localhost:9"]
 )
 def test_a_requests_own_bucket_with_a_private_address_is_refused(url: str) -> None:
-    error = failure(bucket(url, trusted=False))
+    error = catch_upload_error(make_bucket(url, trusted=False))
     assert error.error_code == "private_url"
 
 
@@ -175,17 +175,19 @@ def test_a_requests_own_bucket_that_rebinds_to_a_private_address_is_refused() ->
         raise ConnectionRefusedError
 
     network = NetworkBackend(resolve=lambda host, port: next(answers), connect=refuse_connection)
-    assert failure(bucket("http://s3.example", trusted=False), network=network).error_code == "private_url"
+    assert (
+        catch_upload_error(make_bucket("http://s3.example", trusted=False), network=network).error_code == "private_url"
+    )
 
 
 def test_secrets_are_not_in_the_repr() -> None:
-    assert SECRET not in repr(bucket("http://h")) and KEY not in repr(bucket("http://h"))
+    assert SECRET not in repr(make_bucket("http://h")) and KEY not in repr(make_bucket("http://h"))
 
 
 # Settings and s3Config
 
 
-def settings_with(**changes: str) -> Settings:
+def make_settings(**changes: str) -> Settings:
     return Settings.from_env(
         {
             "BUCKET_ENDPOINT_URL": "https://s3.example.com",
@@ -197,7 +199,7 @@ def settings_with(**changes: str) -> Settings:
     )
 
 
-def bucket_from(settings: Settings, s3_config: dict[str, Any] | None = None) -> Bucket:
+def find_bucket_in(settings: Settings, s3_config: dict[str, Any] | None = None) -> Bucket:
     bucket = find_bucket(s3_config, settings)
     assert bucket is not None
     return bucket
@@ -226,7 +228,7 @@ def bucket_from(settings: Settings, s3_config: dict[str, Any] | None = None) -> 
     ],
 )
 def test_the_endpoint_may_contain_the_buckets_name(endpoint: str, name: str, expected: tuple[str, ...]) -> None:
-    bucket = bucket_from(settings_with(endpoint_url=endpoint, name=name))
+    bucket = find_bucket_in(make_settings(endpoint_url=endpoint, name=name))
     assert (bucket.endpoint_url, bucket.name, bucket.region) == expected
     assert bucket.trusted
 
@@ -251,7 +253,7 @@ def test_the_endpoint_may_contain_the_buckets_name(endpoint: str, name: str, exp
 )
 def test_the_region_is_read_from_the_usual_endpoints(endpoint: str, region: str) -> None:
     assert guess_region(endpoint) == region
-    assert bucket_from(settings_with(endpoint_url=endpoint, region="xy-1")).region == "xy-1"
+    assert find_bucket_in(make_settings(endpoint_url=endpoint, region="xy-1")).region == "xy-1"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_the_region_is_read_from_the_usual_endpoints(endpoint: str, region: str)
 )
 def test_an_incomplete_bucket_is_an_error_that_names_what_is_missing(changes: dict[str, str], named: str) -> None:
     with pytest.raises(DeliveryError) as caught:
-        find_bucket(None, settings_with(**changes))
+        find_bucket(None, make_settings(**changes))
     assert caught.value.error_code == "bucket_misconfigured"
     assert named in caught.value.message and "geheim" not in caught.value.message
 
@@ -286,7 +288,7 @@ def test_s3_config_has_priority_over_the_settings_and_is_not_trusted() -> None:
         "bucketName": "theirs",
         "endpointUrl": "https://s3.eu-west-1.amazonaws.com",
     }
-    bucket = bucket_from(settings_with(), s3_config)
+    bucket = find_bucket_in(make_settings(), s3_config)
     assert (bucket.name, bucket.access_key_id, bucket.region, bucket.trusted) == ("theirs", "a", "eu-west-1", False)
 
 
@@ -303,12 +305,12 @@ def test_s3_config_has_priority_over_the_settings_and_is_not_trusted() -> None:
 )
 def test_an_incomplete_s3_config_is_an_error(s3_config: dict[str, Any]) -> None:
     with pytest.raises(DeliveryError) as caught:
-        find_bucket(s3_config, settings_with())
+        find_bucket(s3_config, make_settings())
     assert caught.value.error_code == "bucket_misconfigured"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "A B", "x" * 64, "ü", "a\\b", "a?b", "../b"])
 def test_an_invalid_bucket_name_is_refused_before_anything_is_sent(name: str) -> None:
     with pytest.raises(DeliveryError) as caught:
-        find_bucket(None, settings_with(name=name))
+        find_bucket(None, make_settings(name=name))
     assert caught.value.error_code == "bucket_misconfigured"

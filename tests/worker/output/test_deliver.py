@@ -27,12 +27,12 @@ from testing.delivery import (
     INLINE,
     RATE,
     catch_error,
-    noise,
+    make_noise,
+    make_reply,
+    make_settings_with_budget,
+    make_tone,
     read_artefact,
-    reply_with,
     run_delivery,
-    tone,
-    with_budget,
 )
 from worker.input.load import load_audio
 from worker.job import Job
@@ -45,7 +45,7 @@ ARTEFACT_KEYS = {"filename", "format", "size", "sample_rate", "channels", "durat
 
 
 def test_a_single_output_is_at_the_top_level() -> None:
-    result = run_delivery(reply_with(tone(1.0), steps=7))
+    result = run_delivery(make_reply(make_tone(1.0), steps=7))
     assert list(result)[:2] == ["success", "operation"]
     assert result["success"] is True and result["operation"] == "generate_music"
     assert result.keys() >= ARTEFACT_KEYS | {"output_audio", "parameters", "timings", "warnings"}
@@ -53,11 +53,11 @@ def test_a_single_output_is_at_the_top_level() -> None:
     assert result["steps"] == 7 and result["warnings"] == []
     assert (result["filename"], result["format"]) == ("song.wav", "wav")
     waveform, _ = read_artefact(result)
-    assert np.abs(waveform - tone(1.0).waveform).max() < 2 / 32768
+    assert np.abs(waveform - make_tone(1.0).waveform).max() < 2 / 32768
 
 
 def test_several_outputs_are_a_list_and_the_first_is_at_the_top_level_as_well() -> None:
-    outputs = [Output(noise(0.2, seed=seed), "clip", {"index": seed}) for seed in range(3)]
+    outputs = [Output(make_noise(0.2, seed=seed), "clip", {"index": seed}) for seed in range(3)]
     result = run_delivery(Reply(outputs=outputs, fields={"model_used": "demo"}))
     assert [item["index"] for item in result["outputs"]] == [0, 1, 2]
     assert [item["filename"] for item in result["outputs"]] == ["clip.wav", "clip-2.wav", "clip-3.wav"]
@@ -67,23 +67,25 @@ def test_several_outputs_are_a_list_and_the_first_is_at_the_top_level_as_well() 
 
 
 def test_always_list_makes_a_list_of_one_output() -> None:
-    result = run_delivery(dataclasses.replace(reply_with(tone(0.1)), always_list=True))
+    result = run_delivery(dataclasses.replace(make_reply(make_tone(0.1)), always_list=True))
     assert len(result["outputs"]) == 1
     assert result["outputs"][0]["output_audio"] == result["output_audio"]
 
 
 def test_stems_are_keyed_by_name() -> None:
-    stems = {name: Output(noise(0.2, seed=seed), f"song_{name}") for seed, name in enumerate(("vocals", "drums"))}
+    stems = {name: Output(make_noise(0.2, seed=seed), f"song_{name}") for seed, name in enumerate(("vocals", "drums"))}
     result = run_delivery(Reply(stems=stems))
     assert list(result["stems"]) == ["vocals", "drums"]
     assert result["stems"]["drums"]["filename"] == "song_drums.wav"
     assert "output_audio" not in result
     for seed, stem in enumerate(result["stems"].values()):
-        assert np.abs(read_artefact(stem)[0] - noise(0.2, seed=seed).waveform).max() < 2 / 32768
+        assert np.abs(read_artefact(stem)[0] - make_noise(0.2, seed=seed).waveform).max() < 2 / 32768
 
 
 def test_an_output_and_its_stems_are_in_one_reply() -> None:
-    result = run_delivery(Reply(outputs=[Output(tone(0.1), "cover")], stems={"vocals": Output(noise(0.1), "vocals")}))
+    result = run_delivery(
+        Reply(outputs=[Output(make_tone(0.1), "cover")], stems={"vocals": Output(make_noise(0.1), "vocals")})
+    )
     assert result["filename"] == "cover.wav"
     assert result["stems"]["vocals"]["filename"] == "vocals.wav"
     assert result["sha256"] != result["stems"]["vocals"]["sha256"]
@@ -98,20 +100,20 @@ def test_the_timings_have_every_stage_and_the_total() -> None:
     job = Job(id="j", started=time.monotonic() - 1.0)
     with job.stage("generate"):
         pass
-    timings = run_delivery(reply_with(tone(0.1)), job=job)["timings"]
+    timings = run_delivery(make_reply(make_tone(0.1)), job=job)["timings"]
     assert set(timings) == {"generate_s", "delivery_s", "total_s"}
     assert timings["total_s"] >= 1.0
 
 
 def test_the_parameters_have_the_values_that_were_really_used() -> None:
-    assert run_delivery(reply_with(tone(0.1)))["parameters"] == {
+    assert run_delivery(make_reply(make_tone(0.1)))["parameters"] == {
         "output_format": "wav",
         "delivery": "inline",
         "bitrate": None,
         "seed": 3,
     }
     used = {"output_format": "mp3", "bitrate": None, "seed": 3}
-    assert run_delivery(reply_with(tone(0.1)), used=used, output_format="mp3")["parameters"] == {
+    assert run_delivery(make_reply(make_tone(0.1)), used=used, output_format="mp3")["parameters"] == {
         **used,
         "bitrate": 320,
     }
@@ -139,7 +141,7 @@ def test_a_value_that_json_cannot_represent_is_an_internal_error(bad: dict[Any, 
     with pytest.raises(InternalError):
         run_delivery(Reply(fields=bad))
     with pytest.raises(InternalError):
-        run_delivery(dataclasses.replace(reply_with(tone(0.1)), fields=bad))
+        run_delivery(dataclasses.replace(make_reply(make_tone(0.1)), fields=bad))
 
 
 def test_a_reply_without_audio_over_the_budget_is_an_error() -> None:
@@ -150,7 +152,7 @@ def test_a_reply_without_audio_over_the_budget_is_an_error() -> None:
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "opus"])
 def test_a_requested_format_is_the_format_of_the_file(kind: str) -> None:
-    result = run_delivery(reply_with(tone(1.0)), output_format=kind)
+    result = run_delivery(make_reply(make_tone(1.0)), output_format=kind)
     assert (result["format"], result["filename"]) == (kind, f"song.{kind}")
     waveform, rate = read_artefact(result)
     assert rate == (48000 if kind == "opus" else RATE)
@@ -159,19 +161,19 @@ def test_a_requested_format_is_the_format_of_the_file(kind: str) -> None:
 
 @pytest.mark.parametrize(("bit_depth", "subtype"), [(16, "PCM_16"), (24, "PCM_24"), (32, "FLOAT")])
 def test_a_wav_has_the_requested_bit_depth(bit_depth: int, subtype: str) -> None:
-    result = run_delivery(reply_with(tone(0.2)), output_format="wav", bit_depth=bit_depth)
+    result = run_delivery(make_reply(make_tone(0.2)), output_format="wav", bit_depth=bit_depth)
     assert soundfile.info(io.BytesIO(base64.b64decode(result["output_audio"]))).subtype == subtype
 
 
 def test_the_requested_bitrate_is_used() -> None:
     small, large = (
-        run_delivery(reply_with(noise(5)), output_format="mp3", bitrate=kbits)["size"] for kbits in (64, 256)
+        run_delivery(make_reply(make_noise(5)), output_format="mp3", bitrate=kbits)["size"] for kbits in (64, 256)
     )
     assert 3.5 < large / small < 4.5
 
 
 def test_a_sample_rate_that_the_format_does_not_have_is_a_warning() -> None:
-    result = run_delivery(reply_with(noise(1.0, rate=96000)), output_format="mp3")
+    result = run_delivery(make_reply(make_noise(1.0, rate=96000)), output_format="mp3")
     assert result["sample_rate"] == 48000
     assert any("48000" in warning for warning in result["warnings"])
 
@@ -204,7 +206,7 @@ def test_a_cancelled_job_delivers_nothing(tmp_path: Path) -> None:
     job = Job(id="j")
     job.cancel.set()
     with pytest.raises(CancelledError):
-        run_delivery(reply_with(tone(1)), Settings(volume_dirs=(tmp_path,)), job=job, delivery="volume")
+        run_delivery(make_reply(make_tone(1)), Settings(volume_dirs=(tmp_path,)), job=job, delivery="volume")
     assert not list(tmp_path.iterdir())
 
 
@@ -215,19 +217,19 @@ def mounted(tmp_path: Path) -> Settings:
 
 
 def test_a_result_on_the_volume_can_be_an_input_again(mounted: Settings, tmp_path: Path) -> None:
-    result = run_delivery(reply_with(noise(10), "song"), mounted, delivery="volume")
+    result = run_delivery(make_reply(make_noise(10), "song"), mounted, delivery="volume")
     path = Path(result["output_path"])
     assert path == tmp_path / "volume" / "output" / "job-1" / "song.wav"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == result["sha256"]
     assert path.stat().st_size == result["size"]
     assert result["parameters"]["delivery"] == "volume"
     audio = load_audio(str(path), field="audio", job=Job(id="k"), settings=mounted)
-    assert np.abs(audio.waveform - noise(10).waveform).max() < 2 / 32768
+    assert np.abs(audio.waveform - make_noise(10).waveform).max() < 2 / 32768
 
 
 def test_a_second_run_and_a_similar_job_id_overwrite_nothing(mounted: Settings) -> None:
     paths = [
-        run_delivery(reply_with(tone(0.1, frequency=100 * (1 + i))), mounted, job=Job(id=name), delivery="volume")[
+        run_delivery(make_reply(make_tone(0.1, frequency=100 * (1 + i))), mounted, job=Job(id=name), delivery="volume")[
             "output_path"
         ]
         for i, name in enumerate(("a/b", "a/b", "a?b", "../../a", "..", "\ud800", "a" * 500))
@@ -240,7 +242,7 @@ def test_a_second_run_and_a_similar_job_id_overwrite_nothing(mounted: Settings) 
 
 def test_any_output_name_becomes_one_visible_file_in_the_jobs_folder(mounted: Settings) -> None:
     for name in ("../../x", "/etc/passwd", ".hidden", "", "CON\0", "a" * 400, "歌" * 300, "Zoë's – «take»", "\ud800"):
-        path = Path(run_delivery(reply_with(tone(0.1), name), mounted, delivery="volume")["output_path"])
+        path = Path(run_delivery(make_reply(make_tone(0.1), name), mounted, delivery="volume")["output_path"])
         assert path.is_file() and path.parent.parent == mounted.volume_dirs[1] / "output"
         assert not path.name.startswith(".")
 
@@ -266,12 +268,12 @@ def test_a_full_volume_leaves_nothing_behind(mounted: Settings) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_volume_that_is_not_writable_is_skipped(mounted: Settings, tmp_path: Path) -> None:
     (tmp_path / "volume").chmod(0o500)
-    assert catch_error(reply_with(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
+    assert catch_error(make_reply(make_tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
 
 
 def test_an_output_folder_that_is_a_file_is_a_clear_error(mounted: Settings) -> None:
     (mounted.volume_dirs[1] / "output").write_text("in the way")
-    error = catch_error(reply_with(tone(0.1)), mounted, delivery="volume")
+    error = catch_error(make_reply(make_tone(0.1)), mounted, delivery="volume")
     assert error.error_code == "volume_unavailable"
     assert str(mounted.volume_dirs[1]) not in error.message
 
@@ -279,7 +281,7 @@ def test_an_output_folder_that_is_a_file_is_a_clear_error(mounted: Settings) -> 
 def test_an_output_folder_that_links_out_of_the_volume_is_not_used(mounted: Settings, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (mounted.volume_dirs[1] / "output").symlink_to(tmp_path / "outside")
-    assert catch_error(reply_with(tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
+    assert catch_error(make_reply(make_tone(0.1)), mounted, delivery="volume").error_code == "volume_unavailable"
     assert not list((tmp_path / "outside").iterdir())
 
 
@@ -307,7 +309,7 @@ def download(artefact: Mapping[str, Any]) -> requests.Response:
 
 
 def test_auto_uses_the_bucket_if_one_is_configured(with_bucket: Settings) -> None:
-    result = run_delivery(reply_with(noise(5)), with_bucket)
+    result = run_delivery(make_reply(make_noise(5)), with_bucket)
     assert download(result).headers["Content-Type"] == "audio/wav"
     assert result["format"] == "wav" and "output_audio" not in result
     assert result["parameters"]["delivery"] == "bucket"
@@ -315,20 +317,20 @@ def test_auto_uses_the_bucket_if_one_is_configured(with_bucket: Settings) -> Non
 
 
 def test_every_stem_is_uploaded_with_its_content_type(with_bucket: Settings) -> None:
-    stems = {name: Output(noise(1, seed=seed), name) for seed, name in enumerate(("vocals", "drums", "bass"))}
+    stems = {name: Output(make_noise(1, seed=seed), name) for seed, name in enumerate(("vocals", "drums", "bass"))}
     result = run_delivery(Reply(stems=stems), with_bucket, delivery="bucket", output_format="mp3")
     assert {download(stem).headers["Content-Type"] for stem in result["stems"].values()} == {"audio/mpeg"}
     assert len({stem["output_url"].rpartition("/")[0] for stem in result["stems"].values()}) == 1
 
 
 def test_inline_stays_inline_if_a_bucket_is_configured(with_bucket: Settings) -> None:
-    assert "output_audio" in run_delivery(reply_with(noise(0.1)), with_bucket, delivery="inline")
-    error = catch_error(reply_with(noise(5)), with_bucket, delivery="inline", output_format="wav")
+    assert "output_audio" in run_delivery(make_reply(make_noise(0.1)), with_bucket, delivery="inline")
+    error = catch_error(make_reply(make_noise(5)), with_bucket, delivery="inline", output_format="wav")
     assert error.details["deliveries"] == ["bucket"]
 
 
 def test_jobs_with_the_same_id_do_not_overwrite_each_other_in_the_bucket(with_bucket: Settings) -> None:
-    first, second = (run_delivery(reply_with(noise(0.1, seed=seed)), with_bucket) for seed in (1, 2))
+    first, second = (run_delivery(make_reply(make_noise(0.1, seed=seed)), with_bucket) for seed in (1, 2))
     download(first)
     download(second)
 
@@ -341,14 +343,14 @@ def test_the_requests_own_bucket_is_used_if_private_addresses_are_allowed(with_b
         "endpointUrl": with_bucket.bucket_endpoint_url,
     }
     job = Job(id="j", s3_config=s3_config)
-    download(run_delivery(reply_with(noise(1)), Settings(volume_dirs=(), allow_private_urls=True), job=job))
-    error = catch_error(reply_with(noise(1)), INLINE, job=Job(id="j", s3_config=s3_config), delivery="bucket")
+    download(run_delivery(make_reply(make_noise(1)), Settings(volume_dirs=(), allow_private_urls=True), job=job))
+    error = catch_error(make_reply(make_noise(1)), INLINE, job=Job(id="j", s3_config=s3_config), delivery="bucket")
     assert error.error_code == "private_url"
 
 
 def test_a_bucket_that_fails_with_auto_is_a_warning_if_the_result_fits_inline(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    result = run_delivery(reply_with(noise(0.1)), broken)
+    result = run_delivery(make_reply(make_noise(0.1)), broken)
     read_artefact(result)
     assert result["parameters"]["delivery"] == "inline"
     assert any("NoSuchBucket" in warning and "in this reply" in warning for warning in result["warnings"])
@@ -356,29 +358,31 @@ def test_a_bucket_that_fails_with_auto_is_a_warning_if_the_result_fits_inline(wi
 
 def test_a_bucket_that_fails_with_auto_is_an_error_if_the_result_does_not_fit_inline(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    error = catch_error(reply_with(noise(5)), broken, output_format="wav")
+    error = catch_error(make_reply(make_noise(5)), broken, output_format="wav")
     assert error.error_code == "bucket_upload_failed"
     assert "NoSuchBucket" in error.message and error.details["limit"] == 100_000
 
 
 def test_a_requested_bucket_that_fails_is_an_error(with_bucket: Settings) -> None:
     broken = dataclasses.replace(with_bucket, bucket_name="nowhere")
-    assert catch_error(reply_with(noise(0.1)), broken, delivery="bucket").error_code == "bucket_upload_failed"
+    assert catch_error(make_reply(make_noise(0.1)), broken, delivery="bucket").error_code == "bucket_upload_failed"
 
 
 def test_an_incomplete_bucket_configuration_is_a_warning_with_auto() -> None:
     half = dataclasses.replace(INLINE, bucket_endpoint_url="https://s3.example.com")
-    result = run_delivery(reply_with(noise(0.1)), half)
+    result = run_delivery(make_reply(make_noise(0.1)), half)
     assert any("BUCKET_NAME" in warning for warning in result["warnings"])
 
 
 def test_no_file_is_left_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    run_delivery(reply_with(tone(0.1)), output_format="mp3")
+    run_delivery(make_reply(make_tone(0.1)), output_format="mp3")
     before = len(os.listdir("/proc/self/fd"))
     for kind in ("wav", "mp3", "flac"):
         catch_error(
-            Reply(outputs=[Output(noise(2), "a"), Output(noise(2), "b")]), with_budget(5000), output_format=kind
+            Reply(outputs=[Output(make_noise(2), "a"), Output(make_noise(2), "b")]),
+            make_settings_with_budget(5000),
+            output_format=kind,
         )
     assert len(os.listdir("/proc/self/fd")) == before
     assert not list(tmp_path.iterdir())

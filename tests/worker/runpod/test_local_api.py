@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testing.local_api import Api, free_port, wait_until_ready
+from testing.local_api import Api, find_free_port, wait_until_ready
 from testing.processes import FAKE_WORKER, run_script, start_worker
 
 DEEP = 900
@@ -16,7 +16,7 @@ DEEP = 900
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    port = free_port()
+    port = find_free_port()
     home = tmp_path_factory.mktemp("api")
     with start_worker(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
         local_api = Api(port, worker)
