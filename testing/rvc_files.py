@@ -34,11 +34,11 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_config(**changes: Any) -> SynthesizerConfig:
+def make_config(**changes: Any) -> SynthesizerConfig:
     return SynthesizerConfig(**TINY | changes)
 
 
-def weights(
+def make_weights(
     config: SynthesizerConfig, version: str = "v2", f0: bool = True, *, seed: int = 0, dtype: torch.dtype = torch.half
 ) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -46,15 +46,15 @@ def weights(
     return {name: (0.1 * torch.randn(shape, generator=generator)).to(dtype) for name, shape in shapes.items()}
 
 
-def shapes(config: SynthesizerConfig, version: str = "v2") -> dict[str, tuple[int, ...]]:
+def list_shapes(config: SynthesizerConfig, version: str = "v2") -> dict[str, tuple[int, ...]]:
     return expected_shapes(config, version, True)
 
 
-def content(version: str = "v2", f0: bool = True, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
+def make_content(version: str = "v2", f0: bool = True, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """What RVC's training saves as the small model."""
-    config = tiny_config()
+    config = make_config()
     return {
-        "weight": OrderedDict(weights(config, version, f0, seed=seed)),
+        "weight": OrderedDict(make_weights(config, version, f0, seed=seed)),
         "config": config.as_list(),
         "info": "200epoch",
         "sr": "40k",
@@ -71,14 +71,14 @@ def save(path: Path, saved: Any) -> Path:
 
 def save_voice(folder: Path, name: str, *, index: bool = True, file: str = "model", **changes: Any) -> Path:
     """A voice folder `folder/name`."""
-    saved = content(**changes)
+    saved = make_content(**changes)
     path = save(folder / name / f"{file}.pth", saved)
     if index:
         save_index(folder / name / "added_IVF.index", width=FEATURE_WIDTHS[saved["version"]])
     return path
 
 
-def vectors(count: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
+def make_vectors(count: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
 
 
@@ -86,7 +86,7 @@ def save_index(path: Path, *, width: int = 768, count: int = 200, clusters: int 
     """An index by faiss; `clusters` None: without. `changes` are its attributes. Returns faiss's own object."""
     import faiss
 
-    data = vectors(count, width)
+    data = make_vectors(count, width)
     index: Any = faiss.index_factory(width, "Flat" if clusters is None else f"IVF{clusters},Flat")
     if clusters is not None:
         index.cp.min_points_per_centroid = 1
@@ -99,5 +99,5 @@ def save_index(path: Path, *, width: int = 768, count: int = 200, clusters: int 
     return index
 
 
-def row_without(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def drop_keys(row: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in keys}

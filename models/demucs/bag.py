@@ -35,14 +35,14 @@ class Bag:
         """Returns `[submodels][stems]`, each stem's column summing to 1; raises `ModelError` if that is impossible."""
         rows = self.weights or ((1.0,) * num_stems,) * len(self.signatures)
         if any(len(row) != num_stems for row in rows):
-            raise broken(f"its weights are not {num_stems} for each submodel, one for each stem")
+            raise broken_model(f"its weights are not {num_stems} for each submodel, one for each stem")
         totals = [sum(column) for column in zip(*rows, strict=True)]
         if min(totals) <= 0:
-            raise broken("its weights leave a stem to no submodel")
+            raise broken_model("its weights leave a stem to no submodel")
         return tuple(tuple(weight / total for weight, total in zip(row, totals, strict=True)) for row in rows)
 
 
-def needed_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], wanted: Iterable[str]) -> list[int]:
+def select_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], wanted: Iterable[str]) -> list[int]:
     """Returns the submodels that the wanted stems need: of htdemucs_ft, one for each stem."""
     columns = [stems.index(name) for name in wanted]
     return [index for index, row in enumerate(weights) if any(row[column] != 0 for column in columns)]
@@ -54,28 +54,28 @@ def read_bag(path: Path) -> Bag:
 
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise broken("its yaml file is too large for one")
+            raise broken_model("its yaml file is too large for one")
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise broken("its yaml file cannot be read as plain data") from error
+        raise broken_model("its yaml file cannot be read as plain data") from error
     if not isinstance(content, dict):
-        raise broken("its yaml file is not a mapping with 'models'")
+        raise broken_model("its yaml file is not a mapping with 'models'")
     signatures = _read_signatures(content.get("models"))
     return Bag(
         signatures, _read_weights(content.get("weights"), len(signatures)), _read_segment(content.get("segment"))
     )
 
 
-def broken(reason: str) -> ModelError:
+def broken_model(reason: str) -> ModelError:
     """Returns the error for a separation model whose files are present but cannot be used."""
     return broken_checkpoint("The separation model", reason, "Copy its files again as demucs 4.1 publishes them.")
 
 
 def _read_signatures(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 0 < len(value) <= _MAX_SUBMODELS:
-        raise broken("its yaml file has no list 'models'")
+        raise broken_model("its yaml file has no list 'models'")
     if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in value):
-        raise broken("its yaml file names a submodel by something else than a plain file name")
+        raise broken_model("its yaml file names a submodel by something else than a plain file name")
     return tuple(value)
 
 
@@ -83,9 +83,9 @@ def _read_weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] |
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != submodels:
-        raise broken("its yaml file has not one row of 'weights' for each submodel")
+        raise broken_model("its yaml file has not one row of 'weights' for each submodel")
     if not all(isinstance(row, list) and row and all(map(_is_weight, row)) for row in value):
-        raise broken("its 'weights' are not numbers of 0 or more")
+        raise broken_model("its 'weights' are not numbers of 0 or more")
     return tuple(tuple(float(weight) for weight in row) for row in value)
 
 
@@ -93,7 +93,7 @@ def _read_segment(value: Any) -> float | None:
     if value is None:
         return None
     if not _is_weight(value) or not 0 < value <= 3600:
-        raise broken("its 'segment' is not a number of seconds")
+        raise broken_model("its 'segment' is not a number of seconds")
     return float(value)
 
 

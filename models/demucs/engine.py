@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from audio.types import Waveform
-from models.demucs.bag import Bag, broken, needed_submodels
+from models.demucs.bag import Bag, broken_model, select_submodels
 from models.demucs.network import Network
 from models.demucs.segments import (
     InferenceOptions,
@@ -140,7 +140,7 @@ class Separator:
 
     def prepare(self, stems: Sequence[str] | None = None) -> None:
         """Loads the networks that `stems` need; None: all of them."""
-        for submodel in needed_submodels(self._weights, self.stems, stems or self.stems):
+        for submodel in select_submodels(self._weights, self.stems, stems or self.stems):
             self._network(submodel)
 
     def separate(
@@ -188,7 +188,7 @@ class Separator:
     def _plan_passes(self, stems: Sequence[str], options: InferenceOptions, num_samples: int) -> list[ModelPass]:
         starts = draw_pass_starts(len(self._weights), options, self.sample_rate)
         passes = []
-        for submodel in needed_submodels(self._weights, self.stems, stems):
+        for submodel in select_submodels(self._weights, self.stems, stems):
             network = self._network(submodel)
             if (
                 options.segment is not None
@@ -240,7 +240,7 @@ class Separator:
                 cuda_graphs=self._runtime.cuda_graphs,
             )
             if network.stems != self.stems or network.sample_rate != self.sample_rate:
-                raise broken("its submodels are not for the same stems and sample rate")
+                raise broken_model("its submodels are not for the same stems and sample rate")
             self._networks[submodel] = network
         return self._networks[submodel]
 

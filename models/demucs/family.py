@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from errors import ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
-from models.demucs.bag import broken
+from models.demucs.bag import broken_model
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.repository import ModelFiles, ModelRepository
 from models.demucs.spec import read_spec
@@ -181,7 +181,7 @@ def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Sep
     def load(submodel: int) -> nn.Module:
         path = folders.fetch(name, [submodel]).submodels[submodel]
         if path is None:
-            raise broken("a weights file that its yaml names is missing")
+            raise broken_model("a weights file that its yaml names is missing")
         logger.info("Loading submodel %d of %s", submodel + 1, name)
         return load_network(path)
 

@@ -22,7 +22,7 @@ from models.checkpoints.safe_pickle import PickledClass, PickledObject
 from models.checkpoints.settings import check_arguments
 from models.checkpoints.tensor_loader import read_tensors
 from models.checkpoints.torch_file import OPERATOR_LIMITS, open_torch_file, select_tensors
-from models.demucs.bag import broken
+from models.demucs.bag import broken_model
 from models.demucs.repository import read_stated_checksum
 from models.demucs.spec import NETWORKS, NetworkSpec, read_spec
 
@@ -49,9 +49,9 @@ def load_network(path: Path) -> nn.Module:
     try:
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise broken("its weights do not fit the network that they name") from error
+        raise broken_model("its weights do not fit the network that they name") from error
     if network.audio_channels != CHANNELS:
-        raise broken(f"it takes {network.audio_channels} channels, and only stereo models are run")
+        raise broken_model(f"it takes {network.audio_channels} channels, and only stereo models are run")
     ready: nn.Module = network.eval().requires_grad_(False)
     return ready
 
@@ -76,12 +76,12 @@ def _build(spec: NetworkSpec) -> Any:
     network_class: Any = getattr(importlib.import_module(module), name)
     positions = list(inspect.signature(network_class).parameters)
     if len(spec.args) > len(positions):
-        raise broken("its file describes a network that cannot be built")
+        raise broken_model("its file describes a network that cannot be built")
     stated = dict(zip(positions, spec.args, strict=False)) | dict(spec.kwargs)
     try:
         arguments = check_arguments(stated, network_class, fractional=("growth", "segment"))
     except CheckpointError as error:
-        raise broken(f"of its file, {error}") from error
+        raise broken_model(f"of its file, {error}") from error
     if unknown := stated.keys() - arguments.keys():
         logger.info("Left out what this %s does not know: %s", name, ", ".join(sorted(map(str, unknown))))
     layers = [arguments.get(name, 1) for name in ("depth", "t_layers")]
@@ -89,12 +89,12 @@ def _build(spec: NetworkSpec) -> Any:
         arguments.get("multi_freqs"), list | tuple | None
     )
     if not optional or not all(0 < count <= _MAX_DEPTH for count in layers):
-        raise broken("its file describes a network that cannot be built")
+        raise broken_model("its file describes a network that cannot be built")
     try:
         with _WithoutRandomWeights():
             network = network_class(**arguments | {"sources": list(spec.stems)})
     except _CANNOT_BUILD as error:
-        raise broken("its file describes a network that cannot be built") from error
+        raise broken_model("its file describes a network that cannot be built") from error
     network.sources = list(spec.stems)
     return network
 
@@ -104,10 +104,10 @@ def _read_safetensors(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
     try:
         tensors = read_tensors(path)
     except CheckpointError as error:
-        raise broken(f"of a weights file, {error}") from error
+        raise broken_model(f"of a weights file, {error}") from error
     state = tensors if spec.structure is None else _nest(spec.structure, tensors)
     if not isinstance(state, Mapping):
-        raise broken("its weights are not a mapping of tensors")
+        raise broken_model("its weights are not a mapping of tensors")
     return spec, state
 
 
@@ -120,7 +120,7 @@ def _nest(node: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     items = node.get("_dict")
     if isinstance(items, list) and all(isinstance(item, list) and len(item) == 2 for item in items):
         return {str(key): _nest(item, tensors) for key, item in items}
-    raise broken("its weights are quantised, which is not run here; take the model without _q")
+    raise broken_model("its weights are quantised, which is not run here; take the model without _q")
 
 
 def _read_old(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
@@ -129,17 +129,17 @@ def _read_old(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
     try:
         with open_torch_file(path, _PACKAGE_LIMITS) as file:
             if checksum is not None and not _sha256(path).startswith(checksum):
-                raise broken("a weights file's checksum is not the one in its name")
+                raise broken_model("a weights file's checksum is not the one in its name")
             package = file.content if isinstance(file.content, dict) else {}
             state = file.read(select_tensors(package.get("state")))
     except CheckpointError as error:
-        raise broken(f"of a .th file, which may hold no more than weights, {error}") from error
+        raise broken_model(f"of a .th file, which may hold no more than weights, {error}") from error
     network = package.get("klass")
     args, kwargs = _decode(package.get("args")), _decode(package.get("kwargs"))
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise broken("a .th file is not a demucs package")
+        raise broken_model("a .th file is not a demucs package")
     if not isinstance(network, PickledClass) or network.name not in NETWORKS or not state:
-        raise broken("a .th file holds quantised weights or another network, which are not run here")
+        raise broken_model("a .th file holds quantised weights or another network, which are not run here")
     return NetworkSpec(network.name, tuple(args), kwargs), state
 
 
@@ -159,13 +159,13 @@ def _read_fraction(value: PickledObject) -> Fraction:
             return Fraction(int(found[1]), int(found[2] or 1))
         case (int(numerator), int(denominator)) if value.name == _FRACTION_CLASS and denominator > 0:
             return Fraction(numerator, denominator)
-    raise broken("a .th file is not a demucs package")
+    raise broken_model("a .th file is not a demucs package")
 
 
 def _as_float(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Converts half precision, in which demucs publishes its weights, to float32."""
     if not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise broken("its weights are not a mapping of tensors")
+        raise broken_model("its weights are not a mapping of tensors")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from errors import ModelError
 from models.checkpoints.locations import WeightLocations
-from models.demucs.bag import Bag, broken, read_bag
+from models.demucs.bag import Bag, broken_model, read_bag
 from models.demucs.catalog import CATALOG
 from models.demucs.spec import is_demucs_file
 
@@ -76,7 +76,7 @@ class ModelRepository:
 
     def _download(self, name: str, patterns: Sequence[str]) -> Path:
         if name not in CATALOG:
-            raise broken("a weights file that its yaml names is missing")
+            raise broken_model("a weights file that its yaml names is missing")
         if self.weights.hub is None:
             raise ModelError(
                 f"The weights of '{name}' are not on this worker, and it is set to work offline. Put {name}.yaml and "
@@ -85,7 +85,7 @@ class ModelRepository:
             )
         folder = self.weights.hub.fetch(CATALOG[name].repository, patterns)
         if not all((folder / pattern).is_file() for pattern in patterns):
-            raise broken("its repository on the hub lacks files that its yaml names")
+            raise broken_model("its repository on the hub lacks files that its yaml names")
         return folder
 
     def _roots(self) -> Iterator[Path]:
@@ -114,7 +114,7 @@ def _find_files(folder: Path, name: str) -> ModelFiles | None:
     if len(weights) == 1 and not yamls:
         return ModelFiles(Bag((weights[0].stem,)), (weights[0],))
     if yamls or weights:
-        raise broken(f"its folder needs one yaml file with the folder's name, and has {len(yamls)}")
+        raise broken_model(f"its folder needs one yaml file with the folder's name, and has {len(yamls)}")
     return None
 
 

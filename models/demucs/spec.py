@@ -11,7 +11,7 @@ from typing import Any
 
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.safetensors_header import read_metadata
-from models.demucs.bag import broken
+from models.demucs.bag import broken_model
 
 # Files name one of these. No other class is ever imported or built.
 NETWORKS = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
@@ -37,9 +37,9 @@ class NetworkSpec:
         """The names of its outputs, in its own order; raises `ModelError` if the file does not name them."""
         sources = self.kwargs.get("sources", self.args[0] if self.args else None)
         if not isinstance(sources, list | tuple) or not sources or not all(isinstance(name, str) for name in sources):
-            raise broken("its file names no stems")
+            raise broken_model("its file names no stems")
         if len(set(sources)) != len(sources):
-            raise broken("its file names a stem twice")
+            raise broken_model("its file names a stem twice")
         return tuple(sources)
 
     @property
@@ -60,7 +60,7 @@ def read_spec(path: Path) -> NetworkSpec:
     try:
         metadata = read_metadata(path)
     except CheckpointError as error:
-        raise broken(f"of a weights file, {error}") from error
+        raise broken_model(f"of a weights file, {error}") from error
     return parse_spec(metadata)
 
 
@@ -78,17 +78,19 @@ def parse_spec(metadata: Mapping[str, str]) -> NetworkSpec:
     """Parses the metadata that demucs 4.1 writes: JSON in each entry."""
     network = metadata.get("klass")
     if network not in NETWORKS:
-        raise broken(f"its file asks for a network other than {', '.join(NETWORKS)}, which are the only ones built")
+        raise broken_model(
+            f"its file asks for a network other than {', '.join(NETWORKS)}, which are the only ones built"
+        )
     if not {"args", "kwargs"} <= metadata.keys():
-        raise broken("its file does not describe its network")
+        raise broken_model("its file does not describe its network")
     try:
         args = _decode(json.loads(metadata["args"]))
         kwargs = _decode(json.loads(metadata["kwargs"]))
         structure = json.loads(metadata["structure"]) if "structure" in metadata else None
     except (ValueError, ZeroDivisionError, RecursionError) as error:
-        raise broken("its file's description of the network is damaged") from error
+        raise broken_model("its file's description of the network is damaged") from error
     if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise broken("its file's description of the network is damaged")
+        raise broken_model("its file's description of the network is damaged")
     return NetworkSpec(network, tuple(args), kwargs, structure)
 
 

@@ -86,7 +86,7 @@ class TextEncoderInfo:
     Args:
         conditioner: its name in the checkpoint.
         hub_id: its repository.
-        folder: where it is; None while it has to be downloaded.
+        folder: its files; None while it has to be downloaded.
     """
 
     conditioner: str
@@ -104,7 +104,7 @@ class CodecInfo:
         dimension: of the latents.
         nbytes: of its weights.
         hub_id: its repository if it is in transformers' format; None for audiocraft's own.
-        folder: where it is if it is in transformers' format; None while it has to be downloaded.
+        folder: its files if it is in transformers' format; None while it has to be downloaded.
     """
 
     sample_rate: int

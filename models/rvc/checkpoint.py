@@ -1,7 +1,7 @@
-"""RVC's `.pth` files: what a voice is, from the file's index alone and without torch; its weights when they are needed.
+"""Reads RVC's `.pth` files: what a voice is, without torch and without its weights; its weights when they are needed.
 
 The files are untrusted. Everything in them is checked against `config`, and `config` against bounds, before a weight is
-read. Also reads the tensors of the other files in torch's format (HuBERT, RMVPE) by the same reader.
+read.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _FLOATS = ("float16", "float32", "bfloat16", "float64")
 _VOCODERS = ("hifigan",)
 _EMBEDDERS = ("contentvec", "hubertbase")
 _F0_WORDS: Mapping[int | str, bool] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
-_FAULTS_SHOWN = 5
+_PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a checkpoint says of itself, and where its weights lie; checked, but no weight was read."""
+    """What a checkpoint states about itself, and where its weights are; checked, with no weight read."""
 
     version: str
     sample_rate: int
@@ -69,17 +69,17 @@ class Checkpoint:
 
 
 def read_header(path: Path) -> Header:
-    """What the checkpoint at `path` is, in milliseconds and without torch.
+    """Reads what the checkpoint at `path` is, in milliseconds and without torch.
 
     Raises:
-        ModelError: `broken_checkpoint`, `model_unsupported` or `model_unsupported`.
+        ModelError: `broken_checkpoint` or `model_unsupported`.
     """
     with _open(path) as file:
         return _read_header(file)
 
 
 def check_checkpoint(path: Path) -> Header:
-    """As `read_header`, with every weight read and found to be a finite number; keeps none, needs no torch."""
+    """Checks as `read_header` does, and that every weight is a finite number. Keeps no weights, and needs no torch."""
     with _open(path) as file:
         header = _read_header(file)
         file.check(header.tensors)
@@ -87,10 +87,10 @@ def check_checkpoint(path: Path) -> Header:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The voice at `path`.
+    """Reads the voice at `path`.
 
     Raises:
-        ModelError: as `read_header`; also where a weight is missing, misshapen or not finite.
+        ModelError: as `read_header`; also if a weight is missing, has another shape or is not finite.
     """
     with _open(path) as file:
         header = _read_header(file)
@@ -109,19 +109,19 @@ def _open(path: Path) -> Iterator[TorchFile]:
 def _read_header(file: TorchFile) -> Header:
     content = file.content
     if not isinstance(content, dict) or not isinstance(content.get("weight"), dict):
-        raise CheckpointError(_no_voice(content))
-    _refuse_foreign_parts(content)
+        raise CheckpointError(_explain_no_voice(content))
+    _check_supported(content)
     weight = {key: value for key, value in content["weight"].items() if not str(key).startswith(_TRAINING_ONLY)}
     if not all(isinstance(value, TensorRef) for value in weight.values()):
         raise CheckpointError("its 'weight' holds something that is no tensor")
     tensors = select_tensors(weight)
-    version, f0 = _version(content, tensors), _f0(content, tensors)
-    config = _config(content, tensors)
-    _demand_shapes(tensors, expected_shapes(config, version, f0))
+    version, f0 = _find_version(content, tensors), _find_f0(content, tensors)
+    config = _read_config(content, tensors)
+    _check_shapes(tensors, expected_shapes(config, version, f0))
     return Header(version, config.sample_rate, f0, config, tensors)
 
 
-def _no_voice(content: Any) -> str:
+def _explain_no_voice(content: Any) -> str:
     if isinstance(content, dict) and "model" in content and {"optimizer", "iteration"} & content.keys():
         return (
             "it is a checkpoint of a training run (G_ or D_); extract the small model from it in the training program"
@@ -129,8 +129,8 @@ def _no_voice(content: Any) -> str:
     return "it is no RVC voice: it has no 'weight'"
 
 
-def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
-    """Applio trains with other vocoders and encoders too, whose weights would be taken for what they are not."""
+def _check_supported(content: Mapping[str, Any]) -> None:
+    """Refuses voices trained with Applio's other vocoders and encoders, whose weights would be misread."""
     wanted = (
         ("vocoder", _VOCODERS, "HiFi-GAN", ErrorCode.MODEL_UNSUPPORTED),
         ("embedder_model", _EMBEDDERS, "contentvec", ErrorCode.MODEL_UNSUPPORTED),
@@ -139,17 +139,17 @@ def _refuse_foreign_parts(content: Mapping[str, Any]) -> None:
         stated = content.get(key)
         plain = "".join(c for c in stated.lower() if c.isalnum()) if isinstance(stated, str) else stated
         if plain and plain not in known:
-            told = sanitize(stated) if isinstance(stated, str) else "another"
+            shown = sanitize(stated) if isinstance(stated, str) else "another"
             raise ModelError(
-                f"The voice was trained with the {key.partition('_')[0]} '{told}', and only {name} is run here. "
+                f"The voice was trained with the {key.partition('_')[0]} '{shown}', and only {name} is run here. "
                 f"Use a voice that was trained with {name}.",
                 code=code,
-                details={key: told},
+                details={key: shown},
             )
 
 
-def _version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> str:
-    """By the width of its input; what the file states may be missing (old files), but not say otherwise."""
+def _find_version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> str:
+    """Finds the version by the width of its input. The file may omit it, as old ones do, but not contradict it."""
     phone = tensors.get("enc_p.emb_phone.weight")
     width = phone.shape[-1] if phone is not None and phone.shape else 0
     found = next((version for version, taken in FEATURE_WIDTHS.items() if taken == width), None)
@@ -161,7 +161,7 @@ def _version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> st
     return found
 
 
-def _f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
+def _find_f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
     found = "enc_p.emb_pitch.weight" in tensors
     stated = content.get("f0")
     if stated is not None and (not isinstance(stated, int | str) or _F0_WORDS.get(stated) is not found):
@@ -169,10 +169,10 @@ def _f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
     return found
 
 
-def _config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> SynthesizerConfig:
-    """Its configuration, with as many speakers as there are (the list often says otherwise).
+def _read_config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> SynthesizerConfig:
+    """Returns its configuration, with the number of speakers that it holds (its list often states another).
 
-    The list's sample rate counts, not `sr`, which merged voices often have wrong.
+    The sample rate is the list's, not `sr`, which is often wrong in merged voices.
     """
     config = parse_config(content.get("config"))
     if content.get("sr") is not None:
@@ -183,18 +183,18 @@ def _config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> Syn
     return replace(config, n_speakers=speakers.shape[0])
 
 
-def _demand_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shape]) -> None:
+def _check_shapes(tensors: Mapping[str, TensorRef], expected: Mapping[str, Shape]) -> None:
     if sum(tensor.count for tensor in tensors.values()) > MAX_PARAMETERS:
         raise CheckpointError("its 'config' asks for a network of implausible size")
     missing = sorted(expected.keys() - tensors.keys())
-    faults = [f"'{name}' is missing" for name in missing]
-    faults += [f"'{sanitize(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
+    problems = [f"'{name}' is missing" for name in missing]
+    problems += [f"'{sanitize(name)}' is not of its network" for name in sorted(tensors.keys() - expected.keys())]
     for name in sorted(expected.keys() & tensors.keys()):
         tensor = tensors[name]
         if tensor.shape != expected[name]:
-            faults.append(f"'{name}' is {list(tensor.shape)} and not {list(expected[name])}")
+            problems.append(f"'{name}' is {list(tensor.shape)} and not {list(expected[name])}")
         elif tensor.storage.dtype not in _FLOATS:
-            faults.append(f"'{name}' is of type {tensor.storage.dtype}")
-    if faults:
-        more = f" and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise CheckpointError(f"its weights do not fit its 'config': {', '.join(faults[:_FAULTS_SHOWN])}{more}")
+            problems.append(f"'{name}' is of type {tensor.storage.dtype}")
+    if problems:
+        more = f" and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+        raise CheckpointError(f"its weights do not fit its 'config': {', '.join(problems[:_PROBLEMS_SHOWN])}{more}")

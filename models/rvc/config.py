@@ -1,4 +1,4 @@
-"""The numbers that an RVC network is built from, every one of them bounded, and the tensors that follow from them.
+"""The numbers that an RVC network is built from, each of them bounded, and the shapes of its tensors.
 
 Sizes and names: the modules of rvc-python 0.1.5 (lib/infer_pack/models.py), which are those that RVC trains. No torch.
 """
@@ -21,7 +21,7 @@ MAX_PARAMETERS = 150_000_000  # the published ones have 28 million
 _MAX_SAMPLE_RATE = 192_000
 _PITCHES = 256
 _WINDOW = 10  # of relative attention, to either side
-_FLOWS = (0, 2, 4, 6)  # those between them only turn channels round
+_FLOWS = (0, 2, 4, 6)  # those between them only reverse the channels
 _FLOW_LAYERS, _FLOW_KERNEL = 3, 5
 _EDGE_KERNEL = 7
 _FIELDS = 18
@@ -35,7 +35,7 @@ class ConfigError(CheckpointError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthesizerConfig:
-    """A checkpoint's `config`, its 18 elements by name; in the order in which they stand."""
+    """A checkpoint's `config`: its 18 elements by name, in the file's order."""
 
     spec_channels: int
     segment_frames: int
@@ -62,16 +62,16 @@ class SynthesizerConfig:
         return math.prod(self.upsample_rates)
 
     def as_list(self) -> list[Any]:
-        """As rvc-python's networks take it."""
-        return [_listed(value) for value in asdict(self).values()]
+        """Returns the elements as rvc-python's networks take them."""
+        return [_as_list(value) for value in asdict(self).values()]
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, tuple) else value
 
 
 def parse_config(values: Any) -> SynthesizerConfig:
-    """The configuration that a checkpoint's list states.
+    """Parses the list that a checkpoint holds.
 
     Raises:
         ConfigError: not 18 elements, one of them out of bounds, or they do not fit each other.
@@ -79,10 +79,10 @@ def parse_config(values: Any) -> SynthesizerConfig:
     if not isinstance(values, list | tuple) or len(values) != _FIELDS:
         raise ConfigError(f"its 'config' is no list of {_FIELDS} elements")
     names = list(SynthesizerConfig.__dataclass_fields__)
-    given = dict(zip(names, values, strict=True))
-    config = SynthesizerConfig(**{name: _field(name, value) for name, value in given.items()})
-    for fault in _contradictions(config):
-        raise ConfigError(f"its 'config' cannot be: {fault}")
+    stated = dict(zip(names, values, strict=True))
+    config = SynthesizerConfig(**{name: _check_field(name, value) for name, value in stated.items()})
+    if contradiction := next(_find_contradictions(config), None):
+        raise ConfigError(f"its 'config' is contradictory: {contradiction}")
     return config
 
 
@@ -108,20 +108,20 @@ _LIST_BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
 _DILATIONS, _MAX_DILATION = 3, 64
 
 
-def _field(name: str, value: Any) -> Any:
+def _check_field(name: str, value: Any) -> Any:
     if name in _BOUNDS:
-        return _bounded(name, value, _BOUNDS[name])
+        return _check_integer(name, value, _BOUNDS[name])
     if name in _LIST_BOUNDS:
         longest, largest = _LIST_BOUNDS[name]
-        return _bounded_list(name, value, longest, largest)
+        return _check_list(name, value, longest, largest)
     if name == "resblock_dilation_sizes":
-        rows = _sequence(name, value, _LIST_BOUNDS["resblock_kernel_sizes"][0])
-        return tuple(_bounded_list(name, row, _DILATIONS, _MAX_DILATION) for row in rows)
+        rows = _check_sequence(name, value, _LIST_BOUNDS["resblock_kernel_sizes"][0])
+        return tuple(_check_list(name, row, _DILATIONS, _MAX_DILATION) for row in rows)
     if name == "sample_rate":
         return parse_rate(value)
     if name == "p_dropout":
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-            raise _odd(name)
+            raise _invalid(name)
         return float(value)
     if not isinstance(value, str | int) or str(value) != "1":
         raise ConfigError("its 'config' asks for another kind of residual block than '1', which RVC does not train")
@@ -138,30 +138,30 @@ def parse_rate(value: Any) -> int:
         digits = value.lower().removesuffix("k")
         if digits.isascii() and digits.isdigit():
             value = int(digits) * (1000 if value.lower().endswith("k") else 1)
-    return _bounded("sample_rate", value, _MAX_SAMPLE_RATE)
+    return _check_integer("sample_rate", value, _MAX_SAMPLE_RATE)
 
 
-def _bounded(name: str, value: Any, largest: int) -> int:
+def _check_integer(name: str, value: Any, largest: int) -> int:
     if type(value) is not int or not 1 <= value <= largest:
-        raise _odd(name)
+        raise _invalid(name)
     return value
 
 
-def _sequence(name: str, value: Any, longest: int) -> list[Any] | tuple[Any, ...]:
+def _check_sequence(name: str, value: Any, longest: int) -> list[Any] | tuple[Any, ...]:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= longest:
-        raise _odd(name)
+        raise _invalid(name)
     return value
 
 
-def _bounded_list(name: str, value: Any, longest: int, largest: int) -> tuple[int, ...]:
-    return tuple(_bounded(name, item, largest) for item in _sequence(name, value, longest))
+def _check_list(name: str, value: Any, longest: int, largest: int) -> tuple[int, ...]:
+    return tuple(_check_integer(name, item, largest) for item in _check_sequence(name, value, longest))
 
 
-def _odd(name: str) -> ConfigError:
+def _invalid(name: str) -> ConfigError:
     return ConfigError(f"'{name}' in its 'config' is missing, of the wrong kind, or out of all bounds")
 
 
-def _contradictions(config: SynthesizerConfig) -> Iterator[str]:
+def _find_contradictions(config: SynthesizerConfig) -> Iterator[str]:
     rates, kernels = config.upsample_rates, config.upsample_kernel_sizes
     if config.inter_channels % 2 or config.hidden_channels % config.n_heads:
         yield "channels that do not divide by two, or by the number of heads"
@@ -181,7 +181,7 @@ def _contradictions(config: SynthesizerConfig) -> Iterator[str]:
 
 
 def expected_shapes(config: SynthesizerConfig, version: str, f0: bool) -> dict[str, Shape]:
-    """Every tensor that inference needs, by name, with `weight_g`/`weight_v` as RVC stores them (no `enc_q`).
+    """Returns every tensor that inference needs, by name, with `weight_g`/`weight_v` as RVC stores them (no `enc_q`).
 
     Args:
         version: `v1` or `v2`.
@@ -195,23 +195,23 @@ def expected_shapes(config: SynthesizerConfig, version: str, f0: bool) -> dict[s
     return shapes
 
 
-_Named = Iterator[tuple[str, Shape]]
+_NamedShapes = Iterator[tuple[str, Shape]]
 
 
-def _layer(name: str, *weight: int, bias: int | None = None) -> _Named:
+def _layer(name: str, *weight: int, bias: int | None = None) -> _NamedShapes:
     """A weight and its bias, by default of the weight's first length."""
     yield f"{name}.weight", weight
     yield f"{name}.bias", (weight[0] if bias is None else bias,)
 
 
-def _normed(name: str, *weight: int, bias: int | None = None) -> _Named:
+def _normalized_layer(name: str, *weight: int, bias: int | None = None) -> _NamedShapes:
     """A weight split into lengths `g` and directions `v` by weight norm, and its bias."""
     yield f"{name}.weight_g", (weight[0],) + (1,) * (len(weight) - 1)
     yield f"{name}.weight_v", weight
     yield f"{name}.bias", (weight[0] if bias is None else bias,)
 
 
-def _encoder(config: SynthesizerConfig, phone_width: int, f0: bool) -> _Named:
+def _encoder(config: SynthesizerConfig, phone_width: int, f0: bool) -> _NamedShapes:
     hidden, wide, kernel = config.hidden_channels, config.filter_channels, config.kernel_size
     yield from _layer("enc_p.emb_phone", hidden, phone_width)
     if f0:
@@ -230,7 +230,7 @@ def _encoder(config: SynthesizerConfig, phone_width: int, f0: bool) -> _Named:
     yield from _layer("enc_p.proj", 2 * config.inter_channels, hidden, 1)
 
 
-def _decoder(config: SynthesizerConfig, f0: bool) -> _Named:
+def _decoder(config: SynthesizerConfig, f0: bool) -> _NamedShapes:
     channels = config.upsample_initial_channel
     yield from _layer("dec.conv_pre", channels, config.inter_channels, _EDGE_KERNEL)
     yield from _layer("dec.cond", channels, config.gin_channels, 1)
@@ -239,7 +239,7 @@ def _decoder(config: SynthesizerConfig, f0: bool) -> _Named:
     kernels = config.resblock_kernel_sizes
     for stage, kernel in enumerate(config.upsample_kernel_sizes):
         channels //= 2
-        yield from _normed(f"dec.ups.{stage}", 2 * channels, channels, kernel, bias=channels)
+        yield from _normalized_layer(f"dec.ups.{stage}", 2 * channels, channels, kernel, bias=channels)
         if f0:
             rest = math.prod(config.upsample_rates[stage + 1 :])
             last = stage + 1 == len(config.upsample_rates)
@@ -247,17 +247,17 @@ def _decoder(config: SynthesizerConfig, f0: bool) -> _Named:
         for number, size in enumerate(kernels):
             block = f"dec.resblocks.{stage * len(kernels) + number}"
             for conv in range(_DILATIONS):
-                yield from _normed(f"{block}.convs1.{conv}", channels, channels, size)
-                yield from _normed(f"{block}.convs2.{conv}", channels, channels, size)
+                yield from _normalized_layer(f"{block}.convs1.{conv}", channels, channels, size)
+                yield from _normalized_layer(f"{block}.convs2.{conv}", channels, channels, size)
     yield "dec.conv_post.weight", (1, channels, _EDGE_KERNEL)
 
 
-def _flow(config: SynthesizerConfig, name: str) -> _Named:
+def _flow(config: SynthesizerConfig, name: str) -> _NamedShapes:
     half, hidden = config.inter_channels // 2, config.hidden_channels
     yield from _layer(f"{name}.pre", hidden, half, 1)
     for layer in range(_FLOW_LAYERS):
-        yield from _normed(f"{name}.enc.in_layers.{layer}", 2 * hidden, hidden, _FLOW_KERNEL)
+        yield from _normalized_layer(f"{name}.enc.in_layers.{layer}", 2 * hidden, hidden, _FLOW_KERNEL)
         skip = hidden if layer + 1 == _FLOW_LAYERS else 2 * hidden
-        yield from _normed(f"{name}.enc.res_skip_layers.{layer}", skip, hidden, 1)
-    yield from _normed(f"{name}.enc.cond_layer", 2 * hidden * _FLOW_LAYERS, config.gin_channels, 1)
+        yield from _normalized_layer(f"{name}.enc.res_skip_layers.{layer}", skip, hidden, 1)
+    yield from _normalized_layer(f"{name}.enc.cond_layer", 2 * hidden * _FLOW_LAYERS, config.gin_channels, 1)
     yield from _layer(f"{name}.post", half, hidden, 1)

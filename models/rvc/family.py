@@ -64,7 +64,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         return self.voices.find(name)
 
     def version_key(self, name: str) -> Hashable:
-        return self.voices.stamp(name)
+        return self.voices.version_key(name)
 
     def memory_bytes(self, name: str) -> int:
         """The weights, stored as float16, in float32, and the index."""

@@ -1,6 +1,6 @@
-"""Adds a voice to the folder of voices: written beside it, checked by our readers, then put in place in one step.
+"""Adds a voice: its files are written to a hidden folder, checked by the readers, and put in place in one step.
 
-Whatever goes wrong, nothing is left behind. Files come from whoever may send requests, so nothing in them is trusted.
+Nothing is left behind if anything fails. The files come from whoever may send requests, so nothing in them is trusted.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
 from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpack
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
 from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.index import check_index
-from models.rvc.voices import Voices, indexes_in
+from models.rvc.voices import Voices, select_indexes
 
-MAX_ENTRIES: Final = 1000
-MAX_INDEX_BYTES: Final = 2 << 30
-MAX_RATIO: Final = 100  # weights hardly compress at all
-_NAME: Final = re.compile(r"[\w .()-]{1,64}")
-_MAX_NAME_BYTES: Final = 200
-_ARCHIVES: Final = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
-_STAGING: Final = ".adding-"
-_ABANDONED_S: Final = 24 * 3600.0
-_CHUNK_BYTES: Final = 1 << 20
-_AT_FDCWD: Final = -100
-_RENAME_EXCHANGE: Final = 2
+MAX_ENTRIES = 1000
+MAX_INDEX_BYTES = 2 << 30
+MAX_RATIO = 100  # weights hardly compress at all
+_NAME = re.compile(r"[\w .()-]{1,64}")
+_MAX_NAME_BYTES = 200
+_ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+_STAGING = ".adding-"
+_ABANDONED_S = 24 * 3600.0
+_CHUNK_BYTES = 1 << 20
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 Check = Callable[[], None]
 Pieces = Iterable[bytes]
 
 
 def check_new_name(voices: Voices, name: str, *, replace: bool) -> None:
-    """Refuses a name that no voice may have, or that one has already.
+    """Refuses a name that no voice may have, or that a voice has already.
 
     Raises:
         InvalidRequestError: `invalid_voice_name`, `voice_exists`.
@@ -93,7 +93,7 @@ def install_archive(
         ModelError: also `invalid_archive`.
     """
     try:
-        entries = _chosen(read_directory(archive, max_entries=MAX_ENTRIES))
+        entries = _choose_entries(read_directory(archive, max_entries=MAX_ENTRIES))
         parts = {suffix: unpack(archive, entry) for suffix, entry in entries.items()}
         _install(voices, name, parts, replace=replace, check=check)
     except ArchiveError as error:
@@ -115,7 +115,7 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
             new.mkdir()
             for suffix, pieces in parts.items():
                 _write(new / f"{name}{suffix}", pieces, check)
-            _demand_sound(new, name)
+            _check_voice(new, name)
             check()
             _put(new, home / name, name=name, replace=replace)
     except OSError as error:
@@ -126,7 +126,7 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
         ) from error
 
 
-def _demand_sound(folder: Path, name: str) -> None:
+def _check_voice(folder: Path, name: str) -> None:
     header = check_checkpoint(folder / f"{name}.pth")
     if (index := folder / f"{name}.index").exists():
         check_index(index, width=FEATURE_WIDTHS[header.version])
@@ -141,18 +141,18 @@ def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _chosen(entries: list[Entry]) -> dict[str, Entry]:
-    """The checkpoint and the index in an archive; `ArchiveError` where it holds what no voice's archive should."""
+def _choose_entries(entries: list[Entry]) -> dict[str, Entry]:
+    """Returns the checkpoint and the index in an archive; raises `ArchiveError` if it holds what no voice needs."""
     files = {PurePosixPath(entry.name.replace("\\", "/")): entry for entry in entries}
     if len(files) != len(entries):
         raise ArchiveError("it holds two files of the same name")
     for path, entry in files.items():
-        _demand_harmless(path, entry)
-    shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _left_over(path)]
+        _check_entry(path, entry)
+    shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _is_clutter(path)]
     if nested := [path for path in shown_files if path.suffix.lower() in _ARCHIVES]:
         raise ArchiveError(f"it holds another archive, '{sanitize(nested[0].name)}'")
     checkpoints = [path for path in shown_files if path.suffix.lower() == ".pth"]
-    indexes = indexes_in([Path(path) for path in shown_files if path.suffix.lower() == ".index"])
+    indexes = select_indexes([Path(path) for path in shown_files if path.suffix.lower() == ".index"])
     if len(checkpoints) != 1 or len(indexes) > 1:
         raise ArchiveError(f"it holds {len(checkpoints)} .pth and {len(indexes)} .index files")
     chosen = {".pth": files[checkpoints[0]]}
@@ -160,11 +160,11 @@ def _chosen(entries: list[Entry]) -> dict[str, Entry]:
         chosen[".index"] = files[PurePosixPath(indexes[0])]
     for suffix, most in ((".pth", VOICE_LIMITS.max_bytes), (".index", MAX_INDEX_BYTES)):
         if suffix in chosen:
-            _demand_plausible(chosen[suffix], most)
+            _check_size(chosen[suffix], most)
     return chosen
 
 
-def _demand_harmless(path: PurePosixPath, entry: Entry) -> None:
+def _check_entry(path: PurePosixPath, entry: Entry) -> None:
     if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
         raise ArchiveError("it holds a file whose name leads out of it")
     kind = stat.S_IFMT(entry.mode)
@@ -174,24 +174,24 @@ def _demand_harmless(path: PurePosixPath, entry: Entry) -> None:
         raise ArchiveError("it is encrypted")
 
 
-def _demand_plausible(entry: Entry, most: int) -> None:
+def _check_size(entry: Entry, most: int) -> None:
     if entry.method not in (STORED, DEFLATED):
         raise ArchiveError("it is compressed in a way that is not read")
     if entry.size > most or entry.size > MAX_RATIO * entry.packed_size:
         raise ArchiveError("it would unpack to more than a voice can have")
 
 
-def _left_over(path: PurePosixPath) -> bool:
-    """What desktop systems add to archives."""
+def _is_clutter(path: PurePosixPath) -> bool:
+    """Whether it is one of the files that desktop systems add to archives."""
     return "__macosx" in (part.lower() for part in path.parts) or path.name.startswith(".")
 
 
 @contextmanager
 def _staging(home: Path) -> Iterator[Path]:
-    """A folder beside the voices, hidden from the search for them, which is gone afterwards with all that is in it."""
+    """Creates a hidden folder beside the voices, and removes it afterwards with everything in it."""
     home.mkdir(exist_ok=True)
     for old in home.glob(f"{_STAGING}*"):
-        if time.time() - old.lstat().st_mtime > _ABANDONED_S:  # a worker was killed at it
+        if time.time() - old.lstat().st_mtime > _ABANDONED_S:  # its worker was killed
             shutil.rmtree(old, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=home))
     try:
@@ -210,9 +210,9 @@ def _write(path: Path, pieces: Pieces, check: Check) -> None:
 
 
 def _put(new: Path, target: Path, *, name: str, replace: bool) -> None:
-    """Renames `new` to `target`; the voice that is there changes places with it, or is an error."""
+    """Renames `new` to `target`; a voice that is there changes places with it, or is an error."""
     try:
-        os.rename(new, target)  # an empty folder gives way, a voice does not
+        os.rename(new, target)  # replaces an empty folder, but not a voice
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
@@ -223,16 +223,19 @@ def _put(new: Path, target: Path, *, name: str, replace: bool) -> None:
 
 
 def _exchange(new: Path, target: Path) -> bool:
-    """In one step, by Linux's renameat2; False where the system or the file system has not got it."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
+    """Exchanges two folders in one step; False if the system or the file system cannot.
+
+    By Linux's renameat2, because `os.replace` does not replace a folder that has files in it, and with two renames
+    there is no voice in between.
+    """
+    rename: Any = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
         return False
     return int(rename(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(target), _RENAME_EXCHANGE)) == 0
 
 
 def _exchange_in_steps(new: Path, target: Path) -> None:
-    """In two; between them, for a moment, there is no voice. Undone where the second fails."""
+    """Exchanges two folders in two steps, between which there is no voice. Undone if the second fails."""
     old = new.with_name("old")
     os.rename(target, old)
     try:

@@ -1,24 +1,26 @@
-"""The voices of this worker, looked for anew at each call: a folder of voice folders. Reads no weights."""
+"""Finds the voices of this worker, in a folder of voice folders. Every call looks again; no weights are read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
 from models.family import LOCAL, ModelInfo, unavailable
 from models.rvc.checkpoint import read_header
 
-MAX_NAME_CHARS: Final = 128
-_NAMES_SHOWN: Final = 50
-_NO_VOICES: Final = ("__macosx",)
-_MOST_READS: Final = 20  # of a voice that is replaced again and again
-_UNUSED_INDEX: Final = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
+MAX_NAME_CHARS = 128
+_NAMES_SHOWN = 50
+_IGNORED_NAMES = ("__macosx",)
+_RETRY_S = 10.0  # while a voice is being replaced again and again
+_UNUSED_INDEX = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
 
-Stamp = tuple[str, int, int, int]
+VersionKey = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,16 @@ class VoiceInfo(ModelInfo):
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """What lies where a voice is looked for: the checkpoints and indexes there are, sound or not."""
+    """The checkpoints and indexes of one voice, unread."""
 
     checkpoints: tuple[Path, ...]
     indexes: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class _Header:
+    """What a checkpoint states about itself."""
+
     version: str
     sample_rate: int
     f0: bool
@@ -83,8 +87,9 @@ class _Facts:
 class Voices:
     """The voices below the first of `folders` that exists.
 
-    A voice is a folder with one `.pth` and at most one `.index`, called as the folder is; or a `.pth` by itself, with
-    the `.index` of the same name if there is one. What begins with a dot, and links that lead out, do not count.
+    A voice is a folder with one `.pth` and at most one `.index`, and has the folder's name; or it is a single `.pth`,
+    with the `.index` of the same name if there is one. Names that begin with a dot, and links that lead out of the
+    folder, are ignored.
 
     Args:
         folders: the places, in order.
@@ -92,92 +97,94 @@ class Voices:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
-        self._known: dict[Stamp, _Facts] = {}
+        self._headers: dict[VersionKey, _Header] = {}
 
     @property
     def folder(self) -> Path | None:
-        """The folder that counts; None where none exists."""
+        """The folder that is used; None if none exists."""
         return next((folder for folder in self.folders if folder.is_dir()), None)
 
     @property
     def home(self) -> Path | None:
-        """Where a new voice goes: the folder that counts, else the first that can be made."""
-        makeable = (folder for folder in self.folders if os.access(folder.absolute().parent, os.W_OK | os.X_OK))
-        return self.folder or next(makeable, None)
+        """Where a new voice goes: the folder that is used, else the first that can be created."""
+        creatable = (folder for folder in self.folders if os.access(folder.absolute().parent, os.W_OK | os.X_OK))
+        return self.folder or next(creatable, None)
 
     def names(self) -> list[str]:
-        """Of every voice, sound or not, sorted."""
-        return sorted(self._places())
+        """Returns the name of every voice, usable or not, sorted."""
+        return sorted(self._list_places())
 
     def find(self, name: str) -> Voice:
-        """The voice called `name`.
+        """Returns the voice called `name`.
 
         Raises:
             UnknownNameError: `voice_not_found`.
             ModelError: `no_model_file`, `ambiguous_voice`, or as `read_header`.
         """
-        places = self._places()
+        places = self._list_places()
         if name not in places:
             raise _not_found(name, sorted(places))
-        return self._whole(name, places[name])
+        return self._read_voice(name, places[name])
 
-    def stamp(self, name: str) -> tuple[Stamp, ...]:
-        """Changes whenever one of the voice's files does."""
-        place = self._places().get(name)
-        files = self._files(place) if place else _Files((), ())
-        return tuple(stamp for path in (*files.checkpoints, *files.indexes) if (stamp := _stamp(path)) is not None)
+    def version_key(self, name: str) -> tuple[VersionKey, ...]:
+        """Returns a value that changes whenever one of the voice's files does."""
+        place = self._list_places().get(name)
+        files = self._list_files(place) if place else _Files((), ())
+        keys = map(_version_key, (*files.checkpoints, *files.indexes))
+        return tuple(key for key in keys if key is not None)
 
     def list_voices(self) -> list[VoiceInfo]:
-        """Every voice; those that cannot be used with the reason."""
-        return [self._describe_or_report(name, place) for name, place in sorted(self._places().items())]
+        """Returns every voice; those that cannot be used with the reason."""
+        return [self._describe_or_report(name, place) for name, place in sorted(self._list_places().items())]
 
     def _describe_or_report(self, name: str, place: Path) -> VoiceInfo:
         try:
-            return VoiceInfo.of(self._whole(name, place))
+            return VoiceInfo.of(self._read_voice(name, place))
         except ModelError as error:
             return VoiceInfo(name=name, availability=unavailable(error.message))
 
-    def _places(self) -> dict[str, Path]:
-        """Each voice's folder or loose checkpoint, a folder before a file of the same name."""
+    def _list_places(self) -> dict[str, Path]:
+        """Returns each voice's folder or single checkpoint; a folder wins over a file of the same name."""
         if (root := self.folder) is None:
             return {}
-        entries = _below(root, root.resolve())
-        loose = {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
-        return loose | {path.name: path for path in entries if path.is_dir()}
+        entries = _list_below(root, root.resolve())
+        single = {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
+        return single | {path.name: path for path in entries if path.is_dir()}
 
-    def _whole(self, name: str, place: Path) -> Voice:
-        """The voice at `place`, read anew where another took its place meanwhile.
+    def _read_voice(self, name: str, place: Path) -> Voice:
+        """Reads the voice at `place`, again if it was replaced meanwhile.
 
-        A folder that was opened before it was replaced is listed while it is being deleted: it seems to lack files.
+        A folder that was opened before it was replaced is listed while it is being deleted, so files seem to be
+        missing; and its files may be gone when they are opened.
         """
-        for _ in range(_MOST_READS):
-            before = _stamp(place)
-            try:
-                voice = self._voice(name, self._files(place))
-            except ModelError:
-                if _stamp(place) == before:
-                    raise
-            else:
-                if _stamp(place) == before:
-                    return voice
-        return self._voice(name, self._files(place))
+        deadline = time.monotonic() + _RETRY_S
+        while True:
+            with _pin(place) as is_in_place:
+                try:
+                    voice = self._check_files(name, self._list_files(place))
+                except ModelError:
+                    if is_in_place() or time.monotonic() > deadline:
+                        raise
+                else:
+                    if is_in_place() or time.monotonic() > deadline:
+                        return voice
 
-    def _files(self, place: Path) -> _Files:
+    def _list_files(self, place: Path) -> _Files:
         root = self.folder
-        beside = place if place.is_dir() else place.parent
-        files = [path for path in _below(beside, (root or beside).resolve()) if path.is_file()]
-        if beside == place:
-            return _Files(_ending(files, ".pth"), indexes_in(_ending(files, ".index")))
-        indexes = [path for path in _ending(files, ".index") if path.stem == place.stem]
+        folder = place if place.is_dir() else place.parent
+        files = [path for path in _list_below(folder, (root or folder).resolve()) if path.is_file()]
+        if folder == place:
+            return _Files(_select(files, ".pth"), select_indexes(_select(files, ".index")))
+        indexes = [path for path in _select(files, ".index") if path.stem == place.stem]
         return _Files((place,), tuple(indexes))
 
-    def _voice(self, name: str, files: _Files) -> Voice:
+    def _check_files(self, name: str, files: _Files) -> Voice:
         for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
             if len(paths) > 1:
                 names = ", ".join(sanitize(path.name) for path in paths[:5])
                 raise ModelError(
-                    f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files ({names}), and which "
-                    "one is meant is not clear. Leave one of them there.",
+                    f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files ({names}), and only "
+                    "one can be used. Remove the others.",
                     code=ErrorCode.AMBIGUOUS_VOICE,
                 )
         if not files.checkpoints:
@@ -187,20 +194,47 @@ class Voices:
                 details={"voice": sanitize(name)},
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
-        facts = self._facts(checkpoint)
-        size = sum(stamp[-1] for path in (checkpoint, index) if path and (stamp := _stamp(path)))
-        return Voice(name, checkpoint, index, facts.version, facts.sample_rate, facts.f0, size)
+        header = self._read_header(checkpoint)
+        size = sum(key[-1] for path in (checkpoint, index) if path and (key := _version_key(path)))
+        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size)
 
-    def _facts(self, path: Path) -> _Facts:
-        """What the checkpoint says of itself, read again only where the file has changed."""
-        stamp = _stamp(path)
-        if stamp is None:
+    def _read_header(self, path: Path) -> _Header:
+        """Reads what the checkpoint states about itself; again only if the file has changed."""
+        key = _version_key(path)
+        if key is None:
             raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code=ErrorCode.NO_MODEL_FILE)
-        if stamp not in self._known:
-            header = read_header(path)
-            facts = _Facts(header.version, header.sample_rate, header.f0)
-            self._known = {key: kept for key, kept in self._known.items() if key[0] != stamp[0]} | {stamp: facts}
-        return self._known[stamp]
+        if key not in self._headers:
+            read = read_header(path)
+            header = _Header(read.version, read.sample_rate, read.f0)
+            self._headers = {old: kept for old, kept in self._headers.items() if old[0] != key[0]} | {key: header}
+        return self._headers[key]
+
+
+@contextmanager
+def _pin(place: Path) -> Iterator[Callable[[], bool]]:
+    """Holds `place` open, and yields a function that says whether the same file or folder is still there.
+
+    An inode is given to another file as soon as it is free, so comparing its number, times and size is not enough;
+    while it is held open, it is not free.
+    """
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:
+        yield place.exists
+        return
+    try:
+        pinned = os.fstat(descriptor)
+
+        def is_in_place() -> bool:
+            try:
+                status = place.stat()
+            except OSError:
+                return False
+            return (status.st_dev, status.st_ino) == (pinned.st_dev, pinned.st_ino)
+
+        yield is_in_place
+    finally:
+        os.close(descriptor)
 
 
 def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
@@ -214,15 +248,15 @@ def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
     )
 
 
-def indexes_in(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of a voice's index files that are searched: RVC leaves a `trained_` one, without vectors, beside it."""
+def select_indexes(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Returns the index files that can be searched, without the `trained_...` that RVC leaves, which has no vectors."""
     if len(paths) < 2:
         return tuple(paths)
     return tuple(path for path in paths if not path.name.lower().startswith(_UNUSED_INDEX)) or tuple(paths)
 
 
-def _below(folder: Path, root: Path) -> list[Path]:
-    """What lies in `folder` under a name that can be shown and really below `root`, sorted."""
+def _list_below(folder: Path, root: Path) -> list[Path]:
+    """Returns what is in `folder`, really below `root`, and has a name that can be shown; sorted."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if _is_plain(entry.name))
     except OSError:
@@ -231,7 +265,7 @@ def _below(folder: Path, root: Path) -> list[Path]:
 
 
 def _is_plain(name: str) -> bool:
-    hidden = name.startswith(".") or name.lower() in _NO_VOICES
+    hidden = name.startswith(".") or name.lower() in _IGNORED_NAMES
     return not hidden and name.isprintable() and name == name.strip() and len(name) <= MAX_NAME_CHARS
 
 
@@ -239,12 +273,12 @@ def _leads_below(path: Path, root: Path) -> bool:
     return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
 
 
-def _ending(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
+def _select(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.suffix.lower() == suffix)
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """Path, inode (which is given anew once it is free), time of change and size."""
+def _version_key(path: Path) -> VersionKey | None:
+    """Returns path, inode, time of change and size of a file; None if it does not exist."""
     try:
         status = path.stat()
     except OSError:

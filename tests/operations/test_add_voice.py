@@ -38,8 +38,8 @@ from worker.settings import Settings
 def voice_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The bytes of a v2 voice, of a v1 voice, and of their indexes."""
     folder = tmp_path_factory.mktemp("made")
-    rvc_files.save(folder / "v2.pth", rvc_files.content())
-    rvc_files.save(folder / "v1.pth", rvc_files.content("v1"))
+    rvc_files.save(folder / "v2.pth", rvc_files.make_content())
+    rvc_files.save(folder / "v1.pth", rvc_files.make_content("v1"))
     rvc_files.save_index(folder / "v2.index", count=20)
     rvc_files.save_index(folder / "v1.index", width=256, count=20)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -232,7 +232,7 @@ def voice_with_code() -> bytes:
             return print, ("I was run",)
 
     file = io.BytesIO()
-    torch.save(rvc_files.content() | {"info": Code()}, file)
+    torch.save(rvc_files.make_content() | {"info": Code()}, file)
     return file.getvalue()
 
 
@@ -302,7 +302,7 @@ NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4)
 def test_any_names_in_an_archive_are_accepted_or_refused(names: list[str]) -> None:
     entries = [Entry(name, 0, 10, 10, 0, 0, 0, 0, encrypted=False) for name in names]
     try:
-        chosen = install._chosen(entries)
+        chosen = install._choose_entries(entries)
     except ArchiveError as error:
         assert str(error)
     else:
@@ -438,7 +438,7 @@ def test_readers_always_find_a_whole_voice_while_it_is_replaced(
 
 def test_a_reader_never_sees_a_voice_half_deleted_however_often_it_is_replaced(folder: Path, tmp_path: Path) -> None:
     """The folder that was listed may be the one that another just took the place of."""
-    rvc_files.save(folder / "alice" / "alice.pth", rvc_files.content())
+    rvc_files.save(folder / "alice" / "alice.pth", rvc_files.make_content())
     done = threading.Event()
 
     def replace() -> None:
@@ -479,11 +479,11 @@ def test_one_of_two_simultaneous_uploads_of_a_voice_succeeds(
 
 
 def test_a_cancelled_job_leaves_no_files(models: Models, folder: Path, voice_files: Mapping[str, bytes]) -> None:
-    def cancelled() -> None:
+    def cancel() -> None:
         raise CancelledError("The job was cancelled.")
 
     with pytest.raises(CancelledError):
-        models.families.voices.install("alice", checkpoint=io.BytesIO(voice_files["v2.pth"]), check=cancelled)
+        models.families.voices.install("alice", checkpoint=io.BytesIO(voice_files["v2.pth"]), check=cancel)
     assert list(folder.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from audio import Audio
 from audio.types import iter_blocks
 from errors import CancelledError, InvalidRequestError, ModelError
-from models.demucs.bag import Bag, needed_submodels, read_bag
+from models.demucs.bag import Bag, select_submodels, read_bag
 from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator, measure_normalization
 from models.demucs.load import load_network
 from models.demucs.network import Network
@@ -389,7 +389,7 @@ def test_shifted_passes_start_at_most_half_a_second_before_the_mix() -> None:
     assert draw_pass_starts(2, InferenceOptions(), RATE) == [[0], [0]]
 
 
-def test_needed_submodels_are_those_with_a_weight_in_a_requested_stem(tmp_path: Path) -> None:
+def test_select_submodels_are_those_with_a_weight_in_a_requested_stem(tmp_path: Path) -> None:
     mdx = tmp_path / "mdx.yaml"
     mdx.write_text(
         "models: ['a', 'b', 'c', 'd']\nsegment: 44\n"
@@ -397,7 +397,7 @@ def test_needed_submodels_are_those_with_a_weight_in_a_requested_stem(tmp_path: 
     )
     bag = read_bag(mdx)
     weights = bag.weights_for(4)
-    assert needed_submodels(weights, tiny.FOUR, ["vocals"]) == [2, 3]
-    assert needed_submodels(weights, tiny.FOUR, ["bass"]) == [0, 1]
+    assert select_submodels(weights, tiny.FOUR, ["vocals"]) == [2, 3]
+    assert select_submodels(weights, tiny.FOUR, ["bass"]) == [0, 1]
     assert [sum(column) for column in zip(*weights, strict=True)] == pytest.approx([1, 1, 1, 1])
     assert bag.segment == 44

@@ -46,7 +46,7 @@ def checkpoint(original: Path, tmp_path: Path) -> Path:
 
 
 @dataclass
-class ShelfHub:
+class FolderHub:
     """A hub whose repositories are folders; fetching copies them into a hub cache."""
 
     repositories: dict[str, Path]
@@ -75,7 +75,7 @@ def row(family: MusicGenFamily, name: str) -> dict[str, Any]:
 
 
 def test_every_published_model_has_a_row_with_its_licence() -> None:
-    listed = list_as_json(family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))))
+    listed = list_as_json(family_of(WeightLocations(hub=FolderHub({}, NOWHERE))))
     assert {row["name"] for row in listed} == set(BY_NAME)
     for row_of in listed:
         assert row_of["licence"] == "CC-BY-NC 4.0"
@@ -91,7 +91,7 @@ def test_offline_and_without_files_a_row_says_so() -> None:
 
 @pytest.mark.parametrize("name", ["small", "musicgen-small", "facebook/musicgen-small"])
 def test_a_model_has_one_name_however_it_is_spelt(name: str) -> None:
-    assert family_of(WeightLocations(hub=ShelfHub({}, NOWHERE))).resolve(name).name == "small"
+    assert family_of(WeightLocations(hub=FolderHub({}, NOWHERE))).resolve(name).name == "small"
 
 
 def test_catalog_names_are_unique_and_their_own() -> None:
@@ -138,10 +138,10 @@ def test_a_name_that_is_no_folder_below_the_model_paths_is_refused(checkpoint: P
 
 
 def test_a_link_out_of_the_model_paths_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "shelf").mkdir()
-    (tmp_path / "shelf" / "outside").symlink_to(checkpoint)
+    (tmp_path / "models_dir").mkdir()
+    (tmp_path / "models_dir" / "outside").symlink_to(checkpoint)
     with pytest.raises(UnknownNameError):
-        family_of(WeightLocations(explicit=tmp_path / "shelf")).resolve("outside")
+        family_of(WeightLocations(explicit=tmp_path / "models_dir")).resolve("outside")
 
 
 def test_an_unknown_model_is_answered_with_the_nearest_name() -> None:
@@ -178,14 +178,14 @@ def test_the_cached_snapshot_is_the_one_that_refs_main_names(original: Path, tmp
 
 
 def test_the_default_is_the_best_model_here_and_the_demo_last(original: Path, tmp_path: Path) -> None:
-    shelf, demo = tmp_path / "shelf", Path(shutil.copytree(original, tmp_path / "demo"))
-    family = family_of(WeightLocations(explicit=shelf, hub=ShelfHub({}, NOWHERE)), demo)
+    models_dir, demo = tmp_path / "models_dir", Path(shutil.copytree(original, tmp_path / "demo"))
+    family = family_of(WeightLocations(explicit=models_dir, hub=FolderHub({}, NOWHERE)), demo)
     order = ["demo", "mine", "small", "stereo-medium", "medium", "large"]
     assert family.resolve(None).name == family.resolve("demo").name == "demo"
     for name in order[1:]:
-        shutil.copytree(original, shelf / name)
+        shutil.copytree(original, models_dir / name)
         assert family.resolve(None).name == name
-    (shelf / "large" / CODEC_FILE).unlink()
+    (models_dir / "large" / CODEC_FILE).unlink()
     assert family.resolve(None).name == "medium"
 
 
@@ -300,7 +300,7 @@ def test_the_estimate_is_near_what_the_engine_takes(checkpoint: Path) -> None:
 def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoint: Path, tmp_path: Path) -> None:
     shutil.move(checkpoint / "t5", tmp_path / "t5-base")
     cache = tmp_path / "hub"
-    hub = ShelfHub({"t5-base": tmp_path / "t5-base", "facebook/musicgen-small": checkpoint}, cache)
+    hub = FolderHub({"t5-base": tmp_path / "t5-base", "facebook/musicgen-small": checkpoint}, cache)
     family = family_of(WeightLocations(hub_caches=(cache,), hub=hub))
     assert row(family, "small")["available"] == "download"
     engine = family.load(family.resolve("small").name, device="cpu")

@@ -30,7 +30,7 @@ SIZES = {
 }
 
 
-def published(size: str, **changes: Any) -> SynthesizerConfig:
+def make_published(size: str, **changes: Any) -> SynthesizerConfig:
     _, rate, spectrum, rates, kernels = SIZES[size]
     plain: dict[str, Any] = {
         "spec_channels": spectrum,
@@ -47,7 +47,7 @@ def published(size: str, **changes: Any) -> SynthesizerConfig:
         "gin_channels": 256,
         "sample_rate": rate,
     }
-    return rvc_files.tiny_config(**plain | changes)
+    return rvc_files.make_config(**plain | changes)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def networks() -> Iterator[types.ModuleType]:
 @pytest.mark.parametrize("f0", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_names_and_shapes_are_those_of_the_real_networks(networks: types.ModuleType, size: str, f0: bool) -> None:
-    version, config = SIZES[size][0], published(size)
+    version, config = SIZES[size][0], make_published(size)
     width = {"v1": 256, "v2": 768}[version]
     network_class = getattr(networks, f"SynthesizerTrnMs{width}NSFsid{'' if f0 else '_nono'}")
     with torch.device("meta"), warnings.catch_warnings():
@@ -75,9 +75,9 @@ def test_names_and_shapes_are_those_of_the_real_networks(networks: types.ModuleT
 @pytest.mark.parametrize("f0", [True, False])
 @pytest.mark.parametrize("dtype", [torch.half, torch.float, torch.bfloat16])
 def test_a_checkpoint_comes_as_it_was_saved(tmp_path: Path, version: str, f0: bool, dtype: torch.dtype) -> None:
-    config = rvc_files.tiny_config(n_speakers=3)
-    weights = rvc_files.weights(config, version, f0, dtype=dtype)
-    saved = rvc_files.content(version, f0, weight=OrderedDict(weights))
+    config = rvc_files.make_config(n_speakers=3)
+    weights = rvc_files.make_weights(config, version, f0, dtype=dtype)
+    saved = rvc_files.make_content(version, f0, weight=OrderedDict(weights))
     path = rvc_files.save(tmp_path / "a.pth", saved)
     read = read_checkpoint(path)
     assert (read.version, read.f0, read.sample_rate) == (version, f0, 40_000)
@@ -88,8 +88,8 @@ def test_a_checkpoint_comes_as_it_was_saved(tmp_path: Path, version: str, f0: bo
 
 
 def test_float64_weights_come_as_float32(tmp_path: Path) -> None:
-    weights = rvc_files.weights(rvc_files.tiny_config(), dtype=torch.double)
-    read = read_checkpoint(rvc_files.save(tmp_path / "a.pth", rvc_files.content(weight=weights)))
+    weights = rvc_files.make_weights(rvc_files.make_config(), dtype=torch.double)
+    read = read_checkpoint(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content(weight=weights)))
     assert {value.dtype for value in read.weights.values()} == {torch.float}
 
 
@@ -110,25 +110,25 @@ def test_float64_weights_come_as_float32(tmp_path: Path) -> None:
     ],
 )
 def test_what_other_programs_write_beside_it_does_no_harm(tmp_path: Path, changes: dict[str, Any]) -> None:
-    header = read_header(rvc_files.save(tmp_path / "a.pth", rvc_files.content() | changes))
+    header = read_header(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content() | changes))
     assert (header.version, header.sample_rate, header.f0) == ("v2", 40_000, True)
 
 
 @pytest.mark.parametrize("missing", ["version", "f0", "sr", "info"])
 def test_a_key_that_old_files_lack_may_be_missing(tmp_path: Path, missing: str) -> None:
-    saved = rvc_files.content("v1")
+    saved = rvc_files.make_content("v1")
     del saved[missing]
     assert read_header(rvc_files.save(tmp_path / "a.pth", saved)).version == "v1"
 
 
 def test_the_training_encoder_is_left_out_and_never_checked(tmp_path: Path) -> None:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     saved["weight"]["enc_q.pre.weight"] = torch.full((3, 3), torch.nan)
     assert not any(name.startswith("enc_q") for name in read_checkpoint(rvc_files.save(tmp_path / "a", saved)).weights)
 
 
 def test_newer_weight_norm_comes_under_the_older_names(tmp_path: Path) -> None:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     plain = dict(saved["weight"])
     new = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
     saved["weight"] = {
@@ -141,7 +141,7 @@ def test_newer_weight_norm_comes_under_the_older_names(tmp_path: Path) -> None:
 
 
 def test_parameters_shared_storages_and_state_dict_metadata_are_read(tmp_path: Path) -> None:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     weight = saved["weight"]
     weight["emb_g.weight"] = torch.nn.Parameter(weight["emb_g.weight"])
     pair = torch.arange(32, dtype=torch.half)
@@ -184,12 +184,12 @@ def refusal(path: Path) -> ModelError:
 def test_a_voice_that_we_cannot_run_is_refused_with_the_reason(
     tmp_path: Path, changes: dict[str, Any], code: str, told: str
 ) -> None:
-    error = refusal(rvc_files.save(tmp_path / "a.pth", rvc_files.content() | changes))
+    error = refusal(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content() | changes))
     assert error.error_code == code and told in error.message
 
 
 def test_missing_odd_and_strange_tensors_are_listed_in_one_sentence(tmp_path: Path) -> None:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     weight = saved["weight"]
     del weight["dec.conv_post.weight"]
     weight["enc_p.proj.bias"] = torch.zeros(7)
@@ -208,9 +208,9 @@ def test_missing_odd_and_strange_tensors_are_listed_in_one_sentence(tmp_path: Pa
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.half, torch.float, torch.bfloat16, torch.double])
 def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float, dtype: torch.dtype) -> None:
-    weights = rvc_files.weights(rvc_files.tiny_config(), dtype=dtype)
+    weights = rvc_files.make_weights(rvc_files.make_config(), dtype=dtype)
     weights["dec.conv_pre.weight"][3, 2, 1] = value
-    path = rvc_files.save(tmp_path / "a.pth", rvc_files.content(weight=weights))
+    path = rvc_files.save(tmp_path / "a.pth", rvc_files.make_content(weight=weights))
     for read in (check_checkpoint, read_checkpoint):
         with pytest.raises(ModelError, match="'dec.conv_pre.weight' holds values that are not finite"):
             read(path)
@@ -218,7 +218,7 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float, dtyp
 
 def test_torchs_old_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
-    torch.save(rvc_files.content(), path, _use_new_zipfile_serialization=False)
+    torch.save(rvc_files.make_content(), path, _use_new_zipfile_serialization=False)
     assert "load it with torch and save it again" in refusal(path).message
 
 
@@ -229,7 +229,7 @@ def test_what_is_no_checkpoint_at_all_is_refused(tmp_path: Path, data: bytes) ->
 
 
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
-    path = rvc_files.save(tmp_path / "a.pth", rvc_files.content())
+    path = rvc_files.save(tmp_path / "a.pth", rvc_files.make_content())
     path.write_bytes(path.read_bytes()[:-300])
     assert "cut short" in refusal(path).message
 
@@ -270,8 +270,8 @@ ODD_CONFIGS: list[tuple[int, Any]] = [
 
 @pytest.mark.parametrize(("place", "value"), ODD_CONFIGS)
 def test_every_number_of_the_config_is_bounded(place: int, value: Any) -> None:
-    config = rvc_files.tiny_config().as_list()
-    assert parse_config(config) == rvc_files.tiny_config()
+    config = rvc_files.make_config().as_list()
+    assert parse_config(config) == rvc_files.make_config()
     config[place] = value
     with pytest.raises(ConfigError):
         parse_config(config)

@@ -44,7 +44,7 @@ def archive(records: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> b
 
 def valid() -> bytes:
     file = io.BytesIO()
-    torch.save(rvc_files.content(), file)
+    torch.save(rvc_files.make_content(), file)
     return file.getvalue()
 
 
@@ -58,7 +58,7 @@ def with_index(index: bytes) -> bytes:
 
 
 class Shell:
-    """What a pickle may do where it is let: run a command."""
+    """What a pickle can do in an ordinary unpickler: run a command."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/rvc-was-here",)
@@ -66,7 +66,7 @@ class Shell:
 
 def code_in_weights() -> bytes:
     file = io.BytesIO()
-    torch.save(rvc_files.content() | {"info": Shell()}, file)
+    torch.save(rvc_files.make_content() | {"info": Shell()}, file)
     return file.getvalue()
 
 
@@ -90,7 +90,7 @@ def stored_size_forged(size: int) -> bytes:
 
 def wide_storage(count: int) -> bytes:
     """A tensor whose index states a storage of `count` items."""
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     index = records()["data.pkl"]
     number = struct.pack("<H", saved["weight"]["enc_p.emb_phone.weight"].numel())
     marker = b"\x58\x03\x00\x00\x00cpu"
@@ -100,7 +100,7 @@ def wide_storage(count: int) -> bytes:
 
 
 def of_config(place: int, value: Any) -> bytes:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     saved["config"][place] = value
     file = io.BytesIO()
     torch.save(saved, file)
@@ -109,11 +109,11 @@ def of_config(place: int, value: Any) -> bytes:
 
 def consistent_giant() -> bytes:
     """A config at its bounds, with tensors that fit it and share one small storage."""
-    giant = rvc_files.tiny_config(inter_channels=1024, hidden_channels=1024, filter_channels=4096, n_layers=32)
+    giant = rvc_files.make_config(inter_channels=1024, hidden_channels=1024, filter_channels=4096, n_layers=32)
     shared = torch.zeros(1)
-    weights = {name: shared.expand(shape) for name, shape in rvc_files.shapes(giant).items()}
+    weights = {name: shared.expand(shape) for name, shape in rvc_files.list_shapes(giant).items()}
     file = io.BytesIO()
-    torch.save(rvc_files.content() | {"config": giant.as_list(), "weight": weights}, file)
+    torch.save(rvc_files.make_content() | {"config": giant.as_list(), "weight": weights}, file)
     return file.getvalue()
 
 
@@ -125,14 +125,14 @@ def nested_bomb() -> bytes:
 
 def sparse() -> bytes:
     file = io.BytesIO()
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     saved["weight"]["emb_g.weight"] = torch.zeros(1, 4).to_sparse()
     torch.save(saved, file)
     return file.getvalue()
 
 
 def not_numbers() -> bytes:
-    saved = rvc_files.content()
+    saved = rvc_files.make_content()
     saved["weight"]["emb_g.weight"][0, 0] = torch.nan
     file = io.BytesIO()
     torch.save(saved, file)

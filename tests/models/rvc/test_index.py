@@ -1,7 +1,8 @@
-"""A voice's index: read and searched as faiss does it, but without faiss; refused where it is not sound."""
+"""The index of a voice is read and searched as faiss does it, but without faiss; damaged ones are refused."""
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def test_vectors_are_those_that_faiss_reconstructs(
 
 
 def test_few_filled_clusters_are_read_as_the_sparse_table_that_faiss_writes(tmp_path: Path) -> None:
-    path, data = tmp_path / "a.index", rvc_files.vectors(500, 256)
+    path, data = tmp_path / "a.index", rvc_files.make_vectors(500, 256)
     index: Any = faiss.index_factory(256, "IVF100,Flat")
     index.cp.min_points_per_centroid = 1
     index.train(data)
@@ -74,7 +75,7 @@ def test_a_map_of_ids_is_passed_over(tmp_path: Path, kind: int) -> None:
     index = rvc_files.save_index(path, width=256)
     index.set_direct_map_type(kind)
     faiss.write_index(index, str(path))
-    np.testing.assert_array_equal(read_index(path, width=256).vectors, rvc_files.vectors(200, 256))
+    np.testing.assert_array_equal(read_index(path, width=256).vectors, rvc_files.make_vectors(200, 256))
 
 
 @pytest.mark.parametrize("nprobe", [1, 2, 7, 20])
@@ -90,7 +91,7 @@ def test_ivf_blends_as_rvc_does_with_faiss(tmp_path: Path, nprobe: int) -> None:
 
 @pytest.mark.parametrize("count", [8, 100, 511, 512, 513, 3001])
 def test_exact_blends_as_a_flat_index_would(count: int) -> None:
-    vectors = rvc_files.vectors(count, 768)
+    vectors = rvc_files.make_vectors(count, 768)
     flat = faiss.IndexFlatL2(768)
     flat.add(vectors)
     index = Index(vectors, vectors[:3], np.arange(count) % 3, 1)
@@ -103,8 +104,8 @@ def test_exact_blends_as_a_flat_index_would(count: int) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
 def test_a_gpu_blends_as_the_cpu(mode: Any) -> None:
-    vectors = rvc_files.vectors(5000, 768)
-    index = Index(vectors, rvc_files.vectors(30, 768, seed=5), np.arange(5000) % 30, 2)
+    vectors = rvc_files.make_vectors(5000, 768)
+    index = Index(vectors, rvc_files.make_vectors(30, 768, seed=5), np.arange(5000) % 30, 2)
     frames = torch.from_numpy(queries(vectors, 400))
     on_gpu = Retrieval(index, "cuda").blend_nearest(frames.cuda(), mode=mode).cpu()
     torch.testing.assert_close(on_gpu, Retrieval(index, "cpu").blend_nearest(frames, mode=mode), atol=1e-4, rtol=1e-4)
@@ -112,7 +113,7 @@ def test_a_gpu_blends_as_the_cpu(mode: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
 def test_a_frame_that_is_stored_itself_comes_back_as_it_is(mode: Any) -> None:
-    vectors = rvc_files.vectors(700, 256)
+    vectors = rvc_files.make_vectors(700, 256)
     index = Index(vectors, vectors[:10], np.arange(700) % 10, 10)
     blend = Retrieval(index, "cpu").blend_nearest(torch.from_numpy(vectors), mode=mode)
     torch.testing.assert_close(blend, torch.from_numpy(vectors), atol=1e-6, rtol=0)
@@ -128,9 +129,9 @@ def test_vectors_that_are_all_the_same_give_that_one(mode: Any) -> None:
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_vectors_than_neighbours_are_all_that_count(mode: Any, count: int) -> None:
-    vectors = rvc_files.vectors(count, 256)
-    index = Index(vectors, rvc_files.vectors(5, 256, seed=2), np.zeros(count, np.int64), 1)
-    frames = torch.from_numpy(rvc_files.vectors(9, 256, seed=3))
+    vectors = rvc_files.make_vectors(count, 256)
+    index = Index(vectors, rvc_files.make_vectors(5, 256, seed=2), np.zeros(count, np.int64), 1)
+    frames = torch.from_numpy(rvc_files.make_vectors(9, 256, seed=3))
     squared = (frames[:, None] - torch.from_numpy(vectors)).square().sum(-1).double()
     weights = squared**-2 / (squared**-2).sum(1, keepdim=True)
     blend = Retrieval(index, "cpu").blend_nearest(frames, mode=mode)
@@ -138,7 +139,7 @@ def test_fewer_vectors_than_neighbours_are_all_that_count(mode: Any, count: int)
 
 
 def test_the_blend_of_a_long_recording_is_that_of_its_parts_and_keeps_the_dtype() -> None:
-    vectors = rvc_files.vectors(24_000, 32)
+    vectors = rvc_files.make_vectors(24_000, 32)
     retrieval = Retrieval(Index(vectors, vectors[:50], np.arange(24_000) % 50, 1), "cpu")
     frames = torch.from_numpy(queries(vectors, 1700))
     for mode in ("exact", "ivf"):
@@ -177,7 +178,7 @@ def test_an_index_for_the_other_version_is_told_as_that(
 
 @pytest.mark.parametrize("factory", ["PQ4x4", "IVF4,PQ4x4", "HNSW8", "SQ8", "IVF4,SQ8", "IDMap,Flat"])
 def test_another_kind_of_index_is_refused_by_its_name(tmp_path: Path, factory: str) -> None:
-    index, data = faiss.index_factory(256, factory), rvc_files.vectors(300, 256)
+    index, data = faiss.index_factory(256, factory), rvc_files.make_vectors(300, 256)
     index.train(data)
     if factory.startswith("IDMap"):
         index.add_with_ids(data, np.arange(300))
@@ -191,8 +192,8 @@ def test_another_kind_of_index_is_refused_by_its_name(tmp_path: Path, factory: s
 
 def test_another_metric_is_refused(tmp_path: Path) -> None:
     index = faiss.index_factory(256, "IVF4,Flat", faiss.METRIC_INNER_PRODUCT)
-    index.train(rvc_files.vectors(300, 256))
-    index.add(rvc_files.vectors(300, 256))
+    index.train(rvc_files.make_vectors(300, 256))
+    index.add(rvc_files.make_vectors(300, 256))
     faiss.write_index(index, str(tmp_path / "a.index"))
     assert "L2" in refusal(tmp_path / "a.index").message
 
@@ -253,7 +254,7 @@ def test_ids_are_those_of_its_vectors_each_once(tmp_path: Path, id_: int) -> Non
     other = next(x for x in (id_, 1, 2) if x != struct.unpack_from("<q", data, at)[0])
     struct.pack_into("<q", data, at, other)
     path.write_bytes(bytes(data))
-    assert "number" in refusal(path).message
+    assert re.search(r"\bid\b", refusal(path).message)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -35,7 +35,7 @@ def rows(voices: Voices) -> list[dict[str, Any]]:
     return [voice.to_json() for voice in voices.list_voices()]
 
 
-def touched(path: Path, text: str = "") -> Path:
+def write_file(path: Path, text: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
@@ -47,7 +47,7 @@ def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path
     voices = Voices([folder])
     assert voices.names() == ["Alice (v2)", "bob"]
     alice, bob = rows(voices)
-    assert rvc_files.row_without(alice, "size") == {
+    assert rvc_files.drop_keys(alice, "size") == {
         "name": "Alice (v2)",
         "version": "v2",
         "sample_rate": 40_000,
@@ -95,10 +95,10 @@ def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
 
 
 def test_loose_checkpoints_are_voices_too_and_a_folder_comes_before_one(folder: Path) -> None:
-    rvc_files.save(folder / "carol.pth", rvc_files.content("v1"))
+    rvc_files.save(folder / "carol.pth", rvc_files.make_content("v1"))
     rvc_files.save_index(folder / "carol.index", width=256)
     rvc_files.save_index(folder / "other.index", width=256)
-    rvc_files.save(folder / "alice.pth", rvc_files.content("v1"))
+    rvc_files.save(folder / "alice.pth", rvc_files.make_content("v1"))
     rvc_files.save_voice(folder, "alice")
     voices = Voices([folder])
     assert voices.names() == ["alice", "carol"]
@@ -110,9 +110,9 @@ def test_what_is_hidden_or_left_by_archives_is_no_voice(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     for name in (".hidden", "__MACOSX", "with\nline", " blank", "x" * 200):
         rvc_files.save_voice(folder, name, index=False)
-    touched(folder / "alice" / "._model.pth")
-    touched(folder / "alice" / "notes.txt")
-    touched(folder / "readme.md")
+    write_file(folder / "alice" / "._model.pth")
+    write_file(folder / "alice" / "notes.txt")
+    write_file(folder / "readme.md")
     assert Voices([folder]).names() == ["alice"] and Voices([folder]).find("alice")
 
 
@@ -175,7 +175,7 @@ def test_a_hundred_voices_do_not_make_an_error_endless(folder: Path) -> None:
 def test_a_folder_without_a_checkpoint_is_told_as_that(folder: Path, inside: tuple[str, ...]) -> None:
     (folder / "empty").mkdir()
     for name in inside:
-        touched(folder / "empty" / name)
+        write_file(folder / "empty" / name)
     with pytest.raises(ModelError) as caught:
         Voices([folder]).find("empty")
     assert caught.value.message.startswith("No model file exists for 'empty'")
@@ -185,7 +185,7 @@ def test_a_folder_without_a_checkpoint_is_told_as_that(folder: Path, inside: tup
 @pytest.mark.parametrize("ending", [".pth", ".index"])
 def test_two_of_a_kind_in_one_folder_are_told_by_name(folder: Path, ending: str) -> None:
     rvc_files.save_voice(folder, "alice")
-    touched(folder / "alice" / f"added_other{ending}")
+    write_file(folder / "alice" / f"added_other{ending}")
     with pytest.raises(ModelError, match=rf"2 {ending} files \(.*added_other") as caught:
         Voices([folder]).find("alice")
     assert caught.value.error_code == "ambiguous_voice"
@@ -193,7 +193,7 @@ def test_two_of_a_kind_in_one_folder_are_told_by_name(folder: Path, ending: str)
 
 def test_the_trained_index_beside_the_added_one_is_passed_over(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
-    touched(folder / "alice" / "trained_IVF.index")
+    write_file(folder / "alice" / "trained_IVF.index")
     index = Voices([folder]).find("alice").index
     assert index is not None and index.name == "added_IVF.index"
 
@@ -206,7 +206,7 @@ def test_endings_may_be_in_capitals(folder: Path) -> None:
 
 def test_a_broken_voice_stands_in_the_rows_with_why(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
-    touched(folder / "broken" / "model.pth", "no model")
+    write_file(folder / "broken" / "model.pth", "no model")
     (folder / "empty").mkdir()
     alice, broken, empty = rows(Voices([folder]))
     assert alice["available"] == "local"
@@ -220,7 +220,7 @@ def ask(models: Models, operation: str) -> dict[str, Any]:
 
 def test_list_models_and_health_check_show_the_voices(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
-    touched(folder / "broken" / "model.pth", "no model")
+    write_file(folder / "broken" / "model.pth", "no model")
     models = registry.build(device="cpu", voices_dir=folder)
     listed = ask(models, "list_models")
     assert listed["models"] == ["alice"] and listed["count"] == 1
