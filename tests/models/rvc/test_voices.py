@@ -214,6 +214,27 @@ def test_a_broken_voice_stands_in_the_rows_with_why(folder: Path) -> None:
     assert "No model file exists" in empty["available"]
 
 
+def test_a_voice_that_is_replaced_thirty_times_while_it_is_read_is_found(folder: Path) -> None:
+    """Each reading sees the folder of which another has just taken the place: listed while it is being deleted."""
+    rvc_files.save_voice(folder, "alice")
+    replacements = 30
+
+    class ReplacedVoices(Voices):
+        def _list_files(self, place: Path) -> Any:
+            nonlocal replacements
+            if not replacements:
+                return super()._list_files(place)
+            replacements -= 1
+            copy = Path(shutil.copytree(place, folder.parent / "copy"))  # with the times of the original
+            shutil.rmtree(place)
+            files = super()._list_files(place)
+            copy.rename(place)
+            return files
+
+    assert ReplacedVoices([folder]).find("alice").version == "v2"
+    assert replacements == 0
+
+
 def ask(models: Models, operation: str) -> dict[str, Any]:
     return answer({"input": {"operation": operation}}, settings=Settings(), models=models)
 
