@@ -18,7 +18,7 @@ from torch import nn
 from audio import Audio
 from audio.types import iter_blocks
 from errors import CancelledError, InvalidRequestError, ModelError
-from models.demucs.bag import Bag, select_submodels, read_bag
+from models.demucs.bag import Bag, read_bag, select_submodels
 from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator, measure_normalization
 from models.demucs.load import load_network
 from models.demucs.network import Network
