@@ -32,7 +32,6 @@ MAY_CATCH = {
     ("models/device.py", "_free"): {"AttributeError"},  # as above
     ("models/musicgen/conditioning/t5.py", "read_tokenizer"): {"Exception"},  # tokenizers raises no class below it
     ("models/musicgen/linear.py", "_can_pack"): {"AttributeError"},  # an operator that this torch does not have
-    ("models/rvc/install.py", "_exchange"): {"AttributeError"},  # ctypes, for a function that the libc does not have
     ("worker/logs.py", "_format_message"): {"TypeError"},  # any library's message, formatted with unsuitable arguments
     ("worker/output/strict_json.py", "dump_json"): {"TypeError"},  # json, for a value that JSON cannot represent
 }

@@ -141,7 +141,7 @@ def build_decoder(config: SEANetConfig, take: TensorLoader) -> tuple[list[Layer]
     """The layers from `[B, dimension, frames]` to `[B, channels, samples]`: those at the frame rate, and the others.
 
     Raises:
-        KeyError, ValueError: a tensor is missing, has another shape or is not used.
+        CheckpointError: a tensor is missing, has another shape or is not used.
     """
     build = _Builder(config, take)
     width = config.filters * 2 ** len(config.ratios)
