@@ -1,4 +1,4 @@
-"""Checkpoints on disk: where they are found, what is told of them without torch, and which are refused."""
+"""Checkpoints on disk: their search, what is known of them without torch, and which are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.locations import HuggingFaceHub, WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
-from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package
+from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package, report_part
+from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
 from testing.models import list_as_json
 from testing.repository import ROOT
@@ -237,6 +238,31 @@ def edit(path: Path, old: str, new: str) -> None:
     package = torch.load(path, weights_only=True)
     assert old in package["xp.cfg"]
     torch.save(package | {"xp.cfg": package["xp.cfg"].replace(old, new)}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        (LM_FILE, "num_heads: 4", "num_heads: many", "transformer_lm.num_heads"),
+        (LM_FILE, "num_heads: 4", "num_heads: 5", "5 heads"),
+        (LM_FILE, "causal: true", "causal: false", "causal"),
+        (CODEC_FILE, "n_filters: 2", "n_filters: -1", "n_filters"),
+        (CODEC_FILE, "n_filters: 2", "n_filters: 3", "and not"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_when_the_engine_is_loaded(
+    checkpoint: Path, file: str, old: str, new: str, reason: str
+) -> None:
+    edit(checkpoint / file, old, new)
+    with pytest.raises(ModelError, match=reason) as refused:
+        load_engine(inspect_checkpoint(checkpoint, WeightLocations()), device="cpu")
+    assert refused.value.error_code == "broken_checkpoint" and refused.value.details["part"] == file
+
+
+@pytest.mark.parametrize("bug", [AttributeError, TypeError, KeyError, IndexError, AssertionError, RuntimeError])
+def test_a_bug_while_loading_is_not_reported_as_a_broken_checkpoint(bug: type[Exception], tmp_path: Path) -> None:
+    with pytest.raises(bug), report_part(tmp_path, LM_FILE):
+        raise bug
 
 
 class Payload:
