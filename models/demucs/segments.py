@@ -136,7 +136,8 @@ def split_evenly(items: Sequence[Item], max_size: int) -> list[Sequence[Item]]:
 
 def segment_too_long_error(segment: float, longest: float) -> InvalidRequestError:
     """The error for a segment longer than the segments that the model was trained on, in seconds."""
+    errors = [{"field": "segment", "problem": f"must be at most {longest:g}"}]
     return InvalidRequestError(
         f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",
-        details={"faults": [{"field": "segment", "problem": f"must be at most {longest:g}"}]},
+        details={"errors": errors, "faults": errors},
     )
