@@ -139,9 +139,9 @@ def catalog_rows() -> list[dict[str, str]]:
             )
             for card in CATALOG
         ),
-        row(DEMO, "generate_music", DEMO_LICENCE, "small, rough, ours, in the box"),
+        row(DEMO, "generate_music", DEMO_LICENCE, "the small demo model in this repository; rough"),
         *(row(name, "separate", card.licence, card.about) for name, card in DEMUCS.items()),
-        row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) that RVC voices hear with"),
+        row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) of RVC voices"),
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,18 @@ def list_shapes(config: SynthesizerConfig, version: str = "v2") -> dict[str, tup
     return expected_shapes(config, version, True)
 
 
+def list_config(config: SynthesizerConfig) -> list[Any]:
+    """The config as a checkpoint holds it, and as rvc-python's networks take it: lists, no tuples."""
+    values: list[Any] = json.loads(json.dumps(list(asdict(config).values())))
+    return values
+
+
 def make_content(version: str = "v2", f0: bool = True, *, seed: int = 0, **changes: Any) -> dict[str, Any]:
     """What RVC's training saves as the small model."""
     config = make_config()
     return {
         "weight": OrderedDict(make_weights(config, version, f0, seed=seed)),
-        "config": config.as_list(),
+        "config": list_config(config),
         "info": "200epoch",
         "sr": "40k",
         "f0": int(f0),

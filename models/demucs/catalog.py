@@ -23,6 +23,7 @@ class ModelCard:
         max_segment: the longest `segment` in seconds; None: no limit.
         about: one sentence for people who choose.
         sample_rate: in Hz.
+        licence: both statements that are on record about the weights.
     """
 
     repository: str
@@ -33,7 +34,7 @@ class ModelCard:
     about: str
     sample_rate: int = 44_100
     channels: int = 2
-    licence: str = "MIT"
+    licence: str = "MIT (tag on the hub, 2026-07); the author wrote earlier: research only"
 
 
 # Sizes: demucs 4.1 configurations, counted; repositories: demucs.hf.

@@ -72,7 +72,7 @@ class PitchFamily(ModelFamily[F0Estimator]):
     def readiness(self) -> Readiness:
         """Whether the default method can be used; other methods may work even if it cannot."""
         missing = self._missing_reason(CATALOG[DEFAULT_METHOD])
-        return Readiness(f"ready but for {DEFAULT_METHOD}: {missing}") if missing else READY
+        return Readiness(f"the default f0 method {DEFAULT_METHOD} is not available: {missing}") if missing else READY
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()

@@ -9,7 +9,7 @@ CODEC_HUB_ID = "facebook/encodec_32khz"
 DIFFUSION_HUB_ID = "facebook/multiband-diffusion"
 DIFFUSION_FILE = "mbd_musicgen_32khz.th"
 DEMO = "demo"
-DEMO_LICENCE = "as this repository"
+DEMO_LICENCE = "MIT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
             name=name,
             availability=unavailable(problem.message) if problem else DOWNLOAD,
             family=card.family if card else "musicgen",
-            licence=NON_COMMERCIAL if card else DEMO_LICENCE if name == DEMO else "unknown: as its maker says",
+            licence=NON_COMMERCIAL if card else DEMO_LICENCE if name == DEMO else "unknown: see its author's terms",
             sample_rate=card.sample_rate if card else 0,
             channels=card.channels if card else 0,
             conditioning=card.conditioning if card else (),

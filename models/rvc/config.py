@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -60,14 +60,6 @@ class SynthesizerConfig:
     def hop_length(self) -> int:
         """Samples of output for each frame of features."""
         return math.prod(self.upsample_rates)
-
-    def as_list(self) -> list[Any]:
-        """Returns the elements as rvc-python's networks take them."""
-        return [_as_list(value) for value in asdict(self).values()]
-
-
-def _as_list(value: Any) -> Any:
-    return [_as_list(item) for item in value] if isinstance(value, tuple) else value
 
 
 def parse_config(values: Any) -> SynthesizerConfig:

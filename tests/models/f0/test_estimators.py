@@ -228,7 +228,10 @@ def test_rmvpe_without_its_weights_says_where_to_put_them() -> None:
     with pytest.raises(ModelError, match=r"rmvpe\.pt is not here.*MODELS_DIR.*another f0_method") as caught:
         family.resolve(None)
     assert caught.value.error_code == "model_unavailable"
-    assert family.readiness().to_json() == "ready but for rmvpe: rmvpe.pt is not here, and downloads are off"
+    assert (
+        family.readiness().to_json()
+        == "the default f0 method rmvpe is not available: rmvpe.pt is not here, and downloads are off"
+    )
     available = {row["name"]: row["available"] for row in list_as_json(family)}
     assert available["rmvpe"] == "rmvpe.pt is not here, and downloads are off"
     assert {available[method] for method in METHODS if method != "rmvpe"} == {"local"}

@@ -66,7 +66,7 @@ def test_names_and_shapes_are_those_of_the_real_networks(networks: types.ModuleT
     network_class = getattr(networks, f"SynthesizerTrnMs{width}NSFsid{'' if f0 else '_nono'}")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = network_class(*config.as_list(), is_half=False)
+        network = network_class(*rvc_files.list_config(config), is_half=False)
     real = {name: tuple(v.shape) for name, v in network.state_dict().items() if not name.startswith("enc_q.")}
     assert expected_shapes(config, version, f0) == real
 
@@ -270,7 +270,7 @@ ODD_CONFIGS: list[tuple[int, Any]] = [
 
 @pytest.mark.parametrize(("place", "value"), ODD_CONFIGS)
 def test_every_number_of_the_config_is_bounded(place: int, value: Any) -> None:
-    config = rvc_files.make_config().as_list()
+    config = rvc_files.list_config(rvc_files.make_config())
     assert parse_config(config) == rvc_files.make_config()
     config[place] = value
     with pytest.raises(ConfigError):

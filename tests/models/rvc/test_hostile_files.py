@@ -113,7 +113,7 @@ def consistent_giant() -> bytes:
     shared = torch.zeros(1)
     weights = {name: shared.expand(shape) for name, shape in rvc_files.list_shapes(giant).items()}
     file = io.BytesIO()
-    torch.save(rvc_files.make_content() | {"config": giant.as_list(), "weight": weights}, file)
+    torch.save(rvc_files.make_content() | {"config": rvc_files.list_config(giant), "weight": weights}, file)
     return file.getvalue()
 
 
