@@ -85,7 +85,7 @@ class WeightLocations:
         return [str(path) for path in (*self._first, *self.hub_caches, *self.folders)]
 
     def candidates(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
-        """Yields every folder that may hold a model, in the order of the search; whether it exists was not asked.
+        """Yields every folder that may hold a model, in the order of the search. Some of them may not exist.
 
         Args:
             names: paths below a root: `htdemucs`, `demucs/htdemucs`.
@@ -125,7 +125,7 @@ class WeightLocations:
         return None
 
     def names_of_folders(self, file: str) -> list[str]:
-        """Returns the names of all folders, one or two levels below the roots, that hold `file`; looks at each call."""
+        """Returns the names of all folders, one or two levels below the roots, that hold `file`, as of now."""
         found = set()
         for root in self.roots:
             for path in (*root.glob(f"*/{file}"), *root.glob(f"*/*/{file}")):

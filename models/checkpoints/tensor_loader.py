@@ -17,7 +17,7 @@ def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]
     """Reads a state dict: a `.safetensors` file, or a file of `torch.save` in either of torch's formats.
 
     If the file's dict has an entry `model` (fairseq) or `state_dict`, that one is taken. Objects of other classes
-    (fairseq's dictionary and settings) are passed over: they are never imported, and never constructed. Names of weight
+    (fairseq's dictionary and settings) are ignored: they are never imported, and never constructed. Names of weight
     norm are the older ones (`weight_norm.use_old_names`).
 
     Args:
