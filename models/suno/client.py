@@ -24,7 +24,6 @@ from errors import (
 )
 from models.runtime.progress import Check
 from models.suno.config import SunoConfig
-from models.suno.failures import to_provider_error
 from models.suno.payloads import Submission
 from models.suno.responses import (
     Envelope,
@@ -35,6 +34,7 @@ from models.suno.responses import (
     parse_record,
     parse_task_id,
     parse_upload_url,
+    to_provider_error,
 )
 
 RECORD_PATH = "/api/v1/generate/record-info"

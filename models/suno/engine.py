@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import logging
-from contextlib import AbstractContextManager
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from errors import ErrorCode, RequestError, UpstreamError
 from models.runtime.progress import Check, Progress
-from models.suno.client import STATUS_TIMEOUT_S, UPLOAD_TIMEOUT_S, HttpClient, SunoClient
+from models.suno.client import STATUS_TIMEOUT_S, UNKNOWN_OUTCOME, UPLOAD_TIMEOUT_S, HttpClient, SunoClient
 from models.suno.config import SunoConfig
-from models.suno.idempotency import IdempotencyStore, Reservation
-from models.suno.limiter import SlidingWindow
 from models.suno.payloads import Submission
-from models.suno.polling import Clock, Deadline, poll_task
+from models.suno.polling import (
+    SUCCESS_GRACE_S,
+    Clock,
+    Deadline,
+    TaskStatus,
+    evaluate,
+    poll_task,
+    unknown_task_error,
+)
 from models.suno.responses import TaskRecord
-from models.suno.status import SUCCESS_GRACE_S, TaskStatus, evaluate, unknown_task_error
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +47,99 @@ RESUBMIT_DELAYS_S = {
 }
 REQUEST_RATE_CODE = 430
 REQUEST_RATE_DELAYS_S = (2.0, 4.0, 8.0, 16.0, 32.0)
+MAX_RESERVATIONS = 2000
+
+
+class SlidingWindow:
+    """At most `limit` calls in any window of `seconds`, as the server sees them.
+
+    The server sees a call some time between its start and its end, so a call counts from its start until `seconds`
+    after its end. The lock is never held while waiting.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        assert limit > 0 and seconds > 0, "a window needs a positive limit and length"
+        self.limit = limit
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._running = 0
+        self._ended: deque[float] = deque()
+
+    @contextmanager
+    def acquire(self, deadline: Deadline) -> Iterator[None]:
+        """Waits until a call is allowed, and counts the body as that call.
+
+        Raises `TimeoutError` at the deadline, and whatever the deadline's check raises.
+        """
+        while (delay := self._try_acquire(deadline.clock.monotonic())) > 0:
+            if deadline.has_passed:
+                raise TimeoutError
+            deadline.sleep(delay)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                self._ended.append(deadline.clock.monotonic())
+
+    def _try_acquire(self, now: float) -> float:
+        """0.0 if the call was admitted, else the seconds after which to try again."""
+        with self._lock:
+            while self._ended and now - self._ended[0] > self.seconds:
+                self._ended.popleft()
+            if self._running + len(self._ended) < self.limit:
+                self._running += 1
+                return 0.0
+            # If every admitted call is still running, it is unknown when the first of them ends.
+            oldest = self._ended[0] if self._ended else now - self.seconds
+            return max(self.seconds - (now - oldest), 0.0) + 0.05
+
+
+def compute_idempotency_key(job_id: str, content: Mapping[str, Any]) -> str:
+    """The key of one job's one request: the same job id with another request has another key."""
+    text = json.dumps([job_id, content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Reservation:
+    """The submission of one request: its task id, or whether a task may exist whose id is not known."""
+
+    task_id: str | None = None
+    outcome_unknown: bool = False
+
+
+class IdempotencyStore:
+    """The latest submissions of this process, by idempotency key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reservations: OrderedDict[str, Reservation] = OrderedDict()
+
+    @contextmanager
+    def reserve(self, key: str) -> Iterator[Reservation]:
+        """The reservation of `key`, with the task id if the request was submitted before.
+
+        It is kept after the body unless nothing was submitted. Raises `UpstreamError` (`submit_unknown`) if the request
+        was submitted before and its outcome is unknown, or is submitted by another thread at this moment.
+        """
+        with self._lock:
+            is_new = key not in self._reservations
+            reservation = self._reservations.setdefault(key, Reservation())
+            while len(self._reservations) > MAX_RESERVATIONS:
+                self._reservations.popitem(last=False)
+        if not is_new and reservation.task_id is None:
+            raise UpstreamError(
+                f"This job was delivered a second time. {UNKNOWN_OUTCOME}",
+                code=ErrorCode.SUBMIT_UNKNOWN,
+                details={"submitted": "unknown"},
+            )
+        try:
+            yield reservation
+        finally:
+            if reservation.task_id is None and not reservation.outcome_unknown:
+                with self._lock:
+                    self._reservations.pop(key, None)
 
 
 class SunoEngine:

@@ -19,13 +19,10 @@ from models.runtime.progress import Check
 from models.suno.catalog import CLIPS_PER_REQUEST
 from models.suno.config import SunoConfig
 from models.suno.download import DOWNLOAD_S, DecodedFile, DownloadedClip, FetchClip, download_clips
-from models.suno.engine import SunoEngine
-from models.suno.failures import NO_CREDITS
-from models.suno.idempotency import compute_idempotency_key
+from models.suno.engine import SunoEngine, compute_idempotency_key
 from models.suno.payloads import Submission
-from models.suno.polling import Deadline
-from models.suno.responses import Clip, TaskRecord
-from models.suno.status import CALLBACK_FAILED, TaskStatus
+from models.suno.polling import CALLBACK_FAILED, Deadline, TaskStatus
+from models.suno.responses import NO_CREDITS, Clip, TaskRecord
 from operations.extend_via_suno.params import Mode, Select
 from worker.job import Job
 from worker.reply import Output, Reply

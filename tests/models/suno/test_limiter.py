@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import CancelledError
-from models.suno.limiter import SlidingWindow
+from models.suno.engine import SlidingWindow
 from models.suno.polling import Clock, Deadline
 from testing.suno_worker import FakeClock
 

@@ -8,9 +8,17 @@ import pytest
 
 from errors import CancelledError, ErrorCode, UpstreamError
 from models.runtime.progress import ignore_progress
-from models.suno.polling import MAX_POLL_INTERVAL_S, Deadline, poll_task
+from models.suno.polling import (
+    CALLBACK_FAILED,
+    CALLBACK_GRACE_S,
+    MAX_POLL_INTERVAL_S,
+    SUCCESS_GRACE_S,
+    Deadline,
+    TaskStatus,
+    evaluate,
+    poll_task,
+)
 from models.suno.responses import Clip, TaskRecord
-from models.suno.status import CALLBACK_FAILED, CALLBACK_GRACE_S, SUCCESS_GRACE_S, TaskStatus, evaluate
 from testing.suno_worker import FakeClock
 
 TASK = "task-1"
