@@ -9,13 +9,12 @@ from typing import Any
 import torch
 
 from models.checkpoints.locations import WeightLocations
-from models.musicgen.conditioning.provider import BatchConditions, ConditioningProvider
+from models.musicgen.conditioning import BatchConditions, ConditioningProvider
 from models.musicgen.decode import EagerBackend, Window, decode_window
 from models.musicgen.engine import Engine
 from models.musicgen.forward import prefill
 from models.musicgen.inspect import inspect_checkpoint
-from models.musicgen.linear import Linear
-from models.musicgen.lm import LanguageModel
+from models.musicgen.lm import LanguageModel, Linear
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest, Sampling
 from models.musicgen.sampling import SamplingMode
@@ -34,7 +33,7 @@ def prepare_conditions(
     """The conditions of one batch with these descriptions."""
     seeds = [0] * len(descriptions)
     request = GenerationRequest(descriptions, seeds, duration=1.0, stride=1.0, sampling=sampling)
-    return conditioning.prepare(request, None).batch(range(len(descriptions)), 0.0)
+    return conditioning.prepare(request, None).prepare_batch(range(len(descriptions)), 0.0)
 
 
 def make_window(lm: LanguageModel, conditions: BatchConditions, **fields: Any) -> Window:

@@ -123,18 +123,18 @@ def build_encoder(config: SEANetConfig, take: TensorLoader) -> list[Layer]:
     Raises:
         CheckpointError: a tensor is missing, has another shape or is not used.
     """
-    build = _Builder(config, take)
+    builder = _Builder(config, take)
     width = config.filters
-    build.conv(config.channels, width, config.kernel)
+    builder.add_conv(config.channels, width, config.kernel)
     for ratio in reversed(config.ratios):
-        build.residuals(width)
-        build.elu()
-        build.conv(width, 2 * width, 2 * ratio, stride=ratio)
+        builder.add_residuals(width)
+        builder.add_elu()
+        builder.add_conv(width, 2 * width, 2 * ratio, stride=ratio)
         width *= 2
-    build.lstm(width)
-    build.elu()
-    build.conv(width, config.dimension, config.last_kernel)
-    return build.layers()
+    builder.add_lstm(width)
+    builder.add_elu()
+    builder.add_conv(width, config.dimension, config.last_kernel)
+    return builder.finish()
 
 
 def build_decoder(config: SEANetConfig, take: TensorLoader) -> tuple[list[Layer], list[Layer]]:
@@ -143,19 +143,19 @@ def build_decoder(config: SEANetConfig, take: TensorLoader) -> tuple[list[Layer]
     Raises:
         CheckpointError: a tensor is missing, has another shape or is not used.
     """
-    build = _Builder(config, take)
+    builder = _Builder(config, take)
     width = config.filters * 2 ** len(config.ratios)
-    build.conv(config.dimension, width, config.kernel)
-    build.lstm(width)
-    first = build.count
+    builder.add_conv(config.dimension, width, config.kernel)
+    builder.add_lstm(width)
+    first = builder.count
     for ratio in config.ratios:
-        build.elu()
-        build.up(width, ratio)
+        builder.add_elu()
+        builder.add_upsampling(width, ratio)
         width //= 2
-        build.residuals(width)
-    build.elu()
-    build.conv(width, config.channels, config.last_kernel)
-    layers = build.layers() + ([config.final] if config.final else [])
+        builder.add_residuals(width)
+    builder.add_elu()
+    builder.add_conv(width, config.channels, config.last_kernel)
+    layers = builder.finish() + ([config.final] if config.final else [])
     return layers[:first], layers[first:]
 
 
@@ -170,41 +170,41 @@ class _Builder:
     def count(self) -> int:
         return len(self._layers)
 
-    def layers(self) -> list[Layer]:
+    def finish(self) -> list[Layer]:
         self._take.check_all_used()
         return self._layers
 
-    def elu(self) -> None:
+    def add_elu(self) -> None:
         self._layers.append(F.elu)
 
-    def conv(self, inner: int, outer: int, kernel: int, *, stride: int = 1) -> None:
-        self._layers.append(self._conv(f"layers.{self.count}.conv", inner, outer, kernel, stride=stride))
+    def add_conv(self, inner: int, outer: int, kernel: int, *, stride: int = 1) -> None:
+        self._layers.append(self._load_conv(f"layers.{self.count}.conv", inner, outer, kernel, stride=stride))
 
-    def up(self, width: int, ratio: int) -> None:
-        weight, bias = self._pair(f"layers.{self.count}.conv", (width, width // 2, 2 * ratio), bias=width // 2)
+    def add_upsampling(self, width: int, ratio: int) -> None:
+        weight, bias = self._load_pair(f"layers.{self.count}.conv", (width, width // 2, 2 * ratio), bias=width // 2)
         right = math.ceil(ratio * self._config.trim_right) if self._config.causal else ratio // 2
         self._layers.append(_TransposedConv(weight, bias, ratio, right))
 
-    def residuals(self, width: int) -> None:
+    def add_residuals(self, width: int) -> None:
         config, inside = self._config, width // self._config.compress
         for index in range(config.residual_layers):
             name, dilation = f"layers.{self.count}", config.dilation**index
-            narrow = self._conv(f"{name}.block.1.conv", width, inside, config.residual_kernel, dilation=dilation)
-            widen = self._conv(f"{name}.block.3.conv", inside, width, 1)
-            shortcut = self._conv(f"{name}.shortcut.conv", width, width, 1) if config.shortcut else None
+            narrow = self._load_conv(f"{name}.block.1.conv", width, inside, config.residual_kernel, dilation=dilation)
+            widen = self._load_conv(f"{name}.block.3.conv", inside, width, 1)
+            shortcut = self._load_conv(f"{name}.shortcut.conv", width, width, 1) if config.shortcut else None
             self._layers.append(_Residual(narrow, widen, shortcut))
 
-    def lstm(self, width: int) -> None:
+    def add_lstm(self, width: int) -> None:
         if self._config.lstm:
             self._layers.append(_ResidualLSTM(self._take, f"layers.{self.count}.lstm", width, self._config.lstm))
 
-    def _conv(  # noqa: PLR0913 - a convolution's sizes
+    def _load_conv(  # noqa: PLR0913 - a convolution's sizes
         self, name: str, inner: int, outer: int, kernel: int, *, stride: int = 1, dilation: int = 1
     ) -> _Conv:
-        weight, bias = self._pair(name, (outer, inner, kernel), bias=outer)
+        weight, bias = self._load_pair(name, (outer, inner, kernel), bias=outer)
         return _Conv(weight, bias, stride, dilation, self._config.causal, self._config.pad_mode)
 
-    def _pair(self, name: str, shape: tuple[int, int, int], *, bias: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _load_pair(self, name: str, shape: tuple[int, int, int], *, bias: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self._take(f"{name}.weight", *shape), self._take(f"{name}.bias", bias)
 
 

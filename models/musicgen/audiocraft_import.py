@@ -35,22 +35,15 @@ def import_audiocraft() -> ModuleType:
 
 
 def _install_stubs() -> None:
-    for name, build in (
-        ("xformers", _xformers),
-        ("flashy", _flashy),
-        ("spacy", _spacy),
-        ("num2words", _num2words),
-        ("dora", _empty("dora")),
-        ("torchmetrics", _empty("torchmetrics")),
-        ("av", _empty("av")),
-    ):
+    stubs = {"xformers": _stub_xformers, "flashy": _stub_flashy, "spacy": _stub_spacy, "num2words": _stub_num2words}
+    for name in (*stubs, "dora", "torchmetrics", "av"):
         if name not in sys.modules and importlib.util.find_spec(name) is None:
-            _register(build())
+            _register(stubs[name]() if name in stubs else {name: _make_module(name)})
             logger.debug("Using a stub for %s, which is not installed", name)
     # Always: multibanddiffusion.py imports CompressionSolver for one loader that we do not call, and the real module
     # pulls in dora, torchmetrics, every loss, metric and discriminator.
     if "audiocraft.solvers" not in sys.modules:
-        _register(_solvers())
+        _register(_stub_solvers())
 
 
 def _register(modules: dict[str, ModuleType]) -> None:
@@ -62,7 +55,7 @@ def _register(modules: dict[str, ModuleType]) -> None:
             setattr(modules[parent], child, module)
 
 
-def _module(name: str, **members: Any) -> ModuleType:
+def _make_module(name: str, **members: Any) -> ModuleType:
     module = ModuleType(name, f"A stub for {name}, which inference does not use.")
     # Other libraries probe with importlib.util.find_spec, which raises for a loaded module that has no spec.
     module.__spec__ = ModuleSpec(name, loader=None, is_package=True)
@@ -71,11 +64,7 @@ def _module(name: str, **members: Any) -> ModuleType:
     return module
 
 
-def _empty(name: str) -> Any:
-    return lambda: {name: _module(name)}
-
-
-def _xformers() -> dict[str, ModuleType]:
+def _stub_xformers() -> dict[str, ModuleType]:
     """`ops.unbind` splits q, k, v in every attention call; of a mask, only whether it is None matters."""
     import torch
 
@@ -97,25 +86,25 @@ def _xformers() -> dict[str, ModuleType]:
     class LowerTriangularMask:
         """Marks causal attention."""
 
-    ops = _module(
+    ops = _make_module(
         "xformers.ops",
         unbind=torch.unbind,
         LowerTriangularMask=LowerTriangularMask,
         memory_efficient_attention=memory_efficient_attention,
     )
     # Every layer asks at every step whether xformers is profiling. A failed import there takes longer than this answer.
-    profiler = _module("xformers.profiler.profiler", _Profiler=SimpleNamespace(_CURRENT_PROFILER=None))
+    profiler = _make_module("xformers.profiler.profiler", _Profiler=SimpleNamespace(_CURRENT_PROFILER=None))
     return {
-        "xformers": _module("xformers"),
+        "xformers": _make_module("xformers"),
         "xformers.ops": ops,
-        "xformers.profiler": _module("xformers.profiler"),
+        "xformers.profiler": _make_module("xformers.profiler"),
         "xformers.profiler.profiler": profiler,
     }
 
 
-def _flashy() -> dict[str, ModuleType]:
+def _stub_flashy() -> dict[str, ModuleType]:
     """One process, rank 0. The vector quantiser synchronises with other processes only while it trains."""
-    distrib = _module(
+    distrib = _make_module(
         "flashy.distrib",
         rank=lambda: 0,
         world_size=lambda: 1,
@@ -126,27 +115,27 @@ def _flashy() -> dict[str, ModuleType]:
         broadcast_object=lambda item, src=0: item,
         all_reduce=lambda tensor, op=None: tensor,
     )
-    return {"flashy": _module("flashy"), "flashy.distrib": distrib, "flashy.utils": _module("flashy.utils")}
+    return {"flashy": _make_module("flashy"), "flashy.distrib": distrib, "flashy.utils": _make_module("flashy.utils")}
 
 
-def _spacy() -> dict[str, ModuleType]:
+def _stub_spacy() -> dict[str, ModuleType]:
     """A language is loaded for `normalize_text` or a whitespace tokenizer only; no public checkpoint has either."""
 
     def load(language: str, *_: Any, **__: Any) -> Any:
         raise ImportError(f"This checkpoint needs the spaCy language {language!r}, and spaCy is not installed.")
 
-    return {"spacy": _module("spacy", load=load)}
+    return {"spacy": _make_module("spacy", load=load)}
 
 
-def _num2words() -> dict[str, ModuleType]:
+def _stub_num2words() -> dict[str, ModuleType]:
     """Used together with spaCy only, to spell numbers out."""
-    return {"num2words": _module("num2words", num2words=str)}
+    return {"num2words": _make_module("num2words", num2words=str)}
 
 
-def _solvers() -> dict[str, ModuleType]:
+def _stub_solvers() -> dict[str, ModuleType]:
     """`CompressionSolver.model_from_checkpoint` is for the 24 kHz MultiBandDiffusion loader alone."""
     solver = type("CompressionSolver", (), {})
     return {
-        "audiocraft.solvers": _module("audiocraft.solvers"),
-        "audiocraft.solvers.compression": _module("audiocraft.solvers.compression", CompressionSolver=solver),
+        "audiocraft.solvers": _make_module("audiocraft.solvers"),
+        "audiocraft.solvers.compression": _make_module("audiocraft.solvers.compression", CompressionSolver=solver),
     }

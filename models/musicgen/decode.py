@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from errors import DeadlineError
-from models.musicgen.conditioning.provider import BatchConditions
+from models.musicgen.conditioning import BatchConditions
 from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling

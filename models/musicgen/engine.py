@@ -16,16 +16,17 @@ import torch
 from audio import Audio
 from errors import DeadlineError
 from models.encodec.codec import Codec
-from models.musicgen.conditioning.provider import ConditioningProvider, RequestConditions
+from models.musicgen.conditioning import ConditioningProvider, RequestConditions
 from models.musicgen.decode import DecodeBackend, Window, decode_window
 from models.musicgen.forward import compute_cross_kv
 from models.musicgen.lm import LanguageModel
-from models.musicgen.request import GenerationRequest, GenerationResult
-from models.musicgen.windows import SlidingWindow, level_windows, plan_sliding_windows
+from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult
 from models.runtime.progress import Progress, ignore_progress, sub_progress
 
 GPU_BATCH = 8
 CODEC_SHARE = 0.1  # of the progress
+MAX_GAIN_DB = 12.0  # a window that has faded to nothing is not amplified without limit
+SILENCE_DB = -70.0
 
 
 class CodeDecoder(Protocol):
@@ -83,12 +84,12 @@ class Engine:
         """
         assert len(request.descriptions) == len(request.seeds) > 0, "one seed for each description"
         run = _Run(self, request)
-        with run.stage("condition_s"):
+        with run.time_stage("condition_s"):
             prompt = self._encode_prompt(request.prompt)
             windows = self._plan_windows(request, prompt.shape[-1])
             conditions = self.conditioning.prepare(request, self._resample_melody(request), slides=len(windows) > 1)
         codes, complete = run.generate_codes(prompt, windows, conditions, sub_progress(progress, 0.0, 1 - CODEC_SHARE))
-        with run.stage("codec_s"):  # what is left after the deadline is short, and must not be ended by it
+        with run.time_stage("codec_s"):  # what is left after the deadline is short, and must not be ended by it
             rest = sub_progress(progress, 1 - CODEC_SHARE, 1.0) if complete else ignore_progress
             waveforms = run.decode_codes(codes, decoder, rest)
             clips, levels = zip(*(run.cut_clip(waveform, windows) for waveform in waveforms), strict=True)
@@ -128,7 +129,7 @@ class _Run:
     timings: dict[str, float] = field(default_factory=lambda: {"condition_s": 0.0, "decode_s": 0.0, "codec_s": 0.0})
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def time_stage(self, name: str) -> Iterator[None]:
         """Adds the block's seconds to the stage `name`."""
         started = time.perf_counter()
         try:
@@ -173,8 +174,8 @@ class _Run:
         context: torch.Tensor | None = None
         cross_kv: Sequence[torch.Tensor] | None = None
         for window in windows:
-            with self.stage("condition_s"):
-                batch_conditions = conditions.batch(batch, window.start / self.engine.codec.frame_rate)
+            with self.time_stage("condition_s"):
+                batch_conditions = conditions.prepare_batch(batch, window.start / self.engine.codec.frame_rate)
                 if batch_conditions.context is not context:  # the same one in all windows, unless it holds a melody
                     context = batch_conditions.context
                     cross_kv = None if context is None else compute_cross_kv(lm, context)
@@ -190,7 +191,7 @@ class _Run:
                 cross_kv=cross_kv,
             )
             try:
-                with self.stage("decode_s"):
+                with self.time_stage("decode_s"):
                     decoded = decode_window(lm, self.engine.backend, to_decode)
             except DeadlineError:
                 if not (request.partial and codes.shape[-1] > prompt.shape[-1]):
@@ -247,3 +248,73 @@ def _convert_audio(audio: Audio, sample_rate: int, channels: int) -> torch.Tenso
     if channels == 1:
         return waveform.mean(0, keepdim=True)
     return waveform.expand(channels, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """The model sees frames `start` to `end`; those from `known` on are generated, the others are its prompt."""
+
+    start: int
+    known: int
+    end: int
+
+
+def plan_sliding_windows(*, prompt: int, total: int, window: int, stride: int) -> list[SlidingWindow]:
+    """Windows that move on by the stride once the first one is full; each sees the last frames made before it.
+
+    Args:
+        prompt: known frames; less than `window`.
+        total: frames, prompt included.
+        window: frames that the model sees.
+        stride: frames; 0 < stride < window.
+    """
+    assert 0 < stride < window, f"a stride of {stride} frames in a window of {window}"
+    assert prompt < window, f"a prompt of {prompt} frames fills the window of {window}"
+    windows, start, known = [], 0, prompt
+    while known < total:
+        start = max(start, known - (window - stride)) if known - start >= window else start
+        end = min(total, start + window)
+        windows.append(SlidingWindow(start, known, end))
+        start, known = start + stride, end
+    return windows
+
+
+def measure_loudness_db(waveform: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
+    """RMS of `[C, T]` in dBFS, over the parts that are not silent: those within 20 dB of the whole."""
+    power = np.square(waveform, dtype=np.float64).mean(axis=0)
+    blocks = power[: len(power) // 1024 * 1024].reshape(-1, 1024).mean(axis=1) if len(power) >= 1024 else power
+    threshold = blocks.mean() / 100 if len(blocks) else 0.0
+    loud = blocks[blocks > threshold]
+    return 10 * math.log10(loud.mean()) if len(loud) and loud.mean() > 0 else -math.inf
+
+
+def level_windows(clip: Audio, starts: list[float]) -> tuple[Audio, list[float]]:
+    """Holds the loudness of a long clip, which the model lets drift from window to window.
+
+    A window that is more than `MAX_DRIFT_DB` off the first one is brought back to that limit. The gain moves in a
+    straight line (in dB) between the middles of the windows, so that there is no step.
+
+    Args:
+        starts: seconds, where each window's new audio begins, ascending.
+
+    Returns:
+        The clip, and each window's loudness before that, dBFS.
+    """
+    edges = [round(start * clip.sample_rate) for start in starts] + [clip.num_samples]
+    spans = [(first, last) for first, last in zip(edges, edges[1:], strict=False) if last > first]
+    levels = [measure_loudness_db(clip.waveform[:, first:last]) for first, last in spans]
+    gains = [_gain_db(level, levels[0]) for level in levels]
+    if not any(gains):
+        return clip, levels
+    middles = [(first + last) / 2 for first, last in spans]
+    curve = np.interp(np.arange(clip.num_samples), middles, gains)
+    waveform = clip.waveform * (10 ** (curve / 20)).astype(np.float32)
+    return Audio(waveform, clip.sample_rate), levels
+
+
+def _gain_db(level: float, first: float) -> float:
+    if level < SILENCE_DB or first < SILENCE_DB:
+        return 0.0
+    difference = first - level
+    beyond = math.copysign(max(abs(difference) - MAX_DRIFT_DB, 0.0), difference)
+    return max(-MAX_GAIN_DB, min(MAX_GAIN_DB, beyond))

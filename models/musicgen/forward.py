@@ -95,7 +95,7 @@ def allocate_state(lm: LanguageModel, shape: StateShape, *, dense: bool = False)
         cross_bias=zeros(*bias) if shape.conditioned_rows else None,
         sequence=zeros(shape.clips, config.codebooks, shape.columns, dtype=torch.long),
         uniforms=zeros(shape.clips, shape.columns, config.codebooks, dtype=precise),
-        positions=lm.positions(shape.columns),
+        positions=lm.compute_positions(shape.columns),
         left_padding=zeros(shape.rows, dtype=torch.long),
         padding_bias=zeros(shape.rows, 1, 1, shape.columns) if shape.padded else None,
         cache_position=zeros(1, dtype=torch.long),
@@ -124,7 +124,7 @@ def prefill(
     x = x if prepended is None else torch.cat([prepended.to(x.dtype), x], dim=1)
     column = torch.arange(num_known, device=x.device)
     x = x + state.positions[(column - state.left_padding[:, None]).clamp_min(0)]
-    bias = None if state.padding_bias is None else _causal_bias(state.padding_bias, column)
+    bias = None if state.padding_bias is None else _make_causal_bias(state.padding_bias, column)
     for index, layer in enumerate(lm.layers):
         x = _prefill_layer(lm, state, layer, index, x, bias)
     state.cache_position.fill_(num_known - 1)
@@ -142,7 +142,7 @@ def decode_step(lm: LanguageModel, state: DecodeState, mode: SamplingMode, *, le
     x = lm.embed(state.sequence.index_select(2, state.cache_position))[:, 0]
     x = torch.cat([x, x]) if state.guided else x
     x = x + state.positions.index_select(0, state.cache_position - state.left_padding)
-    bias = _step_bias(state, length, masked=masked)
+    bias = _make_step_bias(state, length, masked=masked)
     for index, layer in enumerate(lm.layers):
         x = _decode_layer(lm, state, layer, index, x, bias, length)
     _write_next_column(lm, state, mode, x)
@@ -217,7 +217,7 @@ def _cross_attend(
     return part if conditioned == x.shape[0] else torch.cat([part, x[conditioned:]])
 
 
-def _step_bias(state: DecodeState, length: int, *, masked: bool) -> torch.Tensor | None:
+def _make_step_bias(state: DecodeState, length: int, *, masked: bool) -> torch.Tensor | None:
     """What is added to the scores of the first `length` columns."""
     padding_bias = None if state.padding_bias is None else state.padding_bias[..., :length]
     if not masked:
@@ -229,7 +229,7 @@ def _step_bias(state: DecodeState, length: int, *, masked: bool) -> torch.Tensor
     return bias if padding_bias is None else bias + padding_bias
 
 
-def _causal_bias(padding_bias: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+def _make_causal_bias(padding_bias: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """`[R, 1, n, n]`. Every column, padding included, attends to itself: a softmax over nothing would be NaN."""
     ahead = column[None, :] > column[:, None]
     bias = padding_bias[..., : len(column)].masked_fill(ahead, float("-inf"))
@@ -238,7 +238,7 @@ def _causal_bias(padding_bias: torch.Tensor, column: torch.Tensor) -> torch.Tens
 
 def _write_next_column(lm: LanguageModel, state: DecodeState, mode: SamplingMode, hidden: torch.Tensor) -> None:
     """Draws the codes of the column after `cache_position` from `hidden` `[R, dim]`; known codes stay. Moves on."""
-    logits = lm.logits(hidden)
+    logits = lm.compute_logits(hidden)
     if state.guided:
         conditional, null = logits.chunk(2)
         logits = null + (conditional - null) * state.cfg_coef

@@ -13,14 +13,14 @@ from models.checkpoints.tensor_loader import TensorLoader
 from models.checkpoints.torch_file import open_torch_file
 from models.device import require
 from models.encodec.codec import Codec, from_audiocraft, from_folder
-from models.musicgen.conditioning.conditioners import (
+from models.musicgen.conditioning import (
     ChromaConditioner,
+    ConditioningProvider,
     LUTConditioner,
     OutputProjection,
     T5Conditioner,
     TextConditioner,
 )
-from models.musicgen.conditioning.provider import ConditioningProvider
 from models.musicgen.decode import CudaGraphBackend, EagerBackend
 from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.inspect import (
@@ -32,8 +32,7 @@ from models.musicgen.inspect import (
     as_package,
     report_part,
 )
-from models.musicgen.linear import choose_weight_dtype
-from models.musicgen.lm import LMConfig, load_language_model
+from models.musicgen.lm import LMConfig, choose_weight_dtype, load_language_model
 
 
 def load_engine(

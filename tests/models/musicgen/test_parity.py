@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from errors import CancelledError, DeadlineError
-from models.musicgen.conditioning.provider import BatchConditions
+from models.musicgen.conditioning import BatchConditions
 from models.musicgen.decode import EagerBackend, decode_window
 from models.musicgen.engine import Engine
-from models.musicgen.linear import PackedLinear, PlainLinear, build_linear
+from models.musicgen.lm import PackedLinear, PlainLinear, build_linear
 from models.musicgen.pattern import UNKNOWN_CODE, DelayPattern
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms, sample

@@ -19,9 +19,9 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.hf_folder import SAFETENSORS_FILE, TORCH_FILE, find_weights
 from models.checkpoints.locations import WeightLocations
 from models.checkpoints.tensor_loader import read_tensors
-from models.musicgen.conditioning.t5 import T5, read_tokenizer
 from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
+from models.musicgen.t5 import T5, read_tokenizer
 from testing.repository import ROOT
 from testing.tiny_musicgen import write_checkpoint, write_hub_codec, write_t5
 
@@ -188,7 +188,7 @@ def test_loading_imports_no_modelling_code_of_transformers(tmp_path: Path) -> No
     program = (
         "import sys, models.musicgen.load as load\n"
         "from pathlib import Path\n"
-        "from models.musicgen.conditioning.t5 import T5, read_tokenizer\n"
+        "from models.musicgen.t5 import T5, read_tokenizer\n"
         "from models.encodec.codec import from_folder\n"
         "folder = Path(sys.argv[1])\n"
         "T5.read(folder / 't5', 'cpu')(read_tokenizer(folder / 't5')('slow piano'))\n"

@@ -124,8 +124,8 @@ class T5:
         biases = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         self._position_biases = take(biases, self._buckets, self._heads)
         count = settings.integer("num_layers", 6)
-        self._blocks = [self._block(take, f"encoder.block.{index}.layer") for index in range(count)]
-        self._last = self._norm(take, "encoder.final_layer_norm")
+        self._blocks = [self._load_block(take, f"encoder.block.{index}.layer") for index in range(count)]
+        self._last = self._load_norm(take, "encoder.final_layer_norm")
         take.check_all_used("encoder.block.")
 
     @classmethod
@@ -142,12 +142,12 @@ class T5:
         """The token ids of one text to `[n, width]`."""
         assert tokens, "a text has at least its end token"
         x = F.embedding(torch.tensor(tokens, device=self._embedding.device), self._embedding)
-        bias = self._relative_position_bias(len(tokens))
+        bias = self._compute_position_bias(len(tokens))
         for attention, feed_forward in self._blocks:
             x = feed_forward(attention(x, bias))
         return self._last(x)
 
-    def _relative_position_bias(self, count: int) -> torch.Tensor:
+    def _compute_position_bias(self, count: int) -> torch.Tensor:
         """`[heads, n, n]`, by the distance of key and query: a bucket each for near ones, logarithmic ones for far."""
         position = torch.arange(count, device=self._embedding.device)
         distance = position[None, :] - position[:, None]
@@ -159,21 +159,21 @@ class T5:
         bucket = torch.where(distance.abs() < exact, distance.abs(), far_bucket) + half * (distance > 0)
         return F.embedding(bucket, self._position_biases).permute(2, 0, 1)
 
-    def _block(self, take: TensorLoader, name: str) -> tuple[_Attention, _FeedForward]:
+    def _load_block(self, take: TensorLoader, name: str) -> tuple[_Attention, _FeedForward]:
         width, inner, hidden = self._width, self._inner, self._hidden
         prefix = f"{name}.0.SelfAttention"
         qkv = torch.cat([take(f"{prefix}.{part}.weight", inner, width) for part in "qkv"])
         attention = _Attention(
-            self._norm(take, f"{name}.0.layer_norm"), qkv, take(f"{prefix}.o.weight", width, inner), self._heads
+            self._load_norm(take, f"{name}.0.layer_norm"), qkv, take(f"{prefix}.o.weight", width, inner), self._heads
         )
         dense = f"{name}.1.DenseReluDense"
         feed_forward = _FeedForward(
-            self._norm(take, f"{name}.1.layer_norm"),
+            self._load_norm(take, f"{name}.1.layer_norm"),
             up=take(f"{dense}.wi_1.weight" if self._gated else f"{dense}.wi.weight", hidden, width),
             gate=take(f"{dense}.wi_0.weight", hidden, width) if self._gated else None,
             down=take(f"{dense}.wo.weight", width, hidden),
         )
         return attention, feed_forward
 
-    def _norm(self, take: TensorLoader, name: str) -> _Norm:
+    def _load_norm(self, take: TensorLoader, name: str) -> _Norm:
         return _Norm(take(f"{name}.weight", self._width), self._epsilon)
