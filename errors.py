@@ -8,6 +8,7 @@ RequestError                a sentence for the caller, an error code, optional d
 ├── DeliveryError           the result cannot be delivered in the requested way
 ├── ModelError              weights that are missing, damaged, or of a kind that is not run here
 ├── DeviceMemoryError       the device cannot hold the work, even with no other model loaded
+│   └── MemoryNotFreedError the failed work left memory allocated
 ├── UpstreamError           a provider (Suno) failed or rejected the request
 ├── CancelledError          the platform cancelled the job
 ├── DeadlineError           the job's time is up
@@ -227,8 +228,8 @@ class ErrorCode(StrEnum):
     )
     DISK_FULL = (
         "disk_full",
-        "The temporary disk is full.",
-        "Send shorter audio, ask for fewer stems, or give the container more disk.",
+        "A disk of the worker is full: the temporary one, or the one that models are downloaded to.",
+        "Send shorter audio, ask for fewer stems, or give the container or the volume more disk.",
     )
     MODEL_UNAVAILABLE = (
         "model_unavailable",
@@ -486,9 +487,14 @@ class ModelError(RequestError):
 
 
 class DeviceMemoryError(RequestError):
-    """The device cannot hold the work, even with no other model loaded."""
+    """The device cannot hold the work, even with no other model loaded. A smaller request runs on the same worker."""
 
     code = ErrorCode.OUT_OF_MEMORY
+
+
+class MemoryNotFreedError(DeviceMemoryError):
+    """The failed work left memory allocated, which only a restart frees."""
+
     refresh_worker = True
 
 

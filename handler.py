@@ -55,14 +55,15 @@ def run_job(job: Job, settings: Settings) -> dict[str, Any]:
     return _catch_errors(run, job.details)
 
 
-def preload(settings: Settings) -> dict[str, Any]:
-    """Loads the models that `PRELOAD` names; returns a reply with `error` if one of them cannot be loaded."""
+def preload(settings: Settings) -> dict[str, str]:
+    """Loads and warms up the models that `PRELOAD` names; returns those that cannot be loaded, each with the reason."""
 
-    def load() -> dict[str, Any]:
-        get_models(settings).preload(settings.preload)
+    def load(name: str) -> dict[str, Any]:
+        get_models(settings).preload(name)
         return {}
 
-    return _catch_errors(load)
+    replies = {name: _catch_errors(functools.partial(load, name)) for name in settings.preload}
+    return {name: reply["error"] for name, reply in replies.items() if "error" in reply}
 
 
 def _catch_errors(

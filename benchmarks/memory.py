@@ -133,7 +133,8 @@ def _load_models(network: Network, volume: Path) -> Models:
     models = build(device="cpu", models_dir=models_dir, voices_dir=voices_dir)
     if network == "stub":
         models = Models(replace(models.families, separation=_StubFamily(WeightLocations(models_dir))))
-    models.preload(names)
+    for name in names:
+        models.preload(name)
     return models
 
 

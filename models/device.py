@@ -10,6 +10,7 @@ import ctypes
 import functools
 import logging
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ GIBIBYTE = 1024**3
 GPU_RESERVE_BYTES = 3 * GIBIBYTE // 2  # CUDA context, cuBLAS and cuDNN workspaces, activations of the largest step
 RAM_FRACTION = 0.8
 _PCI_ID_LENGTH = 32
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,17 @@ def require(device: str) -> None:
             "container has no access to the GPU. Use a newer driver, or set DEVICE=cpu.",
             code=ErrorCode.DEVICE_UNAVAILABLE,
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the memory of the device or the machine did not suffice."""
+    return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in _OUT_OF_MEMORY)
+
+
+def measure_allocated() -> int:
+    """Returns the bytes of GPU memory that torch's tensors take now; 0 as long as torch uses no GPU."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_initialized() else 0
 
 
 def measured_budget(device: str, gpu: Gpu | None) -> int:

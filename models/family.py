@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from errors import ModelError
+from models.runtime.progress import UNATTENDED, Observer
 
 EngineT = TypeVar("EngineT")
 
@@ -127,13 +127,21 @@ class ModelFamily(ABC, Generic[EngineT]):
         """Changes when the model's files do; an engine that was loaded under another key is not used any more."""
         return None
 
-    def download(self, name: str) -> None:
-        """Downloads every file of the model that is missing.
+    def warm_up(self, engine: EngineT) -> None:
+        """Runs the engine once on a small input, so that the first job does not wait for kernels to be loaded, chosen
+        and captured. `PRELOAD` calls it, with the device held; the engine must give the same results afterwards.
+        """
+
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Downloads every file of the model that is missing; nothing for a family whose models are always local.
+
+        Args:
+            name: canonical.
+            observer: is told of the bytes that have arrived; what its `check` raises ends the wait for them.
 
         Raises:
             ModelError: the files cannot be had.
         """
-        raise ModelError(f"Models of the family '{self.name}' cannot be downloaded.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from errors import unknown_name_error
-from models.cache import EngineCache, is_out_of_memory
-from models.checkpoints.locations import HuggingFaceHub, WeightLocations
+from models.cache import EngineCache
+from models.checkpoints.hub import VOLUME_CACHE, HuggingFaceHub
+from models.checkpoints.locations import WeightLocations
+from models.checkpoints.revisions import REVISIONS
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
-from models.device import Gpu, find_gpu, resolve_device
+from models.device import Gpu, find_gpu, is_out_of_memory, resolve_device
 from models.f0 import PitchFamily
 from models.f0.catalog import CATALOG as PITCH
 from models.family import ModelFamily
 from models.hubert.family import DEFAULT_ENCODER, LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
-from models.runtime.progress import Check, skip_check
 from models.rvc import RvcFamily, Voices
 from models.suno import SunoConfig, SunoFamily
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # models that the Docker build bakes into the image
 VOICES = "rvc_models"
-PLATFORM_CACHE = Path("huggingface-cache") / "hub"  # below a volume: RunPod's cached models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +75,12 @@ class Models(EngineCache):
         super().__init__(device=device, budget_bytes=budget_bytes, out_of_memory=out_of_memory, gpu_finder=gpu_finder)
         self.families = families
 
-    def preload(self, names: Sequence[str], *, check: Check = skip_check) -> None:
-        """Loads each `family/name` (or `family` alone: its default model) unless it is loaded already."""
-        for full_name in names:
-            family, _, name = full_name.partition("/")
-            self.load(self.families.find(family).resolve(name or None), check=check)
+    def preload(self, full_name: str) -> None:
+        """Downloads, loads and warms up `family/name` (or `family` alone: its default model)."""
+        family, _, name = full_name.partition("/")
+        handle = self.families.find(family).resolve(name or None)
+        self.run(handle, handle.family.warm_up)
+        logger.info("Preloaded %s", handle)
 
 
 def build(  # noqa: PLR0913  (one argument a setting)
@@ -86,6 +90,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     models_dir: Path | None = None,
     volume_dirs: Sequence[Path] = (),
     download_dir: Path | None = None,
+    pin_models: bool = True,
     voices_dir: Path | None = None,
     voice_uploads: bool = False,
     cuda_graphs: bool = True,
@@ -99,13 +104,17 @@ def build(  # noqa: PLR0913  (one argument a setting)
         budget_bytes: as `Models` takes it.
         models_dir: folder of weights that is searched before every other.
         volume_dirs: mounted volumes; their `models` folder and the platform's model cache on them are searched.
-        download_dir: destination of downloads from the hub; None: the hub client's own cache.
+        download_dir: hub cache that downloads go to; None: the one on the first volume that can be written, else the
+            hub client's own.
+        pin_models: whether the tested revision of a published model is downloaded; False: the newest.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
         cuda_graphs: whether a GPU replays fixed sequences of kernels as CUDA graphs.
         suno: the Suno provider with its HTTP client; None: there is none.
     """
-    weights = find_weights(models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir)
+    weights = find_weights(
+        models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir, pin_models=pin_models
+    )
 
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
@@ -152,16 +161,19 @@ def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voic
 
 
 def find_weights(
-    *, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None
+    *, models_dir: Path | None, volume_dirs: Sequence[Path], download_dir: Path | None = None, pin_models: bool = True
 ) -> WeightLocations:
     """The folders of weights in order: MODELS_DIR, hub cache, the platform's cache, volumes, baked into the image."""
     from huggingface_hub import constants
 
     folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]
-    caches = [Path(constants.HF_HUB_CACHE), *(volume / PLATFORM_CACHE for volume in volume_dirs), BAKED]
+    on_volumes = (volume / VOLUME_CACHE for volume in volume_dirs)
+    revisions = REVISIONS if pin_models else {}
+    hub = HuggingFaceHub(cache=download_dir, volumes=volume_dirs, revisions=revisions)
     return WeightLocations(
         explicit=models_dir,
-        hub_caches=tuple(caches),
+        hub_caches=(Path(constants.HF_HUB_CACHE), *on_volumes, BAKED),
         folders=tuple(folders[1:] if models_dir else folders),
-        hub=None if constants.HF_HUB_OFFLINE else HuggingFaceHub(cache=download_dir),
+        hub=None if constants.HF_HUB_OFFLINE else hub,
+        revisions=revisions,
     )

@@ -17,6 +17,8 @@ def models_for(settings: Settings) -> Models:
         budget_bytes=settings.model_memory_bytes,
         models_dir=settings.models_dir,
         volume_dirs=settings.volume_dirs,
+        download_dir=settings.hf_hub_cache or (settings.hf_home and settings.hf_home / "hub"),
+        pin_models=settings.pin_models,
         voices_dir=settings.rvc_models_dir,
         voice_uploads=settings.allow_voice_upload,
         cuda_graphs=settings.cuda_graphs,

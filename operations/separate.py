@@ -108,7 +108,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
     params, model = plan.params, plan.model
     with job.stage("separate", (0.0, 0.95)):
         chosen = plan.stems or _plan_stems(
-            params, models.run(model, lambda separator: separator.stems, check=job.check), model.name
+            params, models.run(model, lambda separator: separator.stems, observer=job), model.name
         )
         separation = SeparationPlan(model, chosen, plan.options)
         stems = separate_stems(separation, job.long_audio["audio"], job=job, models=models)

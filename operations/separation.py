@@ -63,4 +63,4 @@ def separate_stems(
         blocks = separate(separator, source, plan.stems, plan.options, job.progress)
         return materialize(blocks, plan.stems.outputs, like=source, memory_bytes=memory_bytes, stack=job.exit_stack)
 
-    return models.run(plan.model, run, check=job.check)
+    return models.run(plan.model, run, observer=job)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from errors import CancelledError, DeviceMemoryError, InvalidRequestError, ModelError
+from errors import CancelledError, InvalidRequestError, MemoryNotFreedError
 from worker.job import Job
 from worker.output.error_reply import build_error_reply
 from worker.runpod import cli
@@ -80,7 +80,7 @@ def make_audio(call: Call) -> dict[str, Any]:
 
 
 def exhaust(call: Call) -> dict[str, Any]:
-    raise DeviceMemoryError("The device ran out of memory, twice. Ask for less.")
+    raise MemoryNotFreedError("The device ran out of memory, twice. Ask for less.")
 
 
 def crash(call: Call) -> dict[str, Any]:
@@ -103,10 +103,8 @@ def run_job(job: Job, settings: Settings) -> dict[str, Any]:
         return build_error_reply(error)
 
 
-def preload(settings: Settings) -> dict[str, Any]:
-    if settings.preload == ("good",):
-        return {}
-    return ModelError("Unknown model family 'bad'. Valid: good.").to_reply()
+def preload(settings: Settings) -> dict[str, str]:
+    return {name: f"Unknown model family '{name}'. Valid: good." for name in settings.preload if name != "good"}
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from handler import get_models, handler, read_settings
+from handler import get_models, handler, preload, read_settings
 from operations.operation import find_operation
 from testing.processes import build_environment
 from testing.property_tests import examples
 from testing.repository import ROOT
 from worker.output.strict_json import dump_json
+from worker.settings import Settings
 
 HEAVY_MODULES = ("torch", "runpod", "numpy", "pydantic", "transformers", "soundfile", "requests", "boto3")
 
@@ -169,3 +170,10 @@ def test_test_input_json_is_a_valid_request_for_music() -> None:
     envelope = json.loads((ROOT / "test_input.json").read_text())["input"]
     name, operation = find_operation(envelope["operation"])
     assert name == "generate_music" and operation.params.parse(envelope["params"]).list_values()["duration"] == 10
+
+
+def test_preload_names_each_model_that_cannot_be_loaded_and_loads_the_others() -> None:
+    settings = Settings(preload=("nothing", "f0/harvest", "musicgen/no-such-model"), device="cpu")
+    failed = preload(settings)
+    assert list(failed) == ["nothing", "musicgen/no-such-model"] and "no-such-model" in failed["musicgen/no-such-model"]
+    assert get_models(settings).list_loaded() == ["f0/harvest"]

@@ -62,6 +62,7 @@ class Job:
     timings: dict[str, float] = field(default_factory=dict)
     _stage: str = ""
     _progress_range: tuple[float, float] = (0.0, 1.0)
+    _percent: float = 0.0
 
     def warn(self, sentence: str) -> None:
         """Adds `sentence` to the reply's warnings (what was clamped, skipped or substituted), once."""
@@ -84,8 +85,15 @@ class Job:
         """
         self.check()
         start, end = self._progress_range
-        percent = 100 * (start + (end - start) * min(max(fraction, 0.0), 1.0))
-        self.report({"stage": self._stage, "percent": round(percent, 1), **self.details})
+        percent = round(100 * (start + (end - start) * min(max(fraction, 0.0), 1.0)), 1)
+        self._percent = max(self._percent, percent)  # work that is started again does not go back
+        self.report({"stage": self._stage, "percent": self._percent, **self.details})
+
+    def report_download(self, model: str, done_bytes: int, total_bytes: int) -> None:
+        """Reports that `done_bytes` of a model's `total_bytes` have been downloaded; the percentage stays."""
+        stage = f"Downloading {model}: {done_bytes / 1e6:.0f} of {total_bytes / 1e6:.0f} MB"
+        download = {"model": model, "bytes": done_bytes, "total_bytes": total_bytes}
+        self.report({"stage": stage, "percent": self._percent, "download": download, **self.details})
 
     @contextmanager
     def stage(self, name: str, progress_range: tuple[float, float] = (0.0, 1.0)) -> Iterator[None]:

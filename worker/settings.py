@@ -135,12 +135,37 @@ class Settings(_Environment):
         doc="Allows requests to add voices to that folder (`add_voice`).",
     )
     models_dir: Path | None = variable("MODELS_DIR", PATH, None, group="models", doc="Folder of all other weights.")
+    hf_hub_cache: Path | None = variable(
+        "HF_HUB_CACHE",
+        PATH,
+        None,
+        group="models",
+        doc="Folder that models are downloaded to. Default: `HF_HOME/hub` if `HF_HOME` is set, else"
+        " `huggingface-cache/hub` on the first of `VOLUME_DIRS` that can be written, else the Hugging Face client's own"
+        " cache.",
+    )
+    hf_home: Path | None = variable(
+        "HF_HOME",
+        PATH,
+        None,
+        group="models",
+        doc="Folder of the Hugging Face client; its `hub` is the cache of models.",
+    )
+    pin_models: bool = variable(
+        "PIN_MODELS",
+        SWITCH,
+        True,
+        group="models",
+        doc="Downloads the pinned revision of each published model that has one. `0` downloads the newest revision. A"
+        " model that is here already is not downloaded again.",
+    )
     preload: tuple[str, ...] = variable(
         "PRELOAD",
         NAMES,
         (),
         group="models",
-        doc="Models to load before the first job, as `family/name`, separated by commas.",
+        doc="Models to load and warm up before the first job, as `family/name`, separated by commas. One that cannot be"
+        " loaded is logged, and loaded when a request needs it.",
     )
     device: str = variable(
         "DEVICE", TEXT, "auto", group="models", doc="Device to compute on: `auto`, `cuda`, `cpu` or `mps`."

@@ -2,57 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
-
-logger = logging.getLogger(__name__)
+from errors import ErrorCode, InvalidRequestError, sanitize
+from models.checkpoints.hub import Hub
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,2}")
 _REVISION = re.compile(r"[0-9a-f]{7,64}")
-
-
-class Hub(Protocol):
-    """Fetches files of a repository into the local cache."""
-
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        """Returns the folder with the files that match `patterns`; raises `ModelError` if they cannot be downloaded."""
-
-
-@dataclass(frozen=True)
-class HuggingFaceHub:
-    """The Hugging Face hub, through its own client.
-
-    Args:
-        cache: the hub cache that files go to; None: the client's own.
-        endpoint: address of the hub; None: the client's own.
-    """
-
-    cache: Path | None = None
-    endpoint: str | None = None
-
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
-        import httpx2
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-        logger.info("Downloading %s", hub_id)
-        try:
-            folder = snapshot_download(
-                hub_id, allow_patterns=list(patterns), cache_dir=self.cache, endpoint=self.endpoint
-            )
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
-            raise ModelError(
-                f"'{hub_id}' is not on this worker and could not be downloaded ({type(error).__name__}). Put its files "
-                "into a folder below MODELS_DIR, or give the worker access to the Hugging Face hub.",
-                details={"hub_id": hub_id},
-            ) from error
-        return Path(folder)
 
 
 @dataclass(frozen=True)
@@ -64,12 +23,14 @@ class WeightLocations:
         hub_caches: hub caches: the client's own, and the platform's mount of cached models.
         folders: more folders of model folders: on volumes, and baked into the image.
         hub: where weights that are in none of these are downloaded from; None: offline.
+        revisions: the commit to prefer in a hub cache, by repository.
     """
 
     explicit: Path | None = None
     hub_caches: tuple[Path, ...] = ()
     folders: tuple[Path, ...] = ()
     hub: Hub | None = None
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -95,7 +56,7 @@ class WeightLocations:
             yield from (root / name for name in names)
         for cache in (*self._first, *self.hub_caches):
             for hub_id in hub_ids:
-                yield from _find_snapshots(cache, hub_id)
+                yield from _find_snapshots(cache, hub_id, self.revisions.get(hub_id, ""))
         for root in self.folders:
             yield from (root / name for name in names)
 
@@ -135,24 +96,24 @@ class WeightLocations:
         return sorted(found)
 
 
-def _find_snapshots(cache: Path, hub_id: str) -> Iterator[Path]:
-    """Yields the snapshot that `refs/main` names, then the others, the newest first.
+def _find_snapshots(cache: Path, hub_id: str, pinned: str) -> Iterator[Path]:
+    """Yields the pinned snapshot, then the one that `refs/main` names, then the others, the newest first.
 
     Args:
         cache: a hub cache, or a folder laid out as HF_HOME, whose hub cache is `hub`.
+        pinned: a commit; empty: none.
     """
     for base in (cache, cache / "hub"):
         repository = base / f"models--{hub_id.replace('/', '--')}"
         try:
-            revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+            main = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
-            revision = ""
-        main = repository / "snapshots" / revision if _REVISION.fullmatch(revision) else None
-        if main is not None:
-            yield main
+            main = ""
+        preferred = [repository / "snapshots" / name for name in (pinned, main) if _REVISION.fullmatch(name)]
+        yield from preferred
         try:
-            snapshots = [path for path in (repository / "snapshots").iterdir() if path.is_dir() and path != main]
-            yield from sorted(snapshots, key=lambda path: path.stat().st_mtime, reverse=True)
+            others = [path for path in (repository / "snapshots").iterdir() if path.is_dir() and path not in preferred]
+            yield from sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
         except OSError:
             continue
 

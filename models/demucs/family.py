@@ -25,6 +25,7 @@ from models.family import (
     Readiness,
     unavailable,
 )
+from models.runtime.progress import UNATTENDED, Observer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,9 +151,9 @@ class DemucsFamily(ModelFamily["Separator"]):
     def engine_bytes(self, engine: Separator) -> int:
         return engine.memory_bytes
 
-    def download(self, name: str) -> None:
-        bag = self._folders.fetch(name).bag
-        self._folders.fetch(name, range(len(bag.signatures)))
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        bag = self._folders.fetch(name, observer=observer).bag
+        self._folders.fetch(name, range(len(bag.signatures)), observer=observer)
 
     def _describe_or_report(self, name: str) -> SeparationModelInfo:
         try:

@@ -9,8 +9,8 @@ import torch
 from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
-from models.cache import is_out_of_memory
 from models.demucs.optimizations import optimize_network
+from models.device import is_out_of_memory
 from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder
 from models.runtime.dtype import DEMUCS, Precision, inference_dtype
 

@@ -12,6 +12,7 @@ from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import Bag, broken_model, read_bag
 from models.demucs.catalog import CATALOG
 from models.demucs.spec import is_demucs_file
+from models.runtime.progress import UNATTENDED, Observer
 
 SHARED_FOLDER = "demucs"
 FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -57,7 +58,7 @@ class ModelRepository:
         found = (_find_files(folder, name) for folder in self._candidates(name))
         return next((files for files in found if files is not None), None)
 
-    def fetch(self, name: str, wanted: Sequence[int] = ()) -> ModelFiles:
+    def fetch(self, name: str, wanted: Sequence[int] = (), observer: Observer = UNATTENDED) -> ModelFiles:
         """Returns the files of `name` with at least the `wanted` submodels, which are downloaded if they are missing.
 
         Raises:
@@ -65,16 +66,16 @@ class ModelRepository:
         """
         files = self.find(name)
         if files is None:
-            files = ModelFiles(read_bag(self._download(name, [f"{name}.yaml"]) / f"{name}.yaml"), ())
+            files = ModelFiles(read_bag(self._download(name, [f"{name}.yaml"], observer) / f"{name}.yaml"), ())
         submodels = list(files.submodels) or [None] * len(files.bag.signatures)
         missing = [f"{files.bag.signatures[index]}.safetensors" for index in wanted if submodels[index] is None]
         if missing:
-            folder = self._download(name, missing)
+            folder = self._download(name, missing, observer)
             pairs = zip(submodels, files.bag.signatures, strict=True)
             submodels = [path or find_weights_file(folder, signature) for path, signature in pairs]
         return ModelFiles(files.bag, tuple(submodels))
 
-    def _download(self, name: str, patterns: Sequence[str]) -> Path:
+    def _download(self, name: str, patterns: Sequence[str], observer: Observer) -> Path:
         if name not in CATALOG:
             raise broken_model("a weights file that its yaml names is missing")
         if self.weights.hub is None:
@@ -83,7 +84,7 @@ class ModelRepository:
                 f"its safetensors files into a folder {name} below MODELS_DIR.",
                 details={"model": name, "repository": CATALOG[name].repository},
             )
-        folder = self.weights.hub.fetch(CATALOG[name].repository, patterns)
+        folder = self.weights.hub.fetch(CATALOG[name].repository, patterns, observer)
         if not all((folder / pattern).is_file() for pattern in patterns):
             raise broken_model("its repository on the hub lacks files that its yaml names")
         return folder

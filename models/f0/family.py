@@ -24,6 +24,7 @@ from models.family import (
     Readiness,
     unavailable,
 )
+from models.runtime.progress import UNATTENDED, Observer
 
 _FOLDERS = (".", "rvc", "rmvpe")  # below MODELS_DIR and the other folders of weights
 
@@ -105,9 +106,9 @@ class PitchFamily(ModelFamily[F0Estimator]):
     def engine_bytes(self, engine: F0Estimator) -> int:
         return engine.memory_bytes
 
-    def download(self, name: str) -> None:
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         if name == "rmvpe":
-            self._rmvpe_file()
+            self._rmvpe_file(observer)
 
     def _availability(self, card: ModelCard) -> Availability:
         if missing := self._missing_reason(card):
@@ -126,12 +127,12 @@ class PitchFamily(ModelFamily[F0Estimator]):
     def _find_rmvpe(self) -> Path | None:
         return self._weights.find(_FOLDERS, (RMVPE_HUB_ID,), (RMVPE_FILE,))
 
-    def _rmvpe_file(self) -> Path:
+    def _rmvpe_file(self, observer: Observer = UNATTENDED) -> Path:
         folder = self._find_rmvpe()
         if folder is None:
             if self._weights.hub is None:
                 raise _unavailable_error(CATALOG["rmvpe"], self._missing_reason(CATALOG["rmvpe"]))
-            folder = self._weights.hub.fetch(RMVPE_HUB_ID, (RMVPE_FILE,))
+            folder = self._weights.hub.fetch(RMVPE_HUB_ID, (RMVPE_FILE,), observer)
         return folder / RMVPE_FILE
 
 

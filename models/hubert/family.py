@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, ModelError, unknown_name_error
-from models.checkpoints.hf_folder import CONFIG_FILE, REQUIRED_FILES, SAFETENSORS_FILE, TORCH_FILE
+from models.checkpoints.hf_folder import REQUIRED_FILES
 from models.checkpoints.locations import WeightLocations
 from models.family import (
     DOWNLOAD,
@@ -21,6 +21,7 @@ from models.family import (
     Readiness,
     unavailable,
 )
+from models.runtime.progress import UNATTENDED, Observer
 
 if TYPE_CHECKING:
     from models.hubert.encoder import ContentEncoder
@@ -103,15 +104,15 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
     def engine_bytes(self, engine: ContentEncoder) -> int:
         return engine.memory_bytes
 
-    def download(self, name: str) -> None:
-        self._path()
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        self._path(observer)
 
-    def _path(self) -> Path:
+    def _path(self, observer: Observer = UNATTENDED) -> Path:
         if found := self._find():
             return found
         if self._weights.hub is None:
             raise _missing_error()
-        return self._weights.hub.fetch(HUB_ID, (CONFIG_FILE, SAFETENSORS_FILE, TORCH_FILE))
+        return self._weights.hub.fetch(HUB_ID, REQUIRED_FILES, observer)
 
     def _find(self) -> Path | None:
         """RVC's own file, else a folder in Hugging Face's layout."""

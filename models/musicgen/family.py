@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name_error
+from models.checkpoints.hf_folder import REQUIRED_FILES
 from models.checkpoints.locations import WeightLocations
 from models.device import cpu_multiplies_bfloat16
 from models.family import (
@@ -39,13 +40,13 @@ from models.musicgen.inspect import (
     inspect_checkpoint,
     inspect_diffusion,
 )
+from models.runtime.progress import UNATTENDED, Observer
 
 if TYPE_CHECKING:
     from models.musicgen.engine import Engine
     from models.musicgen.multiband_diffusion import MultiBandDiffusion
 
-_ALTERNATIVES = tuple(name for need in T5_FILES for name in need.split("|"))
-PART_FILES = tuple(dict.fromkeys((*_ALTERNATIVES, "tokenizer_config.json", "special_tokens_map.json")))
+TEXT_ENCODER_FILES = (*T5_FILES, "tokenizer_config.json?", "special_tokens_map.json?")
 _NO_DIFFUSION_FILE = (
     f"The weights of Multi-Band Diffusion are not here: put {DIFFUSION_FILE} into a folder 'multiband-diffusion' below "
     "MODELS_DIR, or leave 'mbd' out."
@@ -213,8 +214,8 @@ class MusicGenFamily(ModelFamily["Engine"]):
     def engine_bytes(self, engine: Engine) -> int:
         return engine.memory_bytes
 
-    def download(self, name: str) -> None:
-        self._complete(name)
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        self._complete(name, observer)
 
     def _names(self) -> list[str]:
         local = [name for name in map(catalog_name, self._weights.names_of_folders(LM_FILE)) if name not in BY_NAME]
@@ -274,14 +275,15 @@ class MusicGenFamily(ModelFamily["Engine"]):
             code=ErrorCode.MODEL_UNAVAILABLE,
         )
 
-    def _complete(self, name: str) -> CheckpointInfo:
+    def _complete(self, name: str, observer: Observer = UNATTENDED) -> CheckpointInfo:
         """The description of the checkpoint, after downloading the parts that are not here."""
-        folder = self._folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE))
+        folder = self._folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE), observer)
         description = self._describe(folder)
         if not description.to_fetch:
             return description
         for hub_id in description.to_fetch:
-            self._fetch(hub_id, PART_FILES)
+            is_codec = hub_id == description.codec.hub_id
+            self._fetch(hub_id, REQUIRED_FILES if is_codec else TEXT_ENCODER_FILES, observer)
         description = self._describe(folder)
         if description.to_fetch:
             raise ModelError(
@@ -289,10 +291,10 @@ class MusicGenFamily(ModelFamily["Engine"]):
             )
         return description
 
-    def _fetch(self, hub_id: str, files: tuple[str, ...]) -> Path:
+    def _fetch(self, hub_id: str, files: tuple[str, ...], observer: Observer) -> Path:
         if self._weights.hub is None:
             raise _not_here(hub_id)
-        return self._weights.hub.fetch(hub_id, files)
+        return self._weights.hub.fetch(hub_id, files, observer)
 
 
 class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
@@ -338,15 +340,19 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
     def load(self, name: str, *, device: str) -> MultiBandDiffusion:
         from models.musicgen.multiband_diffusion import load_diffusion
 
-        path = self._file()
-        if path is None:
-            if self._weights.hub is None:
-                raise ModelError(_NO_DIFFUSION_FILE, code=ErrorCode.MODEL_UNAVAILABLE)
-            path = self._weights.hub.fetch(DIFFUSION_HUB_ID, (DIFFUSION_FILE,)) / DIFFUSION_FILE
-        return load_diffusion(path, device=device)
+        return load_diffusion(self._file() or self._fetch(UNATTENDED), device=device)
 
     def engine_bytes(self, engine: MultiBandDiffusion) -> int:
         return engine.memory_bytes
+
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        if self._file() is None:
+            self._fetch(observer)
+
+    def _fetch(self, observer: Observer) -> Path:
+        if self._weights.hub is None:
+            raise ModelError(_NO_DIFFUSION_FILE, code=ErrorCode.MODEL_UNAVAILABLE)
+        return self._weights.hub.fetch(DIFFUSION_HUB_ID, (DIFFUSION_FILE,), observer) / DIFFUSION_FILE
 
     def _file(self) -> Path | None:
         folder = self._weights.find(("multiband-diffusion",), (DIFFUSION_HUB_ID,), (DIFFUSION_FILE,))

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from models.cache import is_out_of_memory
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings, check_arguments
 from models.checkpoints.torch_file import TorchFile, open_torch_file
+from models.device import is_out_of_memory
 from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.inspect import AUDIOCRAFT_LIMITS, DiffusionBand, as_package, read_band, report_part

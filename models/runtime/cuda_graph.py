@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from models.cache import is_out_of_memory
+from models.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

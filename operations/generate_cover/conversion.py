@@ -114,7 +114,7 @@ def convert_vocal(
         )
 
     with job.stage("convert", (middle, end)):
-        return models.run_pair(plan.encoder, plan.voice, convert, check=job.check)
+        return models.run_pair(plan.encoder, plan.voice, convert, observer=job)
 
 
 def _estimate_f0(waveform: Waveform, plan: F0Plan, *, progress: Progress, job: Job, models: Models) -> F0Contour:
@@ -126,5 +126,5 @@ def _estimate_f0(waveform: Waveform, plan: F0Plan, *, progress: Progress, job: J
             waveform, hop_length=plan.hop_length, filter_radius=plan.filter_radius, progress=progress
         )
 
-    f0 = transpose(models.run(plan.method, estimate, check=job.check), plan.semitones)
+    f0 = transpose(models.run(plan.method, estimate, observer=job), plan.semitones)
     return autotune(f0, strength=plan.autotune, key=plan.autotune_key) if plan.autotune else f0

@@ -114,9 +114,9 @@ def _generate(plan: MusicPlan, request: GenerationRequest, job: Job, models: Mod
 
     with job.stage("generate", (0.0 if request.melody is None else SEPARATED, GENERATED)):
         if plan.decoder is None:
-            result = models.run(plan.model, generate, check=job.check)
+            result = models.run(plan.model, generate, observer=job)
         else:
-            result = models.run_pair(plan.model, plan.decoder, generate, check=job.check)
+            result = models.run_pair(plan.model, plan.decoder, generate, observer=job)
     job.timings.update(result.timings)
     return result
 

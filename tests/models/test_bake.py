@@ -17,6 +17,7 @@ from models.family import ModelHandle
 from models.musicgen import MusicGenFamily
 from models.musicgen.engine import Engine
 from models.registry import BAKED, find_weights
+from models.runtime.progress import UNATTENDED, Observer
 from testing.models import make_models
 from testing.repository import ROOT
 
@@ -33,7 +34,7 @@ class StubMusic(MusicGenFamily):
             raise unknown_name_error("model", str(name), ("small",))
         return ModelHandle(self, name)
 
-    def download(self, name: str) -> None:
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         self.downloaded.append(name)
 
 
@@ -44,7 +45,7 @@ class StubSeparation(DemucsFamily):
         super().__init__(WeightLocations())
         self.downloaded: list[str] = []
 
-    def download(self, name: str) -> None:
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         self.downloaded.append(name)
 
 
@@ -79,7 +80,7 @@ class FakeHub:
         self.folder = folder
         self.fetched: list[str] = []
 
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
         self.fetched += patterns
         for pattern in patterns:
             content = "models: ['aaaa1111', 'bbbb2222']" if pattern.endswith(".yaml") else "weights"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,12 +17,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from errors import CancelledError, DeviceMemoryError, ModelError, UnknownNameError
-from models.cache import EngineCache, is_out_of_memory
+from models.cache import LEAK_BYTES, EngineCache
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
 from models.demucs.engine import Separator
-from models.device import GIBIBYTE, Gpu, available_ram, find_gpu, measured_budget, resolve_device
+from models.device import (
+    GIBIBYTE,
+    Gpu,
+    available_ram,
+    find_gpu,
+    is_out_of_memory,
+    measured_budget,
+    resolve_device,
+)
 from models.family import READY, ModelFamily, ModelHandle, ModelInfo, Readiness
+from models.runtime.progress import UNATTENDED, Observer, Unattended
 from testing.models import make_models
 
 T = TypeVar("T")
@@ -49,11 +59,14 @@ class StubFamily(ModelFamily[Engine]):
         *,
         measured: Mapping[str, int] | None = None,
         before_load: Callable[[str], None] = lambda name: None,
+        before_download: Callable[[str, Observer], None] = lambda name, observer: None,
     ) -> None:
         self.sizes = sizes or {}
         self.measured = measured or {}
         self.before_load = before_load
+        self.before_download = before_download
         self.loads: list[str] = []
+        self.warmed_up: list[str] = []
 
     def list_models(self) -> list[ModelInfo]:
         return []
@@ -78,6 +91,12 @@ class StubFamily(ModelFamily[Engine]):
         self.before_load(name)
         return Engine(name)
 
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        self.before_download(name, observer)
+
+    def warm_up(self, engine: Engine) -> None:
+        self.warmed_up.append(engine.name)
+
 
 class Cache:
     """An `EngineCache` of 10 bytes beside one family, whose models it calls by name."""
@@ -87,7 +106,7 @@ class Cache:
         self.engines = EngineCache(**({"budget_bytes": 10} | options))
 
     def run(self, name: str, function: Callable[[Engine], T], check: Callable[[], None] = lambda: None) -> T:
-        return self.engines.run(self.family.resolve(name), function, check=check)
+        return self.engines.run(self.family.resolve(name), function, observer=Unattended(check))
 
     def use(self, name: str) -> str:
         return self.run(name, lambda engine: engine.name)
@@ -240,7 +259,8 @@ def test_a_call_that_fails_leaves_the_engine_loaded_and_idle() -> None:
     assert cache.list_loaded() == []
 
 
-def test_cancelling_ends_the_wait_for_the_device() -> None:
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_cancelling_ends_the_wait_for_the_device(*, is_loaded: bool) -> None:
     cache = Cache(StubFamily())
     entered, leave, cancelled = threading.Event(), threading.Event(), threading.Event()
 
@@ -252,11 +272,13 @@ def test_cancelling_ends_the_wait_for_the_device() -> None:
         if cancelled.is_set():
             raise CancelledError("stop")
 
+    if is_loaded:
+        cache.use("b")
     with ThreadPoolExecutor(2) as pool:
         holder = pool.submit(cache.run, "a", hold)
         assert entered.wait(TIMEOUT_S)
         waiter = pool.submit(cache.run, "b", lambda engine: None, check=check)
-        wait_for(lambda: "stub/b" in cache.list_loaded())
+        time.sleep(0.1)
         cancelled.set()
         with pytest.raises(CancelledError):
             waiter.result(TIMEOUT_S)
@@ -327,18 +349,189 @@ def test_out_of_memory_in_a_call_evicts_idle_engines_and_tries_once_more() -> No
     assert seen == [["stub/a", "stub/idle"], ["stub/a"]]
 
 
-def test_out_of_memory_twice_asks_for_a_fresh_worker() -> None:
+class RecordingObserver:
+    """Keeps the warnings that it is given."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def check(self) -> None: ...
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+    def report_download(self, model: str, done_bytes: int, total_bytes: int) -> None: ...
+
+
+def test_a_job_is_warned_that_its_work_was_started_again_after_out_of_memory() -> None:
     cache = Cache(StubFamily())
-    calls = []
+    attempts = []
+
+    def call(engine: Engine) -> None:
+        attempts.append(engine)
+        if len(attempts) == 1:
+            raise RuntimeError("CUDA out of memory")
+
+    observer = RecordingObserver()
+    cache.engines.run(cache.family.resolve("a"), call, observer=observer)
+    assert len(observer.warnings) == 1 and "started again" in observer.warnings[0]
+
+
+@pytest.mark.parametrize(("leak", "refreshes"), [(0, False), (LEAK_BYTES + 1, True)])
+def test_out_of_memory_twice_restarts_the_worker_only_if_memory_was_not_freed(leak: int, *, refreshes: bool) -> None:
+    allocated, calls = [0], []
+    cache = Cache(StubFamily(), allocated=lambda: allocated[0])
 
     def call(engine: Engine) -> None:
         calls.append(engine)
+        allocated[0] += leak
+        raise MemoryError
+
+    with pytest.raises(DeviceMemoryError, match="Ask for less|ask for less") as failed:
+        cache.run("a", call)
+    assert len(calls) == 2
+    reply = failed.value.to_reply()
+    assert reply["error_code"] == "out_of_memory" and reply.get("refresh_worker", False) is refreshes
+    if not refreshes:
+        assert cache.use("a") == "a"
+
+
+def test_what_a_failed_call_allocated_is_freed_before_the_leak_is_measured() -> None:
+    class Tensor:
+        """Counted as allocated as long as something refers to it."""
+
+    tensors: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    cache = Cache(StubFamily(), allocated=lambda: len(tensors) * 2 * LEAK_BYTES)
+
+    def call(engine: Engine) -> None:
+        tensor = Tensor()
+        tensors.add(tensor)
         raise MemoryError
 
     with pytest.raises(DeviceMemoryError) as failed:
         cache.run("a", call)
-    assert len(calls) == 2
-    assert failed.value.to_reply()["refresh_worker"] is True
+    assert "refresh_worker" not in failed.value.to_reply()
+
+
+class Holder:
+    """A call that stays on the device, with the model `a`, until `leave` is set."""
+
+    def __init__(self, cache: Cache, pool: ThreadPoolExecutor) -> None:
+        self.leave = threading.Event()
+        self._entered = threading.Event()
+        self.result = pool.submit(cache.run, "a", self._hold)
+        assert self._entered.wait(TIMEOUT_S)
+
+    def _hold(self, engine: Engine) -> None:
+        self._entered.set()
+        assert self.leave.wait(TIMEOUT_S)
+
+
+def test_an_engine_is_not_loaded_while_another_call_runs_on_the_device() -> None:
+    family = StubFamily()
+    cache = Cache(family)
+    with ThreadPoolExecutor(2) as pool:
+        holder = Holder(cache, pool)
+        second = pool.submit(cache.use, "b")
+        time.sleep(0.2)
+        assert family.loads == ["a"]
+        holder.leave.set()
+        assert second.result(TIMEOUT_S) == "b"
+
+
+def test_two_engines_are_not_loaded_at_the_same_time() -> None:
+    inside, most = [], []
+
+    def load(name: str) -> None:
+        inside.append(name)
+        most.append(len(inside))
+        time.sleep(0.02)
+        inside.remove(name)
+
+    cache = Cache(StubFamily(before_load=load))
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(cache.use, "abcdef")) == list("abcdef")
+    assert max(most) == 1
+
+
+def test_an_evicted_engine_is_freed_only_when_no_call_runs_on_the_device() -> None:
+    cache = Cache(StubFamily({"a": 1, "idle": 5, "b": 9}))
+    idle = cache.run("idle", weakref.ref)
+    with ThreadPoolExecutor(2) as pool:
+        holder = Holder(cache, pool)
+        second = pool.submit(cache.use, "b")
+        wait_for(lambda: "stub/idle" not in cache.list_loaded())
+        time.sleep(0.1)
+        assert idle() is not None
+        holder.leave.set()
+        assert second.result(TIMEOUT_S) == "b"
+    assert idle() is None
+
+
+def test_a_call_within_a_call_loads_a_model_whose_load_waits_for_the_device() -> None:
+    family = StubFamily()
+    cache = Cache(family)
+    entered = threading.Event()
+
+    def nest(engine: Engine) -> str:
+        entered.set()
+        wait_for(lambda: ("stub", "b") in cache.engines._pending)
+        return cache.use("b")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(cache.run, "a", nest)
+        assert entered.wait(TIMEOUT_S)
+        second = pool.submit(cache.use, "b")
+        assert (first.result(TIMEOUT_S), second.result(TIMEOUT_S)) == ("b", "b")
+    assert family.loads == ["a", "b"]
+
+
+def test_files_are_downloaded_before_the_device_is_taken_and_a_cancel_ends_the_wait() -> None:
+    downloading, cancelled = threading.Event(), threading.Event()
+
+    def download(name: str, observer: Observer) -> None:
+        if name == "b":
+            downloading.set()
+            wait_for_cancel(observer)
+
+    def wait_for_cancel(observer: Observer) -> None:
+        while True:
+            observer.check()
+            time.sleep(0.01)
+
+    def check() -> None:
+        if cancelled.is_set():
+            raise CancelledError("stop")
+
+    family = StubFamily(before_download=download)
+    cache = Cache(family)
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(cache.run, "b", lambda engine: None, check)
+        assert downloading.wait(TIMEOUT_S)
+        assert cache.use("a") == "a"
+        cancelled.set()
+        with pytest.raises(CancelledError):
+            second.result(TIMEOUT_S)
+    assert family.loads == ["a"]
+
+
+def test_both_models_of_a_pair_are_downloaded_before_the_first_is_loaded() -> None:
+    steps: list[str] = []
+    family = StubFamily(
+        before_load=lambda name: steps.append(f"load {name}"),
+        before_download=lambda name, observer: steps.append(f"download {name}"),
+    )
+    cache = Cache(family)
+    cache.engines.run_pair(family.resolve("a"), family.resolve("b"), lambda first, second: None)
+    assert set(steps[: steps.index("load a")]) == {"download a", "download b"}
+
+
+def test_a_model_larger_than_the_budget_is_refused_before_it_is_downloaded() -> None:
+    downloads: list[str] = []
+    cache = Cache(StubFamily({"a": 11}, before_download=lambda name, observer: downloads.append(name)))
+    with pytest.raises(ModelError, match="MODEL_MEMORY_BYTES"):
+        cache.use("a")
+    assert downloads == []
 
 
 def test_out_of_memory_while_loading_evicts_idle_engines_and_tries_once_more() -> None:
@@ -393,6 +586,7 @@ class StubSeparation(DemucsFamily):
     def __init__(self) -> None:
         super().__init__(WeightLocations())
         self.loads: list[str] = []
+        self.warmed_up = 0
 
     def memory_bytes(self, name: str) -> int:
         return 1
@@ -404,18 +598,26 @@ class StubSeparation(DemucsFamily):
         self.loads.append(name)
         return Separator.__new__(Separator)
 
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Everything is here."""
+
+    def warm_up(self, engine: Separator) -> None:
+        self.warmed_up += 1
+
 
 def test_preload_takes_a_family_with_a_name_or_alone() -> None:
     separation = StubSeparation()
     models = make_models(separation=separation)
-    models.preload(["demucs/mdx", "demucs", "demucs/mdx"])
+    for name in ("demucs/mdx", "demucs", "demucs/mdx"):
+        models.preload(name)
     assert separation.loads == ["mdx", "htdemucs"]
+    assert separation.warmed_up == 3
     assert set(models.list_loaded()) == {"demucs/mdx", "demucs/htdemucs"}
 
 
 def test_preload_of_an_unknown_family_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'demucs'"):
-        make_models().preload(["demuc/mdx"])
+        make_models().preload("demuc/mdx")
 
 
 def test_the_memory_of_the_device_is_measured_if_no_budget_is_given() -> None:

@@ -18,6 +18,7 @@ from models.device import GIBIBYTE, Gpu
 from models.family import LOCAL, READY, Readiness, unavailable
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
 from models.registry import build, catalog_rows, find_weights
+from models.runtime.progress import UNATTENDED, Observer
 from models.rvc import RvcFamily, Voices
 from models.rvc.voices import Voice, VoiceInfo
 from operations import health_check, list_models
@@ -66,6 +67,9 @@ class StubSeparation(DemucsFamily):
     def load(self, name: str, *, device: str) -> Separator:
         return Separator.__new__(Separator)
 
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Everything is here."""
+
 
 class StubVoices(RvcFamily):
     def __init__(self) -> None:
@@ -90,7 +94,7 @@ def lists(models: Models, **params: Any) -> dict[str, Any]:
 
 def test_a_healthy_worker_reports_what_is_loaded() -> None:
     models = worker()
-    models.preload(["demucs/htdemucs"])
+    models.preload("demucs/htdemucs")
     reply = health(models)
     assert reply["status"] == "healthy"
     assert reply["operations"]["generate_music"] == "ready" and set(reply["operations"]) == set(load_operations())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from worker.job import build_job, read_job_id
+from worker.job import Job, build_job, read_job_id
 
 INVALID: list[Any] = [None, [], "text", 3, {}, {"id": 3}, {"id": ""}, {"input": None, "s3Config": 3, "policy": []}]
 
@@ -41,3 +42,25 @@ def test_a_job_carries_its_input_its_bucket_and_its_deadline() -> None:
     job = build_job(raw_job, job_id="a", timeout_s=0.0)
     assert job.input == {"operation": "x"} and job.s3_config == {"bucketName": "b"}
     assert job.deadline is not None and job.deadline - job.started == pytest.approx(0.9, abs=0.1)
+
+
+def test_progress_does_not_go_back_when_work_is_started_again() -> None:
+    updates: list[Mapping[str, Any]] = []
+    job = Job(id="j", report=updates.append)
+    with job.stage("generate", (0.0, 0.5)):
+        for fraction in (0.2, 0.8, 0.1, 0.9):
+            job.progress(fraction)
+    assert [update["percent"] for update in updates] == [10.0, 40.0, 40.0, 45.0]
+
+
+def test_a_download_is_reported_with_its_bytes_and_without_a_change_of_the_percentage() -> None:
+    updates: list[Mapping[str, Any]] = []
+    job = Job(id="j", report=updates.append)
+    with job.stage("separate"):
+        job.progress(0.1)
+        job.report_download("musicgen/large", 812_400_000, 6_500_000_000)
+    assert updates[-1] == {
+        "stage": "Downloading musicgen/large: 812 of 6500 MB",
+        "percent": 10.0,
+        "download": {"model": "musicgen/large", "bytes": 812_400_000, "total_bytes": 6_500_000_000},
+    }

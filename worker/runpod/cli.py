@@ -36,8 +36,8 @@ On RunPod, the worker takes jobs until it is stopped.
   python handler.py --rp_serve_api --rp_api_port 8000
 """
 
-Preload = Callable[[Settings], dict[str, Any]]
-"""Loads the models of `PRELOAD`; returns a reply with `error` if that fails (`handler.preload`)."""
+Preload = Callable[[Settings], Mapping[str, str]]
+"""Loads the models of `PRELOAD`; returns those that cannot be loaded, each with the reason (`handler.preload`)."""
 
 
 class CommandLineError(Exception):
@@ -67,10 +67,8 @@ def _run(arguments: argparse.Namespace, run_job: RunJob, preload: Preload) -> in
     serves_api = arguments.rp_serve_api or platform.realtime_port
     if not serves_api and (arguments.test_input is not None or not platform.job_url):
         return run_local_job(run_job, arguments.test_input, settings=settings)
-    if settings.preload and (error := preload(settings).get("error")):
-        logger.error("PRELOAD failed: %s", error)
-        return EXIT_FAILED
-
+    for name, reason in preload(settings).items():  # the worker starts all the same, or it would restart for ever
+        logger.warning("PRELOAD of %s failed; it is loaded when a request first needs it. %s", name, reason)
     set_sdk_log_level(settings, platform, arguments.rp_log_level)
     adapter = Adapter(run_job, settings=settings, platform=platform)
     if arguments.rp_serve_api:

@@ -23,6 +23,7 @@ from models.demucs.family import DemucsFamily
 from models.demucs.load import load_network
 from models.demucs.repository import ModelRepository
 from models.demucs.spec import read_spec
+from models.runtime.progress import UNATTENDED, Observer
 from testing import tiny_demucs as tiny
 from testing.models import list_as_json
 from testing.repository import ROOT
@@ -45,7 +46,7 @@ class FakeHub:
         self.folder = folder
         self.asked: list[tuple[str, list[str]]] = []
 
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
         self.asked.append((hub_id, list(patterns)))
         return self.folder
 

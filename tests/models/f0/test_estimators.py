@@ -21,6 +21,7 @@ from models.f0 import METHODS, F0Estimator, PitchFamily
 from models.f0.crepe import MangioCrepe, load_crepe
 from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
+from models.runtime.progress import UNATTENDED, Observer
 from testing.models import list_as_json
 from testing.repository import ROOT
 from testing.tiny_rvc import make_rmvpe, write_rmvpe
@@ -244,7 +245,7 @@ class FakeHub:
         self.folder = folder
         self.requests: list[tuple[str, tuple[str, ...]]] = []
 
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
         self.requests.append((hub_id, tuple(patterns)))
         return self.folder
 

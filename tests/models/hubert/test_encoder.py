@@ -14,6 +14,7 @@ from errors import ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
 from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.hubert.family import HubertFamily
+from models.runtime.progress import UNATTENDED, Observer
 from testing.models import list_as_json
 from testing.rvc_reference import load_fairseq_model
 from testing.tiny_rvc import write_hubert_file, write_hubert_folder
@@ -134,7 +135,7 @@ class _Hub:
         self.folder = folder
         self.requests: list[tuple[str, Sequence[str]]] = []
 
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
         self.requests.append((hub_id, patterns))
         return write_hubert_folder(self.folder)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +19,15 @@ import torch
 
 from errors import InvalidRequestError, ModelError, RequestError, UnknownNameError
 from models.checkpoints.errors import CheckpointError
-from models.checkpoints.locations import HuggingFaceHub, WeightLocations
+from models.checkpoints.hub import HuggingFaceHub
+from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
 from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package, report_part
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
+from models.runtime.progress import UNATTENDED, Observer
+from testing.fake_hub import start_fake_hub
 from testing.models import list_as_json
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
@@ -54,7 +54,7 @@ class FolderHub:
     cache: Path
     fetched: list[str] = field(default_factory=list)
 
-    def fetch(self, hub_id: str, patterns: Sequence[str]) -> Path:
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
         self.fetched.append(hub_id)
         return into_cache(self.repositories[hub_id], self.cache, hub_id)
 
@@ -372,71 +372,15 @@ def test_a_codec_of_another_shape_than_the_pointers_model_is_refused(checkpoint:
         family_of(WeightLocations(explicit=checkpoint.parent)).resolve("tiny")
 
 
-class HubHandler(BaseHTTPRequestHandler):
-    """The little of the hub's API that its client asks for, for one repository."""
-
-    files: dict[str, bytes] = {}  # noqa: RUF012
-    revision = "c" * 40
-
-    def do_HEAD(self) -> None:  # noqa: N802
-        self._file(send=False)
-
-    def do_GET(self) -> None:  # noqa: N802
-        if "/tree/" in self.path:
-            tree = [{"type": "file", "path": name, "size": len(file), "oid": name} for name, file in self.files.items()]
-            self._answer(json.dumps(tree).encode(), {"content-type": "application/json"}, send=True)
-        elif self.path.startswith("/api/models/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            body = {"id": "facebook/musicgen-small", "sha": self.revision, "siblings": siblings}
-            self._answer(json.dumps(body).encode(), {"content-type": "application/json"}, send=True)
-        else:
-            self._file(send=True)
-
-    def _file(self, *, send: bool) -> None:
-        content = self.files.get(self.path.rpartition("/")[2])
-        if content is None:
-            self.send_error(404)
-            return
-        etag = f'"{hash(content) & 0xFFFFFFFF:x}"'
-        self._answer(content, {"etag": etag, "x-repo-commit": self.revision}, send=send)
-
-    def _answer(self, body: bytes, headers: dict[str, str], *, send: bool) -> None:
-        self.send_response(200)
-        for name, value in (headers | {"content-length": str(len(body))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if send:
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-@pytest.fixture
-def hub_server() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_the_hubs_client_downloads_what_was_asked_for(hub_server: str, tmp_path: Path) -> None:
-    HubHandler.files = {LM_FILE: b"language model", CODEC_FILE: b"codec", "readme.md": b"not wanted"}
-    folder = HuggingFaceHub(tmp_path, hub_server).fetch("facebook/musicgen-small", (LM_FILE, CODEC_FILE))
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
-        LM_FILE: b"language model",
-        CODEC_FILE: b"codec",
-    }
-    found = WeightLocations(hub_caches=(tmp_path,)).find((), ("facebook/musicgen-small",), (LM_FILE, CODEC_FILE))
-    assert found == folder
-
-
-def test_a_hub_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="MODELS_DIR") as failed:
-        HuggingFaceHub(tmp_path, "http://127.0.0.1:9").fetch("facebook/musicgen-small", (LM_FILE,))
-    assert "127.0.0.1" not in failed.value.message
+def test_a_published_model_is_downloaded_from_the_hub_with_its_parts(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.move(checkpoint / "t5", tmp_path / "t5-base")
+    parts = [checkpoint / LM_FILE, checkpoint / CODEC_FILE, *(tmp_path / "t5-base").iterdir()]
+    with start_fake_hub({path.name: path.read_bytes() for path in parts}) as server:
+        hub = HuggingFaceHub(cache=tmp_path / "cache", endpoint=server.endpoint)
+        family = family_of(WeightLocations(hub_caches=(tmp_path / "cache",), hub=hub))
+        family.download("small")
+    assert row(family, "small")["available"] == "local"
+    assert len(server.sent) == len(set(server.sent)) and {LM_FILE, CODEC_FILE, "config.json"} <= set(server.sent)
 
 
 def test_every_refusal_is_a_request_error(checkpoint: Path) -> None:

@@ -1,0 +1,125 @@
+"""A server on loopback that speaks the Hugging Face hub's API, for the hub's real client.
+
+It answers `/api/models/<id>/revision/<revision>` (commit, files and sizes) and `/<id>/resolve/<commit>/<file>` with the
+hub's headers and error codes. Tests set what is slow, cut, refused or wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from testing.loopback import Request, Write, serve
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error response as the hub gives it.
+
+    Args:
+        status: `404 Not Found`.
+        code: the header `X-Error-Code`, by which the client tells errors apart.
+    """
+
+    status: str
+    code: str = ""
+
+
+@dataclass
+class FakeHub:
+    """One repository under every id.
+
+    Args:
+        files: by name.
+        refusal: of every request; None: none.
+        failures: how many requests for files fail with status 500 before the first succeeds.
+        announced: sizes that the list of files gives in place of the real ones.
+        chunk_bytes, pause_s: files are sent in chunks of that size with that pause before each.
+        cuts: how many of the next connections end in the middle of a file.
+        go_on: files are sent only as long as this is set.
+    """
+
+    files: dict[str, bytes]
+    commit: str = COMMIT
+    refusal: Refusal | None = None
+    failures: int = 0
+    announced: dict[str, int] = field(default_factory=dict)
+    chunk_bytes: int = 1 << 20
+    pause_s: float = 0.0
+    cuts: int = 0
+    go_on: threading.Event = field(default_factory=threading.Event)
+    endpoint: str = ""
+    asked: list[str] = field(default_factory=list)  # the paths of all requests, in order
+    sent: list[str] = field(default_factory=list)  # the files whose content was requested, in order
+
+    def respond(self, request: Request, write: Write) -> None:
+        method, path = request.line.split(" ")[:2]
+        path = path.partition("?")[0]
+        self.asked.append(path)
+        if self.refusal is not None:
+            header = f"X-Error-Code: {self.refusal.code}\r\n" if self.refusal.code else ""
+            write(f"HTTP/1.1 {self.refusal.status}\r\nContent-Length: 0\r\n{header}\r\n".encode())
+        elif path.startswith("/api/models/"):
+            self._list_files(path, write)
+        else:
+            self._send(method, path.rpartition("/")[2], request.headers.get("range", "bytes=0-"), write)
+
+    def _list_files(self, path: str, write: Write) -> None:
+        hub_id, _, revision = path.removeprefix("/api/models/").partition("/revision/")
+        if revision not in ("main", self.commit):
+            write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-Error-Code: RevisionNotFound\r\n\r\n")
+            return
+        sizes = {name: self.announced.get(name, len(content)) for name, content in self.files.items()}
+        siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+        body = json.dumps({"id": hub_id, "sha": self.commit, "siblings": siblings}).encode()
+        write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + f"Content-Length: {len(body)}\r\n\r\n".encode()
+        )
+        write(body)
+
+    def _send(self, method: str, name: str, requested_range: str, write: Write) -> None:
+        if name not in self.files:
+            write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-Error-Code: EntryNotFound\r\n\r\n")
+            return
+        content = self.files[name]
+        etag = hashlib.sha256(content).hexdigest()
+        if method == "GET" and self.failures > 0:
+            self.failures -= 1
+            write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+            return
+        start = int(requested_range.removeprefix("bytes=").partition("-")[0])
+        size = self.announced.get(name, len(content)) if method == "HEAD" else len(content) - start
+        write(
+            f"HTTP/1.1 {'206 Partial Content' if start else '200 OK'}\r\nContent-Length: {size}\r\n"
+            f'ETag: "{etag}"\r\nX-Repo-Commit: {self.commit}\r\nConnection: close\r\n\r\n'.encode()
+        )
+        if method == "GET":
+            self.sent.append(name)
+            self._send_body(content, start, write)
+
+    def _send_body(self, content: bytes, start: int, write: Write) -> None:
+        end = len(content)
+        if self.cuts > 0:
+            self.cuts -= 1
+            end = (start + end) // 2
+        for first in range(start, end, self.chunk_bytes):
+            self.go_on.wait()
+            time.sleep(self.pause_s)
+            write(content[first : min(first + self.chunk_bytes, end)])
+
+
+@contextlib.contextmanager
+def start_fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
+    """Runs a hub until the block ends."""
+    hub = FakeHub(files)
+    hub.go_on.set()
+    with serve(hub.respond) as server:
+        hub.endpoint = server.url("")
+        yield hub
