@@ -21,7 +21,7 @@ from models.device import (
     find_gpu,
     is_out_of_memory,
     measure_allocated,
-    measured_budget,
+    measure_budget,
     resolve_device,
 )
 from models.family import EngineT, ModelHandle
@@ -161,7 +161,7 @@ class EngineCache:
     @cached_property
     def budget_bytes(self) -> int:
         """Memory that loaded engines may take together."""
-        return self._budget_setting or measured_budget(self.device, self.gpu)
+        return self._budget_setting or measure_budget(self.device, self.gpu)
 
     @contextmanager
     def _lease(self, handle: ModelHandle[EngineT], observer: Observer) -> Iterator[EngineT]:

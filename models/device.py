@@ -61,10 +61,12 @@ def find_gpu() -> Gpu | None:
     except (OSError, AttributeError) as error:
         logger.debug("No CUDA device: %s", error)
         return None
-    return Gpu(name=name.value.decode(errors="replace"), total_bytes=total.value, free_bytes=_free(bus_id, total.value))
+    return Gpu(
+        name=name.value.decode(errors="replace"), total_bytes=total.value, free_bytes=_measure_free(bus_id, total.value)
+    )
 
 
-def _free(bus_id: ctypes.Array[ctypes.c_char], total_bytes: int) -> int:
+def _measure_free(bus_id: ctypes.Array[ctypes.c_char], total_bytes: int) -> int:
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
         _call(nvml, "nvmlInit_v2")
@@ -119,21 +121,21 @@ def measure_allocated() -> int:
     return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_initialized() else 0
 
 
-def measured_budget(device: str, gpu: Gpu | None) -> int:
+def measure_budget(device: str, gpu: Gpu | None) -> int:
     """Bytes that loaded models may take: the GPU's memory less a reserve, or a fraction of the available RAM."""
     if device.startswith("cuda") and gpu is not None:
         return max(gpu.total_bytes - GPU_RESERVE_BYTES, GIBIBYTE)
-    return int(RAM_FRACTION * available_ram())
+    return int(RAM_FRACTION * measure_available_ram())
 
 
-def available_ram(root: Path = Path("/")) -> int:
+def measure_available_ram(root: Path = Path("/")) -> int:
     """Bytes of RAM that this process can still take: the kernel's estimate, or less if a container limits it."""
-    limits = [_meminfo_available(root / "proc/meminfo"), _cgroup_available(root / "sys/fs/cgroup")]
+    limits = [_read_meminfo_available(root / "proc/meminfo"), _read_cgroup_available(root / "sys/fs/cgroup")]
     known = [limit for limit in limits if limit is not None]
     return max(min(known), 0) if known else 4 * GIBIBYTE
 
 
-def _meminfo_available(meminfo: Path) -> int | None:
+def _read_meminfo_available(meminfo: Path) -> int | None:
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         return int(lines["MemAvailable"].split()[0]) * 1024
@@ -141,7 +143,7 @@ def _meminfo_available(meminfo: Path) -> int | None:
         return None
 
 
-def _cgroup_available(root: Path) -> int | None:
+def _read_cgroup_available(root: Path) -> int | None:
     """The container's limit less its use, from cgroup v2 or v1. Page cache can be dropped, so it counts as free."""
     for limit, used, cache in (
         ("memory.max", "memory.current", "inactive_file"),

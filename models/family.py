@@ -69,10 +69,12 @@ class ModelInfo(ABC):
     Args:
         name: as a request gives it.
         availability: whether it can be used here.
+        download_bytes: about what its first use downloads; 0: nothing, or it is not known.
     """
 
     name: str
     availability: Availability
+    download_bytes: int = 0
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:

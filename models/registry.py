@@ -132,7 +132,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     return Models(families, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
 
 
-def catalog_rows() -> list[dict[str, str]]:
+def list_published_models() -> list[dict[str, str]]:
     """Every published model for the documentation: its name, the operation that runs it, its licence, what it is."""
 
     def row(name: str, operation: str, licence: str, about: str) -> dict[str, str]:

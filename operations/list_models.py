@@ -40,7 +40,7 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
     fields: dict[str, Any] = {
         "models": voices,
         "count": len(voices),
-        **{field: [model.to_json() for model in listed] for field, listed in lists.items()},
+        **{field: [_describe(model) for model in listed] for field, listed in lists.items()},
         "search_paths": list(dict.fromkeys(path for family in families for path in family.search_paths())),
     }
     if plan.schemas:
@@ -48,6 +48,10 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
             name: operation.params.model_json_schema() for name, operation in load_operations().items()
         }
     return Reply(fields=fields)
+
+
+def _describe(model: ModelInfo) -> dict[str, Any]:
+    return model.to_json() | ({"download_bytes": model.download_bytes} if model.download_bytes else {})
 
 
 OPERATION = Operation(params=Params, plan=plan, run=run)

@@ -136,9 +136,12 @@ def _show_json(value: Any) -> str:
 
 def write_models() -> str:
     """Every model of the catalogues."""
-    from models.registry import catalog_rows
+    from models.registry import list_published_models
 
-    rows = [(f"`{row['name']}`", row["engine"], row.get("licence", ""), row.get("about", "")) for row in catalog_rows()]
+    rows = [
+        (f"`{row['name']}`", row["engine"], row.get("licence", ""), row.get("about", ""))
+        for row in list_published_models()
+    ]
     return make_table(("model", "operation", "licence of the weights", "notes"), rows)
 
 

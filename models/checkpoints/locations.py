@@ -45,7 +45,7 @@ class WeightLocations:
         """Returns every place, in order, as `list_models` shows them."""
         return [str(path) for path in (*self._first, *self.hub_caches, *self.folders)]
 
-    def candidates(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
+    def iter_candidates(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
         """Yields every folder that may hold a model, in the order of the search. Some of them may not exist.
 
         Args:
@@ -61,11 +61,11 @@ class WeightLocations:
             yield from (root / name for name in names)
 
     def find(self, names: Sequence[str], hub_ids: Sequence[str], needs: Sequence[str]) -> Path | None:
-        """Returns the first of the `candidates` that holds all files `needs`; None if there is none.
+        """Returns the first of the `iter_candidates` that holds all files `needs`; None if there is none.
 
         A need may give alternatives: `model.safetensors|pytorch_model.bin`.
         """
-        return next((folder for folder in self.candidates(names, hub_ids) if _holds(folder, needs)), None)
+        return next((folder for folder in self.iter_candidates(names, hub_ids) if _holds(folder, needs)), None)
 
     def find_named(self, name: str, needs: Sequence[str]) -> Path | None:
         """Returns the folder called `name` (`x` or `org/x`) below one of the roots, if it holds all files `needs`.
@@ -85,7 +85,7 @@ class WeightLocations:
                 return folder
         return None
 
-    def names_of_folders(self, file: str) -> list[str]:
+    def list_folder_names(self, file: str) -> list[str]:
         """Returns the names of all folders, one or two levels below the roots, that hold `file`, as of now."""
         found = set()
         for root in self.roots:

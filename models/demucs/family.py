@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FLOAT_BYTES = 4
+_PUBLISHED_BYTES = 2  # of a weight in the repositories on the hub
 _UNKNOWN_BYTES = 700_000_000
 
 
@@ -111,10 +112,11 @@ class DemucsFamily(ModelFamily["Separator"]):
             ModelError: it is a local folder whose files are missing or broken.
         """
         if name in CATALOG:
-            card = CATALOG[name]
+            card, availability = CATALOG[name], self._availability(name)
             return SeparationModelInfo(
                 name=name,
-                availability=self._availability(name),
+                availability=availability,
+                download_bytes=card.parameters * _PUBLISHED_BYTES if availability == DOWNLOAD else 0,
                 stems=card.stems,
                 max_segment=card.max_segment,
                 sample_rate=card.sample_rate,

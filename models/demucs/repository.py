@@ -96,7 +96,7 @@ class ModelRepository:
 
     def _candidates(self, name: str) -> Iterator[Path]:
         hub_ids = (CATALOG[name].repository,) if name in CATALOG else ()
-        return self.weights.candidates((name, f"{SHARED_FOLDER}/{name}", SHARED_FOLDER), hub_ids)
+        return self.weights.iter_candidates((name, f"{SHARED_FOLDER}/{name}", SHARED_FOLDER), hub_ids)
 
 
 def _find_files(folder: Path, name: str) -> ModelFiles | None:

@@ -11,6 +11,7 @@ F0_MAX = 1100.0
 
 DEFAULT_METHOD = "rmvpe"
 RMVPE_FILE = "rmvpe.pt"
+RMVPE_FILE_BYTES = 181_184_272
 RMVPE_HUB_ID = "lj1995/VoiceConversionWebUI"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
-from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_HUB_ID, ModelCard
+from models.f0.catalog import CATALOG, DEFAULT_METHOD, RMVPE_FILE, RMVPE_FILE_BYTES, RMVPE_HUB_ID, ModelCard
 from models.f0.estimator import F0Estimator
 from models.family import (
     DOWNLOAD,
@@ -66,7 +66,13 @@ class PitchFamily(ModelFamily[F0Estimator]):
 
     def list_models(self) -> list[F0MethodInfo]:
         return [
-            F0MethodInfo(name=card.name, availability=self._availability(card), licence=card.licence, about=card.about)
+            F0MethodInfo(
+                name=card.name,
+                availability=(availability := self._availability(card)),
+                download_bytes=RMVPE_FILE_BYTES if availability == DOWNLOAD else 0,
+                licence=card.licence,
+                about=card.about,
+            )
             for card in CATALOG.values()
         ]
 

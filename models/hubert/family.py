@@ -64,7 +64,9 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         self._weights = weights
 
     def list_models(self) -> list[ContentEncoderInfo]:
-        return [ContentEncoderInfo(name=DEFAULT_ENCODER, availability=self._availability())]
+        availability = self._availability()
+        download_bytes = _BYTES if availability == DOWNLOAD else 0
+        return [ContentEncoderInfo(name=DEFAULT_ENCODER, availability=availability, download_bytes=download_bytes)]
 
     def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if find_spec(package) is None]:

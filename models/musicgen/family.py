@@ -218,7 +218,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         self._complete(name, observer)
 
     def _names(self) -> list[str]:
-        local = [name for name in map(catalog_name, self._weights.names_of_folders(LM_FILE)) if name not in BY_NAME]
+        local = [name for name in map(catalog_name, self._weights.list_folder_names(LM_FILE)) if name not in BY_NAME]
         demo = [DEMO] if self._folder(DEMO) else []
         return list(dict.fromkeys([*BY_NAME, *local, *demo]))
 

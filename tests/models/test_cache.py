@@ -24,10 +24,10 @@ from models.demucs.engine import Separator
 from models.device import (
     GIBIBYTE,
     Gpu,
-    available_ram,
     find_gpu,
     is_out_of_memory,
-    measured_budget,
+    measure_available_ram,
+    measure_budget,
     resolve_device,
 )
 from models.family import READY, ModelFamily, ModelHandle, ModelInfo, Readiness
@@ -626,20 +626,20 @@ def test_the_memory_of_the_device_is_measured_if_no_budget_is_given() -> None:
     assert engines.device == "cuda" and engines.gpu == gpu
     assert engines.budget_bytes == 24 * GIBIBYTE - 3 * GIBIBYTE // 2
     assert resolve_device("cpu", gpu) == "cpu" and resolve_device("auto", None) in ("cpu", "mps")
-    assert measured_budget("cpu", gpu) < 0.81 * available_ram() + GIBIBYTE
+    assert measure_budget("cpu", gpu) < 0.81 * measure_available_ram() + GIBIBYTE
 
 
 def test_available_ram_is_the_containers_limit_less_its_use(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 64000000 kB\nMemAvailable:   32000000 kB\n")
-    assert available_ram(tmp_path) == 32_000_000 * 1024
+    assert measure_available_ram(tmp_path) == 32_000_000 * 1024
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
     for name, text in (("memory.max", "max"), ("memory.current", "9"), ("memory.stat", "inactive_file 5\n")):
         (group / name).write_text(text)
-    assert available_ram(tmp_path) == 32_000_000 * 1024
+    assert measure_available_ram(tmp_path) == 32_000_000 * 1024
     (group / "memory.max").write_text("1000000")
-    assert available_ram(tmp_path) == 1_000_000 - 9 + 5
+    assert measure_available_ram(tmp_path) == 1_000_000 - 9 + 5
 
 
 def test_find_gpu_returns_none_without_a_gpu() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PosixPath
 from typing import Any
@@ -15,9 +16,11 @@ from models.demucs import DemucsFamily
 from models.demucs.engine import Separator
 from models.demucs.family import SeparationModelInfo
 from models.device import GIBIBYTE, Gpu
+from models.f0 import PitchFamily
 from models.family import LOCAL, READY, Readiness, unavailable
+from models.hubert.family import HubertFamily
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
-from models.registry import build, catalog_rows, find_weights
+from models.registry import build, find_weights, list_published_models
 from models.runtime.progress import UNATTENDED, Observer
 from models.rvc import RvcFamily, Voices
 from models.rvc.voices import Voice, VoiceInfo
@@ -175,6 +178,32 @@ def test_models_dir_is_searched_first_and_the_platforms_cache_before_volumes(tmp
 
 
 def test_the_table_of_models_has_a_row_for_every_published_model() -> None:
-    rows = {row["name"]: row for row in catalog_rows()}
+    rows = {row["name"]: row for row in list_published_models()}
     assert rows["small"]["licence"] == "CC-BY-NC 4.0" and rows["small"]["engine"] == "generate_music"
     assert "stereo" in rows["stereo-large"]["about"] and "not run" in rows["style"]["about"]
+
+
+class NoHub:
+    """A hub that must not be asked."""
+
+    def fetch(self, hub_id: str, files: Sequence[str], observer: Observer = UNATTENDED) -> Path:
+        raise AssertionError(f"{hub_id} was fetched")
+
+
+def test_list_models_tells_about_how_many_bytes_the_first_use_downloads() -> None:
+    weights = WeightLocations(hub=NoHub())
+    families = replace(
+        empty_families(),
+        music=MusicGenFamily(weights, demo=Path("no demo")),
+        separation=DemucsFamily(weights),
+        content_encoders=HubertFamily(weights),
+        f0=PitchFamily(weights),
+    )
+    reply = lists(Models(families))
+    rows = {row["name"]: row for field in ("separation", "content_encoders", "f0_methods") for row in reply[field]}
+    assert rows["htdemucs"]["download_bytes"] == pytest.approx(84_025_440, rel=0.01)
+    assert rows["contentvec"]["download_bytes"] == pytest.approx(378e6, rel=0.01)
+    assert rows["rmvpe"]["download_bytes"] == 181_184_272
+    assert "download_bytes" not in rows["harvest"]
+    offline = lists(Models(empty_families()))
+    assert not [row for row in offline["separation"] if "download_bytes" in row]

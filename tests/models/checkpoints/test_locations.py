@@ -103,7 +103,7 @@ def test_snapshots_are_searched_from_main_to_the_oldest(tmp_path: Path) -> None:
     for revision, seconds in revisions.items():
         folder = make_snapshot(tmp_path, "org/model", revision, main=revision.startswith("a"))
         os.utime(folder, (seconds, seconds))
-    found = [path.name[0] for path in WeightLocations(hub_caches=(tmp_path,)).candidates((), ("org/model",))]
+    found = [path.name[0] for path in WeightLocations(hub_caches=(tmp_path,)).iter_candidates((), ("org/model",))]
     assert found == ["a", "b", "c"]
 
 
@@ -118,4 +118,4 @@ def test_a_snapshot_without_the_needed_files_is_passed_over(tmp_path: Path) -> N
 def test_a_ref_that_is_no_revision_is_ignored(tmp_path: Path, content: bytes) -> None:
     folder = make_snapshot(tmp_path, "org/model")
     (folder.parent.parent / "refs" / "main").write_bytes(content)
-    assert list(WeightLocations(hub_caches=(tmp_path,)).candidates((), ("org/model",))) == [folder]
+    assert list(WeightLocations(hub_caches=(tmp_path,)).iter_candidates((), ("org/model",))) == [folder]
