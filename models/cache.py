@@ -69,7 +69,7 @@ class EngineCache:
     """Every engine of the process.
 
     Args:
-        device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`; `auto` is resolved on first need, without torch.
+        device: `auto`, `cpu`, `cuda` or `mps`; `auto` is resolved on first need, without torch.
         budget_bytes: memory that loaded engines may take together; None or 0: measured on first need.
         out_of_memory: tells memory errors from others.
         gpu_finder: asks for the GPU and its free memory.

@@ -1,4 +1,4 @@
-"""Which device there is and how much memory it has. Importable without torch; only `require` imports it.
+"""Which device there is and how much memory it has. Importable without torch; only `prepare_device` imports it.
 
 The CUDA driver and NVML are called by ctypes: nvidia-ml-py and psutil are not dependencies, NVML alone does not honour
 CUDA_VISIBLE_DEVICES, and psutil does not know a container's memory limit.
@@ -98,11 +98,21 @@ def resolve_device(device: str, gpu: Gpu | None) -> str:
     return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
 
 
-def require(device: str) -> None:
-    """Raises `ModelError` if torch cannot use the GPU that was found. Imports torch."""
+def prepare_device(device: str) -> None:
+    """Every loader's first step: sets torch up for the device, for the whole process. Imports torch.
+
+    On a GPU, attention is not computed by cuDNN, which torch 2.11 prefers on the H100 and later: it builds an execution
+    plan for each new shape, and has not been measured here.
+
+    Raises:
+        ModelError: torch cannot use the GPU that was found.
+    """
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not device.startswith("cuda"):
+        return
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if not torch.cuda.is_available():
         raise ModelError(
             f"This machine has a GPU, but torch {torch.__version__} cannot use it: the driver is too old, or the "
             "container has no access to the GPU. Use a newer driver, or set DEVICE=cpu.",

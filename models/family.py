@@ -119,7 +119,7 @@ class ModelFamily(ABC, Generic[EngineT]):
 
     @abstractmethod
     def load(self, name: str, *, device: str) -> EngineT:
-        """Loads the engine onto `device` (`cpu`, `cuda`, `cuda:<n>` or `mps`), after downloading what is missing."""
+        """Loads the engine onto `device` (`cpu`, `cuda` or `mps`), after downloading what is missing."""
 
     def engine_bytes(self, engine: EngineT) -> int | None:
         """Device memory that a loaded engine takes now; None: the estimate of `memory_bytes` stands."""

@@ -61,8 +61,8 @@ class RecordingLinear:
         self.results.append(self._inner(x))
         return self.results[-1]
 
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return residual + self(x)
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
+        residual.add_(self(x))
 
 
 def decode_with_logits(
@@ -84,7 +84,7 @@ def teacher_forced_logits(lm: LanguageModel, conditions: BatchConditions, codes:
     head = RecordingLinear(lm.head)
     recording = replace(lm, head=head)
     window = make_window(recording, conditions, prompt=codes, length=codes.shape[-1] + 1)
-    mode, start = SamplingMode.of(window.sampling), window.num_prepended + 1
+    mode, start = SamplingMode.choose(window.sampling), window.num_prepended + 1
     decoding = EagerBackend(recording).start(window)
     prefill(recording, decoding.state, mode, prepended=conditions.prepended, num_known=start)
     for _ in decoding.run(mode, start, window.num_known - 1):

@@ -75,6 +75,10 @@ def parse_switch(text: str) -> bool:
 
 SWITCH = Kind("1 or 0", parse_switch)
 TEXT = Kind("text", str)
+DEVICE = Kind(
+    "one of auto, cuda, cpu, mps; CUDA_VISIBLE_DEVICES chooses one of several GPUs",
+    lambda text: choice("AUTO", "CUDA", "CPU", "MPS").parse(text).lower(),
+)
 PATH = Kind("a path", Path)
 PATHS = Kind(
     f"paths separated by '{os.pathsep}'", lambda text: tuple(Path(part) for part in text.split(os.pathsep) if part)
@@ -168,7 +172,12 @@ class Settings(_Environment):
         " loaded is logged, and loaded when a request needs it.",
     )
     device: str = variable(
-        "DEVICE", TEXT, "auto", group="models", doc="Device to compute on: `auto`, `cuda`, `cpu` or `mps`."
+        "DEVICE",
+        DEVICE,
+        "auto",
+        group="models",
+        doc="Device to compute on: `auto`, `cuda` (the first GPU; `CUDA_VISIBLE_DEVICES` chooses another one), `cpu` or"
+        " `mps`.",
     )
     cuda_graphs: bool = variable(
         "CUDA_GRAPHS",

@@ -14,6 +14,7 @@ from models.demucs.bag import broken_model
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.repository import ModelFiles, ModelRepository
 from models.demucs.spec import read_spec
+from models.device import prepare_device
 from models.family import (
     DOWNLOAD,
     LOCAL,
@@ -179,6 +180,7 @@ def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Sep
     from models.demucs.engine import SeparationModel, Separator
     from models.demucs.load import load_network
 
+    prepare_device(runtime.device)
     files = folders.fetch(name)
 
     def load(submodel: int) -> nn.Module:

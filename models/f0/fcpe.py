@@ -13,7 +13,7 @@ import torchfcpe
 from torchfcpe.models import CFNaiveMelPE
 
 from errors import ErrorCode, ModelError
-from models.device import require
+from models.device import prepare_device
 from models.f0.estimator import F0Contour, F0Estimator, Waveform, count_frames
 from models.f0.mel import LogMel
 from models.runtime.chunks import plan_equal_chunks
@@ -52,7 +52,7 @@ class Fcpe(F0Estimator):
         Raises:
             ModelError: the wheel has no weights, or there is no such device.
         """
-        require(device)
+        prepare_device(device)
         file = Path(torchfcpe.__file__).parent / "assets" / "fcpe_c_v001.pt"
         try:
             stored = torch.load(file, map_location="cpu", weights_only=True)

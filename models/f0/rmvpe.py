@@ -15,7 +15,7 @@ from torch import nn
 from errors import ModelError
 from models.checkpoints.errors import broken_checkpoint, report_broken
 from models.checkpoints.tensor_loader import read_tensors
-from models.device import require
+from models.device import prepare_device
 from models.f0.estimator import BIN_REACH, CENTS_OF_BIN_0, CENTS_PER_BIN, F0Contour, F0Estimator, Waveform, count_frames
 from models.f0.mel import N_MELS, LogMel
 from models.runtime.chunks import Chunk, plan_equal_chunks
@@ -56,7 +56,7 @@ class Rmvpe(F0Estimator):
     def load(cls, *, device: str, weights: Path | None = None) -> Self:
         """RMVPE from the file rmvpe.pt; on CUDA the U-Net runs in half precision."""
         assert weights is not None, "RMVPE is loaded from the file rmvpe.pt"
-        require(device)
+        prepare_device(device)
         torch_device = torch.device(device)
         with report_broken(f"'{weights.name}'", REMEDY):
             state = read_tensors(weights)

@@ -19,6 +19,7 @@ from models.checkpoints.errors import CheckpointError, report_broken
 from models.checkpoints.hf_folder import find_weights, read_config
 from models.checkpoints.tensor_loader import read_tensors
 from models.checkpoints.weight_norm import fold_weight_norm
+from models.device import prepare_device
 from models.runtime.dtype import HUBERT, inference_dtype
 
 MIN_SAMPLES = 400  # at 16 kHz: what one frame is computed from; frames start every 320 samples
@@ -174,6 +175,7 @@ def load_encoder(path: Path, *, device: str) -> ContentEncoder:
     Raises:
         ModelError: the weights are broken, or not those of a HuBERT-base.
     """
+    prepare_device(device)
     return ContentEncoder(read_folder(path) if path.is_dir() else read_fairseq(path), device=device)
 
 

@@ -16,6 +16,7 @@ import torch
 from errors import DeadlineError
 from models.musicgen.conditioning import BatchConditions
 from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
+from models.musicgen.kv_cache import mask_value
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms
@@ -23,7 +24,6 @@ from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecor
 
 STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
 REPLAYS_AHEAD = 2  # replays queued on the device: it never waits, and a cancellation takes effect within two of them
-COLUMN_BUCKETS = (256, 512, 768, 1024, 1280, 1536, 1792, 2048, 3072)  # lengths that graphs are captured for
 CONTEXT_BUCKET = 32  # the context of a captured state is a multiple of this
 MAX_CAPTURED_STATES = 3
 
@@ -108,7 +108,7 @@ def decode_window(lm: LanguageModel, backend: DecodeBackend, window: Window) -> 
     pattern, num_known = lm.config.pattern, window.num_known
     last = window.num_prepended + pattern.num_columns(window.length) - 1
     steps, column = last - num_known + 1, num_known - 1
-    mode = SamplingMode.of(window.sampling)
+    mode = SamplingMode.choose(window.sampling)
     decoding = backend.start(window)
     try:
         window.on_step(0, steps)
@@ -141,16 +141,18 @@ def fill_state(lm: LanguageModel, state: DecodeState, window: Window) -> None:
         cross_kv = window.cross_kv or compute_cross_kv(lm, conditions.context)
         for stored, keys_values in zip(state.cross_kv, cross_kv, strict=True):
             stored[:, :, :, :length] = keys_values
-        state.cross_bias.fill_(float("-inf"))
+        masked = mask_value(state.cross_bias.dtype)
+        state.cross_bias.fill_(masked)
         state.cross_bias[..., :length] = 0.0
         if conditions.context_mask is not None:
-            state.cross_bias[..., :length].masked_fill_(~conditions.context_mask[:, None, None], float("-inf"))
+            state.cross_bias[..., :length].masked_fill_(~conditions.context_mask[:, None, None], masked)
     if conditions.left_padding is not None and state.padding_bias is not None:
         state.left_padding.copy_(conditions.left_padding)
         padding = torch.arange(state.padding_bias.shape[-1], device=lm.device) < state.left_padding[:, None]
-        state.padding_bias.zero_().masked_fill_(padding[:, None, None], float("-inf"))
+        state.padding_bias.zero_().masked_fill_(padding[:, None, None], mask_value(state.padding_bias.dtype))
     state.cfg_coef.fill_(window.sampling.cfg_coef)
     state.temperature.fill_(window.sampling.temperature or 1.0)
+    state.top_k.fill_(min(window.sampling.top_k or lm.config.card, lm.config.card))
     state.top_p.fill_(window.sampling.top_p)
 
 
@@ -267,5 +269,9 @@ def _wait_for_next(queued: deque[tuple[range, Callable[[], None]]]) -> Iterator[
 
 
 def round_up_columns(columns: int) -> int:
-    """The smallest length of `COLUMN_BUCKETS` that holds so many columns; `columns` itself beyond the largest."""
-    return next((length for length in COLUMN_BUCKETS if length >= columns), columns)
+    """The smallest length that graphs are captured for and that holds so many columns: multiples of 256, later of 1024.
+
+    Attention's fused kernels take masks whose length is a multiple of 16 without copying them.
+    """
+    step = 256 if columns <= 2048 else 1024
+    return -(-columns // step) * step

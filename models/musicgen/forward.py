@@ -6,13 +6,13 @@ capture it as it is. Columns include the prepended conditions: with P of those, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional as F
 
-from models.musicgen.kv_cache import CacheShape, KVCache, allocate_kv_caches, attend_one_query
-from models.musicgen.lm import CrossAttention, LanguageModel, Layer
+from models.musicgen.kv_cache import CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
+from models.musicgen.lm import LanguageModel, Layer
 from models.musicgen.pattern import UNKNOWN_CODE
 from models.musicgen.sampling import SamplingMode, sample
 
@@ -48,14 +48,15 @@ class DecodeState:
         kv_cache: for each layer, keys and values of N columns.
         cross_kv: for each layer, keys and values `[2, A, H, L, D]` of the context of the first A rows. The context of
             the other rows is zero, for which cross-attention adds exactly zero, so it is skipped.
-        cross_bias: `[A, 1, 1, L]`, -inf at positions beyond a row's own context; None without context.
+        cross_bias: `[A, 1, 1, L]`, `mask_value` at positions beyond a row's own context, 0 elsewhere; None without
+            context.
         sequence: `[B, K, N]` codes; `UNKNOWN_CODE` at the places that are still to be generated.
         uniforms: `[B, N, K]` in [0, 1): each decides the code at its place.
         positions: `[N, dim]` positional embeddings.
         left_padding: `[R]`, how many columns at the start are not part of the row.
-        padding_bias: `[R, 1, 1, N]`, -inf at those columns; None if no row may have any.
+        padding_bias: `[R, 1, 1, N]`, `mask_value` at those columns, 0 elsewhere; None if no row may have any.
         cache_position: `[1]`, the column that is read next; the codes of the one after it are written.
-        cfg_coef, temperature, top_p: one number each.
+        cfg_coef, temperature, top_k, top_p: one number each, `top_k` as `[1]`.
     """
 
     kv_cache: tuple[KVCache, ...]
@@ -69,12 +70,20 @@ class DecodeState:
     cache_position: torch.Tensor
     cfg_coef: torch.Tensor
     temperature: torch.Tensor
+    top_k: torch.Tensor
     top_p: torch.Tensor
 
     @property
     def guided(self) -> bool:
         """Whether the rows hold null conditions too (classifier-free guidance)."""
         return self.left_padding.shape[0] > self.sequence.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        own = (getattr(self, field.name) for field in fields(self))
+        tensors = [value for value in (*own, *self.cross_kv) if isinstance(value, torch.Tensor)]
+        return sum(tensor.nbytes for tensor in tensors) + sum(cache.nbytes for cache in self.kv_cache)
 
 
 def allocate_state(lm: LanguageModel, shape: StateShape, *, dense: bool = False) -> DecodeState:
@@ -83,8 +92,6 @@ def allocate_state(lm: LanguageModel, shape: StateShape, *, dense: bool = False)
     cache = CacheShape(shape.rows, config.heads, shape.columns, config.head_dim)
     cross = (2, shape.conditioned_rows, config.heads, shape.context, config.head_dim)
     bias = (shape.conditioned_rows, 1, 1, shape.context)
-    # Codes are drawn in float64, which Apple's GPUs do not have.
-    precise = torch.float32 if device.type == "mps" else torch.float64
 
     def zeros(*size: int, dtype: torch.dtype = lm.dtype) -> torch.Tensor:
         return torch.zeros(size, dtype=dtype, device=device)
@@ -94,14 +101,15 @@ def allocate_state(lm: LanguageModel, shape: StateShape, *, dense: bool = False)
         cross_kv=tuple(zeros(*cross) for _ in lm.layers) if shape.conditioned_rows else (),
         cross_bias=zeros(*bias) if shape.conditioned_rows else None,
         sequence=zeros(shape.clips, config.codebooks, shape.columns, dtype=torch.long),
-        uniforms=zeros(shape.clips, shape.columns, config.codebooks, dtype=precise),
+        uniforms=zeros(shape.clips, shape.columns, config.codebooks, dtype=torch.float32),
         positions=lm.compute_positions(shape.columns),
         left_padding=zeros(shape.rows, dtype=torch.long),
         padding_bias=zeros(shape.rows, 1, 1, shape.columns) if shape.padded else None,
         cache_position=zeros(1, dtype=torch.long),
         cfg_coef=zeros(dtype=torch.float32),
-        temperature=zeros(dtype=precise),
-        top_p=zeros(dtype=precise),
+        temperature=zeros(dtype=torch.float32),
+        top_k=zeros(1, dtype=torch.long),
+        top_p=zeros(dtype=torch.float32),
     )
 
 
@@ -144,7 +152,7 @@ def decode_step(lm: LanguageModel, state: DecodeState, mode: SamplingMode, *, le
     x = x + state.positions.index_select(0, state.cache_position - state.left_padding)
     bias = _make_step_bias(state, length, masked=masked)
     for index, layer in enumerate(lm.layers):
-        x = _decode_layer(lm, state, layer, index, x, bias, length)
+        _decode_layer(lm, state, layer, index, x, bias, length)
     _write_next_column(lm, state, mode, x)
 
 
@@ -175,7 +183,7 @@ def _prefill_layer(  # noqa: PLR0913 - as `_decode_layer`
     state.kv_cache[index].write_prefill(qkv[1:])
     query, key, value = qkv
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=bias is None, scale=1.0)
-    flat = layer.out.plus(flat, attended.transpose(1, 2).reshape(rows * count, dim))
+    layer.out.add_to(flat, attended.transpose(1, 2).reshape(rows * count, dim))
     if layer.cross is not None and state.cross_kv:
         conditioned = state.cross_kv[index].shape[1]
         part = flat[: conditioned * count]
@@ -183,9 +191,9 @@ def _prefill_layer(  # noqa: PLR0913 - as `_decode_layer`
         query = _split_heads(lm, product.view(conditioned, count, 1, dim))[0]
         key, value = state.cross_kv[index]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=state.cross_bias, scale=1.0)
-        part = layer.cross.out.plus(part, attended.transpose(1, 2).reshape(conditioned * count, dim))
-        flat = part if conditioned == rows else torch.cat([part, flat[conditioned * count :]])
-    return layer.down.plus(flat, layer.up(layer.norm_up(flat))).view(rows, count, dim)
+        layer.cross.out.add_to(part, attended.transpose(1, 2).reshape(conditioned * count, dim))
+    layer.down.add_to(flat, layer.up(layer.norm_up(flat)))
+    return flat.view(rows, count, dim)
 
 
 def _decode_layer(  # noqa: PLR0913 - called 24 to 48 times a step, so nothing is packed
@@ -196,25 +204,20 @@ def _decode_layer(  # noqa: PLR0913 - called 24 to 48 times a step, so nothing i
     x: torch.Tensor,
     bias: torch.Tensor | None,
     length: int,
-) -> torch.Tensor:
+) -> None:
+    """Adds one layer's attention and feed-forward results to the residual stream `x` `[R, dim]`."""
     heads, head_dim = lm.config.heads, lm.config.head_dim
     qkv = layer.qkv(layer.norm(x)).to(lm.dtype).view(-1, 3, heads, 1, head_dim).transpose(0, 1)
     cache = state.kv_cache[index]
     cache.write(state.cache_position, qkv[1:])
-    x = layer.out.plus(x, cache.attend(qkv[0], length, bias))
+    layer.out.add_to(x, cache.attend(qkv[0], length, bias))
     if layer.cross is not None and state.cross_kv:
-        x = _cross_attend(lm, layer.cross, x, state.cross_kv[index], state.cross_bias)
-    return layer.down.plus(x, layer.up(layer.norm_up(x)))
-
-
-def _cross_attend(
-    lm: LanguageModel, cross: CrossAttention, x: torch.Tensor, keys_values: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    conditioned = keys_values.shape[1]
-    part = x[:conditioned]
-    query = cross.query(cross.norm(part)).to(lm.dtype).view(conditioned, lm.config.heads, 1, lm.config.head_dim)
-    part = cross.out.plus(part, attend_one_query(query, keys_values[0], keys_values[1], bias))
-    return part if conditioned == x.shape[0] else torch.cat([part, x[conditioned:]])
+        keys, values = state.cross_kv[index]
+        conditioned = x[: len(keys)]
+        product = layer.cross.query(layer.cross.norm(conditioned)).to(lm.dtype)
+        query = product.view(len(keys), heads, 1, head_dim)
+        layer.cross.out.add_to(conditioned, attend_one_query(query, keys, values, state.cross_bias))
+    layer.down.add_to(x, layer.up(layer.norm_up(x)))
 
 
 def _make_step_bias(state: DecodeState, length: int, *, masked: bool) -> torch.Tensor | None:
@@ -222,17 +225,16 @@ def _make_step_bias(state: DecodeState, length: int, *, masked: bool) -> torch.T
     padding_bias = None if state.padding_bias is None else state.padding_bias[..., :length]
     if not masked:
         return padding_bias
-    device = state.cache_position.device
+    device, dtype = state.cache_position.device, state.positions.dtype
     beyond = torch.arange(length, device=device) > state.cache_position
-    bias = torch.zeros(1, 1, 1, length, dtype=state.positions.dtype, device=device)
-    bias = bias.masked_fill(beyond, float("-inf"))
-    return bias if padding_bias is None else bias + padding_bias
+    bias = torch.zeros(1, 1, 1, length, dtype=dtype, device=device) if padding_bias is None else padding_bias
+    return bias.masked_fill(beyond, mask_value(dtype))
 
 
 def _make_causal_bias(padding_bias: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """`[R, 1, n, n]`. Every column, padding included, attends to itself: a softmax over nothing would be NaN."""
+    """`[R, 1, n, n]`. Every column, padding included, attends to itself."""
     ahead = column[None, :] > column[:, None]
-    bias = padding_bias[..., : len(column)].masked_fill(ahead, float("-inf"))
+    bias = padding_bias[..., : len(column)].masked_fill(ahead, mask_value(padding_bias.dtype))
     return bias.masked_fill(column[None, :] == column[:, None], 0.0)
 
 
@@ -244,7 +246,7 @@ def _write_next_column(lm: LanguageModel, state: DecodeState, mode: SamplingMode
         logits = null + (conditional - null) * state.cfg_coef
     state.cache_position.add_(1)
     uniforms = state.uniforms.index_select(1, state.cache_position)[:, 0]
-    codes = sample(logits, uniforms, mode, temperature=state.temperature, top_p=state.top_p)
+    codes = sample(logits, uniforms, mode, temperature=state.temperature, top_k=state.top_k, top_p=state.top_p)
     known = state.sequence.index_select(2, state.cache_position)
     codes = torch.where(known == UNKNOWN_CODE, codes.unsqueeze(-1), known)
     state.sequence.index_copy_(2, state.cache_position, codes)

@@ -24,6 +24,10 @@ class CacheShape:
 class KVCache(Protocol):
     """One layer's keys and values, column by column. Sizes as in `CacheShape`; queries are already scaled."""
 
+    @property
+    def nbytes(self) -> int:
+        """Of the stored keys and values."""
+
     def write_prefill(self, keys_values: torch.Tensor) -> None:
         """Stores the first n columns: `[2, R, H, n, D]`, keys and values."""
 
@@ -48,6 +52,7 @@ class DenseKVCache:
     def __init__(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> None:
         size = (2, shape.rows, shape.heads, shape.columns, shape.head_dim)
         self._keys_values = torch.zeros(size, dtype=dtype, device=device)
+        self.nbytes = self._keys_values.nbytes
 
     def write_prefill(self, keys_values: torch.Tensor) -> None:
         self._keys_values[:, :, :, : keys_values.shape[3]] = keys_values
@@ -76,6 +81,7 @@ class EmbeddingBagKVCache:
         self._keys = torch.zeros(shape.rows, shape.heads, chunks, shape.head_dim, KEY_CHUNK, dtype=dtype)
         self._values = torch.zeros(shape.rows, shape.heads, shape.columns, shape.head_dim, dtype=dtype)
         self._indices = indices
+        self.nbytes = self._keys.nbytes + self._values.nbytes
 
     def write_prefill(self, keys_values: torch.Tensor) -> None:
         keys, values = keys_values
@@ -126,6 +132,15 @@ def allocate_kv_caches(
         return tuple(DenseKVCache(shape, dtype, device) for _ in range(layers))
     indices = RowIndices(shape)
     return tuple(EmbeddingBagKVCache(shape, dtype, indices) for _ in range(layers))
+
+
+def mask_value(dtype: torch.dtype) -> float:
+    """What is added to the score of a column that is not attended to.
+
+    Not minus infinity: a softmax over columns that are all masked would be NaN. A row with much left padding begins
+    with such columns, and the kernels that read keys in tiles compute a softmax over each tile.
+    """
+    return torch.finfo(dtype).min
 
 
 def attend_one_query(

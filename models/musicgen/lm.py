@@ -105,8 +105,8 @@ class Linear(Protocol):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """`residual + self(x)`, in the residual's type."""
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
+        """Adds `self(x)` to `residual` `[rows, out]` in place."""
 
 
 class PlainLinear:
@@ -122,10 +122,11 @@ class PlainLinear:
             return y
         return F.gelu(y) if self._activation == "gelu" else F.relu(y)
 
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
         if self._bias is None and self._activation == "none" and residual.dtype == self._weight.dtype:
-            return torch.addmm(residual, x.to(self._weight.dtype), self._weight.t())
-        return residual + self(x)
+            residual.addmm_(x.to(self._weight.dtype), self._weight.t())
+        else:
+            residual.add_(self(x))
 
 
 class PackedLinear:
@@ -148,8 +149,8 @@ class PackedLinear:
         y: torch.Tensor = product(x.to(self._dtype), self._weight, self._bias, self._activation, [], algorithm)
         return y
 
-    def plus(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return residual + self(x)
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
+        residual.add_(self(x))
 
 
 def build_linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = "none") -> Linear:

@@ -11,7 +11,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader
 from models.checkpoints.torch_file import open_torch_file
-from models.device import require
+from models.device import prepare_device
 from models.encodec.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.conditioning import (
     ChromaConditioner,
@@ -48,7 +48,7 @@ def load_engine(
         ModelError: a part is broken or not supported; the message names it.
     """
     assert not info.to_fetch, f"parts have to be downloaded before loading: {info.to_fetch}"
-    require(device)
+    prepare_device(device)
     dtype = dtype or choose_weight_dtype(device)
     with report_part(info.folder, LM_FILE):
         package, state = read_weights(info.folder / LM_FILE)

@@ -15,7 +15,7 @@ import torch
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings, check_arguments
 from models.checkpoints.torch_file import TorchFile, open_torch_file
-from models.device import is_out_of_memory
+from models.device import is_out_of_memory, prepare_device
 from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
 from models.musicgen.inspect import AUDIOCRAFT_LIMITS, DiffusionBand, as_package, read_band, report_part
@@ -111,6 +111,7 @@ def load_diffusion(path: Path, *, device: str) -> MultiBandDiffusion:
     Raises:
         ModelError: the file is broken, or its settings and weights do not fit each other.
     """
+    prepare_device(device)
     import_audiocraft()
     with report_part(path.parent, path.name), open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
         package = as_package(file.content)

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 
 from models.musicgen.request import Sampling
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingMode:
-    """Which kernels draw the codes, and so what a CUDA graph is captured for. Temperature and top_p are tensors.
+class SamplingMode(Enum):
+    """Which kernels draw the codes, and so what a CUDA graph is captured for. The settings' values are tensors."""
 
-    Args:
-        greedy: takes the most likely code; the other fields do not count.
-        top_k: how many candidates are kept; 0 = all. Does not count with `use_top_p`.
-        use_top_p: keeps the smallest set of candidates whose probability exceeds `top_p`.
-    """
-
-    greedy: bool = False
-    top_k: int = 250
-    use_top_p: bool = False
+    GREEDY = auto()
+    """Takes the most likely code."""
+    TOP_K = auto()
+    """Keeps the `top_k` most likely candidates."""
+    TOP_P = auto()
+    """Keeps the smallest set of candidates whose probability exceeds `top_p`."""
 
     @classmethod
-    def of(cls, sampling: Sampling) -> SamplingMode:
+    def choose(cls, sampling: Sampling) -> SamplingMode:
         """The mode of a request's sampling settings."""
         if sampling.temperature == 0:
-            return cls(greedy=True, top_k=0)
-        return cls(top_k=0, use_top_p=True) if sampling.top_p > 0 else cls(top_k=sampling.top_k)
+            return cls.GREEDY
+        return cls.TOP_P if sampling.top_p > 0 else cls.TOP_K
 
 
 def draw_uniforms(generators: Sequence[torch.Generator], steps: int, codebooks: int) -> torch.Tensor:
@@ -41,34 +37,53 @@ def draw_uniforms(generators: Sequence[torch.Generator], steps: int, codebooks: 
     return torch.stack(draws)
 
 
-def sample(
-    logits: torch.Tensor, uniforms: torch.Tensor, mode: SamplingMode, *, temperature: torch.Tensor, top_p: torch.Tensor
+def sample(  # noqa: PLR0913 - the settings' values, each a tensor
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    mode: SamplingMode,
+    *,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
 ) -> torch.Tensor:
     """Draws by the inverse of the cumulative distribution.
 
     Args:
         logits: `[B, K, card]`.
-        uniforms: `[B, K]` in [0, 1), float64 (float32 on devices without it).
+        uniforms: `[B, K]` in [0, 1].
         temperature: one number, > 0.
-        top_p: one number; counts with `mode.use_top_p`.
+        top_k: `[1]`, from 1 to card; counts in the mode `TOP_K`.
+        top_p: one number; counts in the mode `TOP_P`.
 
     Returns:
         `[B, K]` codes.
     """
-    if mode.greedy:
+    if mode is SamplingMode.GREEDY:
         return logits.argmax(-1)
-    # In the draws' float64 if the device has it, so that rounding does not change which candidate is drawn.
-    probabilities = torch.softmax(logits.to(uniforms.dtype) / temperature, dim=-1)
-    if mode.use_top_p:
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    if mode is SamplingMode.TOP_P:
         probabilities = _keep_top_p(probabilities, top_p)
-    elif 0 < mode.top_k < probabilities.shape[-1]:
-        smallest = probabilities.topk(mode.top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-        probabilities = probabilities * (probabilities >= smallest)
+    else:
+        probabilities = _keep_top_k(probabilities, top_k)
     cumulative = probabilities.cumsum(-1)
     total = cumulative[..., -1:]
     last = (cumulative < total).sum(-1)  # the last candidate; rounding alone could lead beyond it
     drawn = torch.searchsorted(cumulative, uniforms.unsqueeze(-1) * total, right=True).squeeze(-1)
     return torch.minimum(drawn, last)
+
+
+def _keep_top_k(probabilities: torch.Tensor, top_k: torch.Tensor) -> torch.Tensor:
+    """Zeroes every candidate that is less likely than the `top_k`-th."""
+    if probabilities.device.type == "cpu":  # reading a value costs nothing there, and sorting 20 times as much
+        smallest = probabilities.topk(int(top_k), sorted=False).values.amin(-1, keepdim=True)
+    else:
+        smallest = find_kth(probabilities, top_k)
+    return probabilities * (probabilities >= smallest)
+
+
+def find_kth(probabilities: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """`[..., card]` to `[..., 1]`: the `k`-th largest, `k` being `[1]` on the device. A graph serves every `k`."""
+    return probabilities.sort(dim=-1, descending=True).values.index_select(-1, k - 1)
 
 
 def _keep_top_p(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:

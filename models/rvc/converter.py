@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from audio.types import Waveform
+from models.device import prepare_device
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
 from models.f0.contour import fill_gaps, quantize_f0, transpose
 from models.f0.estimator import F0Contour
@@ -318,6 +319,7 @@ def load_voice_converter(
     Raises:
         ModelError: the checkpoint's weights do not fit its config.
     """
+    prepare_device(device)
     synthesizer = Synthesizer(checkpoint, device=device, precision=precision)
     retrieval = Retrieval(index, device) if index is not None else None
     return VoiceConverter(synthesizer, version=checkpoint.version, retrieval=retrieval)

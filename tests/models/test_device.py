@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from models.device import cpu_multiplies_bfloat16
+import pytest
+import torch
+
+from errors import ModelError
+from models.device import cpu_multiplies_bfloat16, prepare_device
+from testing.repository import ROOT
 
 
 def test_the_flags_of_a_cpu_tell_whether_it_multiplies_bfloat16(tmp_path: Path) -> None:
@@ -17,3 +23,31 @@ def test_the_flags_of_a_cpu_tell_whether_it_multiplies_bfloat16(tmp_path: Path) 
         (tmp_path / name).write_text(text)
         assert cpu_multiplies_bfloat16(tmp_path / name) is answer
     assert cpu_multiplies_bfloat16(tmp_path / "absent") is False
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", True), ("cuda", False)])
+def test_attention_on_a_gpu_is_not_computed_by_cudnn(device: str, expected: bool) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    with contextlib.suppress(ModelError):  # on a machine without a GPU
+        prepare_device(device)
+    assert torch.backends.cuda.cudnn_sdp_enabled() is expected  # type: ignore[no-untyped-call]
+
+
+def test_every_loader_prepares_the_device() -> None:
+    """Which no other test notices on a machine without a GPU."""
+    loaders = {
+        "models/demucs/family.py",
+        "models/f0/crepe.py",
+        "models/f0/fcpe.py",
+        "models/f0/rmvpe.py",
+        "models/hubert/encoder.py",
+        "models/musicgen/load.py",
+        "models/musicgen/multiband_diffusion.py",
+        "models/rvc/converter.py",
+    }
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "models").rglob("*.py")
+        if "prepare_device(" in path.read_text() and path.name != "device.py"
+    }
+    assert callers == loaders

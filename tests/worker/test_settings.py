@@ -85,6 +85,13 @@ def test_a_log_level_may_be_in_lower_case() -> None:
     assert Settings.from_env({"LOG_LEVEL": "debug"}).log_level == "DEBUG"
 
 
+def test_the_device_is_named_without_a_number() -> None:
+    """CUDA graphs, events and memory queries are on the process's first GPU."""
+    assert Settings.from_env({"DEVICE": "CUDA"}).device == "cuda"
+    with pytest.raises(SettingsError, match="one of auto, cuda, cpu, mps; CUDA_VISIBLE_DEVICES chooses"):
+        Settings.from_env({"DEVICE": "cuda:1"})
+
+
 def test_every_setting_has_a_group_and_a_description_for_the_documentation() -> None:
     groups = {"models", "limits", "delivery", "suno", "runtime"}
     assert {f.metadata["group"] for f in fields(Settings)} == groups

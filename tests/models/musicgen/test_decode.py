@@ -24,6 +24,7 @@ from models.musicgen.decode import (
     round_up_columns,
 )
 from models.musicgen.engine import Engine
+from models.musicgen.forward import _make_step_bias
 from models.musicgen.inspect import inspect_checkpoint
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest, Sampling
@@ -83,6 +84,17 @@ def test_one_state_serves_windows_of_every_length_and_grows_if_it_must(engines: 
     assert len(backend._states) == 1
 
 
+def test_a_client_that_tries_every_top_k_needs_the_graphs_of_one(engines: dict[str, Engine]) -> None:
+    engine, recorder = engines["text"], EagerRecorder()
+    backend, codes = CudaGraphBackend(engine.lm, recorder), set()
+    for top_k in range(0, 40, 2):  # 32 codes
+        window, same = (window_for(engine, 8, Sampling(top_k=top_k), texts=TEXTS[:1]) for _ in range(2))
+        found = decode_window(engine.lm, backend, window)
+        assert torch.equal(found, decode_window(engine.lm, EagerBackend(engine.lm), same))
+        codes.add(tuple(found.flatten().tolist()))
+    assert recorder.captures == 1 and len(codes) > 3
+
+
 def test_only_the_most_recent_kinds_of_state_are_kept(engines: dict[str, Engine]) -> None:
     engine = engines["text"]
     backend = CudaGraphBackend(engine.lm, EagerRecorder())
@@ -127,11 +139,23 @@ def test_a_lack_of_memory_while_capturing_is_raised(engines: dict[str, Engine]) 
         decode_window(engine.lm, backend, window_for(engine, 40, SAMPLINGS[1]))
 
 
+def test_no_mask_is_infinite(engines: dict[str, Engine]) -> None:
+    """A softmax over columns that are all masked would be NaN: a kernel that reads keys in tiles meets such tiles."""
+    for engine in (engines["text"], engines["melody"]):
+        backend = CudaGraphBackend(engine.lm, EagerRecorder())
+        decode_window(engine.lm, backend, window_for(engine, 20, SAMPLINGS[1]))  # texts of several lengths
+        (decoding,) = backend._states.values()
+        state = decoding.state
+        biases = [state.cross_bias, state.padding_bias, _make_step_bias(state, 256, masked=True)]
+        tensors = [bias for bias in biases if bias is not None]
+        assert len(tensors) == 2 and all(bool(bias.isfinite().all() and bias.min() < -1e4) for bias in tensors)
+
+
 @effort(deadline=None)
 @given(columns=st.integers(1, 40_000))
 def test_a_bucket_of_columns_holds_what_it_is_for(columns: int) -> None:
     length = round_up_columns(columns)
-    assert length >= columns and round_up_columns(length) == length
+    assert length >= columns and length % 16 == 0 and round_up_columns(length) == length
     assert round_up_columns(1) > STEPS_PER_REPLAY
 
 

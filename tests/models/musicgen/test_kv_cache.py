@@ -9,7 +9,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.musicgen.kv_cache import KEY_CHUNK, CacheShape, KVCache, allocate_kv_caches, attend_one_query
+from models.musicgen.kv_cache import KEY_CHUNK, CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
 
 CPU = torch.device("cpu")
 SHAPE = CacheShape(rows=3, heads=2, columns=3 * KEY_CHUNK - 5, head_dim=32)
@@ -120,9 +120,19 @@ def test_the_bound_for_float16_is_tight_enough_to_notice_a_single_missing_column
 def test_columns_that_the_bias_masks_are_not_attended_to(dense: bool) -> None:
     keys_values, query = random_columns(SHAPE.columns), random_query()
     bias = torch.zeros(SHAPE.rows, 1, 1, SHAPE.columns)
-    bias[0, ..., :70] = bias[1, ..., 100:] = float("-inf")
+    bias[0, ..., :70] = bias[1, ..., 100:] = mask_value(torch.float32)
     found = fill_cache(keys_values, 10, dtype=torch.float32, dense=dense).attend(query, SHAPE.columns, bias)
     torch.testing.assert_close(found.double(), exact_attention(query, keys_values, bias), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_row_whose_columns_are_all_masked_stays_finite(dense: bool) -> None:
+    keys_values, query = random_columns(SHAPE.columns), random_query()
+    bias = torch.full((SHAPE.rows, 1, 1, SHAPE.columns), mask_value(torch.float32))
+    found = fill_cache(keys_values, 10, dtype=torch.float32, dense=dense).attend(query, SHAPE.columns, bias)
+    assert found.isfinite().all()
+    keys, values = keys_values
+    assert attend_one_query(query, keys, values, bias).isfinite().all()
 
 
 def test_on_a_cpu_a_row_does_not_depend_on_the_other_rows() -> None:
@@ -149,7 +159,7 @@ def test_layers_share_their_row_indices_but_not_their_columns() -> None:
 def test_attention_over_a_text_equals_torchs() -> None:
     keys, values = random_columns(9)
     bias = torch.zeros(SHAPE.rows, 1, 1, 9)
-    bias[1, ..., 4:] = float("-inf")
+    bias[1, ..., 4:] = mask_value(torch.float32)
     query = random_query()
     expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0).flatten(1)
     torch.testing.assert_close(attend_one_query(query, keys, values, bias), expected)

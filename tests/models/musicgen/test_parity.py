@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from errors import CancelledError, DeadlineError
 from models.musicgen.conditioning import BatchConditions
@@ -16,7 +18,7 @@ from models.musicgen.engine import Engine
 from models.musicgen.lm import PackedLinear, PlainLinear, build_linear
 from models.musicgen.pattern import UNKNOWN_CODE, DelayPattern
 from models.musicgen.request import Sampling
-from models.musicgen.sampling import SamplingMode, draw_uniforms, sample
+from models.musicgen.sampling import SamplingMode, draw_uniforms, find_kth, sample
 from testing.audiocraft_reference import compute_audiocraft_conditions, compute_audiocraft_logits, load_audiocraft_lm
 from testing.musicgen_steps import (
     GREEDY,
@@ -148,25 +150,17 @@ def test_delays_that_do_not_ascend_from_zero_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "temperature", "top_p"),
-    [
-        (SamplingMode(top_k=10), 0.8, 0.0),
-        (SamplingMode(top_k=0, use_top_p=True), 1.0, 0.7),
-        (SamplingMode(top_k=0), 1.3, 0.0),
-        (SamplingMode(), 1.0, 0.0),
-    ],
+    "sampling", [Sampling(0.8, top_k=10), Sampling(1.0, top_p=0.7), Sampling(1.3, top_k=0), Sampling()]
 )
-def test_codes_of_a_first_step_have_audiocrafts_distribution(
-    pairs: dict[str, Pair], mode: SamplingMode, temperature: float, top_p: float
-) -> None:
+def test_codes_of_a_first_step_have_audiocrafts_distribution(pairs: dict[str, Pair], sampling: Sampling) -> None:
     """Chi-square of 20,000 draws of ours against 20,000 of audiocraft's own samplers, on a first step's logits."""
     pair = pairs["text"]
     _, steps = decode_with_logits(pair.engine.lm, make_window(pair.engine.lm, pair.conditions(TEXTS[:1])))
     logits = steps[0, 1, 0] + 3.0 * (steps[0, 0, 0] - steps[0, 1, 0])
     uniforms = draw_uniforms([torch.Generator().manual_seed(2)], DRAWS, 1)[0]
     rows = logits.expand(DRAWS, 1, -1)
-    ours = sample(rows, uniforms, mode, temperature=torch.tensor(temperature), top_p=torch.tensor(top_p))
-    theirs = draw_by_audiocraft(rows, mode, temperature, top_p)
+    ours = draw(rows, uniforms, sampling)
+    theirs = draw_by_audiocraft(rows, sampling)
     counts = torch.stack([codes.flatten().bincount(minlength=len(logits)).double() for codes in (ours, theirs)])
     hit = counts.sum(0) > 0
     chi_square = float(((counts[0] - counts[1]) ** 2 / counts.sum(0))[hit].sum())
@@ -175,16 +169,53 @@ def test_codes_of_a_first_step_have_audiocrafts_distribution(
     assert chi_square < freedom + 4 * (2 * freedom) ** 0.5 + 4
 
 
-def draw_by_audiocraft(rows: torch.Tensor, mode: SamplingMode, temperature: float, top_p: float) -> torch.Tensor:
+def draw(logits: torch.Tensor, uniforms: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Our codes for the logits `[B, K, card]`."""
+    card = logits.shape[-1]
+    return sample(
+        logits,
+        uniforms.to(logits.dtype),
+        SamplingMode.choose(sampling),
+        temperature=torch.tensor(sampling.temperature, dtype=logits.dtype),
+        top_k=torch.tensor([min(sampling.top_k or card, card)]),
+        top_p=torch.tensor(sampling.top_p, dtype=logits.dtype),
+    )
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=1), Sampling(0.7, top_k=0), Sampling(1.2, top_p=0.9)])
+def test_drawing_in_float32_finds_the_codes_of_float64(sampling: Sampling) -> None:
+    """But for draws that fall on the edge between two codes: the sum of 2,048 probabilities is rounded by 1e-6."""
+    generator = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(1_000, 1, 2048, generator=generator)
+    uniforms = torch.rand(1_000, 1, generator=generator, dtype=torch.float64)
+    exact = draw(logits.double(), uniforms, sampling)
+    assert int((draw(logits, uniforms, sampling) != exact).sum()) <= 2
+    if sampling.top_k == 1 and not sampling.top_p:
+        assert torch.equal(exact, logits.argmax(-1))
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_top_k_keeps_the_candidates_that_are_at_least_as_likely_as_the_kth(data: st.DataObject) -> None:
+    logits = torch.tensor(data.draw(st.lists(st.integers(-3, 3), min_size=2, max_size=8), label="logits")) / 4
+    top_k = data.draw(st.integers(1, len(logits)), label="top_k")
+    uniforms = torch.linspace(0, 1, 500)[:, None]
+    drawn = draw(logits.expand(500, 1, -1), uniforms, Sampling(top_k=top_k))
+    kth = logits.topk(top_k).values[-1]
+    assert set(drawn.flatten().tolist()) == set((logits >= kth).nonzero().flatten().tolist())
+    assert float(find_kth(logits, torch.tensor([top_k]))) == float(kth)  # as a GPU finds it
+
+
+def draw_by_audiocraft(rows: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     from audiocraft.utils import utils
 
-    probabilities = torch.softmax(rows / temperature, dim=-1)
+    probabilities = torch.softmax(rows / sampling.temperature, dim=-1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        if mode.use_top_p:
-            drawn = utils.sample_top_p(probabilities, p=top_p)
-        elif mode.top_k:
-            drawn = utils.sample_top_k(probabilities, k=min(mode.top_k, rows.shape[-1]))
+        if sampling.top_p:
+            drawn = utils.sample_top_p(probabilities, p=sampling.top_p)
+        elif sampling.top_k:
+            drawn = utils.sample_top_k(probabilities, k=min(sampling.top_k, rows.shape[-1]))
         else:
             drawn = utils.multinomial(probabilities, num_samples=1)
     assert isinstance(drawn, torch.Tensor)
@@ -196,9 +227,8 @@ def draw_by_audiocraft(rows: torch.Tensor, mode: SamplingMode, temperature: floa
 def test_the_ends_of_the_uniform_range_draw_candidates_only(edge: float, dtype: torch.dtype) -> None:
     logits = torch.tensor([[-1e9, 1.0, 2.0, 0.5, -1e9]])[None]
     uniforms = torch.full((1, 1), edge, dtype=dtype)
-    for mode in (SamplingMode(top_k=3), SamplingMode(top_k=0, use_top_p=True), SamplingMode(top_k=0)):
-        code = sample(logits, uniforms, mode, temperature=torch.tensor(1.0), top_p=torch.tensor(0.99))
-        assert int(code) in (1, 2, 3)
+    for sampling in (Sampling(top_k=3), Sampling(top_p=0.99), Sampling(top_k=0)):
+        assert int(draw(logits.to(dtype), uniforms, sampling)) in (1, 2, 3)
 
 
 def test_a_clips_draws_depend_neither_on_its_batch_nor_on_its_length() -> None:
@@ -227,8 +257,14 @@ def test_a_packed_weight_multiplies_like_a_plain_one(rows: int, activation: Any)
     x, residual = torch.randn(rows, 32, generator=generator), torch.randn(rows, 48, generator=generator)
     packed, plain = PackedLinear(weight, bias, activation), PlainLinear(weight, bias, activation)
     torch.testing.assert_close(packed(x), plain(x), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(packed.plus(residual, x), plain.plus(residual, x), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(PlainLinear(weight, None, "none").plus(residual, x), residual + x @ weight.T)
+    for linear, expected in (
+        (packed, residual + plain(x)),
+        (plain, residual + plain(x)),
+        (PlainLinear(weight, None, "none"), residual + x @ weight.T),
+    ):
+        found = residual.clone()
+        linear.add_to(found, x)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert build_linear(weight).nbytes == weight.nbytes
 
 
