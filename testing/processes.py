@@ -1,4 +1,4 @@
-"""Worker processes for tests, started in a process group of their own with a minimal environment, always killed."""
+"""Worker processes for tests: in a process group of their own, which is killed at the end and when the tests die."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from testing.repository import ROOT
 
 HANDLER = ROOT / "handler.py"
 FAKE_WORKER = Path(__file__).resolve().parent / "fake_worker.py"
+# Waits for a line on standard input; if the input ends without one, kills the process group whose number it is given.
+_GUARD = ("sh", "-c", 'read -r line || kill -s KILL -- "-$1"', "guard")
 
 
 @dataclass(frozen=True)
@@ -42,38 +45,59 @@ def build_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
 
 
 @contextmanager
-def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
-    """Runs a worker until the block ends, then kills its process group (the SDK's heartbeat is a child process)."""
-    log = home / f"worker-{time.monotonic_ns()}.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, str(script), *arguments],
-            cwd=home,
-            env=build_environment(home, env),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def start_process(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: IO[bytes] | int,
+    errors: IO[bytes] | int,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command until the block ends, then kills its process group: the SDK's heartbeat is a child of a worker.
+
+    The group is killed as well if this process dies in the meantime, even by SIGKILL: `_GUARD` reads from a pipe that
+    only this process can write to, and the end of the file tells it so.
+    """
+    process = subprocess.Popen(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    )
+    guard = subprocess.Popen([*_GUARD, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        yield Worker(process, log)
+        yield process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        guard.communicate(b"done\n")
+
+
+@contextmanager
+def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
+    """Runs a worker until the block ends."""
+    log = home / f"worker-{time.monotonic_ns()}.log"
+    command = [sys.executable, script, *arguments]
+    with (
+        log.open("wb") as sink,
+        start_process(
+            command, cwd=home, env=build_environment(home, env), output=sink, errors=subprocess.STDOUT
+        ) as process,
+    ):
+        yield Worker(process, log)
 
 
 def run_script(
     script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script until it ends."""
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=cwd or home,
-        env=build_environment(home, env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command, environment = [sys.executable, str(script), *arguments], build_environment(home, env)
+    with start_process(
+        command, cwd=cwd or home, env=environment, output=subprocess.PIPE, errors=subprocess.PIPE
+    ) as process:
+        output, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, output.decode(), errors.decode())

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from testing.processes import FAKE_WORKER, build_environment, run_script
+from testing.processes import FAKE_WORKER, build_environment, run_script, start_process
 from testing.repository import ROOT
 
 AUDIO = bytes(range(256)) * 64
@@ -127,27 +127,19 @@ def test_a_local_run_has_no_size_limit_unless_one_is_set(tmp_path: Path) -> None
     assert unlimited["budget"] > 1_000_000_000 and limited["budget"] == 999
 
 
-def _restore_sigint() -> None:
-    """A shell starts background processes with Ctrl-C ignored, and the suite may run in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(FAKE_WORKER), *build_arguments(operation="steps", count=100_000)],
-        cwd=tmp_path,
-        env=build_environment(tmp_path),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_restore_sigint,
-    )
-    try:
+    # A shell starts background processes with Ctrl-C ignored, which is inherited, and the suite may run in the
+    # background; Python's own handler is back only if the signal's default is.
+    script = "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    script += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", script, FAKE_WORKER, *build_arguments(operation="steps", count=100_000)]
+    environment = build_environment(tmp_path)
+    with start_process(
+        command, cwd=tmp_path, env=environment, output=subprocess.DEVNULL, errors=subprocess.PIPE
+    ) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first progress line: it runs
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
-        assert process.returncode == 130 and printed.endswith("Interrupted.\n") and "Traceback" not in printed
-    finally:
-        process.kill()
-        process.wait()
+        printed = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and printed.endswith("Interrupted.\n") and "Traceback" not in printed
