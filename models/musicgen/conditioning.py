@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader
+from models.musicgen.chroma import make_chroma_filters
 from models.musicgen.lm import LMConfig
 from models.musicgen.request import GenerationRequest
 from models.musicgen.t5 import T5, read_tokenizer
@@ -111,8 +112,6 @@ class ChromaConditioner:
     """
 
     def __init__(self, settings: Settings, projection: OutputProjection, *, window: float, device: str) -> None:
-        from librosa.filters import chroma
-
         self.sample_rate = settings.integer("sample_rate")
         if settings.get("winlen") is None:
             self._window_length = 2 ** settings.integer("radix2_exp", least=2, most=20)
@@ -123,9 +122,7 @@ class ChromaConditioner:
         infinite = settings.get("norm") in (None, math.inf, "inf")
         self._norm = math.inf if infinite else settings.number("norm")
         self._argmax = settings.flag("argmax")
-        filters = chroma(
-            sr=self.sample_rate, n_fft=self._fft_size, tuning=0, n_chroma=settings.integer("n_chroma", most=1200)
-        )
+        filters = make_chroma_filters(self.sample_rate, self._fft_size, settings.integer("n_chroma", most=1200))
         self._filters = torch.from_numpy(filters).to(device)
         self._taper = torch.hann_window(self._window_length, device=device)
         self._projection = projection
