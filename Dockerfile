@@ -27,10 +27,15 @@ FROM ${PYTHON_IMAGE} AS worker
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
+# The user below has no passwd entry, so torch finds no user name (for the name of its cache folder) and there is no home.
+# The SDK refuses hosts whose driver is older than RUNPOD_MIN_CUDA_VERSION.
 ENV PATH=/app/.venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    USER=worker \
+    LOGNAME=worker \
     OUTPUT_DIR=/tmp/output \
-    NUMBA_CACHE_DIR=/tmp/numba \
+    RUNPOD_MIN_CUDA_VERSION=13.0 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=environment /app/.venv /app/.venv

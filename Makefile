@@ -19,7 +19,7 @@ bench:
 	uv run python -m benchmarks.overhead
 
 requirements:
-	uv export --locked --no-dev --no-hashes --no-emit-project --no-header --output-file requirements.txt
+	{ echo "# pip install --no-deps -r requirements.txt" && uv export --quiet --locked --no-dev --no-emit-project --no-header; } > requirements.txt
 
 docs:
 	uv run python -m tools.docs

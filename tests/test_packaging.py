@@ -16,6 +16,9 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from models.cuda_driver import MIN_CUDA
+from testing.control_plane import MAX_BODY_BYTES
+from testing.image import read_instructions
 from testing.repository import ROOT
 
 NAMED_PACKAGES = {
@@ -30,22 +33,34 @@ def run_uv() -> str:
     return found
 
 
-def test_requirements_txt_is_the_export_of_the_lock() -> None:
-    export = ["export", "--frozen", "--offline", "--no-dev", "--no-hashes", "--no-emit-project", "--no-header"]
+INSTALL = "pip install --no-deps -r requirements.txt"
+
+
+def test_requirements_txt_is_the_export_of_the_lock_below_the_command_that_installs_it() -> None:
+    export = ["export", "--frozen", "--offline", "--no-dev", "--no-emit-project", "--no-header"]
     fresh = subprocess.run([run_uv(), *export], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert (ROOT / "requirements.txt").read_text() == fresh, "run `make requirements`"
+    assert (ROOT / "requirements.txt").read_text() == f"# {INSTALL}\n{fresh}", "run `make requirements`"
+
+
+def test_readme_and_deployment_page_install_requirements_txt_by_its_first_line() -> None:
+    assert INSTALL in (ROOT / "README.md").read_text() and INSTALL in (ROOT / "docs/deployment.md").read_text()
+
+
+def test_every_requirement_has_hashes_because_pip_accepts_all_or_none() -> None:
+    text = (ROOT / "requirements.txt").read_text().replace("\\\n", "")
+    requirements = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+    assert len(requirements) > 100 and [line for line in requirements if "--hash=sha256:" not in line] == []
+
+
+def test_packages_that_only_training_or_reference_libraries_need_are_not_in_the_image() -> None:
+    requirements = (ROOT / "requirements.txt").read_text()
+    unneeded = ("av", "inquirerpy", "librosa", "llvmlite", "numba", "resampy", "rich", "scikit-learn", "sphn", "uvloop")
+    assert [name for name in unneeded if re.search(rf"^{name}==", requirements, re.MULTILINE)] == []
 
 
 def test_all_nine_named_packages_are_locked() -> None:
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
     assert {package["name"] for package in lock["package"]} >= NAMED_PACKAGES
-
-
-def read_instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions as (keyword, rest), continuation lines joined."""
-    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
 
 
 def list_copied_sources() -> list[str]:
@@ -186,6 +201,30 @@ class HubTests(Strict):
 def test_hub_json_is_valid_by_the_published_reference() -> None:
     hub = Hub.model_validate_json((ROOT / ".runpod/hub.json").read_text())
     assert all((item.value is None) != (item.input is None) for item in hub.config.env)
+
+
+def test_hub_json_allows_no_reply_that_the_platform_drops() -> None:
+    hub = Hub.model_validate_json((ROOT / ".runpod/hub.json").read_text())
+    (budget,) = (item.input for item in hub.config.env if item.key == "INLINE_BUDGET_BYTES")
+    assert budget is not None and budget.max is not None
+    assert budget.max <= MAX_BODY_BYTES - 1000  # the SDK adds a few keys around the reply
+
+
+def test_the_hub_runs_the_worker_only_on_hosts_whose_driver_can_run_it() -> None:
+    hub = Hub.model_validate_json((ROOT / ".runpod/hub.json").read_text())
+    tests = HubTests.model_validate_json((ROOT / ".runpod/tests.json").read_text())
+    for versions in (hub.config.allowedCudaVersions, tests.config.allowedCudaVersions):
+        assert versions and min(tuple(map(int, version.split("."))) for version in versions) >= MIN_CUDA
+
+
+def test_the_hubs_tests_run_every_operation_that_needs_no_key_and_no_voice() -> None:
+    tests = HubTests.model_validate_json((ROOT / ".runpod/tests.json").read_text())
+    assert {case.input["operation"] for case in tests.tests} >= {
+        "health_check",
+        "list_models",
+        "generate_music",
+        "separate",
+    }
 
 
 def test_hub_json_offers_only_settings_that_the_worker_reads() -> None:
