@@ -66,6 +66,18 @@ def preload(settings: Settings) -> dict[str, str]:
     return {name: reply["error"] for name, reply in replies.items() if "error" in reply}
 
 
+def check_device(settings: Settings) -> dict[str, Any]:
+    """Returns a reply with `error` if the GPU of this machine cannot be used, which would fail every job."""
+
+    def check() -> dict[str, Any]:
+        from models.cuda_driver import check_device
+
+        check_device(settings.device)
+        return {}
+
+    return _catch_errors(check)
+
+
 def _catch_errors(
     work: Callable[[], dict[str, Any]], details: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
@@ -79,4 +91,4 @@ def _catch_errors(
 if __name__ == "__main__":
     from worker.runpod import cli
 
-    sys.exit(cli.main(run_job, preload))
+    sys.exit(cli.main(run_job, preload=preload, check_device=check_device))

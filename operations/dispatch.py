@@ -24,6 +24,7 @@ MAX_STRAY_KEYS_SHOWN = 20
 
 def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
     """Runs `job` and returns its success reply, ready to be serialised. Raises `RequestError` for all that fails."""
+    job.settings = settings
     with job.exit_stack:
         name, operation, params = _parse_request(job.input)
         logger.info("%s started", name)

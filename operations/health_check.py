@@ -1,19 +1,28 @@
-"""Reports whether the worker is healthy, its device and what is loaded. Imports no model library."""
+"""Reports whether the worker is healthy, what it cannot write or run, and what is loaded. Imports no model library."""
 
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from models import Models
+from models.cuda_driver import describe_driver_problem, find_cuda_driver
 from models.device import GIBIBYTE, Gpu
+from models.family import Readiness
 from operations.operation import Operation, load_operations
 from operations.params import Params as BaseParams
+from worker import volume
+from worker.folders import describe_output_problem, describe_temporary_problem
 from worker.job import Job
 from worker.reply import Reply
+from worker.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDED = ("device", "temporary_folder")  # without these checks no operation works
 
 
 class Params(BaseParams):
@@ -25,10 +34,16 @@ def plan(params: Params, models: Models) -> None:
 
 
 def run(plan: None, job: Job, models: Models) -> Reply:
-    """The readiness of every operation; `degraded` if one that is not optional is not ready."""
+    """The readiness of every operation, and of what the operations need.
+
+    `degraded` if an operation that is not optional is not ready, or one of the checks `NEEDED` is not.
+    """
     operations = load_operations()
     readiness = {name: operation.readiness(models) for name, operation in operations.items()}
-    is_healthy = all(readiness[name].is_ready or operation.optional for name, operation in operations.items())
+    checks = check_worker(models, job.settings)
+    is_healthy = all(checks[name].is_ready for name in NEEDED) and all(
+        readiness[name].is_ready or operation.optional for name, operation in operations.items()
+    )
     gpu = models.gpu
     voices = models.families.voices.list_models()
     return Reply(
@@ -40,16 +55,30 @@ def run(plan: None, job: Job, models: Models) -> Reply:
             "version": read_version(),
             "gpu": None if gpu is None else _describe_gpu(gpu),
             "operations": {name: one.to_json() for name, one in readiness.items()},
+            "checks": {name: one.to_json() for name, one in checks.items()},
             "loaded_models": models.list_loaded(),
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )
 
 
+def check_worker(models: Models, settings: Settings) -> dict[str, Readiness]:
+    """What the operations need: the device, the folders that are written to, and the program ffmpeg."""
+    ffmpeg = "" if shutil.which("ffmpeg") else "not installed: m4a, aac and webm input is refused"
+    return {
+        "device": Readiness(describe_driver_problem(settings.device, find_cuda_driver())),
+        "temporary_folder": Readiness(describe_temporary_problem()),
+        "volume": Readiness(volume.describe_problem(settings.volume_dirs)),
+        "voice_folder": models.families.voices.folder_readiness(),
+        "output_folder": Readiness(describe_output_problem(ROOT / settings.output_dir)),
+        "ffmpeg": Readiness(ffmpeg),
+    }
+
+
 @functools.cache
 def read_version() -> str:
     """The worker's version, from pyproject.toml."""
-    project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return str(project["version"])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from errors import CancelledError, InvalidRequestError, MemoryNotFreedError
+from errors import CancelledError, ErrorCode, InvalidRequestError, MemoryNotFreedError, ModelError
 from worker.job import Job
 from worker.output.error_reply import build_error_reply
 from worker.runpod import cli
@@ -107,5 +107,11 @@ def preload(settings: Settings) -> dict[str, str]:
     return {name: f"Unknown model family '{name}'. Valid: good." for name in settings.preload if name != "good"}
 
 
+def check_device(settings: Settings) -> dict[str, Any]:
+    if settings.device != "cuda":
+        return {}
+    return ModelError("The host's driver is too old.", code=ErrorCode.DEVICE_UNAVAILABLE).to_reply()
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main(run_job, preload))
+    sys.exit(cli.main(run_job, preload=preload, check_device=check_device))

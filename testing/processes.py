@@ -46,7 +46,7 @@ def build_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
 
 @contextmanager
 def start_process(
-    command: Sequence[str | Path],
+    command: Sequence[str],
     *,
     cwd: Path,
     env: Mapping[str, str],
@@ -59,7 +59,7 @@ def start_process(
     only this process can write to, and the end of the file tells it so.
     """
     process = subprocess.Popen(
-        [str(part) for part in command],
+        command,
         cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ def start_process(
 def start_worker(script: Path, arguments: Sequence[str], *, home: Path, env: Mapping[str, str]) -> Iterator[Worker]:
     """Runs a worker until the block ends."""
     log = home / f"worker-{time.monotonic_ns()}.log"
-    command = [sys.executable, script, *arguments]
+    command = [sys.executable, str(script), *arguments]
     with (
         log.open("wb") as sink,
         start_process(

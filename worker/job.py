@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from errors import CancelledError, DeadlineError, sanitize
+from worker.settings import Settings
 
 if TYPE_CHECKING:  # numpy is not needed to refuse a request
     from audio.types import Audio, AudioSource
@@ -39,6 +40,7 @@ class Job:
         report: takes `{"stage", "percent", **details}`; throttled by the sender, not here.
         details: what a caller must learn even if the job fails (a paid task's id); added to every later progress
             update and to the `details` of every later error.
+        settings: of the worker that runs the job; the dispatcher sets them.
         started: `time.monotonic()` value at which the job was received.
         audio: the request's audio by field.
         long_audio: the request's audio in fields that are read by blocks; it may be on disk.
@@ -53,6 +55,7 @@ class Job:
     cancel: threading.Event = field(default_factory=threading.Event)
     report: Report = ignore_progress
     details: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
     started: float = field(default_factory=time.monotonic)
     audio: dict[str, Audio] = field(default_factory=dict)
     long_audio: dict[str, AudioSource] = field(default_factory=dict)

@@ -39,6 +39,15 @@ def find_writable(volumes: tuple[Path, ...]) -> Path | None:
     return next((root for root in roots if root.is_dir() and os.access(root, os.W_OK | os.X_OK)), None)
 
 
+def describe_problem(volumes: tuple[Path, ...]) -> str:
+    """Why no volume can be written to, as the end of a sentence; empty if one can."""
+    if find_writable(volumes) is not None:
+        return ""
+    if not any(Path(root).is_dir() for root in _prefixes(volumes)):
+        return "no volume is mounted"
+    return f"the volume cannot be written to by this worker's user (uid {os.geteuid()}): change its owner or mode"
+
+
 def make_unique_dir(root: Path, *parts: str) -> Path:
     """Makes a directory `root/parts...` that did not exist before; a number is appended if the name is in use."""
     parent = root.joinpath(*parts[:-1])

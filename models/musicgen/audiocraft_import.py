@@ -1,7 +1,7 @@
 """Imports audiocraft without the training-time packages that its modules name at the top.
 
-audiocraft 1.3.0 imports xformers, flashy, librosa, spacy, num2words and, through its solvers, dora and torchmetrics. Inference
-uses two trivial helpers of them. They are left out of the lock file, because importing them takes 4 to 10 s. Each
+audiocraft 1.3.0 imports xformers, flashy, librosa, spacy, num2words and, through its solvers, dora and torchmetrics.
+Inference uses two trivial helpers of them. They are left out of the image, because importing them takes 4 to 10 s. Each
 stub below says what audiocraft takes from it. An installed package is never replaced.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, BinaryIO
@@ -94,8 +95,17 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         """Whether voices may be added; the reason says how to allow it."""
         if not self.uploads:
             return Readiness("off: set ALLOW_VOICE_UPLOAD=1")
-        if self.voices.home is None:
+        return self.folder_readiness()
+
+    def folder_readiness(self) -> Readiness:
+        """Whether this process may write to the folder of voices."""
+        if (home := self.voices.home) is None:
             return Readiness("no folder for voices: make one and set RVC_MODELS_DIR")
+        if home.exists() and not os.access(home, os.W_OK | os.X_OK):
+            return Readiness(
+                f"the folder of voices cannot be written to by this worker's user (uid {os.geteuid()}): change its"
+                " owner or mode"
+            )
         return READY
 
     def check_new_name(self, name: str, *, replace: bool) -> None:
@@ -140,8 +150,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         return VoiceInfo.of(self.voices.find(name))
 
     def require_uploads(self) -> None:
-        """Raises `ModelError` if no voice may be added."""
+        """Raises `ModelError` if no voice may be added, or none can be."""
         if not (readiness := self.upload_readiness()).is_ready:
-            raise ModelError(
-                f"Voices cannot be added to this worker: {readiness.reason}.", code=ErrorCode.VOICE_UPLOAD_OFF
-            )
+            code = ErrorCode.VOICE_FOLDER_UNAVAILABLE if self.uploads else ErrorCode.VOICE_UPLOAD_OFF
+            raise ModelError(f"Voices cannot be added to this worker: {readiness.reason}.", code=code)

@@ -12,6 +12,7 @@ import pytest
 
 from models import Models
 from models.checkpoints.locations import WeightLocations
+from models.cuda_driver import find_cuda_driver
 from models.demucs import DemucsFamily
 from models.demucs.engine import Separator
 from models.demucs.family import SeparationModelInfo
@@ -26,9 +27,11 @@ from models.rvc import RvcFamily, Voices
 from models.rvc.voices import Voice, VoiceInfo
 from operations import health_check, list_models
 from operations.operation import load_operations
+from testing.dispatch import answer
 from testing.models import empty_families, make_models
 from testing.repository import ROOT
 from worker.job import Job
+from worker.settings import Settings
 
 WEIGHTS = WeightLocations(folders=(Path("/weights"),))
 
@@ -109,6 +112,34 @@ def test_a_healthy_worker_reports_what_is_loaded() -> None:
 def test_a_worker_without_music_is_degraded_and_says_why() -> None:
     reply = health(worker(music=Readiness("no model here")))
     assert reply["status"] == "degraded" and reply["operations"]["generate_music"] == "no model here"
+
+
+def test_checks_name_what_is_missing_and_a_missing_volume_degrades_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings(volume_dirs=(tmp_path / "absent",), output_dir=tmp_path / "file" / "out", device="cpu")
+    reply = dict(health_check.run(None, Job(id="test", settings=settings), worker()).fields)
+    assert reply["checks"]["volume"] == "no volume is mounted" and reply["status"] == "healthy"
+    assert "OUTPUT_DIR cannot be written" in reply["checks"]["output_folder"]
+    assert reply["checks"]["device"] == reply["checks"]["temporary_folder"] == "ready"
+
+
+def test_folders_that_can_be_written_are_ready(tmp_path: Path) -> None:
+    settings = Settings(volume_dirs=(tmp_path,), output_dir=tmp_path / "new" / "out")
+    checks = dict(health_check.run(None, Job(id="test", settings=settings), worker()).fields)["checks"]
+    assert checks["volume"] == checks["output_folder"] == "ready"
+
+
+def test_a_device_that_is_required_and_not_there_degrades_the_worker() -> None:
+    if find_cuda_driver() is not None:
+        pytest.skip("this machine has a CUDA driver")
+    reply = dict(health_check.run(None, Job(id="test", settings=Settings(device="cuda")), worker()).fields)
+    assert reply["status"] == "degraded" and "no NVIDIA GPU" in reply["checks"]["device"]
+
+
+def test_the_dispatcher_hands_the_settings_to_health_check(tmp_path: Path) -> None:
+    settings = Settings(volume_dirs=(tmp_path,), device="cpu")
+    reply = answer({"input": {"operation": "health_check"}}, settings=settings, models=worker())
+    assert reply["checks"]["volume"] == "ready"
 
 
 def test_the_gpu_is_reported_with_its_memory() -> None:

@@ -268,7 +268,8 @@ def _require_volume(settings: Settings) -> Path:
     root = volume.find_writable(settings.volume_dirs)
     if root is None:
         raise DeliveryError(
-            "No writable volume is mounted. Mount one, or choose another 'delivery'.",
+            f"There is no volume for the result: {volume.describe_problem(settings.volume_dirs)}. Or choose another"
+            " 'delivery'.",
             code=ErrorCode.VOLUME_UNAVAILABLE,
         )
     return root

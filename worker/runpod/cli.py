@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from worker import logs
 from worker.job import build_job, read_job_id
 from worker.runpod.adapter import Adapter, RunJob, serve_api, set_sdk_log_level, take_jobs
+from worker.runpod.fitness import report_unfit
 from worker.runpod.progress import report_progress
 from worker.settings import SDK_LOG_LEVELS, Platform, Settings, SettingsError
 
@@ -39,15 +40,18 @@ On RunPod, the worker takes jobs until it is stopped.
 Preload = Callable[[Settings], Mapping[str, str]]
 """Loads the models of `PRELOAD`; returns those that cannot be loaded, each with the reason (`handler.preload`)."""
 
+CheckDevice = Callable[[Settings], dict[str, Any]]
+"""Returns a reply with `error` if the worker cannot compute on its device (`handler.check_device`)."""
+
 
 class CommandLineError(Exception):
     """The worker cannot start, or the local job cannot be read or written; the message is a sentence for the user."""
 
 
-def main(run_job: RunJob, preload: Preload) -> int:
+def main(run_job: RunJob, *, preload: Preload, check_device: CheckDevice) -> int:
     """Does what the arguments and the environment ask for, and returns the exit code."""
     try:
-        return _run(_parse_arguments(), run_job, preload)
+        return _run(_parse_arguments(), run_job, preload=preload, check_device=check_device)
     except (CommandLineError, SettingsError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -55,7 +59,7 @@ def main(run_job: RunJob, preload: Preload) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(arguments: argparse.Namespace, run_job: RunJob, preload: Preload) -> int:
+def _run(arguments: argparse.Namespace, run_job: RunJob, *, preload: Preload, check_device: CheckDevice) -> int:
     settings, platform = Settings.from_env(), Platform.from_env()
     logs.configure(
         level=settings.log_level,
@@ -67,6 +71,11 @@ def _run(arguments: argparse.Namespace, run_job: RunJob, preload: Preload) -> in
     serves_api = arguments.rp_serve_api or platform.realtime_port
     if not serves_api and (arguments.test_input is not None or not platform.job_url):
         return run_local_job(run_job, arguments.test_input, settings=settings)
+    if error := check_device(settings).get("error"):
+        logger.error("The worker cannot start: %s", error)
+        if not serves_api:
+            report_unfit(error)
+        return EXIT_FAILED
     for name, reason in preload(settings).items():  # the worker starts all the same, or it would restart for ever
         logger.warning("PRELOAD of %s failed; it is loaded when a request first needs it. %s", name, reason)
     set_sdk_log_level(settings, platform, arguments.rp_log_level)

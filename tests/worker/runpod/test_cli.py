@@ -132,7 +132,7 @@ def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
     # background; Python's own handler is back only if the signal's default is.
     script = "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", script, FAKE_WORKER, *build_arguments(operation="steps", count=100_000)]
+    command = [sys.executable, "-c", script, str(FAKE_WORKER), *build_arguments(operation="steps", count=100_000)]
     environment = build_environment(tmp_path)
     with start_process(
         command, cwd=tmp_path, env=environment, output=subprocess.DEVNULL, errors=subprocess.PIPE

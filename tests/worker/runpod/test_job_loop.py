@@ -195,6 +195,17 @@ def test_a_cancelled_job_that_does_not_stop_ends_the_process(tmp_path: Path) -> 
         assert all(event.at < ended + 0.3 for event in plane.events if event.kind == "ping")
 
 
+def test_a_worker_that_cannot_use_its_gpu_stops_at_start_and_tells_the_platform(tmp_path: Path) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, DEVICE="cuda") as worker:
+        job = plane.submit({"operation": "echo", "value": 1})
+        assert worker.exit_code() == 1
+        lines = worker.read_output().splitlines()
+        assert len([line for line in lines if "The worker cannot start: The host's driver is too old." in line]) == 1
+        assert not plane.find_events(job, "take")
+        (ping,) = [event for event in plane.events if event.kind == "ping"]
+        assert ping.query["status"] == ["unhealthy"] and "driver is too old" in ping.query["reason"][0]
+
+
 @pytest.mark.parametrize("preload", ["good", "bad"])
 def test_a_worker_runs_its_first_job_also_if_a_model_cannot_be_preloaded(tmp_path: Path, preload: str) -> None:
     with start_control_plane() as plane, run_default_worker(tmp_path, plane, PRELOAD=preload) as worker:

@@ -1,0 +1,27 @@
+"""What this worker's user can write to, in words for health_check."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+TRIAL_BYTES = 4096
+
+
+def describe_output_problem(folder: Path) -> str:
+    """Why a local run could not write its audio to OUTPUT_DIR; empty if it can. The folder need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return ""
+    return f"OUTPUT_DIR cannot be written to by this worker's user (uid {os.geteuid()})"
+
+
+def describe_temporary_problem() -> str:
+    """Why no temporary file can be written; empty if one can."""
+    try:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(bytes(TRIAL_BYTES))
+    except OSError as error:
+        return f"temporary files cannot be written ({error.strerror}): give the container disk space, or set TMPDIR"
+    return ""
