@@ -1,6 +1,7 @@
 # check: all that CI checks; test: the suite; explore: property tests with many more examples; bench: what needs no GPU;
 # requirements, docs: write what is generated from the lock and from the code.
-.PHONY: check test explore bench requirements docs
+# fuzz: random requests and damaged files; soak: a long run of mixed jobs.
+.PHONY: check test explore fuzz soak bench requirements docs
 
 check:
 	uv lock --check
@@ -14,6 +15,12 @@ test:
 
 explore:
 	uv run pytest --hypothesis-profile=explore
+
+fuzz:
+	uv run python -m testing.fuzz
+
+soak:
+	uv run python -m testing.soak
 
 bench:
 	uv run python -m benchmarks.overhead

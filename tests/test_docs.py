@@ -112,3 +112,13 @@ def test_every_error_code_that_a_page_names_exists(path: Path) -> None:
 
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= MAX_README_BYTES
+
+
+def test_every_guard_in_security_md_has_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line][1:]
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
