@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,17 @@ if TYPE_CHECKING:  # pydantic is not needed before the first request
     from models import Models
 
 read_settings = functools.cache(Settings.from_env)
+_building = threading.Lock()
+
+
+def get_models(settings: Settings) -> Models:
+    """The models of this process; nothing is loaded before a request or `PRELOAD` needs it."""
+    with _building:  # the first jobs may come at once: two sets of models would load every engine twice, in a race
+        return _build_models(settings)
 
 
 @functools.cache
-def get_models(settings: Settings) -> Models:
-    """The models of this process; nothing is loaded before a request or `PRELOAD` needs it."""
+def _build_models(settings: Settings) -> Models:
     from operations.build_models import models_for
 
     return models_for(settings)

@@ -156,7 +156,8 @@ class DemucsFamily(ModelFamily["Separator"]):
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         bag = self._folders.fetch(name, observer=observer).bag
-        self._folders.fetch(name, range(len(bag.signatures)), observer=observer)
+        if name in CATALOG and self._folders.weights.hub is not None:  # else a stem whose submodel is here still works
+            self._folders.fetch(name, range(len(bag.signatures)), observer=observer)
 
     def _describe_or_report(self, name: str) -> SeparationModelInfo:
         try:

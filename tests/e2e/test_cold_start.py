@@ -54,7 +54,7 @@ def write_models(folder: Path) -> None:
 def make_jobs() -> list[dict[str, Any]]:
     wav = encode_wav()
     parts = {"voice_audio": wav, "instrument_audio": wav, "voice_model": "alice", "index_rate": 0.0}
-    methods = ("rmvpe", "rmvpe", "pm", "fcpe")
+    methods = ("rmvpe", "rmvpe", "pm", "harvest")
     covers = [{"operation": "generate_cover", "f0_method": method, **parts} for method in methods]
     music = [{"operation": "generate_music", "model": "tiny", "prompt": "piano", "duration": 0.5}] * 2
     return [{"input": job} for job in [*covers, *music, *[{"operation": "separate", "audio": wav}] * 2]]

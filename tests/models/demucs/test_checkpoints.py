@@ -25,7 +25,7 @@ from models.demucs.repository import ModelRepository
 from models.demucs.spec import read_spec
 from models.runtime.progress import UNATTENDED, Observer
 from testing import tiny_demucs as tiny
-from testing.models import list_as_json
+from testing.models import list_as_json, make_models
 from testing.repository import ROOT
 
 
@@ -283,6 +283,19 @@ def test_only_what_is_needed_is_downloaded(tmp_path: Path) -> None:
     repository = "adefossez/HTDemucs-ft"
     assert [asked for _, asked in hub.asked] == [["htdemucs_ft.yaml"], ["htdemucs_ft.yaml"], ["d.safetensors"]]
     assert {hub_id for hub_id, _ in hub.asked} == {repository}
+
+
+def test_offline_a_bag_of_which_one_submodel_is_here_separates_its_stem(tmp_path: Path) -> None:
+    networks = {signature: tiny.htdemucs(seed=index) for index, signature in enumerate("abcd")}
+    identity = [[float(row == column) for column in range(4)] for row in range(4)]
+    folder = tiny.save_bag(tmp_path / "htdemucs_ft", networks, weights=identity)
+    for signature in "abc":
+        (folder / f"{signature}.safetensors").unlink()
+    models = make_models(separation=DemucsFamily(WeightLocations(explicit=tmp_path)), budget_bytes=10**10)
+    handle = models.families.separation.resolve("htdemucs_ft")
+    models.run(handle, lambda engine: engine.prepare(["vocals"]))
+    with pytest.raises(ModelError, match="offline"):
+        models.run(handle, lambda engine: engine.prepare(["drums"]))
 
 
 def test_what_the_hub_lacks_is_said(tmp_path: Path) -> None:
