@@ -6,6 +6,7 @@ RequestError                a sentence for the caller, an error code, optional d
 ├── AudioError              an audio field that cannot be used
 ├── SourceError             a URL or volume path that is not allowed or cannot be read
 ├── DeliveryError           the result cannot be delivered in the requested way
+├── DiskFullError           a temporary file cannot be written
 ├── ModelError              weights that are missing, damaged, or of a kind that is not run here
 ├── DeviceMemoryError       the device cannot hold the work, even with no other model loaded
 │   └── MemoryNotFreedError the failed work left memory allocated
@@ -123,8 +124,8 @@ class ErrorCode(StrEnum):
     )
     AUDIO_TOO_LONG = (
         "audio_too_long",
-        "The audio is longer than allowed.",
-        "Send shorter audio, or raise `MAX_INPUT_SECONDS`.",
+        "The audio is longer than allowed, or decodes to more bytes than allowed.",
+        "Send shorter audio or a lower sample rate, or raise `MAX_INPUT_SECONDS` or `MAX_DECODED_BYTES`.",
     )
     AUDIO_TOO_SHORT = (
         "audio_too_short",
@@ -228,8 +229,8 @@ class ErrorCode(StrEnum):
     )
     DISK_FULL = (
         "disk_full",
-        "A disk of the worker is full: the temporary one, or the one that models are downloaded to.",
-        "Send shorter audio, ask for fewer stems, or give the container or the volume more disk.",
+        "The temporary disk, or the one that models are downloaded to, is full or cannot be written.",
+        "Send shorter audio, ask for fewer stems or clips, or give the container (`TMPDIR`) or the volume more disk.",
     )
     MODEL_UNAVAILABLE = (
         "model_unavailable",
@@ -478,6 +479,12 @@ class DeliveryError(RequestError):
     """The result cannot be delivered in the requested way."""
 
     code = ErrorCode.DELIVERY_FAILED
+
+
+class DiskFullError(RequestError):
+    """A temporary file cannot be written: its disk is full, or its folder is missing or read-only."""
+
+    code = ErrorCode.DISK_FULL
 
 
 class ModelError(RequestError):

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
 
+from audio.temporary import require_disk_space
 from audio.types import SAMPLE_BYTES, Audio, AudioSource, DiskAudio, Waveform
-from errors import AudioError, ErrorCode
-
-_DISK_RESERVE_BYTES = 256 << 20
-
-
-def require_disk_space(needed_bytes: int) -> None:
-    """Raises `AudioError` (`disk_full`) if the temporary folder has less than `needed_bytes` and a reserve free."""
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if needed_bytes + _DISK_RESERVE_BYTES > free:
-        raise AudioError(
-            f"This request needs {needed_bytes / 1e9:.1f} GB of temporary disk space and {free / 1e9:.1f} GB are free. "
-            "Send shorter audio, request fewer stems, or give the container more disk.",
-            code=ErrorCode.DISK_FULL,
-            details={"needed_bytes": needed_bytes, "free_bytes": free},
-        )
 
 
 def materialize(
@@ -45,7 +29,7 @@ def materialize(
         stack: closes those on disk; after an error that happens at once.
 
     Raises:
-        AudioError: `disk_full`, before anything is computed if the space needed is known to be missing.
+        DiskFullError: before anything is computed if the space needed is known to be missing.
     """
     needed_bytes = len(names) * like.channels * like.num_samples * SAMPLE_BYTES
     if needed_bytes > memory_bytes:

@@ -6,19 +6,25 @@ import os
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import AudioError, ErrorCode
+from audio.temporary import translate_disk_errors
 
 BLOCK_FRAMES = 1 << 19
 SAMPLE_BYTES = 4
 
 Waveform = NDArray[np.float32]
+Check = Callable[[], None]
+"""Called again and again during long work; what it raises (the job was cancelled, its time is up) ends the work."""
+
+
+def ignore_check() -> None:
+    """The `check` of work that nobody ends."""
 
 
 class AudioSource(ABC):
@@ -79,13 +85,16 @@ class DiskAudio(AudioSource):
     Args:
         channels: number of channels.
         sample_rate: in Hz.
-        directory: folder of the temporary file; default: the system's.
+
+    Raises:
+        DiskFullError: no temporary file can be made.
     """
 
-    def __init__(self, channels: int, sample_rate: int, *, directory: str | None = None) -> None:
+    def __init__(self, channels: int, sample_rate: int) -> None:
         super().__init__(sample_rate, channels, 0)
         self._peak = 0.0
-        self._file = tempfile.TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115  (closed by the finalizer)
+        with translate_disk_errors():
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (closed by the finalizer)
         self._finalizer = weakref.finalize(self, self._file.close)
         self._frame_bytes = channels * SAMPLE_BYTES
 
@@ -101,7 +110,7 @@ class DiskAudio(AudioSource):
         """Adds `[C, n]` samples at the end.
 
         Raises:
-            AudioError: `disk_full` if the temporary folder has no space left.
+            DiskFullError: the temporary folder has no space left.
         """
         assert block.ndim == 2 and block.dtype == np.float32, "block must be [C, n] float32"
         assert block.shape[0] == self.channels, f"block must have {self.channels} channels, not {block.shape[0]}"
@@ -109,15 +118,10 @@ class DiskAudio(AudioSource):
             return
         data = np.ascontiguousarray(block.T).data.cast("B")
         offset = self.num_samples * self._frame_bytes
-        try:
+        with translate_disk_errors():
             while data:
                 written = os.pwrite(self._file.fileno(), data, offset)
                 data, offset = data[written:], offset + written
-        except OSError as error:
-            raise AudioError(
-                "The temporary disk is full. Send shorter audio, request fewer stems, or give the container more disk.",
-                code=ErrorCode.DISK_FULL,
-            ) from error
         self._peak = float(np.maximum(self.peak, _block_peak(block)))
         self.num_samples += block.shape[1]
 

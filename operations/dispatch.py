@@ -11,7 +11,7 @@ from errors import InvalidRequestError, sanitize
 from models import Models
 from operations.operation import Operation, find_operation
 from operations.params import AudioOutParams, Params
-from worker.input.load import load_audio, load_audio_source, load_file
+from worker.input.load import load_audio, load_file
 from worker.job import Job
 from worker.output.deliver import check_delivery, deliver
 from worker.reply import AudioOut
@@ -84,7 +84,5 @@ def _load_inputs(params: Params, job: Job, settings: Settings) -> None:
             continue
         if kind == "file":
             job.files[field] = load_file(source, field=field, job=job, settings=settings)
-        elif kind == "long_audio":
-            job.long_audio[field] = load_audio_source(source, field=field, job=job, settings=settings)
         else:
             job.audio[field] = load_audio(source, field=field, job=job, settings=settings)

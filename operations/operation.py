@@ -38,7 +38,7 @@ class Operation(Generic[ParamsT, PlanT]):
         params: validates the request's parameters.
         plan: resolves the models and refuses what cannot work, before any audio or file of the request is fetched and
             before any model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved twice.
-        run: does the work. The request's audio is in `job.audio` and `job.long_audio`, its files in `job.files`.
+        run: does the work. The request's audio is in `job.audio`, its files in `job.files`.
         readiness: whether the operation can work on this worker. Imports no model library.
         aliases: further names that callers may use.
         optional: the worker counts as healthy even if the operation is not ready.

@@ -17,9 +17,8 @@ MAX_ERRORS_SHOWN = 20
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 UNKNOWN = "is unknown"
 
-InputKind = Literal["audio", "long_audio", "file"]
-"""Which of the job's inputs a field becomes: `job.audio`, `job.long_audio` (read by blocks, may be on disk) or
-`job.files` (the bytes as they are)."""
+InputKind = Literal["audio", "file"]
+"""Which of the job's inputs a field becomes: `job.audio` or `job.files` (the bytes as they are)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,6 @@ def _to_whole_number(value: Any) -> Any:
 
 Int = Annotated[int, BeforeValidator(_to_whole_number)]
 AudioField = Annotated[str, Input("audio")]
-LongAudioField = Annotated[str, Input("long_audio")]
 FileField = Annotated[str, Input("file")]
 Text = Annotated[str, StringConstraints(max_length=4000)]
 NonEmptyText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

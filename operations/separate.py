@@ -15,7 +15,7 @@ from models.demucs.segments import InferenceOptions, segment_too_long_error
 from models.demucs.stems import StemPlan, plan_stems, plan_two_stems
 from models.family import ModelHandle, Readiness
 from operations.operation import Operation
-from operations.params import MAX_SEED, AudioOutParams, Int, LongAudioField
+from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
 from worker.reply import Output, Reply
@@ -32,7 +32,7 @@ StemName = Annotated[str, Field(min_length=1, max_length=64)]
 class Params(AudioOutParams):
     """What to separate, and how."""
 
-    audio: LongAudioField = Field(description="The song to separate. Hours of audio are processed in bounded memory.")
+    audio: AudioField = Field(description="The song to separate. Hours of audio are processed in bounded memory.")
     model: str | None = Field(
         None, max_length=100, description=f"Separation model, as in `list_models`. Default: `{DEFAULT_MODEL}`."
     )
@@ -111,7 +111,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
             params, models.run(model, lambda separator: separator.stems, observer=job), model.name
         )
         separation = SeparationPlan(model, chosen, plan.options)
-        stems = separate_stems(separation, job.long_audio["audio"], job=job, models=models)
+        stems = separate_stems(separation, job.audio["audio"], job=job, models=models)
     if params.residual and not chosen.residual and "residual" in params.model_fields_set:
         job.warn("'residual' has no effect unless all stems of the model are returned.")
     return Reply(

@@ -17,7 +17,9 @@ from audio.files.encode import encode
 from audio.files.formats import Encoding
 from audio.types import DiskAudio, Waveform
 
-LIMITS = DecodeLimits(max_bytes=1 << 29, max_seconds=7200.0, max_sample_rate=192_000, max_channels=8)
+LIMITS = DecodeLimits(
+    max_bytes=1 << 29, max_seconds=7200.0, max_decoded_bytes=1 << 32, max_sample_rate=192_000, max_channels=8
+)
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-TRIAL_BYTES = 4096
+from audio.temporary import try_writing
 
 
 def describe_output_problem(folder: Path) -> str:
@@ -20,8 +20,7 @@ def describe_output_problem(folder: Path) -> str:
 def describe_temporary_problem() -> str:
     """Why no temporary file can be written; empty if one can."""
     try:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            file.write(bytes(TRIAL_BYTES))
+        try_writing(Path(tempfile.gettempdir()))
     except OSError as error:
         return f"temporary files cannot be written ({error.strerror}): give the container disk space, or set TMPDIR"
     return ""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from errors import CancelledError, DeadlineError, sanitize
 from worker.settings import Settings
 
 if TYPE_CHECKING:  # numpy is not needed to refuse a request
-    from audio.types import Audio, AudioSource
+    from audio.types import AudioSource
 
 Report = Callable[[Mapping[str, Any]], None]
 
+MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000  # far above what RunPod allows; JSON may contain numbers of any size
 DELIVERY_SHARE = 0.1
 MAX_DELIVERY_S = 10.0
 
@@ -41,9 +42,9 @@ class Job:
         details: what a caller must learn even if the job fails (a paid task's id); added to every later progress
             update and to the `details` of every later error.
         settings: of the worker that runs the job; the dispatcher sets them.
+        output_dir: the folder to which a local run writes the audio of its inline reply; None: nowhere.
         started: `time.monotonic()` value at which the job was received.
-        audio: the request's audio by field.
-        long_audio: the request's audio in fields that are read by blocks; it may be on disk.
+        audio: the request's audio by field; long audio is on disk.
         files: the request's files by field, unchanged.
         exit_stack: closed at the end of the job; temporary files that must live until then are entered here.
     """
@@ -56,9 +57,9 @@ class Job:
     report: Report = ignore_progress
     details: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    output_dir: Path | None = None
     started: float = field(default_factory=time.monotonic)
-    audio: dict[str, Audio] = field(default_factory=dict)
-    long_audio: dict[str, AudioSource] = field(default_factory=dict)
+    audio: dict[str, AudioSource] = field(default_factory=dict)
     files: dict[str, BinaryIO] = field(default_factory=dict)
     exit_stack: ExitStack = field(default_factory=ExitStack)
     warnings: list[str] = field(default_factory=list)
@@ -118,13 +119,14 @@ def read_job_id(raw_job: object) -> str:
     return sanitize(job_id) if isinstance(job_id, str) and job_id else uuid.uuid4().hex
 
 
-def build_job(
+def build_job(  # noqa: PLR0913  (options by keyword)
     raw_job: object,
     *,
     job_id: str,
     timeout_s: float,
     cancel: threading.Event | None = None,
     report: Report | None = None,
+    output_dir: Path | None = None,
 ) -> Job:
     """The `Job` of what the platform hands over, `{"id", "input", "policy", "s3Config"}`; anything else has no input.
 
@@ -134,6 +136,7 @@ def build_job(
         timeout_s: the endpoint's execution timeout in seconds; 0 if none is known.
         cancel: set from another thread to end the job at its next step.
         report: takes progress updates.
+        output_dir: as in `Job`.
     """
     fields = raw_job if isinstance(raw_job, Mapping) else {}
     s3_config = fields.get("s3Config")
@@ -144,6 +147,7 @@ def build_job(
         deadline=compute_deadline(fields.get("policy"), timeout_s=timeout_s, now=time.monotonic()),
         cancel=cancel or threading.Event(),
         report=report or ignore_progress,
+        output_dir=output_dir,
     )
 
 
@@ -151,14 +155,15 @@ def compute_deadline(policy: object, *, timeout_s: float, now: float) -> float |
     """When work must end, as `Job.deadline`: a tenth of the time, at most 10 s, is left for the delivery.
 
     Args:
-        policy: the job's own `policy`, whose `executionTimeout` is in ms; anything else is ignored.
+        policy: the job's own `policy`, whose `executionTimeout` is in ms and counts as at most 30 days; anything else
+            is ignored.
         timeout_s: the endpoint's execution timeout in seconds; 0 if none is known.
         now: `time.monotonic()`.
     """
     requested = policy.get("executionTimeout") if isinstance(policy, Mapping) else None
     limits = [timeout_s] if timeout_s > 0 else []
-    if isinstance(requested, int | float) and not isinstance(requested, bool) and 0 < requested < math.inf:
-        limits.append(requested / 1000)
+    if isinstance(requested, int | float) and not isinstance(requested, bool) and requested > 0:
+        limits.append(min(requested, MAX_TIMEOUT_MS) / 1000)
     if not limits:
         return None
     shortest = min(limits)

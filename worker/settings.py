@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar
 
 MEBIBYTE = 1024 * 1024
+MIN_INLINE_BUDGET_BYTES = 100_000  # health_check and every error need less
+MAX_SECONDS = 365 * 24 * 3600
 SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 T = TypeVar("T")
@@ -42,15 +43,15 @@ def integer(minimum: int, maximum: int | None = None) -> Kind[int]:
 
 
 def seconds(*, zero: bool) -> Kind[float]:
-    """Finite seconds above 0, or 0 as well."""
+    """Seconds above 0, or 0 as well, up to a year: the system's clocks cannot wait for any number of seconds."""
 
     def parse(text: str) -> float:
         number = float(text)
-        if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+        if not (0 < number <= MAX_SECONDS or (number == 0 and zero)):
             raise ValueError("out of range")
         return number
 
-    return Kind(f"seconds, {'0 or more' if zero else 'more than 0'}", parse)
+    return Kind(f"seconds, {'0 or more' if zero else 'more than 0'} and at most {MAX_SECONDS}", parse)
 
 
 def choice(*names: str) -> Kind[str]:
@@ -196,7 +197,7 @@ class Settings(_Environment):
     )
     inline_budget_bytes: int = variable(
         "INLINE_BUDGET_BYTES",
-        integer(1),
+        integer(MIN_INLINE_BUDGET_BYTES),
         9_500_000,
         group="limits",
         doc="Largest JSON reply with inline audio, in bytes. RunPod silently discards replies over 10 MB. Local runs"
@@ -207,6 +208,14 @@ class Settings(_Environment):
     )
     max_input_seconds: float = variable(
         "MAX_INPUT_SECONDS", seconds(zero=False), 7200.0, group="limits", doc="Longest input audio, in seconds."
+    )
+    max_decoded_bytes: int = variable(
+        "MAX_DECODED_BYTES",
+        integer(1),
+        4 * 1024 * MEBIBYTE,
+        group="limits",
+        doc="Largest input audio after decoding, in bytes: 4 for each sample. 4 GiB are three hours of stereo at"
+        " 48 kHz. Audio of more than 256 MiB is kept in the temporary folder.",
     )
     max_input_sample_rate: int = variable(
         "MAX_INPUT_SAMPLE_RATE",
@@ -305,6 +314,13 @@ class Settings(_Environment):
         30.0,
         group="runtime",
         doc="Seconds that a cancelled job may take to stop before the worker restarts.",
+    )
+    temp_dir: Path | None = variable(
+        "TMPDIR",
+        PATH,
+        None,
+        group="runtime",
+        doc="Folder of temporary files: long audio, and results before their delivery. Default: `/tmp`.",
     )
     log_level: str = variable(
         "LOG_LEVEL",

@@ -1,12 +1,23 @@
-"""Trims silence and fades audio in and out."""
+"""Cuts audio, trims silence, and fades in and out."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from audio.types import Audio
+from audio.types import Audio, AudioSource, Waveform
 
 _MARGIN_S = 0.01
+
+
+class CutView(AudioSource):
+    """Samples `start` to `stop` of a source, computed on reading; fewer if the source is shorter."""
+
+    def __init__(self, source: AudioSource, start: int, stop: int) -> None:
+        super().__init__(source.sample_rate, source.channels, max(min(stop, source.num_samples) - start, 0))
+        self._source, self._start = source, start
+
+    def read(self, start: int, count: int) -> Waveform:
+        return self._source.read(self._start + start, max(min(count, self.num_samples - start), 0))
 
 
 def trim_silence(audio: Audio, *, threshold_db: float = -60.0) -> Audio:

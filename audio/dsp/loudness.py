@@ -38,15 +38,11 @@ def integrated_loudness(audio: AudioSource) -> float:
 
 
 def _gate(blocks: NDArray[np.float64]) -> float:
-    loud = blocks[blocks > _to_power(_ABSOLUTE_GATE_LUFS)]
+    loud = blocks[blocks > 10.0 ** ((_ABSOLUTE_GATE_LUFS + 0.691) / 10.0)]
     if not len(loud):
         return -math.inf
     loud = loud[loud > loud.mean() * 10.0 ** (_RELATIVE_GATE_LU / 10.0)]
     return float(-0.691 + 10.0 * np.log10(loud.mean()))
-
-
-def _to_power(lufs: float) -> float:
-    return float(10.0 ** ((lufs + 0.691) / 10.0))
 
 
 def _find_step_edges(audio: AudioSource) -> NDArray[np.int64]:

@@ -119,13 +119,10 @@ def _measure_delay(shift: _Shift) -> int:
     energy = np.square(shift.apply(clicks[None])[0], dtype=np.float64)
     late, reach = 0.0, spacing // 3
     for _ in range(3):  # each time the windows are centred on the clicks found, so that no neighbour is counted
-        windows = [energy[round(position + late) - reach :][: 2 * reach] for position in positions[4:-4]]
-        late = round(late) + float(np.mean([_find_centroid(window) - reach for window in windows]))
+        windows = np.stack([energy[round(position + late) - reach :][: 2 * reach] for position in positions[4:-4]])
+        centroids = windows @ np.arange(2 * reach) / np.maximum(windows.sum(axis=1), _EPSILON)
+        late = round(late) + float(np.mean(centroids)) - reach
     return round(late)
-
-
-def _find_centroid(energy: NDArray[np.float64]) -> float:
-    return float(energy @ np.arange(len(energy)) / max(energy.sum(), _EPSILON))
 
 
 def _render(source: AudioSource, shift: _Shift, first: int, stop: int) -> Waveform:

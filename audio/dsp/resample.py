@@ -10,7 +10,7 @@ import numpy as np
 
 from audio.disk import materialize_one
 from audio.dsp.mix import Silence, fit_length
-from audio.types import Audio, AudioSource, Waveform, iter_blocks
+from audio.types import SAMPLE_BYTES, Audio, AudioSource, Waveform, iter_blocks
 
 _MEMORY_BYTES = 128 << 20  # larger results are stored on disk
 
@@ -41,13 +41,13 @@ def resample_source(source: AudioSource, sample_rate: int, stack: ExitStack) -> 
     """`resample` for audio of any length; a large result is stored on disk until `stack` closes.
 
     Raises:
-        AudioError: `disk_full` if the temporary folder has no space left.
+        DiskFullError: the temporary folder has no space left.
     """
     if sample_rate == source.sample_rate:
         return source
-    if isinstance(source, Audio):
-        return resample(source, sample_rate)
     length = resampled_length(source.num_samples, source.sample_rate, sample_rate)
+    if isinstance(source, Audio) and source.channels * length * SAMPLE_BYTES <= _MEMORY_BYTES:
+        return resample(source, sample_rate)
     blocks = resample_blocks(
         iter_blocks(source), source.sample_rate, sample_rate, num_samples=source.num_samples, length=length
     )

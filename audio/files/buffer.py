@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from audio.temporary import require_disk_space
 from audio.types import BLOCK_FRAMES, SAMPLE_BYTES, Audio, DiskAudio, Waveform
 from errors import AudioError, ErrorCode
 
@@ -85,7 +86,8 @@ class SampleBuffer:
 class SpillBuffer:
     """Collects `[n, C]` blocks into an `Audio`, or into a `DiskAudio` as soon as they exceed `memory_bytes`.
 
-    A context manager: on leaving, everything not yet finished is dropped.
+    A context manager: on leaving, everything not yet finished is dropped. Raises `DiskFullError`, at once if the length
+    is known and there is not enough space.
 
     Args:
         channels: of the blocks.
@@ -101,6 +103,7 @@ class SpillBuffer:
         self._buffer: SampleBuffer | None = None
         self._disk: DiskAudio | None = None
         if self._exceeds_memory(expected or 0):
+            require_disk_space((expected or 0) * channels * SAMPLE_BYTES)
             self._disk = DiskAudio(channels, sample_rate)
         else:
             self._buffer = SampleBuffer(channels, expected)

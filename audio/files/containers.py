@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from audio.files import mpeg, ogg
 from audio.files.sniff import SNIFF_BYTES
+from audio.types import Check
 from errors import AudioError, ErrorCode
 
 _MAX_CHUNKS = 10_000
@@ -66,12 +67,17 @@ _IFF = _ChunkLayout(12, struct.Struct(">4sI"), 2)
 _W64 = _ChunkLayout(40, struct.Struct("<16sQ"), 8, counts_head=True)
 
 
-def inspect(stream: BinaryIO, container: str, size: int) -> Inspection:
+def inspect(stream: BinaryIO, container: str, size: int, check: Check) -> Inspection:
     """Inspects a whole file of `size` bytes; `container` is what `sniff` returned for it.
+
+    Args:
+        check: called before each page of an Ogg file, of which every byte is read; what it raises ends the inspection.
 
     Raises:
         AudioError: `corrupt_audio` if the file ends before its own header says, or an Ogg page is damaged.
     """
+    if container in _OGG:
+        return _inspect_ogg(stream, check)
     inspector = _INSPECTORS.get(container)
     return inspector(stream, size) if inspector else Inspection()
 
@@ -95,7 +101,10 @@ def _inspect_wav(stream: BinaryIO, size: int) -> Inspection:
         if chunk.name == b"data":
             if chunk.size == 0 and chunk.offset < size and riff_size + 8 < size and chunk.offset <= _MAX_HEAD_BYTES:
                 return _patch_wav_without_sizes(stream, chunk)
-            _require_wav_data(chunk, long_size, size - chunk.offset)
+            if chunk.size == 0xFFFFFFFF and 0 < long_size < 1 << 63:
+                _require_bytes(long_size, size - chunk.offset)
+            elif chunk.size not in _UNKNOWN_SIZES:
+                _require_bytes(chunk.size, size - chunk.offset)
             return Inspection()
     raise_corrupt("it has no audio data")
 
@@ -104,13 +113,6 @@ def _patch_wav_without_sizes(stream: BinaryIO, chunk: _Chunk) -> Inspection:
     """Writers that cannot seek back leave the sizes 0; libsndfile would believe the second of them."""
     stream.seek(0)
     return Inspection(head=stream.read(chunk.offset - 4) + b"\xff\xff\xff\xff", skip=chunk.offset)
-
-
-def _require_wav_data(chunk: _Chunk, long_size: int, available: int) -> None:
-    if chunk.size == 0xFFFFFFFF and 0 < long_size < 1 << 63:
-        _require_bytes(long_size, available)
-    elif chunk.size not in _UNKNOWN_SIZES:
-        _require_bytes(chunk.size, available)
 
 
 def _inspect_w64(stream: BinaryIO, size: int) -> Inspection:
@@ -151,10 +153,11 @@ def _chunks(stream: BinaryIO, size: int, layout: _ChunkLayout) -> Iterator[_Chun
             return
 
 
-def _inspect_ogg(stream: BinaryIO, size: int) -> Inspection:
+def _inspect_ogg(stream: BinaryIO, check: Check) -> Inspection:
     ended = True
     try:
         for page in ogg.iter_pages(stream):
+            check()
             if not page.is_intact:
                 raise_corrupt("the checksum of an Ogg page is wrong")
             ended = page.ends_stream
@@ -196,12 +199,11 @@ def _find_padding(stream: BinaryIO, size: int) -> int:
     return start + len(stream.read().rstrip(b"\0"))
 
 
+_OGG = frozenset({"ogg", "opus"})
 _INSPECTORS: dict[str, Callable[[BinaryIO, int], Inspection]] = {
     "wav": _inspect_wav,
     "w64": _inspect_w64,
     "aiff": _inspect_aiff,
-    "ogg": _inspect_ogg,
-    "opus": _inspect_ogg,
     "mp3": _inspect_mp3,
 }
 

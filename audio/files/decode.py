@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
@@ -16,7 +17,7 @@ from audio.files.buffer import DecoderStream, SpillBuffer
 from audio.files.containers import PatchedStream, inspect, raise_corrupt
 from audio.files.ffmpeg import open_ffmpeg
 from audio.files.sniff import SNIFF_BYTES, sniff
-from audio.types import Audio, AudioSource, DiskAudio
+from audio.types import SAMPLE_BYTES, Audio, AudioSource, Check, DiskAudio, ignore_check
 from errors import AudioError, ErrorCode
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w64")
@@ -28,6 +29,7 @@ _BLOCK_SAMPLES = 1 << 17
 _MIN_SAMPLE_RATE = 1000
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile reports 2**63 - 1 if it does not know the length
 
+_RunFfmpeg = Callable[[], AbstractContextManager[DecoderStream]]
 AudioT_co = TypeVar("AudioT_co", bound=AudioSource, covariant=True)
 
 
@@ -38,12 +40,14 @@ class DecodeLimits:
     Args:
         max_bytes: of the file.
         max_seconds: of the decoded audio.
+        max_decoded_bytes: of the decoded audio in memory or on disk, 4 bytes for each sample of at most two channels.
         max_sample_rate: in Hz.
         max_channels: in the file; more than two are downmixed.
     """
 
     max_bytes: int
     max_seconds: float
+    max_decoded_bytes: int
     max_sample_rate: int
     max_channels: int
 
@@ -63,27 +67,37 @@ class Decoded(Generic[AudioT_co]):
     warnings: tuple[str, ...] = ()
 
 
-def decode(data: BinaryIO | bytes, *, limits: DecodeLimits, ffmpeg: str = "ffmpeg") -> Decoded[Audio]:
+def decode(
+    data: BinaryIO | bytes, *, limits: DecodeLimits, check: Check = ignore_check, ffmpeg: str = "ffmpeg"
+) -> Decoded[Audio]:
     """Decodes a whole file, given as bytes or as a seekable binary stream, into memory.
 
     Beside `data` it takes the memory of the waveform (4 bytes a sample) and a few megabytes, even if the file's header
     is wrong; decoding stops when a limit is exceeded.
 
     Args:
+        check: called before each block, and at least ten times a second while ffmpeg works; what it raises ends the
+            decoding.
         ffmpeg: name or path of the ffmpeg program.
 
     Raises:
         AudioError: with code `empty_audio`, `input_too_large`, `unsupported_audio_format`, `corrupt_audio`,
             `nan_audio`, `audio_too_long`, `sample_rate_too_high`, `sample_rate_too_low`, `too_many_channels` or
             `decoder_missing` (m4a, aac and webm without the `ffmpeg` program).
+        DiskFullError: a temporary file cannot be written.
     """
-    decoded = decode_source(data, limits=limits, ffmpeg=ffmpeg, memory_bytes=None)
+    decoded = decode_source(data, limits=limits, check=check, ffmpeg=ffmpeg, memory_bytes=None)
     assert isinstance(decoded.audio, Audio), "without a memory limit, audio is decoded into memory"
     return Decoded(decoded.audio, decoded.format, decoded.warnings)
 
 
 def decode_source(
-    data: BinaryIO | bytes, *, limits: DecodeLimits, memory_bytes: int | None, ffmpeg: str = "ffmpeg"
+    data: BinaryIO | bytes,
+    *,
+    limits: DecodeLimits,
+    memory_bytes: int | None,
+    check: Check = ignore_check,
+    ffmpeg: str = "ffmpeg",
 ) -> Decoded[Audio | DiskAudio]:
     """`decode` for audio of any length: a waveform larger than `memory_bytes` is stored on disk (None: never).
 
@@ -93,18 +107,20 @@ def decode_source(
     size = stream.seek(0, io.SEEK_END)
     _check_size(size, limits)
     container = _find_container(stream)
-    inspection = inspect(stream, container, size)
+    inspection = inspect(stream, container, size, check)
     patched = PatchedStream(stream, inspection) if inspection.head else stream
     with ExitStack() as stack:
-        decoder = _open(stack, cast(BinaryIO, patched), container, length_known=inspection.length_known, ffmpeg=ffmpeg)
+        run_ffmpeg = functools.partial(open_ffmpeg, cast(BinaryIO, patched), container, ffmpeg, check=check)
+        decoder = _open(stack, cast(BinaryIO, patched), container, run_ffmpeg, length_known=inspection.length_known)
         _check_header(decoder, limits)
         buffer = stack.enter_context(
             SpillBuffer(min(decoder.channels, 2), decoder.sample_rate, decoder.expected, memory_bytes)
         )
         weights = downmix_weights(decoder.channels, container) if decoder.channels > 2 else None
         for block in decoder.blocks:
+            check()
             buffer.add(block if weights is None else block @ weights)
-            _check_duration(buffer.num_samples, decoder.sample_rate, limits)
+            _check_length_limits(buffer.num_samples, decoder, limits)
         warnings = inspection.warnings + _check_length(buffer.num_samples, decoder, container)
         audio = buffer.finish()
     if weights is not None:
@@ -135,24 +151,24 @@ def _find_container(stream: BinaryIO) -> str:
     return container
 
 
-def _open(stack: ExitStack, stream: BinaryIO, container: str, *, length_known: bool, ffmpeg: str) -> DecoderStream:
+def _open(
+    stack: ExitStack, stream: BinaryIO, container: str, run_ffmpeg: _RunFfmpeg, *, length_known: bool
+) -> DecoderStream:
     import soundfile
 
     if container in _NEEDS_FFMPEG:
-        return stack.enter_context(open_ffmpeg(stream, container, ffmpeg))
+        return stack.enter_context(run_ffmpeg())
     stream.seek(0)
     try:
         file = stack.enter_context(_make_forward_only(soundfile)(stream))
     except soundfile.LibsndfileError as error:
-        return _open_with_fallback(stack, stream, container, ffmpeg=ffmpeg, cause=error)
+        return _open_with_fallback(stack, container, run_ffmpeg, cause=error)
     estimated = container != "mp3" and file.subtype.startswith("MPEG")  # mp3 frames within a wav file
     known = length_known and not estimated and 0 <= file.frames < _UNKNOWN_LENGTH
     return DecoderStream(file.samplerate, file.channels, _read_blocks(file, soundfile), file.frames if known else None)
 
 
-def _open_with_fallback(
-    stack: ExitStack, stream: BinaryIO, container: str, *, ffmpeg: str, cause: Exception
-) -> DecoderStream:
+def _open_with_fallback(stack: ExitStack, container: str, run_ffmpeg: _RunFfmpeg, *, cause: Exception) -> DecoderStream:
     """Opens with ffmpeg what libsndfile refused, if the container may hold a codec that only ffmpeg reads."""
     refused = AudioError(
         f"The audio file is damaged, or it is a kind of {container} that is not supported. Send it as wav or flac.",
@@ -161,7 +177,7 @@ def _open_with_fallback(
     if container not in _FFMPEG_FALLBACK:
         raise refused from cause
     try:
-        return stack.enter_context(open_ffmpeg(stream, container, ffmpeg))
+        return stack.enter_context(run_ffmpeg())
     except AudioError as error:
         raise refused from error
 
@@ -209,15 +225,22 @@ def _check_header(decoder: DecoderStream, limits: DecodeLimits) -> None:
             code=ErrorCode.TOO_MANY_CHANNELS,
             details={"channels": channels, "max_channels": limits.max_channels},
         )
-    _check_duration(decoder.expected or 0, rate, limits)
+    _check_length_limits(decoder.expected or 0, decoder, limits)
 
 
-def _check_duration(num_samples: int, sample_rate: int, limits: DecodeLimits) -> None:
-    if num_samples > limits.max_seconds * sample_rate:
+def _check_length_limits(num_samples: int, decoder: DecoderStream, limits: DecodeLimits) -> None:
+    if num_samples > limits.max_seconds * decoder.sample_rate:
         raise AudioError(
             f"The audio is longer than the accepted {limits.max_seconds:g} s. Send a shorter part of it.",
             code=ErrorCode.AUDIO_TOO_LONG,
             details={"max_seconds": limits.max_seconds},
+        )
+    if num_samples * min(decoder.channels, 2) * SAMPLE_BYTES > limits.max_decoded_bytes:
+        raise AudioError(
+            f"The audio decodes to more than the accepted {limits.max_decoded_bytes} bytes, 4 for each sample. Send a "
+            "shorter part of it, or a lower sample rate.",
+            code=ErrorCode.AUDIO_TOO_LONG,
+            details={"max_decoded_bytes": limits.max_decoded_bytes},
         )
 
 

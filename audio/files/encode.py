@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +16,12 @@ from audio.files.formats import Encoding
 from audio.files.ogg import set_serial
 from audio.files.quantize import iter_interleaved, quantize
 from audio.files.wav import write_wav
-from audio.types import AudioSource
+from audio.types import AudioSource, Check, Waveform, ignore_check
+from errors import DiskFullError
 
 # Nominal bitrates of Vorbis qualities 0 to 10, two channels at 44.1 kHz (libvorbis).
 _VORBIS_BITRATES = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 _MP3_BLOCK_FRAMES = 65536
-_SPOOLED_BYTES = 64 * 1024 * 1024
 _SERIAL = 1
 
 
@@ -44,17 +42,39 @@ class Written:
     warnings: tuple[str, ...] = ()
 
 
-def encode(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> Written:
-    """Writes a whole file to `stream`, which need not be seekable. The same audio gives the same bytes.
+def encode(audio: AudioSource, encoding: Encoding, stream: BinaryIO, *, check: Check = ignore_check) -> Written:
+    """Writes a whole file to `stream`, an empty file that can be read and sought. The same audio gives the same bytes.
 
     Samples above full scale that the format cannot keep are never clipped: the level is lowered and a warning says so.
     Pass sources that belong together through `bring_below_full_scale` first, to lower them by one gain.
+
+    Args:
+        check: called before each block; what it raises ends the encoding.
+
+    Raises:
+        DiskFullError: `stream` is a temporary file that cannot be written.
     """
     assert audio.num_samples > 0, "an audio file has at least one sample"
     with ExitStack() as stack:
         source, warnings = _adapt(audio, encoding, stack)
-        warnings += _WRITERS[encoding.format](source, encoding, stream)
+        warnings += _WRITERS[encoding.format](_CheckedView(source, check), encoding, stream)
     return Written(source.sample_rate, source.channels, source.num_samples, warnings)
+
+
+class _CheckedView(AudioSource):
+    """A source that calls `check` before each block is read."""
+
+    def __init__(self, source: AudioSource, check: Check) -> None:
+        super().__init__(source.sample_rate, source.channels, source.num_samples)
+        self._source, self._check = source, check
+
+    @property
+    def peak(self) -> float:
+        return self._source.peak
+
+    def read(self, start: int, count: int) -> Waveform:
+        self._check()
+        return self._source.read(start, count)
 
 
 def _adapt(audio: AudioSource, encoding: Encoding, stack: ExitStack) -> tuple[AudioSource, tuple[str, ...]]:
@@ -112,17 +132,38 @@ def _write_opus(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tup
 def _write_with_libsndfile(
     audio: AudioSource, stream: BinaryIO, blocks: Iterator[NDArray[Any]], **options: str | float
 ) -> None:
-    """Writes through a spooled file: libsndfile seeks back to complete headers, and Ogg serial numbers are random."""
     import soundfile
 
-    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
-        with soundfile.SoundFile(spool, "w", audio.sample_rate, audio.channels, **options) as file:
-            for block in blocks:
-                file.write(block)
-        if options["format"] == "OGG":
-            set_serial(cast(BinaryIO, spool), _SERIAL)
-        spool.seek(0)
-        shutil.copyfileobj(spool, stream, 1 << 20)
+    sink = _LibsndfileSink(stream)
+    with soundfile.SoundFile(sink, "w", audio.sample_rate, audio.channels, **options) as file:
+        for block in blocks:
+            file.write(block)
+            if sink.error is not None:
+                break
+    if sink.error is not None:
+        raise sink.error
+    if options["format"] == "OGG":
+        set_serial(stream, _SERIAL)  # libsndfile draws it at random
+
+
+class _LibsndfileSink:
+    """The file that libsndfile writes to. An exception would be lost in libsndfile, so the first one is kept here.
+
+    Later writes are dropped, so that libsndfile ends as usual.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: DiskFullError | None = None
+        self.seek, self.tell = file.seek, file.tell
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except DiskFullError as error:
+                self.error = error
+        return len(data)
 
 
 def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tuple[str, ...]:
@@ -132,14 +173,9 @@ def _write_mp3(audio: AudioSource, encoding: Encoding, stream: BinaryIO) -> tupl
 
     kbits = encoding.kbits_at(audio.sample_rate)
     step = 1 if audio.num_samples == 2 else _MP3_BLOCK_FRAMES  # a square block does not show which side is the channels
-    with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as spool:
-        with AudioFile(
-            cast(BinaryIO, spool), "w", audio.sample_rate, audio.channels, quality=kbits, format="mp3"
-        ) as file:
-            for start in range(0, audio.num_samples, step):
-                file.write(audio.read(start, step))
-        spool.seek(0)
-        shutil.copyfileobj(spool, stream, 1 << 20)
+    with AudioFile(stream, "w", audio.sample_rate, audio.channels, quality=kbits, format="mp3") as file:
+        for start in range(0, audio.num_samples, step):
+            file.write(audio.read(start, step))
     if kbits == encoding.kbits:
         return ()
     return (f"mp3 at {audio.sample_rate} Hz supports at most {kbits} kbit/s; the file has {kbits} kbit/s.",)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from audio import Audio
+from audio.dsp.resample import resample
 from errors import DeadlineError
 from models.encodec.codec import Codec
 from models.musicgen.conditioning import ConditioningProvider, RequestConditions
@@ -69,7 +70,12 @@ class Engine:
 
     @torch.inference_mode()
     def generate(
-        self, request: GenerationRequest, *, progress: Progress = ignore_progress, decoder: CodeDecoder | None = None
+        self,
+        request: GenerationRequest,
+        *,
+        progress: Progress = ignore_progress,
+        decoder: CodeDecoder | None = None,
+        on_clip: Callable[[Audio], None] | None = None,
     ) -> GenerationResult:
         """Generates every clip of the request, `max_batch` at a time.
 
@@ -78,6 +84,8 @@ class Engine:
         Args:
             progress: called with 0..1 at every step. Whatever it raises ends the work; the engine can be used again.
             decoder: turns the codes into audio; None: the codec.
+            on_clip: takes each clip as soon as it is decoded, so that many long ones need not be in memory together;
+                the result has no clips then.
 
         Raises:
             DeadlineError: `progress` raised it, and the request is not `partial` or nothing is complete yet.
@@ -92,8 +100,13 @@ class Engine:
         with run.time_stage("codec_s"):  # what is left after the deadline is short, and must not be ended by it
             rest = sub_progress(progress, 1 - CODEC_SHARE, 1.0) if complete else ignore_progress
             waveforms = run.decode_codes(codes, decoder, rest)
-            clips, levels = zip(*(run.cut_clip(waveform, windows) for waveform in waveforms), strict=True)
-        return GenerationResult(clips, run.timings, run.steps, complete=complete, window_levels_db=levels)
+            clips: list[Audio] = []
+            levels = []
+            for waveform in waveforms:
+                clip, window_levels = run.cut_clip(waveform, windows)
+                (on_clip or clips.append)(clip)
+                levels.append(window_levels)
+        return GenerationResult(tuple(clips), run.timings, run.steps, complete=complete, window_levels_db=tuple(levels))
 
     def _encode_prompt(self, prompt: Audio | None) -> torch.Tensor:
         """`[1, K, P]` codes; P is 0 without a prompt."""
@@ -241,10 +254,14 @@ class _Run:
 
 
 def _convert_audio(audio: Audio, sample_rate: int, channels: int) -> torch.Tensor:
-    """`[channels, samples]`, resampled by the library that audiocraft trains with."""
-    from julius.resample import resample_frac
+    """`[channels, samples]` at `sample_rate`, as many samples as audiocraft's own conversion gives.
 
-    waveform: torch.Tensor = resample_frac(torch.from_numpy(audio.waveform), audio.sample_rate, sample_rate)
+    Not by julius, as audiocraft does: its filters for a rate such as 44,101 Hz take gigabytes. At the usual rates the
+    two differ by -75 dB for noise up to 80 % of the lower Nyquist frequency, and by -47 dB up to 90 %, where julius'
+    shorter filter has begun to fall.
+    """
+    length = audio.num_samples * sample_rate // audio.sample_rate
+    waveform = torch.from_numpy(np.ascontiguousarray(resample(audio, sample_rate).waveform[:, :length]))
     if channels == 1:
         return waveform.mean(0, keepdim=True)
     return waveform.expand(channels, -1)

@@ -61,7 +61,7 @@ class GenerationResult:
     """The generated clips in the order of the request's descriptions, and what they cost.
 
     Args:
-        clips: all of them, unless the deadline passed.
+        clips: all of them, unless the deadline passed or `on_clip` has taken them.
         timings: seconds by stage: `condition_s`, `decode_s`, `codec_s`.
         steps: decoding steps of the language model; a step of a whole batch counts once.
         complete: False if the deadline passed: clips may be missing, and the last ones may be short.

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from audio import Audio
+from audio.dsp.edit import CutView
+from audio.types import AudioSource, iter_blocks
 from errors import CancelledError, DeadlineError, ErrorCode, RequestError, UpstreamError
 from models.runtime.progress import Check
 from models.suno.catalog import CLIPS_PER_REQUEST
@@ -34,6 +35,7 @@ MIN_SUBMIT_S = 120.0
 DOWNLOAD_START = 0.9  # the completed fraction when the download starts
 MAX_CLIP_S = 1800.0
 MAX_CLIP_BYTES = 200_000_000
+MAX_DECODED_CLIP_BYTES = 1 << 30  # 46 minutes of stereo at 48 kHz
 
 ProgressRange = tuple[float, float]
 
@@ -70,14 +72,16 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
     job: Job,
     polling: PollingOptions,
     *,
-    source: Audio | None = None,
+    source: AudioSource | None = None,
     progress_range: ProgressRange = (0.0, 1.0),
 ) -> Task:
     """Submits once, with `source` as the upload. A job that is delivered a second time gets the task that it has."""
     for warning in submission.warnings:
         job.warn(warning)
-    digest = hashlib.sha256(source.waveform.tobytes()).hexdigest() if source is not None else ""
-    content = {"path": submission.path, "body": dict(submission.body), "source": digest}
+    digest = hashlib.sha256()
+    for block in iter_blocks(source) if source is not None else ():
+        digest.update(block.tobytes())
+    content = {"path": submission.path, "body": dict(submission.body), "source": digest.hexdigest()}
     with (
         job.stage("submit", progress_range),
         engine.reserve(compute_idempotency_key(job.id, content)) as reservation,
@@ -231,22 +235,27 @@ def _make_fetcher(config: SunoConfig) -> FetchClip:
             decoded = decode(
                 file,
                 limits=DecodeLimits(
-                    max_bytes=max_bytes, max_seconds=MAX_CLIP_S, max_sample_rate=192_000, max_channels=8
+                    max_bytes=max_bytes,
+                    max_seconds=MAX_CLIP_S,
+                    max_decoded_bytes=MAX_DECODED_CLIP_BYTES,
+                    max_sample_rate=192_000,
+                    max_channels=8,
                 ),
+                check=check,
             )
         return DecodedFile(decoded.audio, digest)
 
     return fetch_clip
 
 
-def _encode_mp3(source: Audio, cut_s: float | None) -> bytes:
+def _encode_mp3(source: AudioSource, cut_s: float | None) -> bytes:
     """The first `cut_s` seconds of the source (None: all of it) as mp3."""
     from audio.files.encode import encode
     from audio.files.formats import Encoding
 
-    waveform = source.waveform if cut_s is None else source.waveform[:, : round(cut_s * source.sample_rate)]
     file = io.BytesIO()
-    encode(Audio(waveform, source.sample_rate), Encoding("mp3"), file)
+    used = source if cut_s is None else CutView(source, 0, round(cut_s * source.sample_rate))
+    encode(used, Encoding("mp3"), file)
     return file.getvalue()
 
 

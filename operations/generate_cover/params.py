@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from errors import InvalidRequestError
 from models.demucs.catalog import DEFAULT_MODEL
 from models.f0.contour import parse_key
-from operations.params import MAX_SEED, AudioOutParams, Int, LongAudioField
+from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 
 PART_FIELDS = ("voice_audio", "instrument_audio", "backup_audio")
 
@@ -38,14 +38,14 @@ class Params(AudioOutParams):
         "instrumental_volume_change": "inst_gain",
     }
 
-    audio: LongAudioField | None = Field(
+    audio: AudioField | None = Field(
         None, description="A whole song, which is separated first. Use it in place of `voice_audio` and the rest."
     )
-    voice_audio: LongAudioField | None = Field(None, description="The lead vocals alone.")
-    instrument_audio: LongAudioField | None = Field(
+    voice_audio: AudioField | None = Field(None, description="The lead vocals alone.")
+    instrument_audio: AudioField | None = Field(
         None, description="The instrumental. It must start at the same time as `voice_audio`."
     )
-    backup_audio: LongAudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
+    backup_audio: AudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
     voice_model: Name = Field(description="Name of the voice, as in `list_models`. Alias: `rvc_model`.")
     pitch_adjust: float = Field(
         0.0, ge=-12, le=12, description="Transposes the vocals only, in semitones. 12 = one octave up."

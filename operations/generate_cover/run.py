@@ -23,7 +23,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         job.warn(warning)
     start = 0.0
     if plan.separation is None:
-        vocals, instrumental, backup = (job.long_audio.get(field) for field in PART_FIELDS)
+        vocals, instrumental, backup = (job.audio.get(field) for field in PART_FIELDS)
         assert vocals is not None and instrumental is not None, "the parameters require both"
         parts = Parts(vocals, instrumental, backup)
     else:
@@ -40,7 +40,7 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
 
 def _separate_song(plan: SeparationPlan, job: Job, models: Models) -> Parts:
     with job.stage("separate", (0.0, SEPARATED)):
-        stems = separate_stems(plan, job.long_audio["audio"], job=job, models=models, memory_bytes=MEMORY_BYTES)
+        stems = separate_stems(plan, job.audio["audio"], job=job, models=models, memory_bytes=MEMORY_BYTES)
     return Parts(stems[VOCALS], stems[f"no_{VOCALS}"])
 
 

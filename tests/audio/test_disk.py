@@ -10,19 +10,11 @@ import numpy as np
 import pytest
 
 from audio import Audio
-from audio.disk import materialize, materialize_one, require_disk_space
+from audio.disk import materialize, materialize_one
 from audio.dsp.mix import Silence
 from audio.types import DiskAudio, Waveform
-from errors import AudioError
 from testing.signals import make_noise
 from tests.audio.conftest import count_open_files
-
-
-def test_a_request_too_large_for_the_disk_is_refused_before_the_work() -> None:
-    with pytest.raises(AudioError) as caught:
-        require_disk_space(1 << 60)
-    assert caught.value.error_code == "disk_full"
-    require_disk_space(0)
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 1 << 30])

@@ -34,7 +34,7 @@ MAX_BYTES: Final = MAX_SECONDS * 44100 * 2 * 4
 MEASURE: Final = """
 import json, resource, sys
 from pathlib import Path
-from audio.files.decode import DecodeLimits, decode
+from audio.files.decode import DecodeLimits, decode_source
 from errors import AudioError
 
 def status(key):
@@ -46,25 +46,28 @@ def measure(name):
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     try:
-        outcome = decode(data, limits=limits).audio.num_samples
+        outcome = decode_source(data, limits=limits, memory_bytes=MEMORY_BYTES).audio.num_samples
     except AudioError as error:
         outcome = error.error_code
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     return {"outcome": outcome, "peak": status("VmHWM") - before, "child": child}
 
-limits = DecodeLimits(max_bytes=1 << 30, max_seconds=SECONDS, max_sample_rate=44100, max_channels=8)
+limits = DecodeLimits(
+    max_bytes=1 << 30, max_seconds=SECONDS, max_decoded_bytes=1 << 30, max_sample_rate=44100, max_channels=8
+)
 measure(sys.argv[1])
 print(json.dumps([measure(name) for name in sys.argv[2:]]))
 """.replace("SECONDS", str(MAX_SECONDS))
 
 
-def measure(files: list[bytes], folder: Path) -> list[dict[str, Any]]:
+def measure(files: list[bytes], folder: Path, memory_bytes: int | None = None) -> list[dict[str, Any]]:
     """Outcome and peak memory for each file, decoded one after the other in a process warmed up by a small file."""
+    script = MEASURE.replace("MEMORY_BYTES", str(memory_bytes))
     paths = [folder / str(index) for index in range(len(files) + 1)]
     for path, data in zip(paths, [encode_file(make_tone(0.5), Encoding("wav")), *files], strict=True):
         path.write_bytes(data)
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *map(str, paths)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *map(str, paths)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return list(json.loads(done.stdout))
 
@@ -155,6 +158,15 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 def test_decoding_a_hostile_file_stays_below_the_memory_limit(name: str, figures: dict[str, dict[str, Any]]) -> None:
     assert HOSTILE[name][1] in (None, figures[name]["outcome"])
     assert figures[name]["peak"] < 1.2 * MAX_BYTES
+
+
+def test_audio_beyond_the_memory_limit_takes_disk_space_instead(tmp_path: Path) -> None:
+    """63 MB of audio, from a small file whose header states its length and from one whose header does not."""
+    files = [silent_flac(MAX_SECONDS), flac_with_stated_samples(0, MAX_SECONDS)]
+    assert all(len(file) < 1 << 20 for file in files)
+    for figure in measure(files, tmp_path, memory_bytes=8 << 20):
+        assert figure["outcome"] == FULL
+        assert figure["peak"] < 24 << 20
 
 
 @needs_ffmpeg

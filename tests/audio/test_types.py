@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from audio import Audio
 from audio.types import DiskAudio, in_memory, iter_blocks
-from errors import AudioError
+from errors import DiskFullError
 from testing.signals import copy_to_disk, make_noise
 
 RATE = 44_100
@@ -63,7 +63,7 @@ def test_blocks_are_consecutive() -> None:
 def test_a_full_disk_is_reported_as_such() -> None:
     with DiskAudio(1, 8000) as audio, open("/dev/full", "wb") as full:
         os.dup2(full.fileno(), audio._file.fileno())
-        with pytest.raises(AudioError, match="disk is full") as caught:
+        with pytest.raises(DiskFullError, match="disk is full") as caught:
             audio.append(make_noise(1, 1000))
         assert caught.value.error_code == "disk_full"
         assert audio.num_samples == 0

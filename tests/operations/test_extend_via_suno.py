@@ -23,6 +23,7 @@ from models.suno import SunoConfig, SunoFamily
 from operations.build_models import suno_config
 from operations.extend_via_suno import Params
 from testing.models import list_as_json, make_models
+from testing.signals import LIMITS
 from testing.suno_provider import TOKEN, Provider
 from testing.suno_scenarios import SCENARIOS
 from testing.suno_worker import (
@@ -181,13 +182,12 @@ def test_an_uploaded_song_is_continued_from_the_requested_position() -> None:
 
 
 def test_without_a_style_only_the_song_up_to_the_position_is_uploaded() -> None:
-    from audio.files.decode import DecodeLimits, decode
+    from audio.files.decode import decode
 
     with start_provider("happy") as (provider, models):
         run_extend_upload(models, continue_at=4.0)
     (data,) = provider.uploaded.values()
-    limits = DecodeLimits(max_bytes=10**7, max_seconds=100, max_sample_rate=48_000, max_channels=2)
-    assert abs(decode(data, limits=limits).audio.duration - 4.0) < 0.1
+    assert abs(decode(data, limits=LIMITS).audio.duration - 4.0) < 0.1
 
 
 @pytest.mark.parametrize("scenario", ["upload_fails_twice"])
@@ -208,8 +208,10 @@ def test_after_a_rejected_upload_nothing_is_submitted() -> None:
 def test_the_source_is_not_kept_in_memory_while_suno_works() -> None:
     with start_provider("happy") as (_, models):
         job, updates = make_observed_job()
-        job.audio["audio"] = make_song()
-        source = weakref.ref(job.audio["audio"].waveform)
+        song = make_song()
+        job.audio["audio"] = song
+        source = weakref.ref(song.waveform)
+        del song
         observed = []
 
         def observe() -> bool:

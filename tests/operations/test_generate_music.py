@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,27 @@ import numpy as np
 import pytest
 
 from audio import Audio
-from audio.types import in_memory
-from errors import AudioError, CancelledError, DeadlineError, InvalidRequestError, ModelError, RequestError
+from audio.types import AudioSource, DiskAudio, in_memory
+from errors import (
+    AudioError,
+    CancelledError,
+    DeadlineError,
+    DiskFullError,
+    InvalidRequestError,
+    ModelError,
+    RequestError,
+)
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import DIFFUSION_FILE
 from operations import generate_music
 from operations.generate_music import Params
+from operations.generate_music.plan import MusicPlan
+from operations.generate_music.run import run_music
 from testing.dispatch import answer
 from testing.models import make_models
+from testing.signals import copy_to_disk
 from testing.tiny_demucs import htdemucs, save_bag
 from testing.tiny_musicgen import Shape, write_checkpoint, write_diffusion
 from worker.job import Job, compute_deadline
@@ -51,12 +65,17 @@ def make_tone(seconds: float, sample_rate: int = RATE) -> Audio:
     return Audio((0.3 * np.sin(2 * np.pi * 330 * time))[None].astype(np.float32), sample_rate)
 
 
-def generate(models: Models, audio: dict[str, Audio] | None = None, **fields: Any) -> tuple[Reply, Job]:
-    job = Job(id="test", audio=audio or {})
-    sources = dict.fromkeys(audio or {}, "placeholder")
-    values = {"prompt": "slow piano", "model": "small", "duration": 0.5, **sources, **fields}
-    params = Params.parse({key: value for key, value in values.items() if value is not ...})
-    return generate_music.run(generate_music.plan(params, models), job, models), job
+def generate(models: Models, audio: Mapping[str, AudioSource] | None = None, **fields: Any) -> tuple[Reply, Job]:
+    job = Job(id="test", audio=dict(audio or {}))
+    plan = make_plan(models, **dict.fromkeys(audio or {}, "placeholder"), **fields)
+    return generate_music.run(plan, job, models), job
+
+
+def make_plan(models: Models, **fields: Any) -> MusicPlan:
+    values = {"prompt": "slow piano", "model": "small", "duration": 0.5, **fields}
+    plan = generate_music.plan(Params.parse({key: value for key, value in values.items() if value is not ...}), models)
+    assert isinstance(plan, MusicPlan)
+    return plan
 
 
 def waveforms(reply: Reply) -> list[np.ndarray[Any, Any]]:
@@ -113,6 +132,44 @@ def test_the_demo_model_warns_and_says_how_to_get_a_real_model(models: Models) -
     _, job = generate(models, model="demo")
     assert len(job.warnings) == 1
     assert "demo" in job.warnings[0] and "MODELS_DIR" in job.warnings[0]
+
+
+def test_clips_that_are_too_large_together_are_on_disk_until_the_job_ends(models: Models) -> None:
+    fields: dict[str, Any] = {"model": "stereo-small", "n_samples": 3, "seed": 1, "fade_in": 0.1}
+    needed_bytes = 3 * RATE // 2 * 2 * 4
+    job = Job(id="j")
+    in_memory_clips, on_disk = (
+        run_music(make_plan(models, **fields), job, models, memory_bytes=size).outputs
+        for size in (needed_bytes, needed_bytes - 3)
+    )
+    for clip, stored in zip(in_memory_clips, on_disk, strict=True):
+        assert isinstance(clip.audio, Audio) and isinstance(stored.audio, DiskAudio)
+        np.testing.assert_array_equal(stored.audio.read(0, RATE), clip.audio.waveform)
+    job.exit_stack.close()
+    with pytest.raises(ValueError, match="closed"):
+        on_disk[0].audio.read(0, 1)
+
+
+def test_clips_that_the_disk_cannot_take_are_refused_before_the_model_is_loaded(models_dir: Path) -> None:
+    family = MusicGenFamily(WeightLocations(explicit=models_dir), demo=models_dir.parent / "demo")
+    fresh = make_models(music=family)
+    plan = make_plan(fresh, prompt=["a"] * 32, duration=600, model="stereo-small")
+    plan = replace(plan, request=replace(plan.request, duration=1e9))
+    with pytest.raises(DiskFullError) as caught:
+        generate_music.run(plan, Job(id="j"), fresh)
+    assert caught.value.details["needed_bytes"] == 32 * 10**9 * RATE * 2 * 4
+    assert fresh.list_loaded() == []
+
+
+@pytest.mark.parametrize("rate", [RATE, 48_000, 192_000])
+def test_audio_inputs_may_be_on_disk_and_of_any_rate(models: Models, rate: int) -> None:
+    melody, prompt = make_tone(3.0, rate), make_tone(1.0, rate)
+    fields: dict[str, Any] = {"model": "melody", "seed": 1, "continuation_start": 0.25, "continuation_end": 0.75}
+    in_memory_inputs, _ = generate(models, {"melody_audio": melody, "continuation_audio": prompt}, **fields)
+    with copy_to_disk(melody) as melody_on_disk, copy_to_disk(prompt) as prompt_on_disk:
+        inputs = {"melody_audio": melody_on_disk, "continuation_audio": prompt_on_disk}
+        on_disk, _ = generate(models, inputs, **fields)
+    np.testing.assert_array_equal(waveforms(on_disk)[0], waveforms(in_memory_inputs)[0])
 
 
 def test_a_melody_is_followed_with_a_warning_if_it_cannot_be_separated(models: Models) -> None:
@@ -229,12 +286,20 @@ def test_a_policy_without_a_timeout_sets_no_deadline(policy: Any) -> None:
     assert compute_deadline(policy, timeout_s=300.0, now=100.0) == 390.0
 
 
-@pytest.mark.parametrize(("asked_ms", "timeout_s", "left_s"), [(5000, 0.0, 4.5), (5000, 2.0, 1.8), (1e6, 600.0, 590.0)])
+@pytest.mark.parametrize(
+    ("asked_ms", "timeout_s", "left_s"),
+    [(5000, 0.0, 4.5), (5000, 2.0, 1.8), (1e6, 600.0, 590.0), (10**400, 600.0, 590.0), (1e308, 600.0, 590.0)],
+)
 def test_the_shorter_timeout_counts_less_the_time_for_delivery(
     asked_ms: float, timeout_s: float, left_s: float
 ) -> None:
     left = compute_deadline({"executionTimeout": asked_ms}, timeout_s=timeout_s, now=0.0)
     assert left == pytest.approx(left_s)
+
+
+@pytest.mark.parametrize("asked_ms", [10**400, 1e308, math.inf])
+def test_an_absurd_timeout_counts_as_30_days(asked_ms: float) -> None:
+    assert compute_deadline({"executionTimeout": asked_ms}, timeout_s=0.0, now=0.0) == 30 * 24 * 3600 - 10.0
 
 
 def test_multi_band_diffusion_decodes_if_its_weights_are_here(models: Models, models_dir: Path) -> None:
@@ -253,7 +318,7 @@ def test_multi_band_diffusion_decodes_if_its_weights_are_here(models: Models, mo
         path.unlink()
 
 
-REFUSED: list[tuple[dict[str, Any], dict[str, Audio], type[RequestError], str]] = [
+REFUSED: list[tuple[dict[str, Any], dict[str, AudioSource], type[RequestError], str]] = [
     ({}, {"melody_audio": make_tone(1.0)}, InvalidRequestError, "takes no melody"),
     ({}, {"style_audio": make_tone(1.0)}, InvalidRequestError, "no model that runs here takes a style"),
     ({"mbd": True}, {}, ModelError, "Multi-Band Diffusion"),
@@ -271,7 +336,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Audio], type[RequestError], str]] 
 
 @pytest.mark.parametrize(("fields", "audio", "error", "message"), REFUSED)
 def test_requests_that_a_model_cannot_fulfil_are_refused_before_loading(
-    models_dir: Path, fields: dict[str, Any], audio: dict[str, Audio], error: type[RequestError], message: str
+    models_dir: Path, fields: dict[str, Any], audio: dict[str, AudioSource], error: type[RequestError], message: str
 ) -> None:
     family = MusicGenFamily(WeightLocations(explicit=models_dir), demo=models_dir.parent / "demo")
     fresh = make_models(music=family)

@@ -343,7 +343,7 @@ def test_plans_compute_no_more_than_they_need() -> None:
 
 def test_the_operation_reads_long_audio_by_blocks() -> None:
     name, operation = find_operation("separate")
-    assert name == "separate" and operation.params.input_fields() == {"audio": "long_audio"}
+    assert name == "separate" and operation.params.input_fields() == {"audio": "audio"}
 
 
 def test_the_operation_reports_its_readiness(models: Models) -> None:

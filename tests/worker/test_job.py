@@ -64,3 +64,9 @@ def test_a_download_is_reported_with_its_bytes_and_without_a_change_of_the_perce
         "percent": 10.0,
         "download": {"model": "musicgen/large", "bytes": 812_400_000, "total_bytes": 6_500_000_000},
     }
+
+
+@pytest.mark.parametrize("timeout_ms", [10**400, -(10**400), 1e308, float("nan"), float("inf"), True, "5", [5]])
+def test_a_timeout_that_no_clock_can_count_is_no_error(timeout_ms: Any) -> None:
+    job = build_job({"policy": {"executionTimeout": timeout_ms}}, job_id="a", timeout_s=0.0)
+    job.check()

@@ -15,18 +15,22 @@ INVALID = {
     "MAX_INPUT_SECONDS": "long",
     "SUNO_RATE_LIMIT": "many",
     "CONCURRENCY": "1.5",
+    "DEVICE": "banana",
 }
 
 OUT_OF_RANGE = [
     ("MODEL_MEMORY_BYTES", "-1", "at least 0"),
-    ("INLINE_BUDGET_BYTES", "-1", "at least 1"),
-    ("INLINE_BUDGET_BYTES", "0", "at least 1"),
+    ("INLINE_BUDGET_BYTES", "-5", "at least 100000"),
+    ("INLINE_BUDGET_BYTES", "99999", "at least 100000"),
     ("MAX_INPUT_BYTES", "-1", "at least 1"),
     ("MAX_INPUT_BYTES", "0", "at least 1"),
     ("MAX_INPUT_SECONDS", "-0.5", "more than 0"),
     ("MAX_INPUT_SECONDS", "0", "more than 0"),
     ("MAX_INPUT_SECONDS", "nan", "more than 0"),
     ("MAX_INPUT_SECONDS", "inf", "more than 0"),
+    ("MAX_INPUT_SECONDS", "1e9", "at most 31536000"),
+    ("MAX_DECODED_BYTES", "-1", "at least 1"),
+    ("MAX_DECODED_BYTES", "0", "at least 1"),
     ("MAX_INPUT_SAMPLE_RATE", "-44100", "at least 8000"),
     ("MAX_INPUT_SAMPLE_RATE", "7999", "at least 8000"),
     ("MAX_INPUT_CHANNELS", "-2", "at least 1"),
@@ -42,6 +46,9 @@ OUT_OF_RANGE = [
     ("JOB_TIMEOUT_S", "nan", "0 or more"),
     ("CANCEL_GRACE_S", "-1", "0 or more"),
     ("CANCEL_GRACE_S", "inf", "0 or more"),
+    ("CANCEL_GRACE_S", "1e300", "at most 31536000"),
+    ("JOB_TIMEOUT_S", "1e300", "at most 31536000"),
+    ("DOWNLOAD_TIMEOUT_S", "1e300", "at most 31536000"),
 ]
 
 

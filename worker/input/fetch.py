@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from audio.temporary import SpooledFile
 from errors import ErrorCode, HttpError, SourceError
 from worker.http.client import HttpClient
 from worker.http.connection import INTERNET, NetworkBackend
@@ -49,6 +49,7 @@ def fetch(
     Raises:
         SourceError: with the code `unsupported_url`, `private_url`, `url_unreachable`, `http_status`,
             `input_too_large` or `download_timeout`. No message repeats the URL.
+        DiskFullError: the temporary file cannot be written.
     """
     client = HttpClient(
         max_bytes=limits.max_bytes,
@@ -56,7 +57,7 @@ def fetch(
         allow_private=limits.allow_private,
         network=network,
     )
-    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (the caller closes it)
+    file = SpooledFile(SPOOL_BYTES)
     try:
         with client.stream("GET", url, timeout_s=limits.timeout_s, check=check) as response:
             if response.status != HTTP_OK:

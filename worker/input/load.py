@@ -9,12 +9,11 @@ from __future__ import annotations
 import binascii
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from audio import Audio
 from audio.files.sniff import SNIFF_BYTES, sniff
+from audio.temporary import SpooledFile
 from audio.types import AudioSource, DiskAudio
 from errors import AudioError, ErrorCode, RequestError, SourceError
 from worker import volume
@@ -27,7 +26,7 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,31}):")
 PATH = re.compile(r"/[A-Za-z.~]|\.{1,2}/|~")
 INVALID_AUDIO = "Invalid base64 audio data"  # fixed by the contract
 CHOICES = "Give base64, a base64 data: URI, an http(s):// URL, or an absolute path below the mounted volume."
-LONG_AUDIO_BYTES = 256 << 20  # some 12 minutes of stereo at 44.1 kHz, as float32
+MAX_MEMORY_BYTES = 256 << 20  # some 12 minutes of stereo at 44.1 kHz, as float32
 SPOOL_BYTES = 16 << 20
 
 
@@ -61,13 +60,16 @@ class InputField:
         return AudioError if self.must_be_audio else SourceError
 
 
-def load_audio(source: str, *, field: str, job: Job, settings: Settings) -> Audio:
+def load_audio(
+    source: str, *, field: str, job: Job, settings: Settings, memory_bytes: int = MAX_MEMORY_BYTES
+) -> AudioSource:
     """Opens `source` and decodes it.
 
     Args:
         source: base64 (standard or URL-safe, padded or not, blanks ignored), a `data:` URI, an `http(s)://` URL, or
             an absolute path below one of `settings.volume_dirs`.
         field: the field's name in the request; errors and warnings start with it.
+        memory_bytes: the most that the decoded audio may take in memory; longer audio is on disk until the job ends.
 
     Returns:
         Mono or stereo audio within the settings' limits. What the decoder changed is in `job.warnings`.
@@ -76,18 +78,29 @@ def load_audio(source: str, *, field: str, job: Job, settings: Settings) -> Audi
         AudioError: the bytes are not audio in a supported format (the message starts with `Invalid base64 audio data`
             if the base64 itself is not valid).
         SourceError: the URL or path is not allowed or cannot be read. Neither error repeats the source.
+        DiskFullError: a temporary file cannot be written.
+        CancelledError, DeadlineError: the job must end.
     """
-    audio = _decode(source, InputField(field, job, settings), memory_bytes=None)
-    assert isinstance(audio, Audio)
-    return audio
+    from audio.files.decode import DecodeLimits, decode_source
 
-
-def load_audio_source(source: str, *, field: str, job: Job, settings: Settings) -> AudioSource:
-    """As `load_audio`, for operations that read audio by blocks: long audio is on disk until the job ends."""
-    audio = _decode(source, InputField(field, job, settings), memory_bytes=LONG_AUDIO_BYTES)
-    if isinstance(audio, DiskAudio):
-        job.exit_stack.enter_context(audio)
-    return audio
+    input_field = InputField(field, job, settings)
+    limits = DecodeLimits(
+        max_bytes=settings.max_input_bytes,
+        max_seconds=settings.max_input_seconds,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        max_sample_rate=settings.max_input_sample_rate,
+        max_channels=settings.max_input_channels,
+    )
+    try:
+        with _open(source.strip(), input_field) as file:
+            decoded = decode_source(file, limits=limits, memory_bytes=memory_bytes, check=job.check)
+    except (AudioError, SourceError) as error:
+        raise _name_field(error, field) from error
+    if isinstance(decoded.audio, DiskAudio):
+        job.exit_stack.enter_context(decoded.audio)
+    for sentence in decoded.warnings:
+        job.warn(f"{field}: {sentence}")
+    return decoded.audio
 
 
 def load_file(source: str, *, field: str, job: Job, settings: Settings) -> BinaryIO:
@@ -105,27 +118,6 @@ def load_file(source: str, *, field: str, job: Job, settings: Settings) -> Binar
         raise _name_field(input_field.size_error(), field)
     file.seek(0)
     return file
-
-
-def _decode(source: str, field: InputField, *, memory_bytes: int | None) -> Audio | DiskAudio:
-    from audio.files.decode import DecodeLimits, decode_source
-
-    settings = field.settings
-    limits = DecodeLimits(
-        max_bytes=settings.max_input_bytes,
-        max_seconds=settings.max_input_seconds,
-        max_sample_rate=settings.max_input_sample_rate,
-        max_channels=settings.max_input_channels,
-    )
-    try:
-        with _open(source.strip(), field) as file:
-            decoded = decode_source(file, limits=limits, memory_bytes=memory_bytes)
-    except (AudioError, SourceError) as error:
-        raise _name_field(error, field.name) from error
-    field.job.check()
-    for sentence in decoded.warnings:
-        field.job.warn(f"{field.name}: {sentence}")
-    return decoded.audio
 
 
 def _name_field(error: RequestError, field: str) -> RequestError:
@@ -164,7 +156,7 @@ def _open_base64(text: str, start: int, field: InputField) -> BinaryIO:
     """Decodes `text[start:]` into a temporary file; in memory there are only slices of it beside the request itself."""
     if min_decoded_bytes(text, start) > field.settings.max_input_bytes:
         raise field.size_error()
-    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (the caller closes it)
+    file = SpooledFile(SPOOL_BYTES)
     try:
         for block in decode_base64(text, start, field.job.check):
             file.write(block)

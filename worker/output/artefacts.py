@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +20,13 @@ from audio.dsp.normalize import normalize
 from audio.files.encode import encode
 from audio.files.formats import Encoding
 from audio.parallel import map_parallel
+from audio.temporary import SpooledFile
 from audio.types import AudioSource
 from errors import InternalError
 from worker.job import Job
 from worker.reply import AudioOut, Reply
 
-SPOOL_BYTES = 16 << 20
+SPOOL_BYTES = 4 << 20  # of each of up to 32 files
 MAX_NAME_BYTES = 120
 EXCERPT_SLICES = 12
 EXCERPT_SLICE_S = 1.0
@@ -148,7 +149,7 @@ class OutputEncoder:
         """Every output as a file, closed at the end. Call `record_warnings` if the files are used."""
         audios = self._fit_level(encoding)
         artefacts = self._map_parallel(
-            lambda index: _encode_artefact(audios[index], encoding, self._names[index]), range(len(audios))
+            lambda index: self._encode_artefact(audios[index], encoding, self._names[index]), range(len(audios))
         )
         try:
             yield artefacts
@@ -200,6 +201,24 @@ class OutputEncoder:
             )
         return lowered
 
+    def _encode_artefact(self, audio: AudioSource, encoding: Encoding, name: str) -> Artefact:
+        file = SpooledFile(SPOOL_BYTES)  # `OutputEncoder.encode` closes it
+        written = encode(audio, encoding, cast(BinaryIO, file), check=self._job.check)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        fields = {
+            "filename": f"{name}.{encoding.extension}",
+            "format": encoding.format,
+            "size": size,
+            "sample_rate": written.sample_rate,
+            "channels": written.channels,
+            "duration": round(written.num_samples / written.sample_rate, 6),
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }
+        file.seek(0)
+        warnings = [f"{name}: {sentence}" for sentence in written.warnings]
+        return Artefact(cast(BinaryIO, file), encoding.content_type, fields, warnings)
+
     def _map_parallel(self, work: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> list[ResultT]:
         def work_unless_cancelled(item: ItemT) -> ResultT:
             self._job.check()
@@ -234,25 +253,6 @@ def _extrapolate_size(audio: AudioSource, encoding: Encoding) -> float:
         starts = np.linspace(0, audio.num_samples - slice_samples, EXCERPT_SLICES).astype(int)
         slices = [audio.read(int(start), slice_samples) for start in starts]
         excerpt = Audio(np.concatenate(slices, axis=1), audio.sample_rate)
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+    with SpooledFile(SPOOL_BYTES) as file:
         encode(excerpt, encoding, cast(BinaryIO, file))
-        return int(file.tell()) * audio.num_samples / excerpt.num_samples
-
-
-def _encode_artefact(audio: AudioSource, encoding: Encoding, name: str) -> Artefact:
-    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (`OutputEncoder.encode` closes it)
-    written = encode(audio, encoding, cast(BinaryIO, file))
-    size = file.tell()
-    file.seek(0)
-    fields = {
-        "filename": f"{name}.{encoding.extension}",
-        "format": encoding.format,
-        "size": size,
-        "sample_rate": written.sample_rate,
-        "channels": written.channels,
-        "duration": round(written.num_samples / written.sample_rate, 6),
-        "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
-    }
-    file.seek(0)
-    warnings = [f"{name}: {sentence}" for sentence in written.warnings]
-    return Artefact(cast(BinaryIO, file), encoding.content_type, fields, warnings)
+        return file.seek(0, os.SEEK_END) * audio.num_samples / excerpt.num_samples

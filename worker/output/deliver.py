@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from audio.temporary import require_temporary_folder, try_writing
 from errors import DeliveryError, ErrorCode
 from worker import volume
 from worker.job import Job
@@ -63,12 +64,31 @@ def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
 
 
 def check_delivery(audio_out: AudioOut, *, job: Job, settings: Settings) -> None:
-    """Refuses before any work what can never be delivered: an encoding that does not exist, no bucket, no volume."""
+    """Refuses before any work what can never be delivered.
+
+    Raises:
+        InvalidRequestError: the encoding does not exist.
+        DeliveryError: there is no bucket or no volume, or a local run cannot write its audio.
+        DiskFullError: no temporary file can be written, which every long result needs.
+    """
     audio_out.list_encodings()
+    require_temporary_folder()
     if audio_out.delivery == "bucket":
         _require_bucket(job, settings)
     if audio_out.delivery == "volume":
         _require_volume(settings)
+    is_inline = audio_out.delivery == "inline" or (
+        audio_out.delivery == "auto" and "bucket" not in _list_other_deliveries(job, settings)
+    )
+    if is_inline and job.output_dir is not None:
+        try:
+            job.output_dir.mkdir(parents=True, exist_ok=True)
+            try_writing(job.output_dir)
+        except OSError as error:
+            raise DeliveryError(
+                f"The audio cannot be written to {job.output_dir}: {error.strerror}. Set OUTPUT_DIR to a folder that "
+                "can be written."
+            ) from error
 
 
 def write_artefacts(folder: Path, artefacts: Sequence[Artefact]) -> list[dict[str, Any]]:

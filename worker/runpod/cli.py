@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,7 @@ def _run(arguments: argparse.Namespace, run_job: RunJob, *, preload: Preload, ch
         as_json=bool(platform.endpoint_id),
         secrets=settings.secrets() + platform.secrets(),
     )
+    _require_temporary_folder(settings)
     if arguments.unknown:
         logger.warning("Unknown arguments are ignored: %s", " ".join(arguments.unknown))
     serves_api = arguments.rp_serve_api or platform.realtime_port
@@ -87,6 +89,20 @@ def _run(arguments: argparse.Namespace, run_job: RunJob, *, preload: Preload, ch
     else:
         take_jobs(adapter)
     return 0
+
+
+def _require_temporary_folder(settings: Settings) -> None:
+    """Stops a worker that could not keep a long input or result, and names the folder."""
+    from audio.temporary import try_writing
+
+    try:
+        try_writing(settings.temp_dir or Path(tempfile.gettempdir()))
+    except OSError as error:
+        folder = f"TMPDIR is {settings.temp_dir}, which" if settings.temp_dir else "The folder for temporary files"
+        raise CommandLineError(
+            f"{folder} cannot be written: {error.strerror}. Long audio is kept there; set TMPDIR to a folder that can "
+            "be written."
+        ) from None
 
 
 def _fail(sentence: str) -> int:
@@ -138,9 +154,11 @@ def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings
     if settings.inline_budget_bytes == Settings.inline_budget_bytes:  # no platform limits the reply's size here
         settings = replace(settings, inline_budget_bytes=LOCAL_BUDGET_BYTES)
     job_id = read_job_id(raw_job)
+    output_dir = root / settings.output_dir
     with logs.job_context(job_id), report_progress(Platform(), job_id) as report:
-        reply = run_job(build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=report), settings)
-    shown = _write_audio(reply, _OutputFolder(root / settings.output_dir))
+        job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=report, output_dir=output_dir)
+        reply = run_job(job, settings)
+    shown = _write_audio(reply, _OutputFolder(output_dir))
     can_print_unicode = "utf" in (sys.stdout.encoding or "").lower()
     sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=not can_print_unicode) + "\n")
     return _fail(str(reply["error"])) if "error" in reply else 0

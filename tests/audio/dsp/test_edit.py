@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.dsp.edit import fade_in, fade_out, trim_silence
+from audio.dsp.edit import CutView, fade_in, fade_out, trim_silence
 from testing.signals import make_tone
 
 
@@ -57,6 +57,14 @@ def test_fades_start_or_end_in_silence_and_keep_the_rest(seconds: float) -> None
     assert falling[-1] == 0.0 and (np.diff(falling[-length:]) <= 0).all() and (falling[:-length] == 1.0).all()
     assert rising[length // 2] == pytest.approx(0.5, abs=0.01)
     assert audio.peak == 1.0, "the input is not changed"
+
+
+@given(st.integers(0, 200), st.integers(0, 250), st.integers(0, 250), st.integers(0, 250))
+def test_a_cut_reads_like_a_slice(start: int, length: int, at: int, count: int) -> None:
+    audio = Audio(np.arange(400, dtype=np.float32).reshape(2, 200), 8000)
+    cut, expected = CutView(audio, start, start + length), audio.waveform[:, start : start + length]
+    assert (cut.num_samples, cut.channels, cut.sample_rate) == (expected.shape[1], 2, 8000)
+    np.testing.assert_array_equal(cut.read(at, count), expected[:, at : at + count])
 
 
 def test_a_fade_of_0_s_returns_the_same_object() -> None:

@@ -19,8 +19,8 @@ from audio import Audio
 from audio.files.decode import Decoded, DecodeLimits, decode, decode_source
 from audio.files.formats import Encoding
 from audio.files.ogg import iter_pages
-from audio.types import DiskAudio
-from errors import AudioError
+from audio.types import Check, DiskAudio
+from errors import AudioError, CancelledError
 from testing.signals import LIMITS, encode_file, encode_with_ffmpeg, make_noise, make_tone, measure_snr_db, needs_ffmpeg
 
 CUTTABLE = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "w64", "rf64"]
@@ -40,9 +40,9 @@ def make_file(kind: str, audio: Audio | None = None) -> bytes:
     return encode_file(audio, Encoding(kind))  # type: ignore[arg-type]
 
 
-def catch_error_code(data: bytes, limits: DecodeLimits = LIMITS, **options: str) -> str:
+def catch_error_code(data: bytes, limits: DecodeLimits = LIMITS) -> str:
     with pytest.raises(AudioError) as caught:
-        decode(data, limits=limits, **options)
+        decode(data, limits=limits)
     assert len(caught.value.message) < 400
     return caught.value.error_code
 
@@ -392,6 +392,49 @@ def test_long_audio_with_nan_is_refused_and_leaves_no_file(no_files_left: Path, 
     with pytest.raises(AudioError) as caught:
         decode_source(file.getvalue(), limits=LIMITS, memory_bytes=1000)
     assert caught.value.error_code == "nan_audio"
+
+
+# --- cancel, deadline and size
+
+
+def count_calls(*, raise_at: int | None = None) -> tuple[list[None], Check]:
+    """A `check` and the list of its calls; it ends the work at call number `raise_at`."""
+    calls: list[None] = []
+
+    def check() -> None:
+        calls.append(None)
+        if len(calls) == raise_at:
+            raise CancelledError("The job was cancelled.")
+
+    return calls, check
+
+
+@pytest.mark.parametrize("form", ["FLAC", "WAV", "OGG", "MP3"])
+def test_decoding_can_be_ended_before_each_block(no_files_left: Path, form: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((60 * 8000, 2), np.int16), 8000, format=form)
+    calls, check = count_calls()
+    decode_source(file.getvalue(), limits=LIMITS, memory_bytes=None, check=check)
+    assert len(calls) >= 60 * 8000 * 2 / (1 << 17)
+    calls, check = count_calls(raise_at=3)
+    with pytest.raises(CancelledError):
+        decode_source(file.getvalue(), limits=LIMITS, memory_bytes=1000, check=check)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("form", ["FLAC", "MP3"])  # its header states the length; its length is found while decoding
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_audio_that_decodes_to_too_many_bytes_is_refused(no_files_left: Path, form: str, channels: int) -> None:
+    if form == "MP3" and channels == 6:
+        pytest.skip("mp3 has at most two channels")
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((20 * 8000, channels), np.int16), 8000, format=form)
+    needed = decode(file.getvalue(), limits=LIMITS).audio.waveform.nbytes
+    decode(file.getvalue(), limits=replace(LIMITS, max_decoded_bytes=needed))
+    with pytest.raises(AudioError, match=f"more than the accepted {needed - 1} bytes") as caught:
+        decode_source(file.getvalue(), limits=replace(LIMITS, max_decoded_bytes=needed - 1), memory_bytes=1000)
+    assert caught.value.error_code == "audio_too_long"
+    assert caught.value.details == {"max_decoded_bytes": needed - 1}
 
 
 # --- hostile files

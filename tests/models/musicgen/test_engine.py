@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from models.musicgen.load import load_engine, read_weights
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, Sampling
 from testing.audiocraft_reference import load_audiocraft_musicgen
 from testing.musicgen_steps import RecordingLinear
+from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint
 
 Reference = Callable[..., Any]
@@ -252,6 +256,62 @@ def test_a_negative_description_changes_the_music_and_one_equal_to_the_descripti
 def test_a_prompt_at_another_rate_and_channel_count_is_converted(engine: Engine) -> None:
     made = engine.generate(make_request(prompt=make_chord(0.5, 44_100, 2))).clips[0]
     assert abs(made.duration - 1.5) < 0.03 and made.channels == engine.codec.channels
+
+
+CAPPED = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from audio import Audio
+from models.checkpoints.locations import WeightLocations
+from models.musicgen.inspect import inspect_checkpoint
+from models.musicgen.load import load_engine
+from models.musicgen.request import GenerationRequest
+
+engine = load_engine(inspect_checkpoint(Path(sys.argv[1]), WeightLocations()), device="cpu", dtype=torch.float32)
+
+def run(rate):
+    tone = Audio(np.sin(2 * np.pi * 440 / rate * np.arange(rate // 2))[None].astype(np.float32), rate)
+    request = GenerationRequest(["slow piano"], [1], 0.5, 1.2, melody=tone, prompt=tone)
+    return engine.generate(request).clips[0].duration
+
+run(32_000)
+status = open("/proc/self/status").read()
+used = int(next(line for line in status.splitlines() if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20), used + (300 << 20)))
+print(json.dumps({rate: run(rate) for rate in json.loads(sys.argv[2])}))
+"""
+
+
+def test_a_prompt_and_a_melody_of_any_rate_take_little_memory(folders: dict[str, Path]) -> None:
+    """With 300 MB of address space left. A filter for the exact ratio of 44,101 to 32,000 would take 11 GB."""
+    rates = [8000, 11_025, 22_254, 44_056, 44_101, 191_999, 192_000]
+    command = [sys.executable, "-c", CAPPED, str(folders["melody"]), json.dumps(rates)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [abs(duration - 1.0) < 0.03 for duration in json.loads(done.stdout).values()] == [True] * len(rates)
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_a_prompt_of_another_rate_ends_with_a_whole_frame_if_it_does_for_audiocraft(
+    text_engine: Engine, rate: int
+) -> None:
+    """audiocraft drops the fraction of a sample at the end. Rounded up, it would be a frame of its own, of silence."""
+    whole = 30 * text_engine.codec.hop_length
+    num_samples = next(n for n in range(rate * 10) if whole + 0.5 <= n * text_engine.sample_rate / rate < whole + 1)
+    prompt = Audio(make_chord(1.5, rate).waveform[:, :num_samples], rate)
+    made = text_engine.generate(make_request(prompt=prompt)).clips[0]
+    assert made.num_samples == whole + text_engine.sample_rate
+
+
+def test_clips_that_the_caller_takes_one_by_one_are_those_of_the_result(text_engine: Engine) -> None:
+    request = make_request(descriptions=["slow piano", "fast drums"], seeds=[1, 2], duration=3.0)
+    expected = text_engine.generate(request).clips
+    taken: list[Audio] = []
+    result = text_engine.generate(request, on_clip=taken.append)
+    assert result.clips == () and result.complete and len(result.window_levels_db) == 2
+    for ours, other in zip(taken, expected, strict=True):
+        np.testing.assert_array_equal(ours.waveform, other.waveform)
 
 
 @pytest.mark.parametrize("duration", [0.5, 0.777, 2.0, 3.33])

@@ -181,6 +181,7 @@ def test_a_redirect_to_an_invalid_url_is_refused(location: str) -> None:
         "http://[2002:7f00:1::]/",
         "http://[fe80::1%25lo]/",
         "http://[fd00:ec2::254]/",
+        "http://[fec0::1]/",
         "http://0x7f000001/",
         "http://2130706433/",
         "http://0177.0.0.1/",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from hypothesis import HealthCheck, assume, example, given
 from hypothesis import strategies as st
 
 from audio import Audio
-from errors import AudioError, CancelledError, RequestError, SourceError
+from audio.types import DiskAudio
+from errors import AudioError, CancelledError, DeadlineError, RequestError, SourceError
 from testing.loopback import respond_with, serve
 from worker.input.load import SPOOL_BYTES, load_audio
 from worker.job import Job
@@ -47,7 +49,9 @@ NO_VOLUME = Settings(volume_dirs=())
 
 
 def load(source: str, settings: Settings = NO_VOLUME, job: Job | None = None) -> Audio:
-    return load_audio(source, field="voice_audio", job=job or Job(id="j"), settings=settings)
+    audio = load_audio(source, field="voice_audio", job=job or Job(id="j"), settings=settings)
+    assert isinstance(audio, Audio)
+    return audio
 
 
 def catch_error(source: str, settings: Settings = NO_VOLUME) -> RequestError:
@@ -188,6 +192,51 @@ def test_a_cancelled_job_stops_decoding_its_base64() -> None:
     job.cancel.set()
     with pytest.raises(CancelledError):
         load("A" * 3_000_000, job=job)
+
+
+class CancelLater(threading.Event):
+    """Set as soon as it has been looked at `looks` times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_a_cancelled_job_stops_decoding_its_audio(volume: Settings) -> None:
+    (root(volume) / "long.flac").write_bytes(encode_tone("FLAC", seconds=60.0))
+    cancel = CancelLater(2)
+    with pytest.raises(CancelledError):
+        load(str(root(volume) / "long.flac"), volume, Job(id="j", cancel=cancel))
+    assert cancel.looks == -1
+
+
+def test_a_job_stops_decoding_its_audio_at_its_deadline(volume: Settings) -> None:
+    """As long as the decoding is not told of it, an hour of audio is decoded to its end."""
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((3600 * 8000, 2), np.int16), 8000, format="FLAC")
+    (root(volume) / "long.flac").write_bytes(file.getvalue())
+    job = Job(id="j", deadline=time.monotonic() + 0.02)
+    load(TEXT, job=Job(id="j"))  # imports the decoder
+    with pytest.raises(DeadlineError):
+        load(str(root(volume) / "long.flac"), volume, job)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3"])
+def test_long_audio_is_on_disk_until_the_job_ends(kind: str) -> None:
+    job = Job(id="j")
+    text = base64.b64encode(encode_tone(kind, seconds=2.0)).decode()
+    in_memory, on_disk = (
+        load_audio(text, field="audio", job=job, settings=NO_VOLUME, memory_bytes=size) for size in (1 << 20, 1000)
+    )
+    assert isinstance(in_memory, Audio) and isinstance(on_disk, DiskAudio)
+    np.testing.assert_array_equal(on_disk.read(0, 20_000), in_memory.waveform)
+    job.exit_stack.close()
+    with pytest.raises(ValueError, match="closed"):
+        on_disk.read(0, 1)
 
 
 # URLs

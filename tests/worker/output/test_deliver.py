@@ -10,6 +10,8 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,7 +24,8 @@ import pytest
 import requests
 import soundfile
 
-from errors import CancelledError, DeliveryError, InternalError, InvalidRequestError
+from audio.files.formats import Encoding
+from errors import CancelledError, DeliveryError, DiskFullError, InternalError, InvalidRequestError
 from testing.delivery import (
     INLINE,
     RATE,
@@ -36,12 +39,57 @@ from testing.delivery import (
 )
 from worker.input.load import load_audio
 from worker.job import Job
-from worker.output.artefacts import Artefact
+from worker.output.artefacts import Artefact, OutputEncoder
 from worker.output.deliver import check_delivery, write_artefacts
 from worker.reply import AudioOut, Output, Reply
 from worker.settings import Settings
 
 ARTEFACT_KEYS = {"filename", "format", "size", "sample_rate", "channels", "duration", "sha256"}
+
+
+def test_a_local_run_whose_audio_could_not_be_kept_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file" / "output", Path("/proc/output")):
+        for delivery in ("auto", "inline"):
+            with pytest.raises(DeliveryError, match=f"cannot be written to {folder}: .* Set OUTPUT_DIR") as caught:
+                check_delivery(AudioOut(delivery=delivery), job=Job(id="j", output_dir=folder), settings=INLINE)
+            assert caught.value.error_code == "delivery_failed"
+    job = Job(id="j", output_dir=Path("/proc/output"))
+    bucket = dataclasses.replace(
+        INLINE,
+        bucket_endpoint_url="https://s3.example.com",
+        bucket_access_key_id="a",
+        bucket_secret_access_key="b",
+        bucket_name="results",
+    )
+    check_delivery(AudioOut(delivery="auto"), job=job, settings=bucket)
+    check_delivery(AudioOut(), job=Job(id="j", output_dir=tmp_path / "a" / "b"), settings=INLINE)
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_without_a_temporary_folder_a_request_for_audio_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    with pytest.raises(DiskFullError, match="TMPDIR"):
+        check_delivery(AudioOut(), job=Job(id="j"), settings=INLINE)
+
+
+def test_a_cancelled_job_stops_encoding_in_the_middle_of_a_file() -> None:
+    class CancelledLater(threading.Event):
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks >= 3
+
+    for encoding in (Encoding("wav"), Encoding("flac"), Encoding("mp3"), Encoding("ogg"), Encoding("opus")):
+        job = Job(id="j", cancel=CancelledLater())
+        reply = Reply(outputs=[Output(make_tone(30.0), "song")])
+        with pytest.raises(CancelledError):  # noqa: SIM117  (what is raised is raised on entering)
+            with OutputEncoder(reply, AudioOut(), job).encode(encoding):
+                pass
+        assert job.cancel.looks == 3  # type: ignore[attr-defined]
 
 
 def test_a_single_output_is_at_the_top_level() -> None:
@@ -224,7 +272,7 @@ def test_a_result_on_the_volume_can_be_an_input_again(mounted: Settings, tmp_pat
     assert path.stat().st_size == result["size"]
     assert result["parameters"]["delivery"] == "volume"
     audio = load_audio(str(path), field="audio", job=Job(id="k"), settings=mounted)
-    assert np.abs(audio.waveform - make_noise(10).waveform).max() < 2 / 32768
+    assert np.abs(audio.read(0, 10 * RATE) - make_noise(10).waveform).max() < 2 / 32768
 
 
 def test_a_second_run_and_a_similar_job_id_overwrite_nothing(mounted: Settings) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from testing.processes import FAKE_WORKER, build_environment, run_script, start_process
+from testing.processes import FAKE_WORKER, HANDLER, build_environment, run_script, start_process
 from testing.repository import ROOT
 
 AUDIO = bytes(range(256)) * 64
@@ -59,6 +59,37 @@ def test_an_output_folder_that_is_not_writable_is_an_error_that_names_it(tmp_pat
     (tmp_path / "file").write_text("")
     process = run_job(tmp_path, {"OUTPUT_DIR": str(tmp_path / "file")}, operation="make_audio")
     assert process.returncode == 1 and "cannot be written" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_an_output_folder_that_is_not_writable_is_found_before_the_work(tmp_path: Path) -> None:
+    """With the real worker: music would take many seconds, and torch."""
+    arguments = build_arguments(operation="generate_music", params={"prompt": "a", "model": "demo", "duration": 60})
+    process = run_script(HANDLER, arguments, home=tmp_path, env={"OUTPUT_DIR": "/proc/output"})
+    reply = json.loads(process.stdout)
+    assert process.returncode == 1 and reply["error_code"] == "delivery_failed"
+    assert "/proc/output" in reply["error"] and "OUTPUT_DIR" in reply["error"]
+    health = run_script(
+        HANDLER, build_arguments(operation="health_check"), home=tmp_path, env={"OUTPUT_DIR": "/proc/x"}
+    )
+    assert health.returncode == 0, health.stderr
+
+
+@pytest.mark.parametrize("folder", ["/no/such/folder", "/proc/self"])
+def test_a_temporary_folder_that_cannot_be_written_stops_the_worker_with_its_name(tmp_path: Path, folder: str) -> None:
+    process = run_job(tmp_path, {"TMPDIR": folder}, operation="echo")
+    assert process.returncode == 1 and process.stdout == ""
+    assert process.stderr.startswith(f"Error: TMPDIR is {folder}, which cannot be written: ")
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_full_temporary_folder_stops_the_worker_with_a_sentence(tmp_path: Path) -> None:
+    """Like a full disk: a file may have at most 100 bytes."""
+    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    script += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", script, str(FAKE_WORKER), *build_arguments(operation="echo")]
+    environment = build_environment(tmp_path, {"TMPDIR": str(tmp_path)})
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 1 and process.stderr.startswith(f"Error: TMPDIR is {tmp_path}, which cannot")
 
 
 def test_test_input_json_of_the_current_folder_is_run(tmp_path: Path) -> None:
@@ -123,8 +154,8 @@ def test_help_describes_a_run_without_arguments(tmp_path: Path) -> None:
 
 def test_a_local_run_has_no_size_limit_unless_one_is_set(tmp_path: Path) -> None:
     unlimited = json.loads(run_job(tmp_path, operation="echo").stdout)
-    limited = json.loads(run_job(tmp_path, {"INLINE_BUDGET_BYTES": "999"}, operation="echo").stdout)
-    assert unlimited["budget"] > 1_000_000_000 and limited["budget"] == 999
+    limited = json.loads(run_job(tmp_path, {"INLINE_BUDGET_BYTES": "100000"}, operation="echo").stdout)
+    assert unlimited["budget"] > 1_000_000_000 and limited["budget"] == 100_000
 
 
 def test_ctrl_c_ends_a_local_run_without_a_traceback(tmp_path: Path) -> None:
