@@ -109,7 +109,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         pin_models: whether the tested revision of a published model is downloaded; False: the newest.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
-        cuda_graphs: whether a GPU replays fixed sequences of kernels as CUDA graphs.
+        cuda_graphs: whether a GPU replays the steps of decoding as CUDA graphs.
         suno: the Suno provider with its HTTP client; None: there is none.
     """
     weights = find_weights(
@@ -124,7 +124,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         music=MusicGenFamily(
             weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
         ),
-        separation=DemucsFamily(weights, cuda_graphs=cuda_graphs),
+        separation=DemucsFamily(weights),
         voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),

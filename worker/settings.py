@@ -185,8 +185,8 @@ class Settings(_Environment):
         SWITCH,
         True,
         group="models",
-        doc="Replays decoding steps and separation on a GPU as CUDA graphs, which is faster. `0` launches each kernel"
-        " by itself, to find out whether a GPU error comes from the graphs.",
+        doc="Replays MusicGen's decoding steps on a GPU as CUDA graphs, which is faster. `0` launches each kernel by"
+        " itself, to find out whether a GPU error comes from the graphs.",
     )
     model_memory_bytes: int = variable(
         "MODEL_MEMORY_BYTES",

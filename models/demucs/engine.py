@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from math import sqrt
 from typing import Protocol
@@ -23,9 +24,10 @@ from models.demucs.segments import (
     Segment,
     draw_pass_starts,
     segment_too_long_error,
-    split_evenly,
 )
+from models.runtime.batches import BatchRunner
 from models.runtime.dtype import Precision
+from models.runtime.host_transfer import CudaCopyQueue, HostTransfer
 from models.runtime.progress import Progress, ignore_progress
 
 Stems = NDArray[np.float32]
@@ -77,13 +79,15 @@ class Runtime:
         device: as torch names it.
         precision: see `Network`.
         window_s: seconds of stems that are computed before they are returned; None: depends on the device.
-        cuda_graphs: see `Network`.
+        batch_size: segments that are computed together at most; None: depends on the device.
+        reduces_outer: see `Network`.
     """
 
     device: str = "cpu"
     precision: Precision = "auto"
     window_s: float | None = None
-    cuda_graphs: bool = True
+    batch_size: int | None = None
+    reduces_outer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +105,25 @@ class _Separation:
     """The state of one separation.
 
     Args:
-        columns: indices of the requested stems among the model's.
+        columns: `[S]`, indices of the requested stems among the model's, on the device.
+        stem_weights: `[P, S, 1, 1]`, the share of each pass in each requested stem, on the device.
         report: called with the number of segments that have been finished.
     """
 
     mix: Mix
-    columns: list[int]
+    columns: torch.Tensor
     stats: NormalizationStats
     options: InferenceOptions
     passes: list[ModelPass]
+    stem_weights: torch.Tensor
     report: Callable[[int], None]
-    device: torch.device
+    batches: BatchRunner = field(default_factory=lambda: BatchRunner("segments"))
     _weights: dict[Overlap, torch.Tensor] = field(default_factory=dict)
 
     def weights(self, overlap: Overlap) -> torch.Tensor:
         """The weight of each sample of a segment, `[n]`, on the device. Most segments share the same."""
         if overlap not in self._weights:
-            self._weights[overlap] = torch.from_numpy(overlap.weights()).to(self.device)
+            self._weights[overlap] = torch.from_numpy(overlap.weights()).to(self.stem_weights.device)
         return self._weights[overlap]
 
 
@@ -132,6 +138,7 @@ class Separator:
         self._window = int(self.sample_rate * (runtime.window_s or _WINDOW_S.get(self.device.type, 60.0)))
         self._weights = model.bag.weights_for(len(self.stems))
         self._networks: dict[int, Network] = {}
+        self._transfer = HostTransfer(CudaCopyQueue(self.device)) if self.device.type == "cuda" else None
 
     @property
     def memory_bytes(self) -> int:
@@ -173,7 +180,12 @@ class Separator:
         passes = self._plan_passes(stems, options, mix.num_samples)
         report = _count_segments(progress, sum(one.num_segments for one in passes))
         columns = [self.stems.index(name) for name in stems]
-        separation = _Separation(mix, columns, stats, options, passes, report, self.device)
+        shares = [
+            [self._weights[one.submodel][column] / max(options.shifts, 1) for column in columns] for one in passes
+        ]
+        stem_weights = torch.tensor(shares, device=self.device)[..., None, None]
+        indices = torch.tensor(columns, device=self.device)
+        separation = _Separation(mix, indices, stats, options, passes, stem_weights, report)
         longest = max(one.segment_length for one in passes)
         tail = torch.zeros(len(stems), 2, longest, device=self.device)
         for begin in range(0, mix.num_samples, self._window):
@@ -182,7 +194,7 @@ class Separator:
                 sums = torch.cat([tail, tail.new_zeros(*tail.shape[:2], end - begin)], dim=-1)
                 self._add_window(sums, separation, begin, end)
                 tail = sums[..., end - begin :].clone()
-                block = _to_host(sums[..., : end - begin].mul_(stats.std).add_(stats.mean))
+                block = self._to_host(sums[..., : end - begin].mul_(stats.std).add_(stats.mean))
             yield block
 
     def _plan_passes(self, stems: Sequence[str], options: InferenceOptions, num_samples: int) -> list[ModelPass]:
@@ -207,18 +219,17 @@ class Separator:
         inputs = [self._plan_inputs(one, options.segment, begin, end) for one in separation.passes]
         if not any(inputs):
             return
-        buffer = _WindowBuffer(separation, [segment_input for of_pass in inputs for segment_input in of_pass])
-        for model_pass, of_pass in zip(separation.passes, inputs, strict=True):
+        buffer = self._read_window(separation, [segment_input for of_pass in inputs for segment_input in of_pass])
+        for model_pass, of_pass, shares in zip(separation.passes, inputs, separation.stem_weights, strict=True):
             network = self._network(model_pass.submodel)
-            row = self._weights[model_pass.submodel]
-            shares = [row[column] / max(options.shifts, 1) for column in separation.columns]
-            stem_weights = torch.tensor(shares, device=self.device)[:, None, None]
-            for batch in _make_batches(of_pass, network):
-                stems = network(torch.stack([buffer.read(one) for one in batch]))[:, separation.columns]
-                for segment_input, result in zip(batch, stems, strict=True):
-                    weights = stem_weights * separation.weights(model_pass.overlap(segment_input.index))
-                    _add_segment(sums, result, segment_input, weights, begin)
-                separation.report(len(batch))
+            separate = partial(_separate_batch, network, buffer, separation.columns)
+            for length, same_length in groupby(of_pass, key=lambda one: one.length):
+                size = self._runtime.batch_size or network.batch_size(length)
+                for batch, stems in separation.batches.run(list(same_length), separate, size=size):
+                    for segment_input, result in zip(batch, stems, strict=True):
+                        weights = shares * separation.weights(model_pass.overlap(segment_input.index))
+                        _add_segment(sums, result, segment_input, weights, begin)
+                    separation.report(len(batch))
 
     def _plan_inputs(self, model_pass: ModelPass, segment_s: float | None, begin: int, end: int) -> list[_SegmentInput]:
         """The inputs of the segments that start in `begin..end`; those before the mix belong to the first window."""
@@ -230,6 +241,27 @@ class Separator:
             inputs.append(_SegmentInput(segment, index, segment.start - (length - segment.length) // 2, length))
         return inputs
 
+    def _read_window(self, separation: _Separation, inputs: Sequence[_SegmentInput]) -> _WindowBuffer:
+        mix, stats = separation.mix, separation.stats
+        start = min(one.start for one in inputs)
+        end = max(one.start + one.length for one in inputs)
+        first = max(start, 0)
+        waveform = mix.read(first, min(end, mix.num_samples) - first)
+        samples = torch.zeros(2, end - start, device=self.device)
+        inside = samples[:, first - start :][:, : waveform.shape[1]]
+        if self._transfer is not None:
+            self._transfer.to_device(waveform, inside)
+        else:
+            inside.copy_(torch.from_numpy(np.ascontiguousarray(waveform)))
+        inside.sub_(stats.mean).div_(stats.std)
+        return _WindowBuffer(samples, start)
+
+    def _to_host(self, stems: torch.Tensor) -> Stems:
+        """`[S, 2, n]` as an array, which the next window does not change."""
+        if self._transfer is None:
+            return np.ascontiguousarray(stems.cpu().numpy())
+        return self._transfer.to_host(stems.flatten(0, 1)).reshape(stems.shape)
+
     def _network(self, submodel: int) -> Network:
         if submodel not in self._networks:
             network = Network(
@@ -237,7 +269,7 @@ class Separator:
                 self.device,
                 self._runtime.precision,
                 segment=self._model.bag.segment,
-                cuda_graphs=self._runtime.cuda_graphs,
+                reduces_outer=self._runtime.reduces_outer,
             )
             if network.stems != self.stems or network.sample_rate != self.sample_rate:
                 raise broken_model("its submodels are not for the same stems and sample rate")
@@ -245,25 +277,21 @@ class Separator:
         return self._networks[submodel]
 
 
+@dataclass(frozen=True, slots=True)
 class _WindowBuffer:
     """The part of the mix that the segments of one window need, normalized, on the device; silence around the mix.
 
-    It is sent to the device in one transfer.
+    Args:
+        samples: `[2, n]`.
+        start: the first one's position in the mix.
     """
 
-    def __init__(self, separation: _Separation, inputs: Sequence[_SegmentInput]) -> None:
-        mix, stats, device = separation.mix, separation.stats, separation.device
-        self._start = min(one.start for one in inputs)
-        end = max(one.start + one.length for one in inputs)
-        first = max(self._start, 0)
-        waveform = mix.read(first, min(end, mix.num_samples) - first)
-        self._samples = torch.zeros(2, end - self._start, device=device)
-        inside = self._samples[:, first - self._start :][:, : waveform.shape[1]]
-        inside.copy_(_from_host(waveform, device), non_blocking=True).sub_(stats.mean).div_(stats.std)
+    samples: torch.Tensor
+    start: int
 
     def read(self, segment_input: _SegmentInput) -> torch.Tensor:
         """What the network gets for a segment, `[2, T]`."""
-        return self._samples[:, segment_input.start - self._start :][:, : segment_input.length]
+        return self.samples[:, segment_input.start - self.start :][:, : segment_input.length]
 
 
 def measure_normalization(blocks: Iterator[Waveform]) -> NormalizationStats:
@@ -285,10 +313,11 @@ def measure_normalization(blocks: Iterator[Waveform]) -> NormalizationStats:
     return NormalizationStats(mean, sqrt(squares / max(count - 1, 1)) + _MIN_STD)
 
 
-def _make_batches(inputs: Sequence[_SegmentInput], network: Network) -> Iterator[Sequence[_SegmentInput]]:
-    """Inputs of one length, as many in a batch as the network takes."""
-    for length, same_length in groupby(inputs, key=lambda one: one.length):
-        yield from split_evenly(list(same_length), network.batch_size(length))
+def _separate_batch(
+    network: Network, buffer: _WindowBuffer, columns: torch.Tensor, batch: Sequence[_SegmentInput]
+) -> torch.Tensor:
+    """The stems in `columns` of each input, `[B, S, 2, T]`."""
+    return network(torch.stack([buffer.read(one) for one in batch])).index_select(1, columns)
 
 
 def _add_segment(
@@ -313,17 +342,3 @@ def _count_segments(progress: Progress, total: int) -> Callable[[int], None]:
         progress(done / total)
 
     return report
-
-
-def _from_host(waveform: Waveform, device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(waveform))
-    return tensor.pin_memory() if device.type == "cuda" else tensor
-
-
-def _to_host(stems: torch.Tensor) -> Stems:
-    if stems.device.type != "cuda":
-        return np.ascontiguousarray(stems.numpy())
-    host = torch.empty(stems.shape, dtype=stems.dtype, pin_memory=True)
-    host.copy_(stems, non_blocking=True)
-    torch.cuda.synchronize(stems.device)
-    return host.numpy()

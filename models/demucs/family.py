@@ -81,9 +81,8 @@ class DemucsFamily(ModelFamily["Separator"]):
     name = "demucs"
     downloadable = True
 
-    def __init__(self, weights: WeightLocations, *, cuda_graphs: bool = True) -> None:
+    def __init__(self, weights: WeightLocations) -> None:
         self._folders = ModelRepository(weights)
-        self._cuda_graphs = cuda_graphs
 
     def list_models(self) -> list[SeparationModelInfo]:
         return [self._describe_or_report(name) for name in self._folders.names()]
@@ -149,7 +148,7 @@ class DemucsFamily(ModelFamily["Separator"]):
         """The model; the submodels of a bag are downloaded and loaded when a stem first needs them."""
         from models.demucs.engine import Runtime
 
-        return load_separator(self._folders, name, Runtime(device, cuda_graphs=self._cuda_graphs))
+        return load_separator(self._folders, name, Runtime(device))
 
     def engine_bytes(self, engine: Separator) -> int:
         return engine.memory_bytes

@@ -1,8 +1,7 @@
-"""One Demucs network on its device: input lengths, batch sizes, precision, CUDA graphs, out-of-memory handling."""
+"""One Demucs network on its device: input lengths, batch sizes, precision."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -10,20 +9,16 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
 from models.demucs.optimizations import optimize_network
-from models.device import is_out_of_memory
-from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder
 from models.runtime.dtype import DEMUCS, Precision, inference_dtype
-
-logger = logging.getLogger(__name__)
 
 # A float32 forward pass takes about 2 GB for the 7.8 s of htdemucs (its issue 498), and about as much a second for the
 # other networks.
 _BYTES_PER_SECOND = 260_000_000
 _MEMORY_FRACTION = 0.4
-_MAX_BATCH_SIZE = 16
-_EAGER_CALLS = 2  # of a batch shape before it is captured
-_MAX_GRAPHS = 2
-_GRAPH_TOLERANCE = 1e-3  # of the largest magnitude
+# Segments in a batch on a GPU. One fixed size, with a smaller last batch, so that songs of all lengths share a few
+# shapes. At this size the device and not the launching of kernels takes the time, so CUDA graphs would gain little,
+# and each would keep its activations for ever.
+BATCH_SIZE = 8
 
 
 class Network:
@@ -34,7 +29,7 @@ class Network:
         device: where it runs.
         precision: `float32` for the reference's results; `bfloat16`; `auto`: the faster one on this device.
         segment: seconds, in place of the network's own, as demucs's bags set it.
-        cuda_graphs: whether a GPU replays the forward pass as a CUDA graph once a batch shape has come up before.
+        reduces_outer: see `reduce_precision`.
     """
 
     def __init__(
@@ -44,7 +39,7 @@ class Network:
         precision: Precision = "auto",
         *,
         segment: float | None = None,
-        cuda_graphs: bool = True,
+        reduces_outer: bool = False,
     ) -> None:
         # A network that was trained on a fixed length takes shorter segments and no longer ones.
         if segment is not None and (not isinstance(module, HTDemucs) or segment <= module.segment):
@@ -54,20 +49,8 @@ class Network:
         self.segment = float(module.segment)
         self.device = device
         module = module.to(device)
-        optimize_network(module, device, inference_dtype(DEMUCS, device, precision))
+        optimize_network(module, device, inference_dtype(DEMUCS, device, precision), reduces_outer=reduces_outer)
         self._module = module
-        self._batch_limit = _MAX_BATCH_SIZE
-        self._graphed: CudaGraphed | None = None
-        if device.type == "cuda":
-            self._graphed = CudaGraphed(
-                module,
-                CudaGraphRecorder(device),
-                name="a Demucs network",
-                enabled=cuda_graphs,
-                eager_calls=_EAGER_CALLS,
-                max_graphs=_MAX_GRAPHS,
-                tolerance=_GRAPH_TOLERANCE,
-            )
 
     @property
     def max_segment(self) -> float | None:
@@ -99,34 +82,19 @@ class Network:
         if self.device.type != "cuda":
             return 1
         total = torch.cuda.get_device_properties(self.device).total_memory
-        affordable = int(_MEMORY_FRACTION * total / (_BYTES_PER_SECOND * length / self.sample_rate))
-        return max(1, min(affordable, self._batch_limit))
+        return choose_batch_size(total, length / self.sample_rate)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Separates mixes `[B, 2, T]` into stems `[B, S, 2, T]`, float32. Halves the batch if memory runs out.
-
-        Raises:
-            RuntimeError: the device has too little memory for a batch of one.
-        """
+        """Separates mixes `[B, 2, T]` into stems `[B, S, 2, T]`, float32."""
         assert batch.ndim == 3 and batch.shape[1] == 2, f"mixes are [B, 2, T], not {list(batch.shape)}"
-        try:
-            return self._forward(batch)
-        except RuntimeError as error:
-            if len(batch) == 1 or not is_out_of_memory(error):
-                raise
-        # Outside the except block, so that the failed attempt's tensors have been freed.
-        half = (len(batch) + 1) // 2
-        self._batch_limit = min(self._batch_limit, half)
-        logger.warning("Out of memory with a batch of %d segments; continuing with %d", len(batch), half)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return torch.cat([self(batch[:half]), self(batch[half:])])
-
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
-        stems: torch.Tensor | None = self._module(batch) if self._graphed is None else self._graphed(batch)
-        assert stems is not None, "a network returns its stems"
+        stems: torch.Tensor = self._module(batch)
         return stems
 
     @property
     def _has_fixed_length(self) -> bool:
         return isinstance(self._module, HTDemucs) and self._module.use_train_segment
+
+
+def choose_batch_size(device_bytes: int, seconds: float) -> int:
+    """How many segments of `seconds` a GPU with `device_bytes` of memory runs at once, beside other engines."""
+    return max(1, min(int(_MEMORY_FRACTION * device_bytes / (_BYTES_PER_SECOND * seconds)), BATCH_SIZE))

@@ -1,7 +1,7 @@
 """Faster replacements for parts of demucs's networks, which compute the same results, and reduced precision.
 
 demucs's own transform asks the device several times a segment whether padding and window sums are valid, and computes
-position embeddings on the host each time. Each such question empties a GPU's queue and forbids CUDA graphs.
+position embeddings on the host each time. Each such question empties a GPU's queue.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ _QUERIES_PER_BLOCK = 256  # whose scores fit into a core's cache
 _VALUES_PER_CHUNK = 1 << 19  # whose hidden results fit into a processor's cache
 
 
-def optimize_network(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def optimize_network(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, *, reduces_outer: bool = False
+) -> None:
     """Puts every replacement of this module that helps on `device` into a network, in place.
 
     Args:
         network: an HTDemucs, HDemucs or Demucs on `device`, in float32.
         dtype: of the inner layers, float32 or bfloat16.
+        reduces_outer: see `reduce_precision`.
     """
     assert dtype in (torch.float32, torch.bfloat16), f"Demucs runs in float32 or bfloat16, not {dtype}"
     if dtype != torch.float32:
-        reduce_precision(network)
+        reduce_precision(network, outer=reduces_outer)
     patch_stft(network, device)
     patch_transformer(network)
     patch_attention(network)
@@ -41,23 +44,27 @@ def optimize_network(network: nn.Module, device: torch.device, dtype: torch.dtyp
 # Precision
 
 
-def reduce_precision(network: nn.Module) -> None:
+def reduce_precision(network: nn.Module, *, outer: bool = False) -> None:
     """Converts the network's inner layers to bfloat16, in place.
 
     The outermost layer of each branch stays in float32, because its rounding errors would be in the stems unchanged.
     So do layers with LSTMs or local attention (positions above 256 have no exact bfloat16), the spectrogram, all
     normalisation of the input, and the sums of segments. Each layer casts its inputs, so no other layer changes.
+
+    Args:
+        outer: converts the first layers of the encoders, too. They move the most bytes. With random weights at full
+            size the error of htdemucs is then 53 dB below the signal, otherwise 61 dB.
     """
-    for layer, is_inner in _layers(network):
+    for layer, is_inner in _list_layers(network, outer=outer):
         reduced = is_inner and not any(isinstance(part, BLSTM | LocalState) for part in layer.modules())
         _run_in(layer, torch.bfloat16 if reduced else torch.float32)
 
 
-def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
-    """Every layer that has weights, and whether it is an inner one."""
+def _list_layers(network: nn.Module, *, outer: bool) -> Iterator[tuple[nn.Module, bool]]:
+    """Every layer that has weights, and whether it is an inner one; `outer` counts the encoders' first as such."""
     for name in ("encoder", "tencoder"):
         for index, layer in enumerate(getattr(network, name, ())):
-            yield layer, index > 0
+            yield layer, outer or index > 0
     for name in ("decoder", "tdecoder"):
         layers = getattr(network, name, ())
         for index, layer in enumerate(layers):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +11,6 @@ from numpy.typing import NDArray
 from errors import InvalidRequestError
 
 MAX_SHIFT_S = 0.5
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,7 @@ class Overlap:
 
         The weights of all segments of a pass sum to 1 at every sample.
         """
-        triangle = _triangle(self.segment_length)
+        triangle = _make_triangle(self.segment_length)
         total = triangle[: self.length].copy()
         for neighbour in range(1, self.before + 1):
             tail = triangle[neighbour * self.stride :][: self.length]
@@ -108,7 +104,7 @@ class Overlap:
         return (triangle[: self.length] / total).astype(np.float32)
 
 
-def _triangle(length: int) -> NDArray[np.float64]:
+def _make_triangle(length: int) -> NDArray[np.float64]:
     half = length // 2
     ramp = np.concatenate([np.arange(1, half + 1), np.arange(length - half, 0, -1)]).astype(np.float64)
     return np.asarray(ramp / ramp.max(), np.float64)
@@ -124,14 +120,6 @@ def draw_pass_starts(num_submodels: int, options: InferenceOptions, sample_rate:
     generator = random.Random(options.seed)
     max_shift = int(MAX_SHIFT_S * sample_rate)
     return [[generator.randint(0, max_shift) - max_shift for _ in range(options.shifts)] for _ in range(num_submodels)]
-
-
-def split_evenly(items: Sequence[Item], max_size: int) -> list[Sequence[Item]]:
-    """Consecutive batches of at most `max_size` items, as equal in size as possible."""
-    assert max_size >= 1, f"a batch cannot have at most {max_size} items"
-    count = -(-len(items) // max_size)
-    size = -(-len(items) // count) if count else 1
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def segment_too_long_error(segment: float, longest: float) -> InvalidRequestError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +71,24 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and cpu_multiplies_bfloat16()
+
+
+@contextmanager
+def tf32_products(enabled: bool) -> Iterator[None]:
+    """Within the block, float32 matrix products on a GPU round their factors to TF32 (10 bits), if `enabled`.
+
+    torch's setting is one for the process, and on some CPUs it reduces products there, too. So it is set for as short
+    as possible, and only for work on a GPU, one piece of which runs at a time.
+    """
+    if not enabled:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def kv_cache_dtype(device: torch.device | str, weights: torch.dtype) -> torch.dtype:

@@ -21,12 +21,13 @@ from errors import CancelledError, InvalidRequestError, ModelError
 from models.demucs.bag import Bag, read_bag, select_submodels
 from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator, measure_normalization
 from models.demucs.load import load_network
-from models.demucs.network import Network
+from models.demucs.network import choose_batch_size
 from models.demucs.optimizations import STFT
-from models.demucs.segments import InferenceOptions, ModelPass, draw_pass_starts, split_evenly
+from models.demucs.segments import InferenceOptions, ModelPass, draw_pass_starts
 from models.device import cpu_multiplies_bfloat16
 from models.runtime.dtype import DEMUCS, inference_dtype
 from testing import tiny_demucs as tiny
+from testing.tensors import count_tensor_bytes
 
 RATE = 44_100
 Waveform = NDArray[np.float32]
@@ -200,6 +201,13 @@ def test_networks_are_loaded_only_once(single_stem_networks: list[Path]) -> None
     assert loaded == [0] and engine.memory_bytes > 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_reported_memory_is_that_of_all_weights(networks: dict[str, Path], precision: str) -> None:
+    engine = build_separator([networks["htdemucs"]], precision=precision)
+    engine.prepare()
+    assert engine.memory_bytes == count_tensor_bytes(engine._networks, without=(STFT,))
+
+
 def test_shifts_equal_those_of_demucs_with_the_same_seed(networks: dict[str, Path]) -> None:
     """hdemucs, because htdemucs itself draws from the global generator in between."""
     mix, path = make_noise(RATE), networks["hdemucs"]
@@ -219,12 +227,14 @@ def test_shifts_depend_on_the_seed_and_do_not_use_the_global_generator(networks:
 
 
 @pytest.mark.parametrize("name", ["htdemucs", "htdemucs_6s", "hdemucs", "demucs"])
+@pytest.mark.parametrize("reduces_outer", [False, True])
 def test_the_error_of_reduced_precision_is_at_least_40_db_below_the_signal(
-    networks: dict[str, Path], name: str
+    networks: dict[str, Path], name: str, reduces_outer: bool
 ) -> None:
     mix = make_noise(2 * RATE)
     exact = run_separator(build_separator([networks[name]]), mix).astype(np.float64)
-    reduced = run_separator(build_separator([networks[name]], precision="bfloat16"), mix)
+    engine = build_separator([networks[name]], precision="bfloat16", reduces_outer=reduces_outer)
+    reduced = run_separator(engine, mix)
     ratio_db = 10 * np.log10((exact**2).sum() / ((reduced - exact) ** 2).sum())
     assert 40 <= ratio_db < 120, "precision is reduced"
 
@@ -268,12 +278,8 @@ class Gains(nn.Module):
 
 
 def build_gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> Separator:
-    engine = Separator(
-        SeparationModel(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate), Runtime(window_s=window_s)
-    )
-    engine.prepare()
-    engine._networks[0].batch_size = lambda length: batch  # type: ignore[method-assign]
-    return engine
+    model = SeparationModel(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate)
+    return Separator(model, Runtime(window_s=window_s, batch_size=batch))
 
 
 def separate_with_gains(
@@ -295,17 +301,41 @@ def test_batches_of_segments_give_the_same_stems_as_single_segments() -> None:
     assert sum(one.batches) == sum(many.batches)
 
 
-def test_a_batch_is_halved_until_it_fits_into_memory() -> None:
+def test_a_separation_that_runs_out_of_memory_halves_its_batches_and_gives_the_same_stems() -> None:
     module = Gains(max_batch=3)
-    network = Network(module, torch.device("cpu"), "float32")
-    batch = torch.randn(10, 2, 50)
-    torch.testing.assert_close(network(batch)[:, 1], batch * 2)
-    assert max(module.batches) <= 3 and sum(module.batches) == 10
+    engine = build_gains_separator(module, 8, window_s=100.0)
+    stems = separate_with_gains(engine, 2345)
+    assert max(module.batches) == 2
+    assert_close(stems, separate_with_gains(build_gains_separator(Gains()), 2345), 1e-6)
+
+
+def test_the_separation_after_one_that_ran_out_of_memory_begins_with_whole_batches() -> None:
+    module = Gains(max_batch=3)
+    engine = build_gains_separator(module, 8, window_s=100.0)
+    separate_with_gains(engine, 2345)
+    module.max_batch = 8
+    module.batches.clear()
+    separate_with_gains(engine, 2345)
+    assert max(module.batches) == 8
 
 
 def test_an_out_of_memory_error_of_a_single_segment_is_raised() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
-        Network(Gains(max_batch=0), torch.device("cpu"), "float32")(torch.randn(3, 2, 50))
+        separate_with_gains(build_gains_separator(Gains(max_batch=0), 8), 2345)
+
+
+def test_songs_of_all_lengths_share_a_few_batch_sizes_on_a_gpu() -> None:
+    for num_samples in range(2000, 9000, 500):
+        module = Gains()
+        separate_with_gains(build_gains_separator(module, 8, window_s=1000.0), num_samples)
+        assert sum(size != 8 for size in module.batches) <= 3, "the rest, and segments at the end, which are shorter"
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "seconds", "size"), [(4, 7.8, 1), (12, 7.8, 2), (24, 7.8, 5), (80, 7.8, 8), (80, 44, 3)]
+)
+def test_the_batch_size_follows_from_the_memory_of_the_gpu(gibibytes: int, seconds: float, size: int) -> None:
+    assert choose_batch_size(gibibytes << 30, seconds) == size
 
 
 def test_progress_rises_to_one_after_every_batch() -> None:
@@ -364,13 +394,6 @@ def test_every_segment_starts_in_exactly_one_window(end: int, stride: int, windo
     begins = range(0, end, window)
     indices = [index for b in begins for index in model_pass.indices_between(b if b else start, min(b + window, end))]
     assert indices == list(range(model_pass.num_segments))
-
-
-@given(st.lists(st.integers(), max_size=60), st.integers(1, 20))
-def test_batches_keep_the_order_of_items_and_the_size_limit(items: list[int], most: int) -> None:
-    batches = split_evenly(items, most)
-    assert [item for batch in batches for item in batch] == items
-    assert all(0 < len(batch) <= most for batch in batches)
 
 
 def test_normalization_stats_are_the_mono_mean_and_deviation_for_blocks_of_any_size() -> None:

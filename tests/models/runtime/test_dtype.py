@@ -17,6 +17,7 @@ from models.runtime.dtype import (
     DtypePolicy,
     inference_dtype,
     kv_cache_dtype,
+    tf32_products,
 )
 
 FLOAT32, FLOAT16, BFLOAT16 = torch.float32, torch.float16, torch.bfloat16
@@ -59,3 +60,12 @@ def test_only_float32_weights_on_a_cpu_keep_their_cache_in_float32() -> None:
     assert (
         kv_cache_dtype("cpu", BFLOAT16) == kv_cache_dtype("cuda", FLOAT16) == kv_cache_dtype("mps", FLOAT32) == FLOAT16
     )
+
+
+def test_products_are_in_tf32_within_the_block_only_and_also_after_an_error() -> None:
+    with tf32_products(enabled=False):
+        assert torch.get_float32_matmul_precision() == "highest"
+    with pytest.raises(ValueError, match="no result"), tf32_products(enabled=True):
+        assert torch.get_float32_matmul_precision() == "high"
+        raise ValueError("no result")
+    assert torch.get_float32_matmul_precision() == "highest"
