@@ -27,6 +27,7 @@ LAYERS = {"v1": 9, "v2": 12}
 _FIRST_STRIDE = (5, 2, 2, 2, 2, 2, 2)
 _GROUPS = 16
 _HEAD_WIDTH = 64
+_BLOCK_FRAMES = 1 << 13  # of the first layer; with 8 waveforms 134 MB in float32
 
 # fairseq's names (also those of ContentVec's own file) -> transformers'.
 # huggingface/transformers: models/hubert/convert_hubert_original_pytorch_checkpoint_to_pytorch.py
@@ -147,13 +148,25 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """`[B, T]` at 16 kHz -> `[B, T', C]`."""
-        windows = waveform.unfold(-1, self.kernel.shape[1], self.first_stride)
-        weight, bias = self._fold_norm(windows)
-        x = F.gelu(torch.baddbmm(bias, windows, weight.transpose(1, 2)).to(self.dtype))
+        x = self._run_first_layer(waveform.unfold(-1, self.kernel.shape[1], self.first_stride))
         x = x[:, None].permute(0, 3, 1, 2)
         for number, stride in enumerate(self.strides):
             x = F.gelu(F.conv2d(x, self.get_buffer(f"weight_{number}"), stride=(1, stride)))
         return x[:, :, 0].transpose(1, 2)
+
+    def _run_first_layer(self, windows: torch.Tensor) -> torch.Tensor:
+        """`[B, T, K]` -> `[B, T, C]`, 40 times as large as the waveform.
+
+        In reduced precision it is computed in blocks, so that the result never exists in float32 as a whole.
+        """
+        weight, bias = self._fold_norm(windows)
+        weight = weight.transpose(1, 2)
+        if self.dtype == torch.float32:
+            return F.gelu(torch.baddbmm(bias, windows, weight))
+        result = torch.empty(*windows.shape[:2], weight.shape[2], dtype=self.dtype, device=windows.device)
+        for part, block in zip(*(torch.split(x, _BLOCK_FRAMES, dim=1) for x in (result, windows)), strict=True):
+            part.copy_(F.gelu(torch.baddbmm(bias, block, weight).to(self.dtype)))
+        return result
 
     def _fold_norm(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The kernel `[B, C, K]` and bias `[B, 1, C]` that give the first layer's normalized output."""

@@ -19,7 +19,8 @@ class ChunkPlan:
     have one length, so that the networks see one shape.
 
     Args:
-        num_frames: of the vocal, rounded up to an even number, because one frame of HuBERT stands for two frames.
+        num_frames: of the vocal, rounded up to an even number, because one frame of HuBERT stands for two frames. The
+            last chunk may reach further.
         count: number of chunks.
         size: frames that a chunk contributes, even.
     """
@@ -38,9 +39,17 @@ class ChunkPlan:
         return chunk * self.size - CONTEXT
 
 
-def plan_chunks(num_frames: int, max_size: int) -> ChunkPlan:
-    """Plans chunks for `num_frames` frames, as even as possible, each contributing at most `max_size` frames."""
+def plan_chunks(num_frames: int, max_size: int, *, multiple: int = 2) -> ChunkPlan:
+    """Plans the fewest chunks for `num_frames` frames, as even as possible.
+
+    Args:
+        max_size: frames that a chunk contributes at most; a multiple of `multiple`.
+        multiple: even. Chunks contribute a multiple of it, so vocals of many lengths share few shapes.
+    """
+    assert multiple % 2 == 0 and max_size % multiple == 0, (
+        f"chunks of at most {max_size} frames, multiples of {multiple}"
+    )
     num_frames += num_frames % 2
     count = max(-(-num_frames // max_size), 1)
-    size = -(-num_frames // (2 * count)) * 2
+    size = -(-num_frames // (multiple * count)) * multiple
     return ChunkPlan(num_frames, count, max(size, _MIN_SIZE))

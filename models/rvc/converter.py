@@ -7,8 +7,9 @@ comes early.) Noise and phase depend on the position in the song, not on the chu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, gcd
 from typing import Protocol, TypeVar
 
@@ -22,12 +23,14 @@ from models.device import prepare_device
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
 from models.f0.contour import fill_gaps, quantize_f0, transpose
 from models.f0.estimator import F0Contour
+from models.runtime.batches import BatchRunner, look_ahead
 from models.runtime.chunks import crossfade, reflect_pad
-from models.runtime.dtype import Precision
+from models.runtime.dtype import Precision, tf32_products
+from models.runtime.host_transfer import start_download
 from models.runtime.progress import Progress
 from models.rvc.checkpoint import Checkpoint
 from models.rvc.chunks import CONTEXT, ENCODER_TAIL, FADE, ChunkPlan, plan_chunks
-from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, detect_activity, rms_envelope
+from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, compute_rms_envelope, detect_activity
 from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
 from models.rvc.index import Index
 from models.rvc.preprocess import PreprocessedVocal
@@ -36,8 +39,6 @@ from models.rvc.synthesizer import Synthesizer
 
 NumberT = TypeVar("NumberT", np.float32, np.bool_)
 
-_MAX_CHUNK_SIZE = 3000  # frames
-_BATCH_SIZE = {"cuda": 8}  # chunks; 1 on other devices
 _LATENT_STREAM, _SOURCE_STREAM = 0, 1
 
 
@@ -98,6 +99,31 @@ class SynthesizerProtocol(Protocol):
     def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How a converter uses its device.
+
+    Args:
+        max_chunk_size: frames of 10 ms that a chunk contributes at most.
+        chunk_multiple: frames; each chunk contributes a multiple.
+        batch_size: chunks that are converted together; fewer if memory runs out.
+        tf32: whether the synthesizer's float32 matrix products are in TF32. The search in the index never is.
+        looks_ahead: whether a batch is started before the samples of the one before it are used, so that a GPU works
+            while the CPU does.
+    """
+
+    max_chunk_size: int = 3000
+    chunk_multiple: int = 2
+    batch_size: int = 1
+    tf32: bool = False
+    looks_ahead: bool = False
+
+
+# A GPU selects kernels anew for each shape, which takes longer than the frames that a larger multiple adds. On a CPU
+# the frames take longer. A batch of four chunks, two minutes, keeps a GPU busy.
+_EXECUTION = {"cuda": Execution(chunk_multiple=500, batch_size=4, tf32=True, looks_ahead=True)}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Conversion:
     """The inputs of one conversion that every chunk takes its part of.
@@ -140,8 +166,7 @@ class VoiceConverter:
         network: the voice's `Synthesizer`.
         version: `v1` or `v2`, the kind of features that the voice was trained on.
         retrieval: the voice's index, or None.
-        max_chunk_size: frames of 10 ms that a chunk contributes at most.
-        batch_size: chunks that are converted together; None chooses by device.
+        execution: None chooses by device.
     """
 
     def __init__(
@@ -150,16 +175,14 @@ class VoiceConverter:
         *,
         version: str,
         retrieval: Retrieval | None = None,
-        max_chunk_size: int = _MAX_CHUNK_SIZE,
-        batch_size: int | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self.sample_rate = network.sample_rate
         self.uses_f0 = network.uses_f0
         self._network = network
         self._version = version
         self._retrieval = retrieval
-        self._max_chunk_size = max_chunk_size
-        self._batch_size = batch_size or _BATCH_SIZE.get(network.device.type, 1)
+        self._execution = execution or _EXECUTION.get(network.device.type, Execution())
 
     @property
     def memory_bytes(self) -> int:
@@ -200,7 +223,7 @@ class VoiceConverter:
         blocks = crossfade(self._convert_chunks(conversion, progress), FADE * self._network.hop_length)
         blocks = _truncate(blocks, num_samples)
         if settings.rms_mix_rate < 1:
-            envelope = rms_envelope(vocal.waveform, SAMPLE_RATE)
+            envelope = compute_rms_envelope(vocal.waveform, SAMPLE_RATE)
             blocks = RmsEnvelopeMatcher(envelope, settings.rms_mix_rate, self.sample_rate, num_samples).match(blocks)
         for block in apply_noise_gate(blocks, conversion.active, self._network.hop_length):
             yield block[None]
@@ -215,7 +238,8 @@ class VoiceConverter:
         num_samples: int,
     ) -> _Conversion:
         hop, device = self._network.hop_length, self._network.device
-        plan = plan_chunks(ceil(num_samples / hop), self._max_chunk_size)
+        execution = self._execution
+        plan = plan_chunks(ceil(num_samples / hop), execution.max_chunk_size, multiple=execution.chunk_multiple)
         contour = self._place_on_grid(f0, plan, settings.semitones)
         voiced = None if contour is None else contour > 0
         if contour is not None and settings.fill_gaps:
@@ -249,35 +273,48 @@ class VoiceConverter:
         plan, hop = conversion.plan, self._network.hop_length
         start = (CONTEXT - FADE // 2) * hop
         silence = np.zeros((plan.size + FADE) * hop, np.float32)
-        for first in range(0, plan.count, self._batch_size):
-            progress(first / plan.count)
-            batch = range(first, min(first + self._batch_size, plan.count))
-            audible = [chunk for chunk in batch if conversion.is_audible(chunk)]
-            converted = dict(zip(audible, self._convert_batch(conversion, audible), strict=True))
-            for chunk in batch:
+        groups = self._start_groups(conversion, progress)
+        for group, batches in look_ahead(groups) if self._execution.looks_ahead else groups:
+            converted: dict[int, Waveform] = {}
+            for batch, finish in batches:
+                converted |= zip(batch, finish(), strict=True)
+            for chunk in group:
                 yield converted[chunk][start : start + len(silence)] if chunk in converted else silence
 
+    def _start_groups(
+        self, conversion: _Conversion, progress: Progress
+    ) -> Iterator[tuple[range, list[tuple[Sequence[int], Callable[[], list[Waveform]]]]]]:
+        """Consecutive chunks, with the batches of those that are audible; a GPU may still compute them."""
+        count, size, runner = conversion.plan.count, self._execution.batch_size, BatchRunner("chunks")
+        for first in range(0, count, size):
+            progress(first / count)
+            group = range(first, min(first + size, count))
+            audible = [chunk for chunk in group if conversion.is_audible(chunk)]
+            yield group, list(runner.run(audible, partial(self._start_batch, conversion), size=size))
+
     @torch.inference_mode()
-    def _convert_batch(self, conversion: _Conversion, chunks: Sequence[int]) -> list[Waveform]:
-        """The audio of whole chunks with their context, `[length * hop]` each."""
-        if not chunks:
-            return []
+    def _start_batch(self, conversion: _Conversion, chunks: Sequence[int]) -> Callable[[], list[Waveform]]:
+        """The returned function gives the audio of whole chunks with their context, `[length * hop]` each."""
         plan, hop, shifted_hop = conversion.plan, self._network.hop_length, conversion.shifted_hop
         features = self._extract_features(conversion, chunks)
         pitch = None
         if conversion.f0 is not None:
             pitch = self._to_tensor([quantize_f0(conversion.slice(conversion.f0, chunk)) for chunk in chunks])
         noise = torch.stack([conversion.latent_noise.draw(plan.start(chunk), plan.length) for chunk in chunks])
-        latents = self._network.sample_latents(features, pitch, noise.transpose(1, 2))
-        excitation = self._generate_excitation(conversion, chunks)
+        with tf32_products(self._execution.tf32):
+            latents = self._network.sample_latents(features, pitch, noise.transpose(1, 2))
+            excitation = self._generate_excitation(conversion, chunks)
+            if shifted_hop != hop:
+                # Synthesized at another tempo and resampled to the song's, which moves the formants; f0 accounts for
+                # it.
+                latents = _stretch(latents, shifted_hop / hop)
+                if excitation is not None:
+                    excitation = F.pad(excitation, (0, latents.shape[2] * hop - excitation.shape[1]))
+            waveforms = self._network.decode(latents, excitation)[:, : plan.length * shifted_hop]
+        receive = start_download(waveforms)
         if shifted_hop == hop:
-            return list(self._network.decode(latents, excitation).cpu().numpy())
-        # Synthesized at another tempo and resampled to the song's, which moves the formants; f0 accounts for it.
-        latents = _stretch(latents, shifted_hop / hop)
-        if excitation is not None:
-            excitation = F.pad(excitation, (0, latents.shape[2] * hop - excitation.shape[1]))
-        waveforms = self._network.decode(latents, excitation)[:, : plan.length * shifted_hop]
-        return [_change_tempo(waveform, shifted_hop, hop) for waveform in waveforms.cpu().numpy()]
+            return lambda: list(receive())
+        return lambda: [_change_tempo(waveform, shifted_hop, hop) for waveform in receive()]
 
     def _extract_features(self, conversion: _Conversion, chunks: Sequence[int]) -> torch.Tensor:
         """Content features at 100 frames/s, `[B, length, D]`, mixed with those of the index."""

@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         self.last = _Convolution(reference.conv_post, dtype, scale=1 / reference.num_kernels)
         rates = [int(up.stride[0]) for up in reference.ups]
         self._hops = [math.prod(rates[stage:]) for stage in range(len(rates))]
-        self._margins = _stage_margins(reference)
+        self._margins = _compute_margins(reference)
         self.hop_length = self._hops[0]
 
     def forward(self, latents: torch.Tensor, speaker: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor:
@@ -215,17 +215,17 @@ class _Block(nn.Module):
         return x
 
 
-def _stage_margins(reference: Any) -> list[int]:
+def _compute_margins(reference: Any) -> list[int]:
     """For each stage, how many input steps on each side of a step its audio depends on."""
-    margins, later = [], float(_reach(reference.conv_post))  # later: in steps of the stage's output
+    margins, later = [], float(_compute_reach(reference.conv_post))  # later: in steps of the stage's output
     for stage, up in reversed(list(enumerate(reference.ups))):
         blocks = reference.resblocks[stage * reference.num_kernels : (stage + 1) * reference.num_kernels]
         convolutions = ([conv for conv in block.modules() if isinstance(conv, nn.Conv1d)] for block in blocks)
-        later += max(sum(map(_reach, chain)) for chain in convolutions)
+        later += max(sum(map(_compute_reach, chain)) for chain in convolutions)
         later = (later + up.kernel_size[0]) / up.stride[0]
         margins.append(math.ceil(later) + 1)
     return margins[::-1]
 
 
-def _reach(conv: nn.Conv1d) -> int:
+def _compute_reach(conv: nn.Conv1d) -> int:
     return int(conv.dilation[0] * (conv.kernel_size[0] - 1) // 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def detect_activity(waveform: Waveform) -> NDArray[np.bool_]:
     energy = np.zeros(count)
     energy[:whole] = np.einsum("ij,ij->i", frames, frames, dtype=np.float64)
     if whole < count:
-        energy[whole] = _energy(waveform[whole * HOP_LENGTH :])
+        energy[whole] = _compute_energy(waveform[whole * HOP_LENGTH :])
     rms = np.sqrt(energy / HOP_LENGTH)
     audible = np.flatnonzero(rms > min(_SILENT_RMS, _SILENT_RATIO * float(rms.max(initial=0.0))))
     changes = np.zeros(count + 1, np.int64)
@@ -59,20 +60,37 @@ def apply_noise_gate(blocks: Iterable[Waveform], active: NDArray[np.bool_], hop_
         yield from blocks
         return
     padded = np.concatenate([active[:1], active, active[-1:]])
-    gains = np.minimum(padded[1:-1], np.minimum(padded[:-2], padded[2:])).astype(np.float32)
+    opens = padded[:-2] & padded[1:-1] & padded[2:]
+    around = np.concatenate([opens[:1], opens, opens[-1:]])
+    # The gain is a line from the middle of each frame to that of the next.
+    gains = (np.stack([around[:-2], opens, around[2:]], axis=1) & active[:, None]).astype(np.float32)
+    gains = np.concatenate([gains, gains[-1:, [1, 1, 1]]])  # for samples that rounding adds after the last frame
+    lines = _gain_lines(hop_length)
     position = 0
     for block in blocks:
-        samples = np.arange(position, position + len(block))
-        gain = np.interp((samples + 0.5) / hop_length - 0.5, np.arange(len(gains)), gains).astype(np.float32)
-        yield block * gain * active[np.minimum(samples // hop_length, len(active) - 1)]
+        first, end = position // hop_length, -(-(position + len(block)) // hop_length)
+        frames = gains[np.minimum(np.arange(first, end), len(gains) - 1)]
         position += len(block)
+        if frames.all():
+            yield block
+        else:
+            offset = position - len(block) - first * hop_length
+            yield block * (frames @ lines).reshape(-1)[offset : offset + len(block)]
 
 
-def rms_envelope(waveform: Waveform, sample_rate: int) -> Envelope:
+def _gain_lines(hop_length: int) -> NDArray[np.float32]:
+    """`[3, hop_length]`: the share of the frame before, of the frame itself and of the frame after in each sample."""
+    distance = (np.arange(hop_length) + 0.5) / hop_length - 0.5  # from the frame's middle, in frames
+    own = (1 - np.abs(distance)).astype(np.float32)
+    other = 1 - own  # exact, so that a gain of 1 stays 1
+    return np.stack([np.where(distance < 0, other, 0), own, np.where(distance < 0, 0, other)]).astype(np.float32)
+
+
+def compute_rms_envelope(waveform: Waveform, sample_rate: int) -> Envelope:
     """RMS over 1 s, every half second from the first sample on: `[T]` -> `[1 + T // (sample_rate // 2)]`."""
     half = sample_rate // 2
-    energies = [_energy(waveform[start : start + half]) for start in range(0, len(waveform), half)]
-    return _envelope_of(np.array(energies), 1 + len(waveform) // half, half)
+    energies = [_compute_energy(waveform[start : start + half]) for start in range(0, len(waveform), half)]
+    return _compute_envelope(np.array(energies), 1 + len(waveform) // half, half)
 
 
 @dataclass(eq=False)
@@ -105,7 +123,7 @@ class RmsEnvelopeMatcher:
             self._receive(block)
             yield from self._take_ready()
         if len(self._partial):
-            self._energies.append(_energy(self._partial))
+            self._energies.append(_compute_energy(self._partial))
             self._partial = self._partial[:0]
         yield from self._take_ready(last=True)
 
@@ -122,7 +140,7 @@ class RmsEnvelopeMatcher:
         self._num_received += len(block)
         joined = np.concatenate([self._partial, block])
         whole = len(joined) // self._half * self._half
-        self._energies += [_energy(joined[start : start + self._half]) for start in range(0, whole, self._half)]
+        self._energies += [_compute_energy(joined[start : start + self._half]) for start in range(0, whole, self._half)]
         self._partial = joined[whole:]
 
     def _take_ready(self, *, last: bool = False) -> Iterator[Waveform]:
@@ -133,26 +151,36 @@ class RmsEnvelopeMatcher:
         end = min(max(end, self._num_sent), self._num_received)
         if end == self._num_sent:
             return
-        envelope = np.maximum(_envelope_of(np.array(self._energies), self._num_points, self._half), _MIN_RMS)
+        own = np.maximum(_compute_envelope(np.array(self._energies), self._num_points, self._half), _MIN_RMS)
         pending = np.concatenate(self._pending)
-        count = end - self._num_sent
-        positions = (np.arange(self._num_sent, end) + 0.5) / self.num_samples
-        own, source = _interpolate(envelope, positions), _interpolate(self.source, positions)
+        start, count = self._num_sent, end - self._num_sent
         self._pending, self._num_sent = [pending[count:]], end
-        yield pending[:count] * (source ** (1 - self.rate) * own ** (self.rate - 1)).astype(np.float32)
+        ratio = self._interpolate(self.source, start, end) / self._interpolate(own, start, end)
+        yield pending[:count] * np.power(ratio, np.float32(1 - self.rate), out=ratio)
+
+    def _interpolate(self, envelope: Envelope, start: int, end: int) -> NDArray[np.float32]:
+        """The envelope at the samples `start` to `end`, `[end - start]`: one line between each two of its points."""
+        result = np.empty(end - start, np.float32)
+        step = len(envelope) / self.num_samples  # points per sample
+        done = start
+        while done < end:
+            point = (done + 0.5) * step - 0.5
+            left = min(max(int(np.floor(point)), 0), len(envelope) - 1)
+            right = min(left + 1, len(envelope) - 1)
+            # The first sample beyond `right`; the last line goes on to the end.
+            stop = end if right == left else min(max(ceil((right + 0.5) / step - 0.5), done + 1), end)
+            share = np.maximum((np.arange(done, stop) + 0.5) * step - 0.5 - left, 0)
+            result[done - start : stop - start] = envelope[left] + (envelope[right] - envelope[left]) * share
+            done = stop
+        return result
 
 
-def _energy(waveform: Waveform) -> float:
+def _compute_energy(waveform: Waveform) -> float:
     return float(np.square(waveform, dtype=np.float64).sum())
 
 
-def _envelope_of(energies: Envelope, num_points: int, half: int) -> Envelope:
+def _compute_envelope(energies: Envelope, num_points: int, half: int) -> Envelope:
     """The envelope of consecutive half seconds' energies; point j lies between the halves j - 1 and j."""
     padded = np.zeros(num_points + 1)
     padded[1 : 1 + len(energies)] = energies[:num_points]
     return np.asarray(np.sqrt((padded[:-1] + padded[1:]) / (2 * half)))
-
-
-def _interpolate(envelope: Envelope, positions: Envelope) -> Envelope:
-    """The envelope at `positions`, which are fractions of the waveform's length."""
-    return np.interp(positions * len(envelope) - 0.5, np.arange(len(envelope)), envelope)

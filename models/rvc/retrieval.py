@@ -14,7 +14,8 @@ from models.rvc.index import Index
 
 NEIGHBOURS = 8
 _GROUP = 64
-_BLOCK_ITEMS = 1 << 25  # distances computed at once; 128 MiB
+_BLOCK_ITEMS = {"cuda": 1 << 28}  # distances computed at once: 1 GiB on a GPU, which needs large products
+_DEFAULT_BLOCK_ITEMS = 1 << 25  # 128 MiB
 _BLOCK_FRAMES = 8192
 _BLEND_FRAMES = 512
 _PAIRS = 128
@@ -29,9 +30,11 @@ class Retrieval:
     Args:
         index: of the voice; its vectors are copied.
         device: torch device name.
+        block_items: distances that `exact` computes at once; None chooses by device.
     """
 
-    def __init__(self, index: Index, device: str) -> None:
+    def __init__(self, index: Index, device: str, *, block_items: int | None = None) -> None:
+        self._block_items = block_items or _BLOCK_ITEMS.get(torch.device(device).type, _DEFAULT_BLOCK_ITEMS)
         clusters = torch.from_numpy(index.clusters)
         order = torch.argsort(clusters, stable=True)
         # `_find_smallest` takes whole groups: the vectors that fill the last one are infinitely far from everything.
@@ -44,9 +47,9 @@ class Retrieval:
         sizes = torch.bincount(clusters, minlength=len(index.centroids))
         self._ends = torch.cumsum(sizes, 0).tolist()
         self._filled = (sizes > 0).to(device)
-        self._norms = _squares(self._vectors)
+        self._norms = _square_lengths(self._vectors)
         self._norms[count:] = torch.inf
-        self._centroid_norms = _squares(self._centroids)
+        self._centroid_norms = _square_lengths(self._centroids)
         self._nprobe = min(index.nprobe, int(self._filled.sum()))
 
     @property
@@ -73,7 +76,7 @@ class Retrieval:
         frames = features.float()
         by_cluster = mode == "ivf" and self._nprobe < len(self._centroids)
         search = self._search_clusters if by_cluster else self._search_all
-        step = _BLOCK_FRAMES if by_cluster else max(1, min(_BLOCK_FRAMES, _BLOCK_ITEMS // len(self._vectors)))
+        step = _BLOCK_FRAMES if by_cluster else max(1, min(_BLOCK_FRAMES, self._block_items // len(self._vectors)))
         rows = torch.cat([search(block) for block in torch.split(frames, step)])
         blends = map(self._blend, torch.split(frames, _BLEND_FRAMES), torch.split(rows, _BLEND_FRAMES))
         return torch.cat(list(blends)).to(features.dtype)
@@ -92,7 +95,7 @@ class Retrieval:
 
     def _search_all(self, frames: torch.Tensor) -> torch.Tensor:
         """Rows of the nearest vectors, `[B, 8]`."""
-        return _find_smallest(_distances(frames, self._vectors, self._norms))
+        return _find_smallest(_compute_distances(frames, self._vectors, self._norms))
 
     def _search_clusters(self, frames: torch.Tensor) -> torch.Tensor:
         """Rows of the nearest vectors in the nearest clusters, `[B, 8]`; -1 if those clusters hold fewer.
@@ -104,13 +107,17 @@ class Retrieval:
         sorted_probes, order = probes.flatten().sort()
         nearest = torch.full((len(sorted_probes), NEIGHBOURS), torch.inf, device=frames.device)
         rows = torch.full_like(nearest, -1, dtype=torch.int64)
-        firsts = sorted_probes[::_PAIRS].tolist()
-        lasts = [*sorted_probes[_PAIRS - 1 :: _PAIRS].tolist(), int(sorted_probes[-1])]
+        # The first and the last cluster of each part, read from the device in one go.
+        heads, tails = sorted_probes[::_PAIRS], sorted_probes[_PAIRS - 1 :: _PAIRS]
+        edges = torch.cat([heads, tails, sorted_probes[-1:]]).tolist()
+        firsts, lasts = edges[: len(heads)], edges[len(heads) :]
         for part, clusters, first, last in zip(
             torch.split(order, _PAIRS), torch.split(sorted_probes, _PAIRS), firsts, lasts, strict=False
         ):
             start, end = self._ends[first - 1] if first else 0, self._ends[last]
-            distances = _distances(frames[part // self._nprobe], self._vectors[start:end], self._norms[start:end])
+            distances = _compute_distances(
+                frames[part // self._nprobe], self._vectors[start:end], self._norms[start:end]
+            )
             distances.masked_fill_(self._clusters[start:end] != clusters[:, None], torch.inf)
             values, columns = distances.topk(min(NEIGHBOURS, end - start), largest=False)
             nearest[part, : values.shape[1]] = values
@@ -120,18 +127,18 @@ class Retrieval:
 
     def _find_clusters(self, frames: torch.Tensor) -> torch.Tensor:
         """The nearest clusters that are not empty, `[B, nprobe]`."""
-        distances = _distances(frames, self._centroids, self._centroid_norms)
+        distances = _compute_distances(frames, self._centroids, self._centroid_norms)
         distances.masked_fill_(~self._filled, torch.inf)
         return distances.topk(self._nprobe, largest=False).indices
 
 
-def _squares(vectors: torch.Tensor) -> torch.Tensor:
+def _square_lengths(vectors: torch.Tensor) -> torch.Tensor:
     """`[n]` squared lengths, without a second copy of the vectors."""
     lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=1)
     return lengths.square()
 
 
-def _distances(frames: torch.Tensor, vectors: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+def _compute_distances(frames: torch.Tensor, vectors: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     """Squared distances `[B, n]` without each frame's own square, which does not change their order."""
     return torch.addmm(norms, frames, vectors.T, alpha=-2)
 

@@ -56,8 +56,7 @@ class Synthesizer(nn.Module):
         reference: Any = _build_reference(config, width=self.width, f0=checkpoint.f0)
         _load_folded(reference, checkpoint.weights)
         reference.eval().requires_grad_(False)
-        layers = reference["enc_p"].encoder
-        layers.attn_layers = nn.ModuleList(RelativeAttention(layer) for layer in layers.attn_layers)
+        reference["enc_p"].encoder = TransformerLayers(reference["enc_p"].encoder)
         self.encoder, self.flow, self.speaker = reference["enc_p"], reference["flow"], reference["emb_g"]
         self.harmonic_mixer: Any = reference["dec"].m_source.l_linear if self.uses_f0 else None
         self.decoder = Decoder(reference["dec"], inference_dtype(RVC_SYNTHESIZER, device, precision))
@@ -108,6 +107,24 @@ class Synthesizer(nn.Module):
         return self.speaker.weight[0].expand(batch, -1)[:, :, None]  # type: ignore[no-any-return]
 
 
+class TransformerLayers(nn.Module):
+    """The layers of rvc-python's text encoder without its attention mask, `[B, 1, T, T]`: all frames are valid."""
+
+    def __init__(self, reference: Any) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList(RelativeAttention(layer) for layer in reference.attn_layers)
+        self.attention_norms, self.norms = reference.norm_layers_1, reference.norm_layers_2
+        self.feed_forwards = reference.ffn_layers
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`[B, C, T]` -> `[B, C, T]`; the mask `[B, 1, T]` is ones."""
+        layers = zip(self.attentions, self.attention_norms, self.feed_forwards, self.norms, strict=True)
+        for attention, attention_norm, feed_forward, norm in layers:
+            x = attention_norm(x + attention(x))
+            x = norm(x + feed_forward(x, mask))
+        return x
+
+
 class RelativeAttention(nn.Module):
     """rvc-python's `MultiHeadAttention` with relative positions in a window, in memory linear in time.
 
@@ -122,8 +139,8 @@ class RelativeAttention(nn.Module):
         self.conv_o = reference.conv_o
         self.emb_rel_k, self.emb_rel_v = reference.emb_rel_k, reference.emb_rel_v
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """`[B, C, T]` -> `[B, C, T]`. The caller passes `x` as `context`; the mask is ignored: all frames are valid."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`[B, C, T]` -> `[B, C, T]`."""
         query, key, value = (self._split_heads(conv(x)) for conv in (self.conv_q, self.conv_k, self.conv_v))
         query = query / math.sqrt(query.shape[-1])
         frames, rows = x.shape[-1], _ATTENTION_ROWS if x.device.type == "cpu" else x.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from models.hubert.family import HubertFamily
 from models.runtime.progress import UNATTENDED, Observer
 from testing.models import list_as_json
 from testing.rvc_reference import load_fairseq_model
+from testing.tensors import TensorSizes, count_tensor_bytes
 from testing.tiny_rvc import write_hubert_file, write_hubert_folder
 
 WIDTHS = {"v1": 256, "v2": 768}
@@ -85,6 +87,21 @@ def test_features_in_bfloat16_have_an_snr_above_25_db(state: dict[str, torch.Ten
     assert reduced.memory_bytes < encoder.memory_bytes
 
 
+def test_in_reduced_precision_the_first_layer_never_exists_in_float32_as_a_whole(
+    state: dict[str, torch.Tensor], encoder: ContentEncoder
+) -> None:
+    reduced, exact = ContentEncoder(state, precision=torch.bfloat16), encoder._model.feature_extractor
+    first: Any = reduced._model.feature_extractor
+    windows = make_waveform(150_000)[None].unfold(-1, first.kernel.shape[1], first.first_stride)
+    with torch.inference_mode(), TensorSizes() as sizes:
+        got = first._run_first_layer(windows)
+    wanted = exact._run_first_layer(windows)
+    assert got.dtype == torch.bfloat16
+    assert 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum()) > 45
+    largest = max(math.prod(shape) for shape, dtype in sizes.tensors if dtype == torch.float32)
+    assert largest < wanted.numel() / 3
+
+
 @pytest.mark.parametrize("as_safetensors", [False, True])
 def test_a_hugging_face_folder_gives_the_same_features(
     as_safetensors: bool, tmp_path: Path, encoder: ContentEncoder
@@ -128,6 +145,12 @@ def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tm
     with pytest.raises(ModelError, match="another architecture") as refused:
         load_encoder(tmp_path, device="cpu")
     assert str(tmp_path) not in refused.value.message
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_reported_memory_is_that_of_all_weights(state: dict[str, torch.Tensor], precision: torch.dtype) -> None:
+    encoder = ContentEncoder(state, precision=precision)
+    assert encoder.memory_bytes == count_tensor_bytes(encoder)
 
 
 class _Hub:

@@ -22,8 +22,8 @@ from models.runtime.chunks import reflect_pad
 from models.runtime.progress import ignore_progress
 from models.rvc.checkpoint import read_checkpoint
 from models.rvc.chunks import CONTEXT, FADE, plan_chunks
-from models.rvc.converter import ConversionSettings, VoiceConverter, load_voice_converter
-from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, detect_activity, rms_envelope
+from models.rvc.converter import ConversionSettings, Execution, VoiceConverter, load_voice_converter
+from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, compute_rms_envelope, detect_activity
 from models.rvc.excitation import FrameNoise
 from models.rvc.index import read_index
 from models.rvc.preprocess import PreprocessedVocal, preprocess
@@ -81,9 +81,8 @@ class HoldSynthesizer:
 def make_converter(
     network: HoldSynthesizer | None = None, *, max_chunk_size: int = 3000, batch_size: int = 1
 ) -> VoiceConverter:
-    return VoiceConverter(
-        network or HoldSynthesizer(), version="v2", max_chunk_size=max_chunk_size, batch_size=batch_size
-    )
+    execution = Execution(max_chunk_size=max_chunk_size, batch_size=batch_size)
+    return VoiceConverter(network or HoldSynthesizer(), version="v2", execution=execution)
 
 
 def as_preprocessed(waveform: FloatArray) -> PreprocessedVocal:
@@ -210,7 +209,7 @@ def test_the_rms_envelope_is_applied_as_in_rvc_python(reference: RvcPython) -> N
     source, sound = make_waveform(5.3), np.random.default_rng(1).standard_normal(round(5.3 * RATE)).astype(np.float32)
     sound *= np.linspace(0.1, 1, len(sound), dtype=np.float32)
     expected = change_rms(source, 16_000, sound.copy(), RATE, 0.3)
-    match = RmsEnvelopeMatcher(rms_envelope(source, 16_000), 0.3, RATE, len(sound))
+    match = RmsEnvelopeMatcher(compute_rms_envelope(source, 16_000), 0.3, RATE, len(sound))
     parts = np.split(sound, [7, 30_000, 30_001, 150_000])
     got = np.concatenate(list(match.match(parts)))
     np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-4)
@@ -269,10 +268,112 @@ def test_chunks_in_a_batch_give_the_result_of_single_chunks() -> None:
     np.testing.assert_array_equal(single, batched)
 
 
+class SmallSynthesizer(HoldSynthesizer):
+    """A network on a device that runs out of memory with more than `capacity` chunks."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.batches: list[int] = []
+
+    def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor:
+        if len(latents) > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.batches.append(len(latents))
+        return super().decode(latents, excitation)
+
+
+def test_a_conversion_that_runs_out_of_memory_halves_its_batches_and_gives_the_same_samples() -> None:
+    vocal, network = as_preprocessed(make_waveform(16)), SmallSynthesizer(capacity=1)
+    converter = make_converter(network, max_chunk_size=200, batch_size=4)
+    halved = convert(converter, vocal, SampleEncoder(), PLAIN)
+    assert network.batches == [1] * 8
+    np.testing.assert_array_equal(halved, convert(make_converter(max_chunk_size=200), vocal, SampleEncoder(), PLAIN))
+    network.capacity = 4
+    network.batches.clear()
+    convert(converter, vocal, SampleEncoder(), PLAIN)
+    assert network.batches == [4, 4], "the next conversion begins with whole batches"
+
+
+def test_a_chunk_that_does_not_fit_into_memory_by_itself_is_an_error() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        convert(
+            make_converter(SmallSynthesizer(0), batch_size=4), as_preprocessed(make_waveform(1)), SampleEncoder(), PLAIN
+        )
+
+
+class PrecisionRecorder(HoldSynthesizer):
+    """Records the precision of matrix products at each call of the network."""
+
+    def __init__(self) -> None:
+        super().__init__(outputs_excitation=True)
+        self.seen: list[str] = []
+
+    def sample_latents(self, features: torch.Tensor, pitch: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
+        self.seen.append(torch.get_float32_matmul_precision())
+        return super().sample_latents(features, pitch, noise)
+
+    def decode(self, latents: torch.Tensor, excitation: torch.Tensor | None) -> torch.Tensor:
+        self.seen.append(torch.get_float32_matmul_precision())
+        return super().decode(latents, excitation)
+
+
+@pytest.mark.parametrize(("tf32", "expected"), [(True, "high"), (False, "highest")])
+def test_the_synthesizer_runs_in_tf32_only_if_its_execution_says_so_and_nothing_else_does(
+    tf32: bool, expected: str
+) -> None:
+    network, outside = PrecisionRecorder(), list[str]()
+    converter = VoiceConverter(network, version="v2", execution=Execution(max_chunk_size=100, tf32=tf32))
+    for _ in converter.convert(
+        as_preprocessed(make_waveform(2)),
+        make_f0(200),
+        SampleEncoder(),
+        settings=PLAIN,
+        progress=lambda _: outside.append(torch.get_float32_matmul_precision()),
+    ):
+        outside.append(torch.get_float32_matmul_precision())
+    assert set(network.seen) == {expected}
+    assert {*outside, torch.get_float32_matmul_precision()} == {"highest"}
+
+
+@pytest.mark.parametrize(("looks_ahead", "batches_at_first_block"), [(False, 1), (True, 2)])
+def test_the_next_batch_is_started_before_the_last_one_is_used_if_the_execution_says_so(
+    looks_ahead: bool, batches_at_first_block: int
+) -> None:
+    vocal, network = as_preprocessed(make_waveform(16)), SmallSynthesizer(capacity=2)
+    execution = Execution(max_chunk_size=200, batch_size=2, looks_ahead=looks_ahead)
+    blocks = VoiceConverter(network, version="v2", execution=execution).convert(
+        vocal, None, SampleEncoder(), settings=PLAIN, progress=ignore_progress
+    )
+    first = next(blocks)
+    assert network.batches == [2] * batches_at_first_block
+    result = np.concatenate([first, *blocks], axis=None)
+    np.testing.assert_array_equal(result, convert(make_converter(max_chunk_size=200), vocal, SampleEncoder(), PLAIN))
+
+
+def test_a_gpu_sees_the_same_few_chunk_lengths_for_vocals_of_any_length() -> None:
+    execution, lengths = Execution(chunk_multiple=500, batch_size=4, tf32=True), set()
+    for frames in (130, 480, 1234, 2801, 3002, 10_007, 25_100):
+        encoder, vocal = SampleEncoder(), as_preprocessed(np.full(frames * 160, 0.25, np.float32))
+        result = convert(VoiceConverter(HoldSynthesizer(), version="v2", execution=execution), vocal, encoder, PLAIN)
+        assert len(result) == frames * HOP
+        np.testing.assert_allclose(result[HOP:-HOP], 0.25, atol=1e-3)
+        lengths |= {shape[1] for shape in encoder.batches}
+    assert lengths <= {(size + 2 * CONTEXT) * 160 + 80 for size in (500, 1000, 1500, 2000, 2500, 3000)}
+
+
+def test_frames_added_to_the_last_chunk_change_the_result_as_little_as_a_seam(loaded: Loaded) -> None:
+    even = VoiceConverter(loaded.converter._network, version="v2")
+    padded = VoiceConverter(loaded.converter._network, version="v2", execution=Execution(chunk_multiple=500))
+    vocal, f0 = preprocess(Audio(make_waveform(4)[None], 16_000), ignore_progress), make_f0(400)
+    wanted, got = (convert(converter, vocal, loaded.encoder, PLAIN, f0) for converter in (even, padded))
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(wanted - got).sum()) > 10
+
+
 def test_chunk_boundaries_change_the_result_little(loaded: Loaded) -> None:
     checkpoint = read_checkpoint(loaded.folder / "tiny.pth")
     one = load_voice_converter(checkpoint, None, device="cpu", precision="float32")
-    many = VoiceConverter(one._network, version="v2", max_chunk_size=150)
+    many = VoiceConverter(one._network, version="v2", execution=Execution(max_chunk_size=150))
     vocal, f0 = preprocess(Audio(make_waveform(4)[None], 16_000), ignore_progress), make_f0(400)
     whole, chunked = (convert(converter, vocal, loaded.encoder, PLAIN, f0) for converter in (one, many))
     assert 10 * np.log10(np.square(whole).sum() / np.square(whole - chunked).sum()) > 10
@@ -317,6 +418,20 @@ def test_the_noise_gate_passes_active_frames_unchanged() -> None:
     assert (result[42 * HOP : 74 * HOP] == 1).all()
     assert not result[: 40 * HOP].any() and not result[76 * HOP :].any()
     assert np.abs(np.diff(result)).max() < 0.01
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.lists(st.integers(1, 90), max_size=12))
+def test_the_noise_gate_interpolates_its_gain_between_the_middles_of_frames(
+    active: list[bool], lengths: list[int]
+) -> None:
+    hop, activity = 10, np.array(active)
+    sound = np.ones(len(active) * hop, np.float32)
+    padded = np.concatenate([activity[:1], activity, activity[-1:]])
+    gains = np.minimum(padded[1:-1], np.minimum(padded[:-2], padded[2:])).astype(np.float64)
+    times = (np.arange(len(sound)) + 0.5) / hop - 0.5
+    expected = np.interp(times, np.arange(len(gains)), gains) * np.repeat(activity, hop)
+    result = np.concatenate(list(apply_noise_gate(np.split(sound, np.cumsum(lengths)), activity, hop)))
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_blocks_are_returned_before_the_whole_vocal_is_converted() -> None:
@@ -422,11 +537,12 @@ def test_preprocessing_keeps_the_time_of_an_impulse(sample_rate: int, channels: 
     assert np.argmax(np.abs(vocal.waveform)) == 32_000
 
 
-@given(frames=st.integers(1, 100_000), longest=st.integers(20, 1500))
-def test_chunks_cover_the_vocal_and_respect_the_maximum_size(frames: int, longest: int) -> None:
-    plan = plan_chunks(frames, 2 * longest)
+@given(frames=st.integers(1, 100_000), longest=st.integers(10, 300), multiple=st.sampled_from([2, 6, 500]))
+def test_chunks_cover_the_vocal_and_respect_the_maximum_size(frames: int, longest: int, multiple: int) -> None:
+    plan = plan_chunks(frames, multiple * longest, multiple=multiple)
     assert plan.size * plan.count >= plan.num_frames >= frames
-    assert plan.size <= max(2 * longest, 2 * FADE) and plan.size % 2 == 0
+    assert plan.size <= max(multiple * longest, 2 * FADE)
+    assert plan.size % multiple == 0 or plan.size == 2 * FADE
     assert (plan.count - 1) * plan.size < plan.num_frames
 
 

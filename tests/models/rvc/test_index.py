@@ -19,6 +19,7 @@ from errors import ModelError
 from models.rvc.index import Index, check_index, read_index
 from models.rvc.retrieval import NEIGHBOURS, Retrieval
 from testing import rvc_files
+from testing.tensors import count_tensor_bytes
 
 Vectors = NDArray[np.float32]
 
@@ -100,6 +101,15 @@ def test_exact_blends_as_a_flat_index_would(count: int) -> None:
     np.testing.assert_allclose(ours.numpy(), reference_blend(flat, vectors, frames), atol=1e-5)
 
 
+@pytest.mark.parametrize("block_items", [1, 5000, 1 << 30])
+def test_exact_gives_the_same_however_many_distances_are_computed_at_once(block_items: int) -> None:
+    vectors = rvc_files.make_vectors(1000, 64)
+    index, frames = Index(vectors, vectors[:3], np.arange(1000) % 3, 1), torch.from_numpy(queries(vectors, 70))
+    expected = Retrieval(index, "cpu").blend_nearest(frames, mode="exact")
+    found = Retrieval(index, "cpu", block_items=block_items).blend_nearest(frames, mode="exact")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("mode", ["exact", "ivf"])
@@ -154,6 +164,7 @@ def test_memory_is_told(tmp_path: Path) -> None:
     rvc_files.save_index(tmp_path / "a.index", width=256, count=1000)
     retrieval = Retrieval(read_index(tmp_path / "a.index", width=256), "cpu")
     assert 1000 * 256 * 4 <= retrieval.memory_bytes < 1.2 * 1000 * 256 * 4
+    assert retrieval.memory_bytes == count_tensor_bytes(retrieval)
 
 
 def refusal(path: Path, width: int = 256) -> ModelError:

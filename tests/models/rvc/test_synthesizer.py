@@ -17,6 +17,7 @@ from models.rvc.checkpoint import Checkpoint, read_checkpoint
 from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
 from models.rvc.synthesizer import RelativeAttention, Synthesizer, import_network_module
 from testing.rvc_reference import Noise, RvcPython, rvc_python
+from testing.tensors import TensorSizes, count_tensor_bytes
 from testing.tiny_rvc import write_hubert_file, write_voice
 
 FRAMES = 60
@@ -98,7 +99,18 @@ def test_windowed_relative_attention_is_that_of_rvc_python(steps: int) -> None:
         layer = attentions.MultiHeadAttention(16, 16, 2, window_size=10).eval()
         x = torch.randn(2, 16, steps)
     with torch.inference_mode():
-        torch.testing.assert_close(RelativeAttention(layer)(x, x), layer(x, x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(RelativeAttention(layer)(x), layer(x, x), atol=1e-5, rtol=0)
+
+
+def test_no_tensor_of_the_text_encoder_has_an_entry_for_each_pair_of_frames(tiny: Checkpoint) -> None:
+    frames, voice = 1500, Synthesizer(tiny, precision="float32")
+    with torch.inference_mode(), TensorSizes() as sizes:
+        voice.sample_latents(
+            torch.zeros(1, frames, voice.width),
+            torch.ones(1, frames, dtype=torch.int64),
+            torch.zeros(1, voice.inter_channels, frames),
+        )
+    assert sizes.shapes and not [shape for shape in sizes.shapes if shape[-2:] == (frames, frames)]
 
 
 def test_decoding_in_bfloat16_has_an_snr_above_30_db(tiny: Checkpoint) -> None:
@@ -110,6 +122,8 @@ def test_decoding_in_bfloat16_has_an_snr_above_30_db(tiny: Checkpoint) -> None:
     snr_db = 10 * torch.log10(wanted.square().sum() / (wanted - got).square().sum())
     assert snr_db > 30
     assert reduced.memory_bytes < exact.memory_bytes
+    for voice in (exact, reduced):
+        assert voice.memory_bytes == count_tensor_bytes(voice)
 
 
 def test_weight_norm_is_folded_into_one_weight(tiny: Checkpoint) -> None:
