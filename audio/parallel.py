@@ -14,12 +14,14 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-def map_parallel(function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> Iterator[ResultT]:
+def map_parallel(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, max_threads: int = _MAX_THREADS
+) -> Iterator[ResultT]:
     """`function` of each item, in order, with at most as many items in progress as there are threads.
 
     The first exception is raised when its result is due; items that were not started by then are never started.
     """
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    threads = min(max_threads, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[ResultT]] = deque()
         for item in items:

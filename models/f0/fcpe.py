@@ -45,7 +45,7 @@ class Fcpe(F0Estimator):
     def __init__(self, network: Any, device: torch.device, *, chunk_length: int = CHUNK_LENGTH) -> None:
         self.network, self.device, self._chunk_length = network, device, chunk_length
         self._mel = LogMel(f_min=0.0, htk=False, power_floor=POWER_FLOOR, device=device)
-        self.memory_bytes = sum(value.nbytes for value in network.parameters())
+        self.memory_bytes = sum(value.nbytes for value in (*network.parameters(), *network.buffers()))
 
     @classmethod
     def load(cls, *, device: str, weights: Path | None = None) -> Self:
@@ -81,7 +81,7 @@ class Fcpe(F0Estimator):
             return f0
         normalize = self._fit_norm(waveform, num_frames, lambda done: progress(_STATISTICS_SHARE * done))
         for chunk in plan_equal_chunks(num_frames, longest=self._chunk_length, context=CONTEXT):
-            mel = self._mel.frames(waveform, chunk.start, chunk.stop)[None]
+            mel = self._mel.compute(waveform, chunk.start, chunk.stop)[None]
             f0[chunk.kept] = self._estimate_chunk(mel, normalize)[chunk.inside]
             progress(_STATISTICS_SHARE + (1 - _STATISTICS_SHARE) * chunk.keep_stop / num_frames)
         return f0
@@ -91,7 +91,7 @@ class Fcpe(F0Estimator):
         convolution, norm = self.network.input_stack[0], self.network.input_stack[1]
         sums = torch.zeros(2, norm.num_groups, dtype=torch.float64)
         for chunk in plan_equal_chunks(num_frames, longest=self._chunk_length, context=1):
-            mel = self._mel.frames(waveform, chunk.start, chunk.stop)[None]
+            mel = self._mel.compute(waveform, chunk.start, chunk.stop)[None]
             groups = convolution(mel)[0, :, chunk.inside].reshape(norm.num_groups, -1)
             sums += torch.stack((groups.sum(1), groups.square().sum(1))).cpu()
             progress(chunk.keep_stop / num_frames)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pyworld
 
+from audio.parallel import map_parallel
 from models.f0.catalog import F0_MAX, F0_MIN, HOP_LENGTH, SAMPLE_RATE
 from models.f0.estimator import F0Contour, F0Estimator, Waveform, count_frames
 from models.runtime.chunks import plan_equal_chunks
@@ -37,15 +35,12 @@ class Harvest(F0Estimator):
         if num_frames == 0:
             return f0
         chunks = list(plan_equal_chunks(num_frames, longest=self._chunk_length, context=CONTEXT))
-        threads = min(len(chunks), os.cpu_count() or 1, _MAX_THREADS)
-        pool = ThreadPoolExecutor(threads)  # WORLD releases the GIL
-        try:
-            waveforms = (waveform[chunk.start * HOP_LENGTH : chunk.stop * HOP_LENGTH] for chunk in chunks)
-            for chunk, chunk_f0 in zip(chunks, pool.map(_run_harvest, waveforms), strict=True):
-                f0[chunk.kept] = chunk_f0[chunk.inside]
-                progress(chunk.keep_stop / num_frames)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        # WORLD releases the GIL.
+        waveforms = (waveform[chunk.start * HOP_LENGTH : chunk.stop * HOP_LENGTH] for chunk in chunks)
+        contours = map_parallel(_run_harvest, waveforms, max_threads=_MAX_THREADS)
+        for chunk, chunk_f0 in zip(chunks, contours, strict=True):
+            f0[chunk.kept] = chunk_f0[chunk.inside]
+            progress(chunk.keep_stop / num_frames)
         if filter_radius < _MIN_FILTER_RADIUS:
             return f0
         padded = np.pad(f0, 1)

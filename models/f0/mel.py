@@ -30,12 +30,12 @@ class LogMel:
     """
 
     def __init__(self, *, f_min: float, htk: bool, power_floor: float, device: torch.device) -> None:
-        bands = mel_filterbank(f_min, SAMPLE_RATE / 2, htk=htk)
+        bands = make_mel_filterbank(f_min, SAMPLE_RATE / 2, htk=htk)
         self._bands = torch.from_numpy(bands).to(device)
         self._window = torch.hann_window(N_FFT, device=device)
         self._power_floor = power_floor
 
-    def frames(self, waveform: Waveform, start: int, stop: int) -> torch.Tensor:
+    def compute(self, waveform: Waveform, start: int, stop: int) -> torch.Tensor:
         """Frames `start` to `stop` of `[T]` at 16 kHz: `[128, stop - start]` float32; the ends are mirrored."""
         half = N_FFT // 2
         samples = reflect_pad(waveform, start * HOP_LENGTH - half, (stop - 1) * HOP_LENGTH + half)
@@ -45,9 +45,9 @@ class LogMel:
         return (self._bands @ magnitude).clamp(min=FLOOR).log()
 
 
-def mel_filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float32]:
+def make_mel_filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float32]:
     """Triangular mel bands `[128, 513]` at 16 kHz, each with unit area in Hz, as Slaney normalizes."""
-    to_mel, to_hz = (_htk_mel, _htk_hz) if htk else (_slaney_mel, _slaney_hz)
+    to_mel, to_hz = (_hz_to_htk_mel, _htk_mel_to_hz) if htk else (_hz_to_slaney_mel, _slaney_mel_to_hz)
     low, high = to_mel(np.array([f_min, f_max]))
     edges = to_hz(np.linspace(low, high, N_MELS + 2))
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
@@ -57,19 +57,19 @@ def mel_filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float
     return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
 
 
-def _htk_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hz_to_htk_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(2595 * np.log10(1 + hz / 700))
 
 
-def _htk_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+def _htk_mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(700 * (10 ** (mel / 2595) - 1))
 
 
-def _slaney_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hz_to_slaney_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     above = _SLANEY_KNEE + _SLANEY_LOG * np.log(np.maximum(hz, 1000) / 1000)
     return np.where(hz < 1000, hz / _SLANEY_HZ, above)
 
 
-def _slaney_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
+def _slaney_mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     above = 1000 * np.exp((np.maximum(mel, _SLANEY_KNEE) - _SLANEY_KNEE) / _SLANEY_LOG)
     return np.where(mel < _SLANEY_KNEE, mel * _SLANEY_HZ, above)

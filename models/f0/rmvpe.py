@@ -33,6 +33,9 @@ CHUNK_LENGTH = 12_288  # frames: up to two minutes are computed at once
 # file. With random weights and a slow GRU, f0 is within 1e-4 Hz of that of the whole file (with 768 within 6 Hz).
 CONTEXT = 1024
 BATCH_SIZE = {"cpu": 1, "cuda": 3}  # chunks; in half precision at most 0.9 GB of activations
+# Frames that the GRU sees at once, CONTEXT of them on each side discarded. Its steps follow one another, so on a GPU
+# ten short rows take less time than one long one; on a CPU they would take more.
+GRU_CHUNK_LENGTH = {"cuda": 3072}
 
 
 class Rmvpe(F0Estimator):
@@ -74,16 +77,16 @@ class Rmvpe(F0Estimator):
         padded = -(-mel_frames // multiple) * multiple
         chunks = plan_equal_chunks(padded, longest=self._chunk_length, context=self._context, multiple=multiple)
         for batch in _split_batches(chunks, BATCH_SIZE.get(self._network.device.type, 1)):
-            mel = torch.stack([self._chunk_mel(waveform, chunk, mel_frames) for chunk in batch])
-            batch_f0 = decode_salience(self._network.salience(mel)).cpu().numpy()
+            mel = torch.stack([self._compute_mel(waveform, chunk, mel_frames) for chunk in batch])
+            batch_f0 = decode_salience(self._network.compute_salience(mel)).cpu().numpy()
             for chunk, chunk_f0 in zip(batch, batch_f0, strict=True):
                 f0[chunk.kept] = chunk_f0[chunk.inside][: num_frames - chunk.keep_start]
             progress(min(batch[-1].keep_stop / num_frames, 1.0))
         return f0
 
-    def _chunk_mel(self, waveform: Waveform, chunk: Chunk, mel_frames: int) -> torch.Tensor:
+    def _compute_mel(self, waveform: Waveform, chunk: Chunk, mel_frames: int) -> torch.Tensor:
         """`[128, chunk]`; frames after the last one are 0, because RMVPE's users have always padded so."""
-        mel = self._mel.frames(waveform, chunk.start, min(chunk.stop, mel_frames))
+        mel = self._mel.compute(waveform, chunk.start, min(chunk.stop, mel_frames))
         return F.pad(mel, (0, chunk.stop - chunk.start - mel.shape[1]))
 
 
@@ -120,15 +123,25 @@ class RmvpeNetwork:
         state: the tensors of rmvpe.pt.
         device: where to run.
         dtype: of the U-Net; the GRU and the classifier run in float32.
+        gru_chunk_length: frames that the GRU sees at once, more than twice CONTEXT; None chooses by device: on a CPU
+            all.
 
     Raises:
         ModelError: a tensor is missing, or its shape does not fit the others.
     """
 
-    def __init__(self, state: Mapping[str, torch.Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, torch.Tensor],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        gru_chunk_length: int | None = None,
+    ) -> None:
         self.device, self.dtype = device, dtype
+        self._gru_chunk_length = gru_chunk_length or GRU_CHUNK_LENGTH.get(device.type)
         build = _LayerBuilder(state, device, dtype)
-        self._scale, self._shift = (part.to(device) for part in build.affine("unet.encoder.bn"))
+        self._scale, self._shift = (build.place(part, torch.float32) for part in build.affine("unet.encoder.bn"))
         self._encoder = [build.blocks(f"{name}.conv") for name in build.names("unet.encoder.layers")]
         self._middle = [build.blocks(f"{name}.conv") for name in build.names("unet.intermediate.layers")]
         self._decoder = [
@@ -136,11 +149,12 @@ class RmvpeNetwork:
             for name in build.names("unet.decoder.layers")
         ]
         self._head = build.conv(build.tensor("cnn.weight", 4), build.tensor("cnn.bias", 1))
-        self._gru = build.gru("fc.0.gru").to(device)
-        self._classifier = build.tensor("fc.1.weight", 2).to(device), build.tensor("fc.1.bias", 1).to(device)
+        self._gru = build.gru("fc.0.gru")
+        classifier = build.tensor("fc.1.weight", 2), build.tensor("fc.1.bias", 1)
+        self._classifier = tuple(build.place(part, torch.float32) for part in classifier)
         if len(self._encoder) != len(self._decoder) or len(self._classifier[1]) != NUM_BINS:
             raise _not_rmvpe_error()
-        self.memory_bytes = sum(value.numel() for value in state.values()) * torch.finfo(dtype).bits // 8
+        self.memory_bytes = build.placed_bytes
 
     @property
     def frames_multiple(self) -> int:
@@ -148,7 +162,7 @@ class RmvpeNetwork:
         return int(2 ** len(self._encoder))
 
     @torch.inference_mode()
-    def salience(self, mel: torch.Tensor) -> torch.Tensor:
+    def compute_salience(self, mel: torch.Tensor) -> torch.Tensor:
         """The salience of each pitch bin.
 
         Args:
@@ -161,8 +175,18 @@ class RmvpeNetwork:
             f"the log-mel is [B, {N_MELS}, T] with T a multiple of {self.frames_multiple}, not {list(mel.shape)}"
         )
         hidden = self._unet(mel * self._scale + self._shift)
-        states = self._gru(hidden)[0]
-        return F.linear(states, *self._classifier).sigmoid()
+        return F.linear(self._run_gru(hidden), *self._classifier).sigmoid()
+
+    def _run_gru(self, hidden: torch.Tensor) -> torch.Tensor:
+        """`[B, T, 384]` -> `[B, T, 512]`, in overlapping chunks that are rows of one batch, if T is long enough."""
+        batch, frames, _ = hidden.shape
+        length = self._gru_chunk_length
+        if length is None or frames <= length:
+            return torch.as_tensor(self._gru(hidden)[0])
+        chunks = list(plan_equal_chunks(frames, longest=length, context=CONTEXT))
+        states = self._gru(torch.cat([hidden[:, chunk.start : chunk.stop] for chunk in chunks]))[0]
+        rows = states.unflatten(0, (len(chunks), batch))
+        return torch.cat([row[:, chunk.inside] for row, chunk in zip(rows, chunks, strict=True)], dim=1)
 
     def _unet(self, mel: torch.Tensor) -> torch.Tensor:
         """`[B, 128, T]` to the GRU's input `[B, T, 384]` float32."""
@@ -180,9 +204,8 @@ class RmvpeNetwork:
 
 
 class _Conv:
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        self._weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
-        self._bias = bias.to(device, dtype)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight, self._bias = weight, bias
         self._padding = weight.shape[-1] // 2
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -192,9 +215,8 @@ class _Conv:
 class _Upsampling:
     """A transposed convolution that doubles both axes."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
-        self._weight = weight.to(device, dtype).contiguous(memory_format=torch.channels_last)
-        self._bias = bias.to(device, dtype)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight, self._bias = weight, bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv_transpose2d(x, self._weight, self._bias, stride=2, padding=1, output_padding=1)
@@ -220,12 +242,24 @@ def _run_blocks(blocks: Sequence[_Block], x: torch.Tensor) -> torch.Tensor:
 class _LayerBuilder:
     """Builds layers from a state dict, by name.
 
+    Attributes:
+        placed_bytes: of all weights that have been placed on the device.
+
     Raises:
         ModelError: a tensor is missing, or its shape does not fit the others.
     """
 
     def __init__(self, state: Mapping[str, torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
         self._state, self._device, self._dtype = state, device, dtype
+        self.placed_bytes = 0
+
+    def place(self, weight: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A weight on the device, channels last if it is a kernel; None: in the layers' dtype."""
+        placed = weight.to(self._device, dtype or self._dtype)
+        if placed.ndim == 4:
+            placed = placed.contiguous(memory_format=torch.channels_last)
+        self.placed_bytes += placed.nbytes
+        return placed
 
     def tensor(self, name: str, ndim: int) -> torch.Tensor:
         value = self._state.get(name)
@@ -249,12 +283,12 @@ class _LayerBuilder:
         weight = self.tensor(f"{prefix}.0.weight", 4)
         if weight.shape[1] != len(scale):
             raise _not_rmvpe_error()
-        return _Upsampling(weight * scale[None, :, None, None], shift, self._device, self._dtype)
+        return _Upsampling(self.place(weight * scale[None, :, None, None]), self.place(shift))
 
     def conv(self, weight: torch.Tensor, bias: torch.Tensor) -> _Conv:
         if len(weight) != len(bias):
             raise _not_rmvpe_error()
-        return _Conv(weight, bias, self._device, self._dtype)
+        return _Conv(self.place(weight), self.place(bias))
 
     def affine(self, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch norm at inference as scale and shift, `[C]` each."""
@@ -277,7 +311,9 @@ class _LayerBuilder:
         if {key: value.shape for key, value in gru.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
             raise _not_rmvpe_error()
         gru.load_state_dict(weights)
-        return gru.eval().requires_grad_(False)
+        gru = gru.eval().requires_grad_(False).to(self._device)
+        self.placed_bytes += sum(weight.nbytes for weight in gru.parameters())
+        return gru
 
     def _block(self, prefix: str) -> _Block:
         shortcut = None

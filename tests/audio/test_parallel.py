@@ -31,6 +31,8 @@ def test_items_are_taken_only_as_results_are_consumed() -> None:
     assert next(results) == 0
     assert len(taken) <= 4
     results.close()  # type: ignore[attr-defined]
+    taken.clear()
+    assert list(map_parallel(lambda number: len(taken) - number, items(), max_threads=1)) == [1] * 100
 
 
 def test_an_error_is_raised_and_ends_the_work() -> None:

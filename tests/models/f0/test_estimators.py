@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from errors import CancelledError, ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
 from models.f0 import METHODS, F0Estimator, PitchFamily
-from models.f0.crepe import MangioCrepe, load_crepe
+from models.f0.crepe import MangioCrepe, _decode, _split_frames, load_crepe, run_crepe
 from models.f0.estimator import F0Contour, Waveform, zero_pad
 from models.f0.fcpe import Fcpe
+from models.f0.mel import LogMel
+from models.f0.rmvpe import RmvpeNetwork
 from models.runtime.progress import UNATTENDED, Observer
 from testing.models import list_as_json
 from testing.repository import ROOT
+from testing.tensors import count_tensor_bytes
 from testing.tiny_rvc import make_rmvpe, write_rmvpe
 from testing.vocals import Phrase, make_phrase, make_vocal, measure_cents_error
 
@@ -123,12 +126,32 @@ def test_mangio_crepe_accepts_a_hop_length_longer_than_the_audio(samples: int, h
     ).shape == (samples // 160,)
 
 
+class RandomNetwork:
+    """Gives the bins of each frame probabilities that depend on its samples alone."""
+
+    memory_bytes = 0
+
+    def classify(self, frames: torch.Tensor) -> NDArray[np.float32]:
+        weights = torch.randn(frames.shape[1], 360, generator=torch.Generator().manual_seed(0))
+        return np.asarray((frames @ weights).sigmoid().numpy())
+
+
+def test_blocks_of_crepe_are_decoded_side_by_side_as_each_by_itself() -> None:
+    waveform, network = make_vocal(5.0, seed=4), RandomNetwork()
+    together = run_crepe(network, waveform, hop_length=160, block_length=20, progress=lambda fraction: None)
+    frames = _split_frames(waveform, 0, 501, 160)
+    for start in range(0, 501, 20):
+        f0, periodicity = _decode(network.classify(frames[start : start + 20])[None])
+        np.testing.assert_array_equal(together.f0[start : start + 20], f0)
+        np.testing.assert_array_equal(together.periodicity[start : start + 20], periodicity)
+
+
 class UniformNetwork:
     """Gives every bin of every frame the same probability."""
 
     memory_bytes = 0
 
-    def probabilities(self, frames: torch.Tensor) -> NDArray[np.float32]:
+    def classify(self, frames: torch.Tensor) -> NDArray[np.float32]:
         return np.full((len(frames), 360), 0.5, np.float32)
 
 
@@ -306,6 +329,25 @@ def test_estimators_report_the_size_of_their_weights(
     assert load("fcpe").memory_bytes == pytest.approx(43e6, rel=0.05)
     assert load("harvest").memory_bytes == 0
     assert family.memory_bytes("rmvpe") > 361_000_000
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_reported_memory_is_that_of_all_weights(load: Callable[[str], F0Estimator], method: str) -> None:
+    estimator = load(method)
+    assert estimator.memory_bytes == count_tensor_bytes(estimator, without=(LogMel,))
+
+
+def test_the_weights_of_rmvpe_count_in_their_own_precision() -> None:
+    state = make_rmvpe().state_dict()
+    half, exact = (
+        RmvpeNetwork(state, device=torch.device("cpu"), dtype=dtype) for dtype in (torch.float16, torch.float32)
+    )
+    assert half.memory_bytes == count_tensor_bytes(half) < exact.memory_bytes == count_tensor_bytes(exact)
+
+
+def test_the_weights_of_crepe_in_bfloat16_are_not_kept_in_float32_too() -> None:
+    half, exact = (load_crepe("tiny", "cpu", dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert half.memory_bytes == count_tensor_bytes(half) < exact.memory_bytes == count_tensor_bytes(exact)
 
 
 def test_the_family_does_not_import_torch() -> None:

@@ -17,9 +17,9 @@ from models.f0.crepe import Crepe, decode_viterbi, load_crepe
 from models.f0.estimator import F0Contour, F0Estimator, Waveform
 from models.f0.fcpe import Fcpe
 from models.f0.harvest import Harvest
-from models.f0.mel import LogMel, mel_filterbank
+from models.f0.mel import LogMel, make_mel_filterbank
 from models.f0.praat import Praat
-from models.f0.rmvpe import THRESHOLD, Rmvpe, RmvpeNetwork, decode_salience
+from models.f0.rmvpe import GRU_CHUNK_LENGTH, THRESHOLD, Rmvpe, RmvpeNetwork, decode_salience
 from models.runtime.dtype import RMVPE, inference_dtype
 from testing.rvc_reference import RvcPython, rvc_python
 from testing.tiny_rvc import make_rmvpe, write_hubert_file, write_rmvpe
@@ -71,10 +71,29 @@ def test_rmvpe_in_chunks_gives_the_f0_of_the_whole_file(rmvpe_state: dict[str, t
     np.testing.assert_allclose(in_chunks, at_once, atol=1e-3)
 
 
+def test_a_gru_over_short_rows_gives_the_f0_of_one_over_the_whole_chunk(rmvpe_state: dict[str, torch.Tensor]) -> None:
+    waveform = make_vocal(60.0, seed=2)
+    whole, in_rows = (
+        estimate(Rmvpe(RmvpeNetwork(rmvpe_state, device=CPU, dtype=torch.float32, gru_chunk_length=length)), waveform)
+        for length in (None, 3072)
+    )
+    np.testing.assert_array_equal(in_rows > 0, whole > 0)
+    np.testing.assert_allclose(in_rows, whole, atol=1e-3)
+
+
+def test_the_gru_sees_short_rows_side_by_side_on_a_gpu(rmvpe_state: dict[str, torch.Tensor]) -> None:
+    network, shapes = RmvpeNetwork(rmvpe_state, device=CPU, dtype=torch.float32, gru_chunk_length=3072), []
+    network._gru.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape[:2])))
+    network.compute_salience(torch.zeros(2, 128, 6144))
+    assert shapes == [(8, 3072)]
+    assert GRU_CHUNK_LENGTH == {"cuda": 3072}
+
+
 def test_rmvpe_in_bfloat16_gives_almost_the_same_f0(rmvpe_state: dict[str, torch.Tensor]) -> None:
-    mel = LogMel(f_min=30.0, htk=True, power_floor=0.0, device=CPU).frames(make_vocal(6.0, seed=3), 0, 576)[None]
+    mel = LogMel(f_min=30.0, htk=True, power_floor=0.0, device=CPU).compute(make_vocal(6.0, seed=3), 0, 576)[None]
     exact, rounded = (
-        RmvpeNetwork(rmvpe_state, device=CPU, dtype=dtype).salience(mel) for dtype in (torch.float32, torch.bfloat16)
+        RmvpeNetwork(rmvpe_state, device=CPU, dtype=dtype).compute_salience(mel)
+        for dtype in (torch.float32, torch.bfloat16)
     )
     assert (exact - rounded).abs().mean() < 0.003
     clear = (exact.amax(dim=-1) - THRESHOLD).abs() > 0.02
@@ -94,14 +113,14 @@ def test_the_weighted_mean_of_bins_is_that_of_the_reference_also_at_the_edges(re
 @pytest.mark.parametrize(("f_min", "htk"), [(30.0, True), (0.0, False)])
 def test_mel_bands_are_those_of_librosa(f_min: float, htk: bool) -> None:
     expected = librosa.filters.mel(sr=16_000, n_fft=1024, n_mels=128, fmin=f_min, fmax=8000, htk=htk)
-    np.testing.assert_allclose(mel_filterbank(f_min, 8000, htk=htk), expected, atol=1e-7)
+    np.testing.assert_allclose(make_mel_filterbank(f_min, 8000, htk=htk), expected, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
 def probabilities() -> NDArray[np.float32]:
     """`[300, 360]`, from the small network."""
     frames = torch.from_numpy(make_phrase(3.0).waveform).unfold(0, 1024, 157)[:300]
-    return load_crepe("tiny", "cpu", torch.float32).probabilities(frames)
+    return load_crepe("tiny", "cpu", torch.float32).classify(frames)
 
 
 def test_bin_probabilities_are_those_of_torchcrepe(probabilities: NDArray[np.float32]) -> None:
@@ -120,7 +139,7 @@ def test_the_decoded_path_is_that_of_torchcrepe(probabilities: NDArray[np.float3
     masked = torch.from_numpy(probabilities.T.copy())[None]
     masked[:, :low], masked[:, high:] = -torch.inf, -torch.inf
     expected = torchcrepe.decode.viterbi(masked)[0][0].numpy()
-    np.testing.assert_array_equal(low + decode_viterbi(probabilities[:, low:high]), expected)
+    np.testing.assert_array_equal(low + decode_viterbi(probabilities[None, :, low:high])[0], expected)
 
 
 @pytest.mark.parametrize(("capacity", "frames"), [("tiny", slice(0, 600)), ("full", slice(100, 130))])
