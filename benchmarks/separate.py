@@ -1,19 +1,23 @@
 """separate: our engine against demucs's own `Separator`, on the same random weights of the published shapes.
 
     python -m benchmarks.separate                # htdemucs, and one stem of htdemucs_ft
+    python -m benchmarks.separate --sweep        # batch sizes, outer precision and cuDNN's search; ours alone
     python -m benchmarks.separate --memory       # peak memory of 1 minute to 2 hours, each in a process of its own
 
 Both go from a flac file to flac files and take turns; the best run of each counts. Ours is the whole worker, base64 in
 and out; the reference writes with demucs's `save_audio`, which calls ffmpeg. On a machine that others use too, `--clock
-cpu --threads 1` measures CPU seconds, ffmpeg's included. On CUDA the device's own time is measured as well.
+cpu --threads 1` measures CPU seconds, ffmpeg's included. On CUDA the comparison ends with the sweep, in the device's
+own time.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.memory:
         _measure_memory(options)
         return
+    if options.sweep:
+        set_up(options)
+        with tempfile.TemporaryDirectory() as temporary:
+            _sweep_alone(Path(temporary), options)
+        return
     require_ffmpeg("demucs's save_audio, the reference, needs it")
     set_up(options)
     with tempfile.TemporaryDirectory() as temporary:
@@ -85,6 +94,8 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=240.0 if on_gpu else 60.0, help="of music for htdemucs")
     parser.add_argument("--ft-seconds", type=float, default=240.0 if on_gpu else 20.0, help="of music for htdemucs_ft")
     parser.add_argument("--runs", type=int, default=5 if on_gpu else 2, help="of each implementation; the best counts")
+    parser.add_argument("--sweep", action="store_true", help="only the table of ways to run htdemucs")
+    parser.add_argument("--batches", type=int, nargs="*", default=[4, 8, 14], help="its batch sizes")
     parser.add_argument("--memory", action="store_true", help="only the table of peak memory")
     parser.add_argument("--durations", type=float, nargs="*", default=[1, 5, 10, 30, 60, 120], help="its minutes")
     return parser.parse_args(arguments)
@@ -111,7 +122,7 @@ def _compare_all(folder: Path, options: argparse.Namespace) -> None:
     snr_db = _measure_reduced_precision(models, options)
     ours, reference, timings = _compare(Case(models, "htdemucs", song, None), options, clock)
     ft_ours, ft_reference, _ = _compare(Case(models, "htdemucs_ft", ft_song, "vocals"), options, clock)
-    device_times = _measure_device_time(models, song, options) if options.device == "cuda" else {}
+    sweep = {"sweep": _sweep(models, song, options)} if options.device == "cuda" else {}
     print(f"htdemucs            {ours:9.3f} s, demucs {reference:9.3f} s, {reference / ours:6.2f} times as fast")
     print(f"htdemucs_ft, vocals {ft_ours:9.3f} s, demucs {ft_reference:9.3f} s, {ft_reference / ft_ours:6.2f} times")
     print_result(
@@ -128,7 +139,7 @@ def _compare_all(folder: Path, options: argparse.Namespace) -> None:
         ft_vocals_reference=round(ft_reference, 4),
         ft_vocals_ratio=round(ft_reference / ft_ours, 2),
         reduced_precision_snr_db=snr_db,
-        **device_times,
+        **sweep,
     )
 
 
@@ -200,16 +211,14 @@ def _load_htdemucs(models: Path, options: argparse.Namespace, **runtime: Any) ->
     return load_separator(ModelRepository(WeightLocations(models)), "htdemucs", Runtime(options.device, **runtime))
 
 
-def _measure_reduced_precision(models: Path, options: argparse.Namespace) -> float | None:
+def _measure_reduced_precision(models: Path, options: argparse.Namespace, **runtime: Any) -> float | None:
     """Signal-to-error ratio in dB of the default precision against float32; None if the default is float32."""
     generator = np.random.default_rng(0)
     mix = Audio((0.2 * generator.standard_normal((2, 12 * SAMPLE_RATE))).astype(np.float32), SAMPLE_RATE)
     stats = measure_normalization(iter_blocks(mix))
     exact, default = (
-        np.concatenate(
-            list(_load_htdemucs(models, options, precision=name).separate(mix, FOUR_STEMS, stats=stats)), axis=-1
-        )
-        for name in ("float32", "auto")
+        np.concatenate(list(_load_htdemucs(models, options, **changes).separate(mix, FOUR_STEMS, stats=stats)), axis=-1)
+        for changes in ({"precision": "float32"}, runtime)
     )
     error = float(((default - exact).astype(np.float64) ** 2).sum())
     if error == 0:
@@ -219,26 +228,61 @@ def _measure_reduced_precision(models: Path, options: argparse.Namespace) -> flo
     return round(snr_db, 1)
 
 
-def _measure_device_time(models: Path, song: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Milliseconds between two events on the device around a whole separation, transfers included; best of ten."""
+def _sweep_alone(folder: Path, options: argparse.Namespace) -> None:
+    write_htdemucs(folder)
+    write_song(folder / "song.flac", options.seconds)
+    rows = _sweep(folder, folder / "song.flac", options)
+    best = min(row["seconds"] for row in rows)
+    print_result(
+        "separate sweep",
+        device=name_device(options),
+        ours=best,
+        reference=None,
+        seconds_of_music=options.seconds,
+        rows=rows,
+    )
+
+
+def _sweep(models: Path, song: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times of a whole separation, transfers included, with every batch size, outer precision and cuDNN setting.
+
+    `first_s` includes the selection of kernels for these shapes; `snr_db` is the error of the precision.
+    """
     waveform, _ = soundfile.read(song, dtype="float32")
     mix = Audio(np.ascontiguousarray(waveform.T), SAMPLE_RATE)
     stats = measure_normalization(iter_blocks(mix))
-    times = list(_time_on_device(_load_htdemucs(models, options), mix, stats, runs=10))
-    best = min(times[3:])
-    print(f"device time of a {options.seconds:.0f} s song: {best:.1f} ms (first runs: {times[0]:.0f}, {times[1]:.0f})")
-    return {"device_ms": round(best, 2), "first_device_ms": round(times[0], 1)}
+    on_gpu, rows = options.device == "cuda", []
+    print(f"{'outer layers':>12} {'cudnn.benchmark':>16} {'batch':>6} {'first':>9} {'best':>9}")
+    for reduces_outer in (False, True):
+        snr_db = _measure_reduced_precision(models, options, reduces_outer=reduces_outer)
+        for searches, batch_size in itertools.product((False, True) if on_gpu else (False,), options.batches):
+            torch.backends.cudnn.benchmark = searches
+            separator = _load_htdemucs(models, options, batch_size=batch_size, reduces_outer=reduces_outer)
+            times = list(_time_separations(separator, mix, stats, runs=7 if on_gpu else 2))
+            outer, first, best = "bfloat16" if reduces_outer else "float32", times[0], min(times[1:])
+            print(f"{outer:>12} {searches!s:>16} {batch_size:6} {first:8.3f}s {best:8.3f}s", flush=True)
+            figures = {"first_s": round(first, 4), "seconds": round(best, 4), "snr_db": snr_db}
+            rows.append({"outer": outer, "cudnn_benchmark": searches, "batch": batch_size, **figures})
+    torch.backends.cudnn.benchmark = False
+    return rows
 
 
-def _time_on_device(separator: Separator, mix: Audio, stats: NormalizationStats, *, runs: int) -> Iterator[float]:
+def _time_separations(separator: Separator, mix: Audio, stats: NormalizationStats, *, runs: int) -> Iterator[float]:
+    """Seconds of each run: on a GPU between two events on the device, otherwise by the wall clock."""
     for _ in range(runs):
+        if separator.device.type != "cuda":
+            started = time.perf_counter()
+            for _ in separator.separate(mix, FOUR_STEMS, stats=stats):
+                pass
+            yield time.perf_counter() - started
+            continue
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
         for _ in separator.separate(mix, FOUR_STEMS, stats=stats):
             pass
         end.record()
         torch.cuda.synchronize()
-        yield float(begin.elapsed_time(end))
+        yield float(begin.elapsed_time(end)) / 1000
 
 
 if __name__ == "__main__":
