@@ -24,7 +24,7 @@ from models.f0.praat import Praat
 from models.hubert.encoder import ContentEncoder, read_fairseq
 from models.runtime.progress import ignore_progress
 from models.rvc.checkpoint import read_checkpoint
-from models.rvc.converter import ConversionSettings, VoiceConverter, load_voice_converter
+from models.rvc.converter import ConversionSettings, Execution, VoiceConverter, load_voice_converter
 from models.rvc.excitation import FrameNoise
 from models.rvc.index import read_index
 from models.rvc.preprocess import preprocess
@@ -77,11 +77,13 @@ def voice(folder: Path, reference: RvcPython) -> Callable[..., Path]:
     return write
 
 
-def load_converter(folder: Path, **options: Any) -> VoiceConverter:
+def load_converter(folder: Path, execution: Execution | None = None) -> VoiceConverter:
     checkpoint = read_checkpoint(next(folder.glob("*.pth")))
     index = read_index(folder / "added.index", width=FEATURE_WIDTH[checkpoint.version])
     converter = load_voice_converter(checkpoint, index, device="cpu", precision="float32")
-    return converter if not options else VoiceConverter(converter._network, version=checkpoint.version, **options)
+    if execution is None:
+        return converter
+    return VoiceConverter(converter._network, version=checkpoint.version, execution=execution)
 
 
 def convert(
@@ -210,7 +212,7 @@ def test_later_chunks_of_the_reference_come_early_and_ours_do_not(
     voice_folder, waveform = voice(f0=False), make_vocal(7.04, seed=1)
     settings = replace(SETTINGS, index_rate=0.0, rms_mix_rate=1.0)
     with rvc_python(folder / "hubert_base.pt") as reference:
-        converter = load_converter(voice_folder, max_chunk_size=100)
+        converter = load_converter(voice_folder, Execution(max_chunk_size=100))
         whole = convert_by_reference(
             reference, voice_folder, waveform, settings=settings, noise=make_noise(converter), pad_last_frame=True
         )
