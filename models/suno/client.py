@@ -48,6 +48,7 @@ CREDITS_TIMEOUT_S = 10.0
 # A cancelled submission is given this long to be answered, because the answer names the task that is paid.
 CANCEL_GRACE_S = 5.0
 MAX_RETRY_AFTER_S = 120.0
+GATEWAY_RATE_LIMIT = 430  # the API's own code for too many requests
 
 UNREACHABLE = "The Suno provider cannot be reached or does not respond. Try again later, or check SUNO_API_BASE_URL."
 UNKNOWN_OUTCOME = (
@@ -253,6 +254,8 @@ def _effective_code(response: HttpResponse, envelope: Envelope) -> int:
         return int(envelope.code or 0)
     if response.status == 200 and envelope.code is None:
         return 500  # an HTML page or a truncated body: no response of the API
+    if response.status == 429 and envelope.code is None:
+        return GATEWAY_RATE_LIMIT  # a gateway's own rate limit, not the API's "no credits"
     if 300 <= response.status < 400:
         return 404  # redirects are not followed, because the key would go to another host
     return 200 if 200 <= response.status < 300 else response.status
@@ -266,12 +269,9 @@ def _to_submit_error(response: HttpResponse, envelope: Envelope) -> UpstreamErro
         if error.error_code == ErrorCode.PROVIDER_FAILED:
             error.details["submitted"] = "unknown"
         return error
-    if envelope.code is None and response.status == 429:
-        # Without the envelope this is a gateway's own rate limit, not the API's "no credits".
-        return to_provider_error(430, envelope.message, **details)
     if envelope.code is None and 300 <= response.status < 500:
         # Without the envelope 405 is HTTP's "method not allowed", not the API's rate limit.
-        code = 404 if response.status < 400 or response.status == 405 else response.status
+        code = 404 if response.status == 405 else _effective_code(response, envelope)
         return to_provider_error(code, envelope.message, **details)
     return UpstreamError(
         UNKNOWN_OUTCOME,

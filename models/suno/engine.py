@@ -175,31 +175,36 @@ class SunoEngine:
         """See `IdempotencyStore.reserve`."""
         return self._idempotency.reserve(key)
 
-    def upload(self, mp3: bytes, deadline: Deadline) -> str:
-        """Uploads a source in up to three attempts and returns its URL. Raises `UpstreamError`."""
+    def upload(self, mp3: bytes, deadline: Deadline, retry_deadline: Deadline) -> str:
+        """Uploads a source and returns its URL; up to `retry_deadline`, in up to three attempts.
+
+        Raises `UpstreamError`.
+        """
         for attempt in itertools.count(1):
             try:
                 timeout_s = min(UPLOAD_TIMEOUT_S, max(deadline.remaining, 1.0))
                 return self._client.upload(mp3, deadline.check, timeout_s)
             except UpstreamError as error:
-                if error.error_code not in TRANSIENT or attempt == UPLOAD_ATTEMPTS or deadline.has_passed:
+                if error.error_code not in TRANSIENT or attempt == UPLOAD_ATTEMPTS or retry_deadline.has_passed:
                     error.details["stage"] = "upload"
                     raise
                 deadline.sleep(self.clock.jitter(2.0 * attempt))
         raise AssertionError("the last attempt returns or raises")
 
-    def submit(self, submission: Submission, *, reservation: Reservation, deadline: Deadline) -> str:
+    def submit(
+        self, submission: Submission, *, reservation: Reservation, deadline: Deadline, retry_deadline: Deadline
+    ) -> str:
         """Creates the task and returns its id.
 
-        The submission is repeated only after a response that proves that no task was created. Raises `UpstreamError`;
-        after `submit_unknown` the same job cannot submit the same request again.
+        The submission is repeated, up to `retry_deadline`, only after a response that proves that no task was created.
+        Raises `UpstreamError`; after `submit_unknown` the same job cannot submit the same request again.
         """
         for attempt in itertools.count():
             try:
                 reservation.task_id = self._submit_once(submission, reservation, deadline)
             except UpstreamError as error:
                 delay = self._delay_before_retry(error, attempt)
-                if reservation.outcome_unknown or delay is None or delay > deadline.remaining:
+                if reservation.outcome_unknown or delay is None or delay > retry_deadline.remaining:
                     raise
                 logger.info("Suno submission to be repeated in %.0f s: %s", delay, error.error_code)
                 deadline.sleep(delay)

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 FIRST_POLL_S = 12.0
 POLL_INTERVAL_S, MAX_POLL_INTERVAL_S, POLL_INTERVAL_GROWTH = 5.0, 15.0, 1.25
 MAX_RETRY_DELAY_S = 30.0
+# A task that was submitted by an earlier job is given up for now if the provider does not answer for this long.
+MAX_SILENCE_S = 60.0
 # The completed fraction in each of the provider's states. "GENERATING" occurs in quick-start samples only.
 PROGRESS: Mapping[str, float] = MappingProxyType(
     {"PENDING": 0.10, "GENERATING": 0.20, "TEXT_SUCCESS": 0.30, "FIRST_SUCCESS": 0.70, "SUCCESS": 0.90}
@@ -31,6 +33,7 @@ KNOWN_STATES = frozenset({*PROGRESS, CALLBACK_FAILED})
 # in progress for minutes: nothing has to listen at the callback URL.
 SUCCESS_GRACE_S = 60.0
 CALLBACK_GRACE_S = 240.0
+SILENCE = frozenset({ErrorCode.PROVIDER_UNREACHABLE, ErrorCode.PROVIDER_FAILED})
 # A task that is not new is unknown to the provider after this many records in a row without it.
 POLLS_UNTIL_UNKNOWN = 3
 
@@ -202,7 +205,8 @@ def poll_task(
 ) -> TaskStatus:
     """Polls a task until it is done. At the deadline, returns its status with `done` False.
 
-    A poll that fails does not end the job, because the task is paid: it is repeated with growing delays.
+    A poll that fails does not end the job, because the task is paid: it is repeated with growing delays. A task that is
+    not new can be fetched by another request at no cost, so it ends after `MAX_SILENCE_S` without any answer.
 
     Args:
         get_record: fetches the task's record; None if the provider does not know the task.
@@ -210,9 +214,10 @@ def poll_task(
         progress: receives the completed fraction, 0..0.9; it never decreases.
 
     Raises:
-        UpstreamError: the task failed, the key was rejected, or the task does not exist.
+        UpstreamError: the task failed, the key was rejected, the task does not exist, or nothing answers.
     """
     clock = deadline.clock
+    silent_since, was_answered = clock.monotonic(), False
     tracker = StatusTracker(task_id, is_new=is_new, now=clock.monotonic())
     if is_new:
         progress(START_FRACTION)
@@ -226,7 +231,8 @@ def poll_task(
             status = tracker.update(get_record(), now=clock.monotonic())
             progress(tracker.fraction)
         except UpstreamError as error:
-            if _is_final(error):
+            is_silent = clock.monotonic() - silent_since >= MAX_SILENCE_S or (deadline.has_passed and not was_answered)
+            if _is_final(error) or (is_silent and not is_new and error.error_code in SILENCE):
                 raise
             logger.info("Suno task %s: a status request failed (%s)", task_id, error.error_code)
             errors += 1
@@ -235,6 +241,7 @@ def poll_task(
             delay = max(delay, float(error.details.get("retry_after_s", 0.0)))
         else:
             errors = 0
+            silent_since, was_answered = clock.monotonic(), True
             interval = min(interval * POLL_INTERVAL_GROWTH, MAX_POLL_INTERVAL_S)
             if status.done:
                 return status

@@ -30,7 +30,8 @@ from worker.reply import Output, Reply
 
 logger = logging.getLogger(__name__)
 
-# The upload and the submission may take this long, even if the caller waits less for the song.
+# The upload and the submission may take this long, even if the caller waits less for the song. They are repeated only
+# within the time that the caller waits.
 MIN_SUBMIT_S = 120.0
 DOWNLOAD_START = 0.9  # the completed fraction when the download starts
 MAX_CLIP_S = 1800.0
@@ -90,6 +91,7 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
             job.warn("This job was delivered a second time; its Suno task was resumed and not paid again.")
             return Task(reservation.task_id, is_new=False)
         deadline = engine.start_deadline(max(polling.max_wait_s, MIN_SUBMIT_S), job.check)
+        retry_deadline = engine.start_deadline(polling.max_wait_s, job.check)
         job.progress(0.0)
         balance = engine.get_credits(deadline)
         if balance is not None and balance <= 0:
@@ -97,8 +99,9 @@ def submit_task(  # noqa: PLR0913  (options by keyword)
         if source is not None:
             mp3 = _encode_mp3(source, submission.cut_s)
             job.progress(0.01)
-            submission = submission.with_upload_url(engine.upload(mp3, deadline))
-        return Task(engine.submit(submission, reservation=reservation, deadline=deadline), is_new=True)
+            submission = submission.with_upload_url(engine.upload(mp3, deadline, retry_deadline))
+        task_id = engine.submit(submission, reservation=reservation, deadline=deadline, retry_deadline=retry_deadline)
+        return Task(task_id, is_new=True)
 
 
 def fetch_task(  # noqa: PLR0913  (options by keyword)

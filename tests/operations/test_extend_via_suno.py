@@ -136,6 +136,33 @@ def test_each_failing_scenario_has_its_own_error_code(scenario: str, code: str, 
     assert len(error.message) > 20 and TOKEN not in str(error.to_reply())
 
 
+def run_against_a_closed_port(**params: Any) -> tuple[RequestError, float]:
+    """The error of a request while the provider refuses connections, and the seconds that it waited."""
+    clock = FakeClock()
+    provider = Provider(SCENARIOS["happy"])
+    provider.url = "http://127.0.0.1:1"
+    with pytest.raises(RequestError) as caught:
+        run_extend(make_models(suno=build_family(provider, clock.clock())), **params)
+    return caught.value, clock.slept
+
+
+@pytest.mark.parametrize("source", [{}, {"task_id": "task-0001"}])
+def test_without_waiting_time_a_provider_that_refuses_connections_is_an_error_at_once(source: dict[str, Any]) -> None:
+    error, waited_s = run_against_a_closed_port(**source, max_wait_s=0)
+    assert error.error_code == "provider_unreachable" and waited_s == 0
+
+
+def test_with_waiting_time_a_refused_connection_is_tried_again() -> None:
+    error, waited_s = run_against_a_closed_port(max_wait_s=600)
+    assert error.error_code == "provider_unreachable" and 30 < waited_s < 60
+
+
+def test_an_earlier_task_does_not_hold_the_worker_while_nothing_answers() -> None:
+    error, waited_s = run_against_a_closed_port(task_id="task-0001", max_wait_s=600)
+    assert error.error_code == "provider_unreachable" and waited_s < 120
+    assert error.details["task_id"] == "task-0001"
+
+
 @pytest.mark.parametrize("scenario", ["private_result", "metadata_result"])
 def test_a_clip_at_a_private_address_is_not_downloaded(scenario: str) -> None:
     with (

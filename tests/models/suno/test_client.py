@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,6 +130,28 @@ def test_a_bug_in_the_http_client_is_not_reported_as_a_failure_of_the_provider()
         client.submit(SUBMISSION, skip_check)
     with pytest.raises(ValueError, match="a bug"):
         client.get_record("task-1", skip_check)
+
+
+def test_a_gateways_rate_limit_is_not_reported_as_missing_credits() -> None:
+    busy = Response(429, b"slow down", "text/plain")
+    with start_client(Scenario("a busy gateway", records=(busy,), uploads=(busy,))) as (_, client):
+        for call in (lambda: client.get_record("task-0001", skip_check), lambda: client.upload(MP3, skip_check)):
+            client.submit(SUBMISSION, skip_check)
+            with pytest.raises(UpstreamError) as caught:
+                call()
+            assert caught.value.error_code == "rate_limited"
+
+
+def test_a_response_of_more_than_8_mebibytes_is_not_read() -> None:
+    largest = json.dumps({"code": 200, "data": 7}).encode().ljust(8 << 20)
+    with start_client(Scenario("long responses", credits=(Response(200, largest),))) as (_, client):
+        assert client.get_credits(skip_check) == 7
+    too_large = Response(200, largest + b" ")
+    with start_client(Scenario("longer responses", credits=(too_large, too_large))) as (_, client):
+        assert client.get_credits(skip_check) is None
+    with start_client(respond_to_submissions(too_large)) as (_, client), pytest.raises(UpstreamError) as caught:
+        client.submit(SUBMISSION, skip_check)
+    assert caught.value.error_code == "submit_unknown"
 
 
 def test_the_key_does_not_follow_a_redirect() -> None:

@@ -12,6 +12,7 @@ from models.suno.polling import (
     CALLBACK_FAILED,
     CALLBACK_GRACE_S,
     MAX_POLL_INTERVAL_S,
+    MAX_SILENCE_S,
     SUCCESS_GRACE_S,
     Deadline,
     TaskStatus,
@@ -77,6 +78,30 @@ def test_failed_polls_are_repeated_with_growing_delays_and_the_last_error_is_kep
     status = poll(clock, records, seconds=200.0)
     assert (status.done, status.last_error, status.record.state) == (False, "The provider is busy.", "PENDING")
     assert records.intervals()[1:5] == pytest.approx([5.0, 10.0, 20.0, 30.0])
+
+
+UNREACHABLE = UpstreamError("Nobody answers.", code=ErrorCode.PROVIDER_UNREACHABLE)
+
+
+def test_an_earlier_task_is_given_up_if_the_provider_does_not_answer_for_a_minute() -> None:
+    clock = FakeClock()
+    with pytest.raises(UpstreamError, match="Nobody answers") as caught:
+        poll(clock, RecordSequence(clock, UNREACHABLE), seconds=600.0)
+    assert caught.value.error_code == "provider_unreachable"
+    assert MAX_SILENCE_S <= clock.slept < 2 * MAX_SILENCE_S
+
+
+def test_an_earlier_task_of_a_provider_that_never_answered_is_not_said_to_be_running() -> None:
+    clock = FakeClock()
+    with pytest.raises(UpstreamError, match="Nobody answers"):
+        poll(clock, RecordSequence(clock, UNREACHABLE), seconds=5.0)
+
+
+def test_answers_in_between_and_a_task_that_was_paid_just_now_prolong_the_wait() -> None:
+    clock = FakeClock()
+    answers: list[TaskRecord | UpstreamError] = [make_record("PENDING"), UNREACHABLE, UNREACHABLE] * 9
+    assert poll(clock, RecordSequence(clock, *answers, make_record("SUCCESS", 2)), seconds=600.0).done
+    assert not poll(clock, RecordSequence(clock, UNREACHABLE), seconds=600.0, is_new=True).done
 
 
 def test_a_poll_waits_as_long_as_the_provider_asks() -> None:
