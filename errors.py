@@ -10,9 +10,11 @@ RequestError                a sentence for the caller, an error code, optional d
 ├── ModelError              weights that are missing, damaged, or of a kind that is not run here
 ├── DeviceMemoryError       the device cannot hold the work, even with no other model loaded
 │   └── MemoryNotFreedError the failed work left memory allocated
+├── DeviceError             the GPU cannot be used, or failed and takes no more work from this process
 ├── UpstreamError           a provider (Suno) failed or rejected the request
 ├── CancelledError          the platform cancelled the job
 ├── DeadlineError           the job's time is up
+├── WorkerRestartError      the worker ends before the job does
 └── InternalError           a bug in the worker
 
 HttpError                   an HTTP exchange failed; the sender of the request turns it into one of the above
@@ -272,6 +274,11 @@ class ErrorCode(StrEnum):
         "The device ran out of memory, even with no other model loaded.",
         "Ask for less, or use a worker with more memory.",
     )
+    DEVICE_LOST = (
+        "device_lost",
+        "The GPU failed during the job and takes no more work from this process; the worker restarts.",
+        "Send the request again.",
+    )
     VOICE_NOT_FOUND = (
         "voice_not_found",
         "No voice has that name.",
@@ -412,6 +419,11 @@ class ErrorCode(StrEnum):
         "The job's time is up.",
         "Ask for less, or raise the execution timeout.",
     )
+    WORKER_RESTART = (
+        "worker_restart",
+        "The worker ended before the job did: it was stopped, or another job on it did not stop.",
+        "Send the request again.",
+    )
     INVALID_SETTINGS = (
         "invalid_settings",
         "An environment variable of the worker is invalid.",
@@ -505,6 +517,13 @@ class MemoryNotFreedError(DeviceMemoryError):
     refresh_worker = True
 
 
+class DeviceError(RequestError):
+    """The GPU cannot be used, or failed and takes no more work from this process. Only another worker can help."""
+
+    code = ErrorCode.DEVICE_LOST
+    refresh_worker = True
+
+
 class UpstreamError(RequestError):
     """A provider (Suno) failed or rejected the request."""
 
@@ -521,6 +540,13 @@ class DeadlineError(RequestError):
     """The job's time is up."""
 
     code = ErrorCode.DEADLINE_EXCEEDED
+
+
+class WorkerRestartError(RequestError):
+    """The worker ends before the job does."""
+
+    code = ErrorCode.WORKER_RESTART
+    refresh_worker = True
 
 
 class InternalError(RequestError):

@@ -17,8 +17,10 @@ from typing import Any, Generic, TypeVar
 from errors import DeviceMemoryError, ErrorCode, MemoryNotFreedError, ModelError
 from models.device import (
     GIBIBYTE,
+    DeviceFailureGuard,
     Gpu,
     find_gpu,
+    is_gpu_alive,
     is_out_of_memory,
     measure_allocated,
     measure_budget,
@@ -74,9 +76,14 @@ class EngineCache:
         out_of_memory: tells memory errors from others.
         gpu_finder: asks for the GPU and its free memory.
         allocated: measures the GPU memory that tensors take, in bytes.
+        is_gpu_alive: asks the GPU whether it still answers.
+
+    Attributes:
+        needs_restart: an engine has left the process in a state that only a restart mends
+            (`ModelFamily.needs_restart`).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options by keyword)
         self,
         *,
         device: str = "cpu",
@@ -84,13 +91,16 @@ class EngineCache:
         out_of_memory: Callable[[BaseException], bool] = is_out_of_memory,
         gpu_finder: Callable[[], Gpu | None] = find_gpu,
         allocated: Callable[[], int] = measure_allocated,
+        is_gpu_alive: Callable[[], bool] = is_gpu_alive,
     ) -> None:
+        self.needs_restart = False
         self.started = time.monotonic()
         self._device_setting = device
         self._budget_setting = budget_bytes
         self._out_of_memory = out_of_memory
         self._gpu_finder = gpu_finder
         self._allocated = allocated
+        self._is_gpu_alive = is_gpu_alive
         self._entries: dict[Key, _Entry[Any]] = {}  # engines of every type; `_acquire` gives each its own again
         self._pending: dict[Key, _Pending] = {}
         self._ticks = itertools.count(1)
@@ -114,6 +124,7 @@ class EngineCache:
         Raises:
             ModelError: the engine cannot be loaded, or is larger than the budget.
             DeviceMemoryError: memory did not suffice, even after every idle engine was evicted.
+            DeviceError: the GPU failed, and takes no more work from this process.
         """
         with self._lease(handle, observer) as engine, self._hold_device(observer.check):
             return self._retry(str(handle), lambda: function(engine), observer)
@@ -165,19 +176,21 @@ class EngineCache:
 
     @contextmanager
     def _lease(self, handle: ModelHandle[EngineT], observer: Observer) -> Iterator[EngineT]:
-        """The engine, which is not evicted until the block ends."""
-        entry = self._acquire(handle, observer)
-        self._in_use.count = self._engines_in_use() + 1
-        try:
-            yield entry.engine
-        finally:
-            self._in_use.count -= 1
-            size = entry.measure()
-            with self._state:
-                entry.size = size
-                entry.users -= 1
-                entry.last_used = next(self._ticks)
-                self._state.notify_all()
+        """The engine, which is not evicted until the block ends. Errors become `DeviceError` if the GPU has failed."""
+        with DeviceFailureGuard(str(handle), self._is_gpu_alive):
+            entry = self._acquire(handle, observer)
+            self._in_use.count = self._engines_in_use() + 1
+            try:
+                yield entry.engine
+            finally:
+                self._in_use.count -= 1
+                self.needs_restart |= handle.family.needs_restart(entry.engine)
+                size = entry.measure()
+                with self._state:
+                    entry.size = size
+                    entry.users -= 1
+                    entry.last_used = next(self._ticks)
+                    self._state.notify_all()
 
     def _engines_in_use(self) -> int:
         """How many engines this thread has in use."""

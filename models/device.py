@@ -1,4 +1,4 @@
-"""Which device there is and how much memory it has. Importable without torch; only `prepare_device` imports it.
+"""Which device there is, how much memory it has, and whether it has failed. Importable without torch.
 
 The CUDA driver and NVML are called by ctypes: nvidia-ml-py and psutil are not dependencies, NVML alone does not honour
 CUDA_VISIBLE_DEVICES, and psutil does not know a container's memory limit.
@@ -11,10 +11,11 @@ import functools
 import logging
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from errors import ErrorCode, ModelError
+from errors import DeviceError, ErrorCode
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,20 @@ GPU_RESERVE_BYTES = 3 * GIBIBYTE // 2  # CUDA context, cuBLAS and cuDNN workspac
 RAM_FRACTION = 0.8
 _PCI_ID_LENGTH = 32
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory")
+# In the messages of torch and its libraries, in lower case. After most of these errors every later call fails as well,
+# and the others cannot be told from them.
+_FAILURES = (
+    "cuda error",
+    "device-side assert",
+    "illegal memory access",
+    "unspecified launch failure",
+    "cudnn error",
+    "cudnn_status_",
+    "cublas_status_",
+    "cufft_status",
+    "cusolver_status",
+    "gpu is lost",
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,7 @@ def prepare_device(device: str) -> None:
     plan for each new shape, and has not been measured here.
 
     Raises:
-        ModelError: torch cannot use the GPU that was found.
+        DeviceError: torch cannot use the GPU that was found.
     """
     import torch
 
@@ -113,7 +128,7 @@ def prepare_device(device: str) -> None:
         return
     torch.backends.cuda.enable_cudnn_sdp(False)
     if not torch.cuda.is_available():
-        raise ModelError(
+        raise DeviceError(
             f"This machine has a GPU, but torch {torch.__version__} cannot use it: the driver is too old, or the "
             "container has no access to the GPU. Use a newer driver, or set DEVICE=cpu.",
             code=ErrorCode.DEVICE_UNAVAILABLE,
@@ -129,6 +144,54 @@ def measure_allocated() -> int:
     """Returns the bytes of GPU memory that torch's tensors take now; 0 as long as torch uses no GPU."""
     torch = sys.modules.get("torch")
     return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_initialized() else 0
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether `error` is one of CUDA, cuDNN or cuBLAS, after which the process cannot use the GPU any more."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(mark in str(error).lower() for mark in _FAILURES)
+
+
+def is_gpu_alive() -> bool:
+    """Whether the GPU still answers; True if this process has not used one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        logger.error("The GPU does not answer any more: %s", type(error).__name__)
+        return False
+    return True
+
+
+class DeviceFailureGuard:
+    """A `with` block that ends with `DeviceError` if whatever ends it has left the GPU unusable.
+
+    A library or a reader may have turned the GPU's error into one of its own, so the GPU is asked after every error.
+
+    Args:
+        what: what runs in the block, for the message.
+        is_alive: asks the GPU; replaced in tests.
+    """
+
+    def __init__(self, what: str, is_alive: Callable[[], bool] = is_gpu_alive) -> None:
+        self._what = what
+        self._is_alive = is_alive
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None or isinstance(error, DeviceError):
+            return
+        if is_device_failure(error) or not self._is_alive():
+            logger.error("The GPU failed in %s: %s", self._what, type(error).__name__)
+            raise DeviceError(
+                f"The GPU failed while it ran {self._what}, so this worker restarts. Send the request again. If it "
+                "fails in the same way again, ask for less, or set CUDA_GRAPHS=0."
+            ) from error
 
 
 def measure_budget(device: str, gpu: Gpu | None) -> int:

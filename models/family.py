@@ -125,6 +125,11 @@ class ModelFamily(ABC, Generic[EngineT]):
         """Device memory that a loaded engine takes now; None: the estimate of `memory_bytes` stands."""
         return None
 
+    def needs_restart(self, engine: EngineT) -> bool:
+        """Whether the engine has left the process in a state that only a restart mends: a CUDA graph whose capture
+        failed, after which torch never frees cached memory again. The worker then restarts after the job."""
+        return False
+
     def version_key(self, name: str) -> Hashable:
         """Changes when the model's files do; an engine that was loaded under another key is not used any more."""
         return None

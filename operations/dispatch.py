@@ -44,7 +44,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
             settings=settings,
         )
         logger.info("%s finished in %.2f s", name, time.monotonic() - job.started)
-        return result
+        return result | {"refresh_worker": True} if models.needs_restart else result
 
 
 def _parse_request(envelope: object) -> tuple[str, Operation[Any, Any], Params]:

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from handler import get_models, handler, preload, read_settings
 from operations.operation import find_operation
+from testing.dispatch import answer
+from testing.models import make_models
 from testing.processes import build_environment
 from testing.property_tests import examples
 from testing.repository import ROOT
@@ -164,6 +166,14 @@ def test_an_invalid_setting_is_named_in_the_reply(tmp_path: Path) -> None:
 
 def test_all_requests_share_one_models_object() -> None:
     assert get_models(read_settings()) is get_models(read_settings())
+
+
+def test_a_reply_after_damage_to_the_process_asks_for_a_fresh_worker() -> None:
+    models = make_models()
+    job = {"input": {"operation": "list_models"}}
+    assert "refresh_worker" not in answer(job, settings=Settings(), models=models)
+    models.needs_restart = True
+    assert answer(job, settings=Settings(), models=models)["refresh_worker"] is True
 
 
 def test_test_input_json_is_a_valid_request_for_music() -> None:

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from errors import CancelledError, DeviceMemoryError, ModelError, UnknownNameError
+from errors import CancelledError, DeviceError, DeviceMemoryError, ModelError, UnknownNameError
 from models.cache import LEAK_BYTES, EngineCache
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
@@ -569,6 +569,85 @@ def test_the_caller_may_define_which_errors_are_memory_errors() -> None:
 
     with pytest.raises(DeviceMemoryError):
         cache.run("a", call)
+
+
+def make_device_failures() -> dict[str, BaseException]:
+    import torch
+
+    return {
+        "an illegal address": torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        "an assertion": torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        "no text": torch.AcceleratorError(""),
+        "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+        "a failed capture": RuntimeError("CUDA error: operation failed due to a previous error during capture"),
+    }
+
+
+@pytest.mark.parametrize("name", make_device_failures())
+def test_a_failed_gpu_is_the_jobs_error_and_asks_for_a_fresh_worker(name: str) -> None:
+    error = make_device_failures()[name]
+
+    def call(engine: Engine) -> None:
+        raise error
+
+    with pytest.raises(DeviceError) as failed:
+        Cache(StubFamily()).run("a", call)
+    reply = failed.value.to_reply()
+    assert (reply["error_code"], reply["refresh_worker"]) == ("device_lost", True)
+    assert failed.value.__cause__ is error and "stub/a" in reply["error"]
+
+
+def test_a_gpu_that_fails_while_an_engine_is_loaded_asks_for_a_fresh_worker() -> None:
+    import torch
+
+    def fail(name: str) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    with pytest.raises(DeviceError):
+        Cache(StubFamily(before_load=fail)).use("a")
+
+
+def test_an_error_that_hides_a_failed_gpu_is_found_by_asking_the_gpu() -> None:
+    def call(engine: Engine) -> None:
+        raise ModelError("The checkpoint cannot be loaded.")
+
+    with pytest.raises(ModelError):
+        Cache(StubFamily(), is_gpu_alive=lambda: True).run("a", call)
+    with pytest.raises(DeviceError):
+        Cache(StubFamily(), is_gpu_alive=lambda: False).run("a", call)
+
+
+def test_a_job_that_ends_well_does_not_wait_for_the_gpu() -> None:
+    asked: list[bool] = []
+
+    def is_gpu_alive() -> bool:
+        asked.append(True)
+        return False
+
+    assert Cache(StubFamily(), is_gpu_alive=is_gpu_alive).use("a") == "a" and not asked
+
+
+def test_a_gpu_out_of_memory_has_not_failed() -> None:
+    import torch
+
+    def call(engine: Engine) -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    with pytest.raises(DeviceMemoryError):
+        Cache(StubFamily()).run("a", call)
+
+
+def test_an_engine_that_left_the_process_damaged_asks_for_a_restart_after_the_job() -> None:
+    class DamagingFamily(StubFamily):
+        def needs_restart(self, engine: Engine) -> bool:
+            return engine.name == "b"
+
+    cache = Cache(DamagingFamily())
+    cache.use("a")
+    assert not cache.engines.needs_restart
+    cache.use("b")
+    assert cache.engines.needs_restart
 
 
 def test_torchs_memory_errors_are_recognised() -> None:

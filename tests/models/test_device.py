@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from errors import ModelError
+from errors import DeviceError
 from models.device import cpu_multiplies_bfloat16, prepare_device
 from testing.repository import ROOT
 
@@ -28,7 +28,7 @@ def test_the_flags_of_a_cpu_tell_whether_it_multiplies_bfloat16(tmp_path: Path) 
 @pytest.mark.parametrize(("device", "expected"), [("cpu", True), ("cuda", False)])
 def test_attention_on_a_gpu_is_not_computed_by_cudnn(device: str, expected: bool) -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
-    with contextlib.suppress(ModelError):  # on a machine without a GPU
+    with contextlib.suppress(DeviceError):  # on a machine without a GPU
         prepare_device(device)
     assert torch.backends.cuda.cudnn_sdp_enabled() is expected  # type: ignore[no-untyped-call]
 
@@ -51,3 +51,12 @@ def test_every_loader_prepares_the_device() -> None:
         if "prepare_device(" in path.read_text() and path.name != "device.py"
     }
     assert callers == loaders
+
+
+def test_a_gpu_that_torch_cannot_use_asks_for_another_worker() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("torch can use the GPU of this machine")
+    with pytest.raises(DeviceError) as failed:
+        prepare_device("cuda")
+    reply = failed.value.to_reply()
+    assert (reply["error_code"], reply["refresh_worker"]) == ("device_unavailable", True)
