@@ -1,7 +1,7 @@
 # check: all that CI checks; test: the suite; explore: property tests with many more examples; bench: what needs no GPU;
 # requirements, docs: write what is generated from the lock and from the code.
-# fuzz: random requests and damaged files; soak: a long run of mixed jobs.
-.PHONY: check test explore fuzz soak bench requirements docs
+# fuzz: random requests and damaged files; soak: a long run of mixed jobs; chaos: a platform that fails at random.
+.PHONY: check test explore fuzz soak chaos bench requirements docs
 
 check:
 	uv lock --check
@@ -21,6 +21,9 @@ fuzz:
 
 soak:
 	uv run python -m testing.soak
+
+chaos:
+	uv run python -m testing.chaos
 
 bench:
 	uv run python -m benchmarks.overhead
