@@ -59,7 +59,7 @@ def run_job(job: Job, settings: Settings) -> dict[str, Any]:
 
         return dispatch(job, settings=settings, models=get_models(settings))
 
-    return _catch_errors(run, job.details)
+    return catch_errors(run, job.details)
 
 
 def preload(settings: Settings) -> dict[str, str]:
@@ -69,7 +69,7 @@ def preload(settings: Settings) -> dict[str, str]:
         get_models(settings).preload(name)
         return {}
 
-    replies = {name: _catch_errors(functools.partial(load, name)) for name in settings.preload}
+    replies = {name: catch_errors(functools.partial(load, name)) for name in settings.preload}
     return {name: reply["error"] for name, reply in replies.items() if "error" in reply}
 
 
@@ -82,10 +82,10 @@ def check_device(settings: Settings) -> dict[str, Any]:
         check_device(settings.device)
         return {}
 
-    return _catch_errors(check)
+    return catch_errors(check)
 
 
-def _catch_errors(
+def catch_errors(
     work: Callable[[], dict[str, Any]], details: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
     """The reply that `work` returns, or the error reply for what it raises: the only catch-all of the worker."""
@@ -98,4 +98,4 @@ def _catch_errors(
 if __name__ == "__main__":
     from worker.runpod import cli
 
-    sys.exit(cli.main(run_job, preload=preload, check_device=check_device))
+    sys.exit(cli.main(run_job, preload=preload, check_device=check_device, catch_errors=catch_errors))

@@ -1,20 +1,22 @@
 """A local control plane as the SDK expects it: hands out jobs and records results, progress, cancels and pings.
 
-Like the platform, it answers 204 if there is nothing within the poll interval, and 400 to a result over 10 MB.
+Like the platform, it answers 204 if there is nothing within the poll interval, and 400 to a result over 10 MB. Faults
+can be injected into every request.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 POLL_S = 0.3
 MAX_BODY_BYTES = 10_000_000
@@ -23,7 +25,11 @@ API_KEY = "platform-key-of-the-tests"
 
 @dataclass(frozen=True)
 class Event:
-    """One request of the worker; `kind` is `take`, `stop`, `ping`, `progress`, `done` or `refused`."""
+    """One request of the worker.
+
+    `kind` is `take`, `stop`, `ping`, `progress`, `done`, `refused` (a result over 10 MB), or `lost done` or
+    `lost progress` if a fault kept it from having its effect.
+    """
 
     at: float
     kind: str
@@ -33,11 +39,40 @@ class Event:
     query: Mapping[str, list[str]]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request.
+
+    Args:
+        delay_s: the response comes this much later.
+        status: answered in place of the right response, with `body`; 0 = none.
+        body: the wrong body.
+        content_type: its type.
+        cut: the connection is closed without a response.
+        handled: the request has its effect all the same.
+        change: changes the jobs that a take hands out.
+    """
+
+    delay_s: float = 0.0
+    status: int = 0
+    body: bytes = b""
+    content_type: str = "application/json"
+    cut: bool = False
+    handled: bool = False
+    change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda jobs: jobs
+
+
+RIGHT = Fault(handled=True)
+FindFault = Callable[[str, str, Any], Fault | None]
+"""The fault for a request of a kind (as in `Event`), job id and body; None = it is answered rightly."""
+
+
 @dataclass
 class ControlPlane:
     """The endpoint's state; `start_control_plane()` starts one that listens."""
 
     url: str = ""
+    find_fault: FindFault = lambda kind, job_id, body: None
     events: list[Event] = field(default_factory=list)
     _jobs: list[dict[str, Any]] = field(default_factory=list)
     _stops: list[str] = field(default_factory=list)
@@ -59,9 +94,9 @@ class ControlPlane:
             "RUNPOD_SKIP_GPU_CHECK": "true",
         }
 
-    def submit(self, job_input: Any, **extra: Any) -> str:
+    def submit(self, job_input: Any, *, job_id: str = "", **extra: Any) -> str:
         """Queues a job with this input and returns its id."""
-        job_id = f"job-{next(self._numbers)}"
+        job_id = job_id or f"job-{next(self._numbers)}"
         with self._changed:
             self._jobs.append({"id": job_id, "input": job_input, **extra})
             self._changed.notify_all()
@@ -142,15 +177,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802
         action, query = self._parse_path()
-        if action in ("job-take", "job-take-batch"):
-            jobs = self.control_plane.take(int(query.get("batch_size", ["1"])[0]))
+        kind = {"job-take": "take", "job-take-batch": "take", "job-stop": "stop"}.get(action, "ping")
+        fault = self._find_fault(kind, "", None)
+        time.sleep(fault.delay_s)  # before jobs are taken: they are for a worker that still listens
+        if not fault.handled:
+            self._answer_to(fault)
+        elif kind == "take":
+            jobs = fault.change(self.control_plane.take(int(query.get("batch_size", ["1"])[0])))
             for job in jobs:
-                self._record("take", job["id"], None)
+                self._record("take", job.get("id", ""), None)
             if not jobs:
                 self._answer(204)
             else:
                 self._answer(200, jobs if action == "job-take-batch" else jobs[0])
-        elif action == "job-stop":
+        elif kind == "stop":
             stops = self.control_plane.take_stops()
             for job_id in stops:
                 self._record("stop", job_id, None)
@@ -161,15 +201,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # noqa: N802
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        job_id = urlsplit(self.path).path.rpartition("/")[2]
+        job_id = unquote(urlsplit(self.path).path.rpartition("/")[2])
         if len(content) > MAX_BODY_BYTES:
             self._record("refused", job_id, len(content))
             self._answer(400)
             return
         body = json.loads(content, parse_constant=_refuse_constant)
-        progress = isinstance(body, dict) and body.get("status") == "IN_PROGRESS"
-        self._record("progress" if progress else "done", job_id, body)
-        self._answer(200, {})
+        kind = "progress" if isinstance(body, dict) and body.get("status") == "IN_PROGRESS" else "done"
+        fault = self._find_fault(kind, job_id, body)
+        self._record(kind if fault.handled else f"lost {kind}", job_id, body)
+        time.sleep(fault.delay_s)
+        self._answer_to(fault)
+
+    def _find_fault(self, kind: str, job_id: str, body: Any) -> Fault:
+        return self.control_plane.find_fault(kind, job_id, body) or RIGHT
+
+    def _answer_to(self, fault: Fault) -> None:
+        if fault.cut:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif fault.status == 0:
+            self._answer(200, {})
+        else:
+            self._answer(fault.status, fault.body, fault.content_type)
 
     def _parse_path(self) -> tuple[str, dict[str, list[str]]]:
         address = urlsplit(self.path)
@@ -179,12 +233,12 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         self.control_plane.record(Event(time.monotonic(), kind, job_id, body, dict(self.headers), query))
 
-    def _answer(self, status: int, body: Any = None) -> None:
-        content = b"" if body is None else json.dumps(body).encode()
+    def _answer(self, status: int, body: Any = None, content_type: str = "application/json") -> None:
+        content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         try:
             self.send_response(status)
             if status != 204:
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from errors import CancelledError, ErrorCode, InvalidRequestError, MemoryNotFreedError, ModelError
+from handler import catch_errors
 from worker.job import Job
-from worker.output.error_reply import build_error_reply
 from worker.runpod import cli
 from worker.settings import Settings
 
@@ -87,20 +87,45 @@ def crash(call: Call) -> dict[str, Any]:
     raise KeyError("/home/someone/secret-value")
 
 
+def leave(call: Call) -> dict[str, Any]:
+    """Raises what a library may raise to end the process."""
+    raise {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[call.values["by"]]
+
+
+class _UnwritableReply(dict[str, Any]):
+    def items(self) -> Any:
+        raise MemoryError
+
+
+def exhaust_memory(call: Call) -> dict[str, Any]:
+    """Returns a reply for whose JSON there is no memory."""
+    return _UnwritableReply(success=True)
+
+
 OPERATIONS = MappingProxyType(
     {
         f.__name__: f
-        for f in (echo, refuse, steps, ignore_cancel, unserializable, empty, huge, make_audio, exhaust, crash)
+        for f in (
+            echo,
+            refuse,
+            steps,
+            ignore_cancel,
+            unserializable,
+            empty,
+            huge,
+            make_audio,
+            exhaust,
+            crash,
+            leave,
+            exhaust_memory,
+        )
     }
 )
 
 
 def run_job(job: Job, settings: Settings) -> dict[str, Any]:
-    try:
-        values: Any = job.input
-        return OPERATIONS[values["operation"]](Call(values, settings, job))
-    except Exception as error:
-        return build_error_reply(error)
+    values: Any = job.input
+    return catch_errors(lambda: OPERATIONS[values["operation"]](Call(values, settings, job)))
 
 
 def preload(settings: Settings) -> dict[str, str]:
@@ -114,4 +139,4 @@ def check_device(settings: Settings) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(run_job, preload=preload, check_device=check_device))
+    sys.exit(cli.main(run_job, preload=preload, check_device=check_device, catch_errors=catch_errors))

@@ -26,7 +26,7 @@ PRODUCT = {*MAY_IMPORT, "demo"}
 BUGS = {"BaseException", "Exception", "AttributeError", "TypeError", "LookupError", "AssertionError"}
 # The exceptions to that rule: file, function -> exceptions. Each is raised by code that is not ours.
 MAY_CATCH = {
-    ("handler.py", "_catch_errors"): {"Exception"},  # the only catch-all
+    ("handler.py", "catch_errors"): {"Exception"},  # the only catch-all
     ("models/demucs/load.py", "_build"): {"AssertionError"},  # demucs asserts its requirements in its constructors
     ("models/device.py", "find_gpu"): {"AttributeError"},  # ctypes, for a function that the driver does not have
     ("models/device.py", "_measure_free"): {"AttributeError"},  # as above

@@ -313,7 +313,16 @@ class Settings(_Environment):
         seconds(zero=True),
         30.0,
         group="runtime",
-        doc="Seconds that a cancelled job may take to stop before the worker restarts.",
+        doc="Seconds that a cancelled job may take to stop before the worker restarts. Other jobs on it then end with"
+        " `worker_restart`.",
+    )
+    shutdown_grace_s: float = variable(
+        "SHUTDOWN_GRACE_S",
+        seconds(zero=True),
+        30.0,
+        group="runtime",
+        doc="Seconds that running jobs may take to finish after SIGTERM. Then they end with `worker_restart`, and after"
+        " at most `CANCEL_GRACE_S` more the process ends.",
     )
     temp_dir: Path | None = variable(
         "TMPDIR",

@@ -45,6 +45,8 @@ OUT_OF_RANGE = [
     ("JOB_TIMEOUT_S", "-1", "0 or more"),
     ("JOB_TIMEOUT_S", "nan", "0 or more"),
     ("CANCEL_GRACE_S", "-1", "0 or more"),
+    ("SHUTDOWN_GRACE_S", "-1", "0 or more"),
+    ("SHUTDOWN_GRACE_S", "inf", "0 or more"),
     ("CANCEL_GRACE_S", "inf", "0 or more"),
     ("CANCEL_GRACE_S", "1e300", "at most 31536000"),
     ("JOB_TIMEOUT_S", "1e300", "at most 31536000"),

@@ -15,7 +15,7 @@ from worker.settings import SettingsError
 logger = logging.getLogger(__name__)
 
 
-def build_error_reply(error: Exception, details: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def build_error_reply(error: BaseException, details: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The failure reply for `error`; `details` are added to the error's own.
 
     An error that is a bug of the worker is logged under an id that the reply names.
@@ -24,7 +24,7 @@ def build_error_reply(error: Exception, details: Mapping[str, Any] = MappingProx
     return reply | {"details": {**details, **reply["details"]}}
 
 
-def _to_request_error(error: Exception) -> RequestError:
+def _to_request_error(error: BaseException) -> RequestError:
     if isinstance(error, RequestError):
         known = error
     elif isinstance(error, SettingsError):

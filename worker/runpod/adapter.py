@@ -1,7 +1,7 @@
 """Between RunPod's SDK and `handler.run_job`: the platform's job loop and the SDK's local API.
 
-The SDK is used as it is. This module adds what it lacks: a job runs in a thread that can be cancelled and is awaited
-before the next one starts, and only a reply that is sure to arrive is handed back.
+This module adds what the SDK lacks: a job runs in a thread that can be cancelled and is awaited before the next one
+starts, only a reply that can be sent is handed back, and the worker never ends without a reply for every job.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from errors import InternalError, RequestError
+from errors import InternalError, RequestError, WorkerRestartError
 from worker import logs
 from worker.job import Job, build_job, read_job_id
+from worker.output.error_reply import build_error_reply
 from worker.runpod.progress import report_progress
 from worker.settings import Platform, Settings
 
@@ -28,7 +30,11 @@ logger = logging.getLogger(__name__)
 RunJob = Callable[[Job, Settings], dict[str, Any]]
 """Runs one job and returns its reply; never raises, except for KeyboardInterrupt and its like (`handler.run_job`)."""
 
-MAX_ERRORS_SHOWN = 20
+CatchErrors = Callable[[Callable[[], dict[str, Any]]], dict[str, Any]]
+"""Returns what its argument returns, or the error reply for what that raises (`handler.catch_errors`)."""
+
+STOPPING = "This worker is being stopped."
+REPORT_POLL_S = 0.1
 
 
 class QuietReply(dict[str, Any]):
@@ -40,10 +46,20 @@ class QuietReply(dict[str, Any]):
     __str__ = __repr__
 
 
+@dataclass(eq=False)
+class _Running:
+    """A job in progress. `replaced` is the reply that ends the job at once in place of its own."""
+
+    cancel: threading.Event
+    replaced: asyncio.Future[dict[str, Any]]
+
+
 class Adapter:
     """Runs jobs for the SDK in `settings.concurrency` threads.
 
     Args:
+        run_job: see `RunJob`.
+        catch_errors: see `CatchErrors`.
         terminate: ends the process. It is called if a cancelled job does not stop within `settings.cancel_grace_s`,
             because nothing else frees the device then.
     """
@@ -51,55 +67,124 @@ class Adapter:
     def __init__(
         self,
         run_job: RunJob,
+        catch_errors: CatchErrors,
         *,
         settings: Settings,
         platform: Platform,
         terminate: Callable[[], None] | None = None,
     ) -> None:
         self._run_job = run_job
+        self._catch_errors = catch_errors
         self._settings = settings
         self._platform = platform
         self._terminate = terminate or _exit_now
         self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="job")
+        self._running: set[_Running] = set()
+        self._restart_reason = ""
+        self._stuck: set[str] = set()
         self.config: dict[str, Any] = {"handler": self.run, "concurrency_modifier": self._concurrency}
 
     async def run(self, raw_job: dict[str, Any]) -> dict[str, Any]:
         """The function that the SDK calls. Cancelled, it ends when the job has ended, so that jobs do not overlap."""
-        job_id = read_job_id(raw_job)
-        cancel = threading.Event()
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._work, raw_job, job_id, cancel)
+        if self._restart_reason:
+            return self._restart_reply()
+        loop = asyncio.get_running_loop()
+        running = _Running(threading.Event(), loop.create_future())
         try:
-            reply = await asyncio.shield(work)
+            work = loop.run_in_executor(self._threads, self._work, raw_job, running.cancel)
+        except RuntimeError as error:  # the system has no thread to give
+            return QuietReply(build_error_reply(error))
+        self._running.add(running)
+        try:
+            await asyncio.wait([work, running.replaced], return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            cancel.set()
-            await self._wait_for_end(work, job_id)
+            running.cancel.set()
+            await self._wait_for_end(work, raw_job)
             raise
+        finally:
+            self._running.discard(running)
+        reply = work.result() if work.done() else running.replaced.result()
+        if running.replaced.done() and "error" in reply:  # it may say that the job was cancelled
+            reply = running.replaced.result()
         if reply.get("refresh_worker"):
             self.config["refresh_worker"] = True  # the SDK ends its loop after this job, and tells the platform
         return reply
 
-    def _work(self, raw_job: dict[str, Any], job_id: str, cancel: threading.Event) -> dict[str, Any]:
-        settings = self._settings
-        with logs.job_context(job_id):
-            with report_progress(self._platform, job_id) as report:
-                job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, cancel=cancel, report=report)
-                reply = self._run_job(job, settings)
-            return _check_reply(reply, settings)
+    def end_jobs(self, reason: str) -> None:
+        """Ends every job, those that are taken later included, with `worker_restart`. Called in the event loop.
 
-    async def _wait_for_end(self, work: asyncio.Future[dict[str, Any]], job_id: str) -> None:
+        The process ends after `settings.cancel_grace_s` at the latest, even if a thread does not stop or a reply cannot
+        be delivered.
+
+        Args:
+            reason: a sentence.
+        """
+        self._restart_reason = reason
+        self.config["refresh_worker"] = True
+        for running in self._running:
+            running.cancel.set()
+            if not running.replaced.done():
+                running.replaced.set_result(self._restart_reply())
+        timer = threading.Timer(self._settings.cancel_grace_s, self._end_process)
+        timer.daemon = True
+        timer.start()
+
+    def _restart_reply(self) -> QuietReply:
+        sentence = f"{self._restart_reason} The job was ended before it was done. Send the request again."
+        return QuietReply(WorkerRestartError(sentence).to_reply())
+
+    def _work(self, raw_job: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
+        """The reply to send; what runs in a job's thread."""
+        job_id = read_job_id(raw_job)
+        with logs.job_context(job_id):
+            try:
+                reply = self._catch_errors(lambda: self._run_and_check(raw_job, job_id, cancel))
+            except (SystemExit, KeyboardInterrupt) as error:  # a library's; raised again it would end the worker
+                reply = build_error_reply(error)
+            return QuietReply(reply)
+
+    def _run_and_check(self, raw_job: dict[str, Any], job_id: str, cancel: threading.Event) -> dict[str, Any]:
+        settings = self._settings
+        with report_progress(self._platform, raw_job.get("id") or job_id) as report:
+            job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, cancel=cancel, report=report)
+            reply = self._run_job(job, settings)
+        return _check_reply(reply, settings)
+
+    async def _wait_for_end(self, work: asyncio.Future[dict[str, Any]], raw_job: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._settings.cancel_grace_s
         while not work.done() and loop.time() < deadline:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work], timeout=max(deadline - loop.time(), 0.01))
-        with logs.job_context(job_id):
+        with logs.job_context(read_job_id(raw_job)):
             if work.done():
                 logger.info("The job was cancelled and has stopped")
                 return
             logger.error(
                 "The cancelled job did not stop within %g s; this worker restarts", self._settings.cancel_grace_s
             )
+        self._stuck.add(str(raw_job.get("id")))
+        if not self._restart_reason:
+            self.end_jobs("This worker restarts, because another job on it did not stop.")
+        is_reported = False
+        while not is_reported:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(REPORT_POLL_S)  # at least once, for the responses of the local API
+            is_reported = not self._list_unreported()
+        self._end_process()
+
+    def _end_process(self) -> None:
+        if unreported := self._list_unreported():
+            logger.error("The worker ends before RunPod has a reply for these jobs: %s", ", ".join(unreported))
         self._terminate()
+
+    def _list_unreported(self) -> list[str]:
+        """The ids of jobs besides the stuck ones that the platform has no reply for, from the SDK's own list."""
+        if not self._platform.job_url:
+            return []
+        from runpod.serverless.modules.worker_state import JobsProgress
+
+        return [str(job) for job in list(JobsProgress()) if str(job) not in self._stuck]
 
     def _concurrency(self, current: int) -> int:
         return self._settings.concurrency
@@ -111,33 +196,6 @@ def set_sdk_log_level(settings: Settings, platform: Platform, requested: str | N
 
     default = logs.PLATFORM_LEVELS.get(settings.log_level, settings.log_level)
     RunPodLogger().level = requested or platform.sdk_log_level or default
-
-
-def take_jobs(adapter: Adapter) -> None:
-    """Takes jobs from the platform until the process is stopped."""
-    import runpod
-
-    runpod.serverless.start(adapter.config)
-
-
-def serve_api(adapter: Adapter, host: str, port: int) -> None:
-    """Serves the SDK's local API. Unlike the SDK's own, a refusal repeats nothing of the body: a NaN, a lone surrogate
-    or a deeply nested list in it would make the refusal itself fail with HTTP 500."""
-    from fastapi.exceptions import RequestValidationError
-    from runpod.serverless.modules.rp_fastapi import WorkerAPI
-
-    api = WorkerAPI(adapter.config)
-    api.rp_app.add_exception_handler(RequestValidationError, _refuse_body)
-    logger.info("Local API on http://%s:%d", host, port)
-    api.start_uvicorn(api_host=host, api_port=port)
-
-
-async def _refuse_body(request: object, error: Any) -> Any:
-    from fastapi.responses import JSONResponse
-
-    sentence = 'The body must be a JSON object with an "input" object, sent as Content-Type: application/json.'
-    problems = [{"loc": [str(part) for part in problem["loc"]], "msg": problem["msg"]} for problem in error.errors()]
-    return JSONResponse({"error": sentence, "detail": problems[:MAX_ERRORS_SHOWN]}, status_code=422)
 
 
 def _check_reply(reply: object, settings: Settings) -> dict[str, Any]:

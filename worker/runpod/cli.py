@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from worker import logs
 from worker.job import build_job, read_job_id
-from worker.runpod.adapter import Adapter, RunJob, serve_api, set_sdk_log_level, take_jobs
+from worker.runpod.adapter import Adapter, CatchErrors, RunJob, set_sdk_log_level
 from worker.runpod.fitness import report_unfit
 from worker.runpod.progress import report_progress
 from worker.settings import SDK_LOG_LEVELS, Platform, Settings, SettingsError
@@ -49,10 +49,10 @@ class CommandLineError(Exception):
     """The worker cannot start, or the local job cannot be read or written; the message is a sentence for the user."""
 
 
-def main(run_job: RunJob, *, preload: Preload, check_device: CheckDevice) -> int:
+def main(run_job: RunJob, *, preload: Preload, check_device: CheckDevice, catch_errors: CatchErrors) -> int:
     """Does what the arguments and the environment ask for, and returns the exit code."""
     try:
-        return _run(_parse_arguments(), run_job, preload=preload, check_device=check_device)
+        return _run(_parse_arguments(), run_job, preload=preload, check_device=check_device, catch_errors=catch_errors)
     except (CommandLineError, SettingsError) as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -60,7 +60,14 @@ def main(run_job: RunJob, *, preload: Preload, check_device: CheckDevice) -> int
         return EXIT_INTERRUPTED
 
 
-def _run(arguments: argparse.Namespace, run_job: RunJob, *, preload: Preload, check_device: CheckDevice) -> int:
+def _run(
+    arguments: argparse.Namespace,
+    run_job: RunJob,
+    *,
+    preload: Preload,
+    check_device: CheckDevice,
+    catch_errors: CatchErrors,
+) -> int:
     settings, platform = Settings.from_env(), Platform.from_env()
     logs.configure(
         level=settings.log_level,
@@ -81,13 +88,19 @@ def _run(arguments: argparse.Namespace, run_job: RunJob, *, preload: Preload, ch
     for name, reason in preload(settings).items():  # the worker starts all the same, or it would restart for ever
         logger.warning("PRELOAD of %s failed; it is loaded when a request first needs it. %s", name, reason)
     set_sdk_log_level(settings, platform, arguments.rp_log_level)
-    adapter = Adapter(run_job, settings=settings, platform=platform)
-    if arguments.rp_serve_api:
-        serve_api(adapter, arguments.rp_api_host, arguments.rp_api_port)
-    elif platform.realtime_port:
-        serve_api(adapter, "0.0.0.0", platform.realtime_port)
+    adapter = Adapter(run_job, catch_errors, settings=settings, platform=platform)
+    if serves_api:
+        from worker.runpod.local_api import serve_api
+
+        # RunPod's proxy reaches a realtime endpoint from outside of the container.
+        host, port = ("0.0.0.0", platform.realtime_port)
+        if arguments.rp_serve_api:
+            host, port = arguments.rp_api_host, arguments.rp_api_port
+        serve_api(adapter, host, port, shutdown_grace_s=settings.shutdown_grace_s)
     else:
-        take_jobs(adapter)
+        from worker.runpod.job_loop import take_jobs
+
+        take_jobs(adapter, settings, platform)
     return 0
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 from errors import HttpError
 from worker.settings import Platform
@@ -86,18 +87,23 @@ def _log(update: Update) -> None:
     logger.info("%s %s %%", update.get("stage") or "work", update.get("percent"))
 
 
+def make_done_request(platform: Platform, job_id: str) -> tuple[str, dict[str, str]]:
+    """The URL and the headers with which the SDK posts a job's result and progress.
+
+    The id is percent-encoded in both, because it may contain what neither can carry; the platform's own ids are plain.
+    """
+    encoded = quote(job_id, safe="", errors="replace")
+    url = platform.done_url.replace("$RUNPOD_POD_ID", platform.pod_id).replace("$ID", encoded) + "&isStream=false"
+    return url, {"Content-Type": "application/x-www-form-urlencoded", "charset": "utf-8", "X-Request-ID": encoded}
+
+
 def _make_poster(platform: Platform, job_id: str) -> Callable[[Update], None]:
     """A function that posts an update as the SDK does: same URL, headers and body."""
     from worker.http.client import HttpClient
     from worker.http.connection import Timeout
 
-    url = platform.done_url.replace("$RUNPOD_POD_ID", platform.pod_id).replace("$ID", job_id) + "&isStream=false"
-    headers = {
-        "Authorization": platform.api_key,
-        "Content-Type": "application/x-www-form-urlencoded",
-        "charset": "utf-8",
-        "X-Request-ID": job_id,
-    }
+    url, headers = make_done_request(platform, job_id)
+    headers["Authorization"] = platform.api_key
     client = HttpClient(timeout=Timeout(connect_s=3.0, read_s=5.0), allow_private=True)
 
     def post(update: Update) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from errors import CancelledError
+from handler import catch_errors
 from worker.job import Job
 from worker.runpod.adapter import Adapter, QuietReply
 from worker.settings import Platform, Settings
@@ -41,7 +42,7 @@ class Generation:
 
 
 def build_adapter(run_job: Any, *, terminate: Callable[[], None] | None = None, **settings: Any) -> Adapter:
-    return Adapter(run_job, settings=Settings(**settings), platform=Platform(), terminate=terminate)
+    return Adapter(run_job, catch_errors, settings=Settings(**settings), platform=Platform(), terminate=terminate)
 
 
 async def wait_for_start(generation: Generation) -> None:
@@ -99,6 +100,30 @@ def test_a_cancelled_job_that_does_not_stop_in_time_terminates_the_process() -> 
 
     asyncio.run(scenario())
     assert terminated.is_set()
+
+
+def test_ending_the_jobs_replaces_their_replies_and_lets_no_other_begin() -> None:
+    generation = Generation()
+    adapter = build_adapter(generation, terminate=lambda: None, concurrency=2)
+
+    async def scenario() -> list[dict[str, Any]]:
+        task = asyncio.create_task(adapter.run(JOB))
+        await wait_for_start(generation)
+        adapter.end_jobs("This worker is being stopped.")
+        replies = [await task, await adapter.run(JOB)]
+        generation.next_step.release()
+        return replies
+
+    for reply in asyncio.run(scenario()):
+        assert (reply["error_code"], reply["refresh_worker"]) == ("worker_restart", True)
+        assert reply["error"].startswith("This worker is being stopped.")
+    assert adapter.config["refresh_worker"] is True and generation.steps == 0
+
+
+def test_a_job_for_which_there_is_no_thread_gets_an_error_without_internals() -> None:
+    adapter = build_adapter(lambda job, settings: {"success": True})
+    adapter._threads.shutdown()
+    assert asyncio.run(adapter.run(JOB))["error_code"] == "internal_error"
 
 
 def test_a_finished_job_never_terminates_the_process() -> None:

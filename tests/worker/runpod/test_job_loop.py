@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from testing.control_plane import API_KEY, ControlPlane, start_control_plane
+from testing.control_plane import API_KEY, ControlPlane, Fault, start_control_plane
 from testing.processes import FAKE_WORKER, Worker, start_worker
 
 SECRET = "suno-token-of-the-tests"
@@ -59,6 +60,32 @@ def test_a_bug_of_the_worker_is_posted_without_internals(concurrent_worker: Run)
     body = plane.result(plane.submit({"operation": "crash"}))
     assert body["output"]["error_code"] == "internal_error"
     assert not any(word in json.dumps(body) for word in ("secret-value", "/home", "Traceback", "KeyError", ".py"))
+
+
+@pytest.mark.parametrize(
+    ("job_input", "code"),
+    [
+        ({"operation": "leave", "by": "exit"}, "internal_error"),
+        ({"operation": "leave", "by": "interrupt"}, "internal_error"),
+        ({"operation": "exhaust_memory"}, "out_of_memory"),
+    ],
+)
+def test_what_is_raised_around_a_job_becomes_a_posted_error_without_internals(
+    concurrent_worker: Run, job_input: Any, code: str
+) -> None:
+    plane, worker = concurrent_worker
+    body = plane.result(plane.submit(job_input))
+    assert body["error"] and body["output"]["error_code"] == code
+    assert not any(word in json.dumps(body) for word in ("Traceback", "hostname", "worker-1", ".py"))
+    assert worker.process.poll() is None
+
+
+def test_a_job_id_that_no_header_can_carry_gets_its_progress_and_its_result(concurrent_worker: Run) -> None:
+    plane, worker = concurrent_worker
+    job = plane.submit({"operation": "steps", "count": 5}, job_id="jöb-☃")
+    assert plane.result(job)["output"]["steps"] == 5
+    assert plane.find_events(job, "progress")
+    assert "Exception in thread" not in worker.read_output()
 
 
 @pytest.mark.parametrize("value", ["nan", "bytes", "surrogate", "object", "set"])
@@ -157,6 +184,135 @@ def test_heartbeats_name_the_worker_while_it_works(default_worker: Run) -> None:
     job = plane.submit({"operation": "steps", "count": 75})
     plane.result(job)
     assert any(job in event.query.get("job_id", [""])[0] for event in plane.events if event.kind == "ping")
+
+
+def test_a_job_that_is_handed_over_twice_while_it_is_in_progress_runs_once(concurrent_worker: Run) -> None:
+    plane, worker = concurrent_worker
+    job = plane.submit({"operation": "steps", "count": 60})
+    plane.submit({"operation": "steps", "count": 60}, job_id=job)
+    plane.submit({"operation": "steps", "count": 60}, job_id=job)
+    plane.result(job)
+    plane.result(plane.submit({"operation": "steps", "count": 60}))
+    assert len(plane.find_events(job, "done")) == 1
+    assert f"RunPod handed over job {job} again" in worker.read_output()
+
+
+def test_a_job_without_an_id_is_ignored_and_the_worker_goes_on(tmp_path: Path) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, CONCURRENCY="4") as worker:
+        plane.find_fault = lambda kind, job_id, body: Fault(
+            handled=True, change=lambda jobs: [{"input": {}}, *jobs] if jobs else jobs
+        )
+        assert plane.result(plane.submit({"operation": "echo", "value": 1}))["output"]["echo"] == 1
+        assert plane.result(plane.submit({"operation": "echo", "value": 2}))["output"]["echo"] == 2
+        assert "a job without an id" in worker.read_output()
+
+
+def measure_cpu_s(worker: Worker) -> float:
+    """The processor time that a worker has used so far, in seconds."""
+    fields = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(cut=True),
+        Fault(status=400),
+        Fault(status=500),
+        Fault(status=200, body=b"<html>", content_type="text/html"),
+    ],
+    ids=["cut", "400", "500", "garbage"],
+)
+def test_a_worker_that_can_take_no_job_asks_seldom_and_takes_the_next_one(tmp_path: Path, fault: Fault) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane) as worker:
+        plane.result(plane.submit({"operation": "echo"}))
+        asked: list[float] = []
+
+        def find_fault(kind: str, job_id: str, body: Any) -> Fault | None:
+            if kind == "take":
+                asked.append(time.monotonic())
+                return fault
+            return None
+
+        plane.find_fault = find_fault
+        before = measure_cpu_s(worker)
+        time.sleep(2.0)
+        assert 1 <= len(asked) <= 12 and measure_cpu_s(worker) - before < 0.5
+        plane.find_fault = lambda kind, job_id, body: None
+        assert plane.result(plane.submit({"operation": "echo", "value": 5}))["output"]["echo"] == 5
+
+
+def test_sigterm_ends_an_idle_worker_at_once_though_its_polls_are_long(tmp_path: Path) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane) as worker:
+        plane.result(plane.submit({"operation": "echo"}))
+        plane.find_fault = lambda kind, job_id, body: Fault(delay_s=30.0) if kind in ("take", "stop") else None
+        time.sleep(1.0)
+        started = time.monotonic()
+        worker.terminate()
+        assert worker.exit_code() == 0
+        assert time.monotonic() - started < 1.0
+
+
+def test_sigterm_ends_an_idle_worker_while_the_platform_cannot_be_reached(tmp_path: Path) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane) as worker:
+        plane.result(plane.submit({"operation": "echo"}))
+        plane.find_fault = lambda kind, job_id, body: Fault(status=429) if kind in ("take", "stop") else Fault(cut=True)
+        time.sleep(1.0)
+        started = time.monotonic()
+        worker.terminate()
+        assert worker.exit_code() == 0
+        assert time.monotonic() - started < 1.0
+
+
+def test_sigterm_gives_running_jobs_a_limited_time_and_then_reports_them(tmp_path: Path) -> None:
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, SHUTDOWN_GRACE_S="0.3") as worker:
+        job = plane.submit({"operation": "steps", "count": 100_000})
+        plane.wait(job, "progress")
+        worker.terminate()
+        body = plane.result(job)
+        assert body["output"]["error_code"] == "worker_restart" and body["stopPod"] is True
+        assert worker.exit_code() == 0
+
+
+def test_sigterm_ends_the_process_even_if_a_job_does_not_stop(tmp_path: Path) -> None:
+    settings = {"SHUTDOWN_GRACE_S": "0.3", "CANCEL_GRACE_S": "0.5"}
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, **settings) as worker:
+        job = plane.submit({"operation": "ignore_cancel", "seconds": 60})
+        plane.wait(job, "progress")
+        started = time.monotonic()
+        worker.terminate()
+        assert worker.exit_code() == 1
+        assert time.monotonic() - started < 3.0
+        assert plane.result(job)["output"]["error_code"] == "worker_restart"
+
+
+def test_a_job_that_does_not_stop_ends_the_process_only_after_its_neighbours_are_reported(tmp_path: Path) -> None:
+    settings = {"CANCEL_GRACE_S": "0.5", "CONCURRENCY": "3"}
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, **settings) as worker:
+        stuck = plane.submit({"operation": "ignore_cancel", "seconds": 60})
+        neighbours = [
+            plane.submit({"operation": name, "count": 9999, "seconds": 60}) for name in ("steps", "ignore_cancel")
+        ]
+        for job in (stuck, *neighbours):
+            plane.wait(job, "progress")
+        plane.stop(stuck)
+        assert worker.exit_code() == 1
+        for job in neighbours:
+            (done,) = plane.find_events(job, "done")
+            assert done.body["output"]["error_code"] == "worker_restart" and done.body["stopPod"] is True
+        assert not plane.find_events(stuck, "done")
+
+
+def test_a_result_that_cannot_be_posted_does_not_keep_a_stuck_worker_alive(tmp_path: Path) -> None:
+    settings = {"CANCEL_GRACE_S": "0.5", "CONCURRENCY": "2"}
+    with start_control_plane() as plane, run_default_worker(tmp_path, plane, **settings) as worker:
+        jobs = [plane.submit({"operation": "ignore_cancel", "seconds": 60}) for _ in range(2)]
+        for job in jobs:
+            plane.wait(job, "progress")
+        plane.find_fault = lambda kind, job_id, body: Fault(status=503) if kind == "done" else None
+        plane.stop(jobs[0])
+        assert worker.exit_code() == 1
+        assert f"before RunPod has a reply for these jobs: {jobs[1]}" in worker.read_output()
 
 
 def run_default_worker(home: Path, plane: ControlPlane, **settings: str) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from testing.local_api import Api, find_free_port, wait_until_ready
-from testing.processes import FAKE_WORKER, run_script, start_worker
+from testing.processes import FAKE_WORKER, Worker, run_script, start_worker
 
 DEEP = 900
 
@@ -110,6 +114,53 @@ def test_logs_are_readable_lines_with_the_job_id_and_no_audio(api: Api) -> None:
     reply = api.runsync(operation="make_audio")
     assert f"INFO    [{reply['id']}] worker.fake: made <" in api.worker.read_output()
     assert reply["output"]["output_audio"][:64] not in api.worker.read_output()
+
+
+@pytest.mark.parametrize("path", ["/run", "/runsync"])
+def test_a_webhook_is_refused_because_it_could_point_anywhere(api: Api, path: str) -> None:
+    body = {"input": {"operation": "echo", "value": 1}, "webhook": "http://127.0.0.1:1/private"}
+    status, reply = api.call("POST", path, json.dumps(body))
+    assert status == 422 and "Leave 'webhook' out" in reply["error"]
+    status, reply = api.call("POST", path, json.dumps(body | {"webhook": None}))
+    assert status == 200 and "error" not in reply
+
+
+def wait_for_output(worker: Worker, text: str, *, after: int = 0, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while text not in worker.read_output()[after:]:
+        assert time.monotonic() < deadline, f"the worker did not print {text!r} within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def test_the_job_of_a_client_that_is_gone_is_cancelled(api: Api) -> None:
+    before = len(api.worker.read_output())
+    content = json.dumps({"input": {"operation": "steps", "count": 100_000}}).encode()
+    lines = ("POST /runsync HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(content)}")
+    head = "\r\n".join(lines) + "\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
+        client.sendall(head.encode() + content)
+        wait_for_output(api.worker, "steps 0.0 %", after=before)
+    wait_for_output(api.worker, "worker.fake: stopped at step", after=before)
+    assert "Traceback" not in api.worker.read_output()[before:]
+    assert api.runsync(operation="echo", value=2)["output"]["echo"] == 2
+
+
+@pytest.mark.parametrize("operation", ["steps", "ignore_cancel"])
+def test_sigterm_ends_a_busy_server_in_bounded_time_and_its_client_gets_an_error(
+    tmp_path: Path, operation: str
+) -> None:
+    port = find_free_port()
+    env = {"SHUTDOWN_GRACE_S": "0.5", "CANCEL_GRACE_S": "1"}
+    arguments = ["--rp_serve_api", "--rp_api_port", str(port)]
+    with start_worker(FAKE_WORKER, arguments, home=tmp_path, env=env) as worker, ThreadPoolExecutor() as client:
+        wait_until_ready(api := Api(port, worker))
+        reply = client.submit(api.runsync, operation=operation, count=100_000, seconds=60)
+        wait_for_output(worker, " 0.0 %")
+        started = time.monotonic()
+        worker.terminate()
+        worker.exit_code()
+        assert time.monotonic() - started < 5.0
+        assert reply.result(10)["error"].startswith("This worker is being stopped.")
 
 
 def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
