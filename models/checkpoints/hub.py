@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -185,7 +186,8 @@ class HuggingFaceHub:
             try:
                 blobs = cache / name / "blobs"
                 blobs.mkdir(parents=True, exist_ok=True)
-                _remove_abandoned(blobs)
+                with tempfile.TemporaryFile(dir=blobs):  # raises if the folder cannot be written
+                    _remove_abandoned(blobs)
                 free = self.free_bytes(blobs)
             except OSError:
                 logger.info("%s cannot be written", cache)

@@ -40,6 +40,12 @@ class ModelCard:
     unsupported: str = ""
 
     @property
+    def download_bytes(self) -> int:
+        """About what a worker with none of its parts downloads: weights in float16, the whole T5, the codec."""
+        text_encoder = 2_951_000_000 if self.family == "audiogen" else 892_000_000
+        return 2_000_000 * self.parameters + text_encoder + 236_000_000
+
+    @property
     def about(self) -> str:
         """One line for people."""
         sound = "sound effects" if self.family == "audiogen" else "music"

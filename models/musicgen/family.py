@@ -162,6 +162,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         published = MusicModelInfo(
             name=name,
             availability=unavailable(problem.message) if problem else DOWNLOAD,
+            download_bytes=card.download_bytes if card and not problem else 0,
             family=card.family if card else "musicgen",
             licence=NON_COMMERCIAL if card else DEMO_LICENCE if name == DEMO else "unknown: see its author's terms",
             sample_rate=card.sample_rate if card else 0,
@@ -176,6 +177,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         return replace(
             published,
             availability=DOWNLOAD if checkpoint.to_fetch else LOCAL,
+            download_bytes=0,
             sample_rate=checkpoint.sample_rate,
             channels=checkpoint.channels,
             conditioning=checkpoint.conditioning,

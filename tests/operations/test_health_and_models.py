@@ -231,10 +231,14 @@ def test_list_models_tells_about_how_many_bytes_the_first_use_downloads() -> Non
         f0=PitchFamily(weights),
     )
     reply = lists(Models(families))
-    rows = {row["name"]: row for field in ("separation", "content_encoders", "f0_methods") for row in reply[field]}
+    rows = {
+        row["name"]: row for field in ("music", "separation", "content_encoders", "f0_methods") for row in reply[field]
+    }
+    assert rows["large"]["download_bytes"] == pytest.approx(6.5e9 + 0.89e9 + 0.24e9, rel=0.01)
+    assert "download_bytes" not in rows["style"]
     assert rows["htdemucs"]["download_bytes"] == pytest.approx(84_025_440, rel=0.01)
     assert rows["contentvec"]["download_bytes"] == pytest.approx(378e6, rel=0.01)
     assert rows["rmvpe"]["download_bytes"] == 181_184_272
     assert "download_bytes" not in rows["harvest"]
     offline = lists(Models(empty_families()))
-    assert not [row for row in offline["separation"] if "download_bytes" in row]
+    assert not [row for row in offline["music"] + offline["separation"] if "download_bytes" in row]

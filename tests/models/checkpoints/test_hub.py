@@ -250,11 +250,15 @@ def test_room_is_needed_only_for_what_is_missing(client: HuggingFaceHub) -> None
 def test_models_go_to_the_first_volume_that_is_mounted_can_be_written_and_has_room(
     client: HuggingFaceHub, tmp_path: Path
 ) -> None:
-    absent, unwritable, full, roomy = (tmp_path / name for name in ("absent", "unwritable", "full", "roomy"))
-    for volume in (unwritable, full, roomy):
+    names = ("absent", "unwritable", "read_only", "full", "roomy")
+    absent, unwritable, read_only, full, roomy = volumes = [tmp_path / name for name in names]
+    for volume in volumes[1:]:
         volume.mkdir()
     (unwritable / "huggingface-cache").touch()
-    client.cache, client.volumes = None, [absent, unwritable, full, roomy]
+    repository = read_only / "huggingface-cache" / "hub" / "models--org--model"
+    repository.mkdir(parents=True)
+    (repository / "blobs").symlink_to("/proc/self/task")  # a folder in which nobody can make a file
+    client.cache, client.volumes = None, volumes
     client.free_bytes = lambda folder: 0 if full in folder.parents else 10 * MEBIBYTE
     assert roomy / "huggingface-cache" / "hub" in client.fetch(REPOSITORY, REQUIRED_FILES).parents
     assert not absent.exists()
