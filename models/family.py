@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from errors import ModelError
 from models.runtime.progress import UNATTENDED, Observer
 
 EngineT = TypeVar("EngineT")
@@ -158,10 +159,44 @@ class ModelHandle(Generic[EngineT]):
     Args:
         family: loads the engine.
         name: canonical.
+        warnings: sentences for the reply: what was in the way of a better default.
     """
 
     family: ModelFamily[EngineT]
     name: str
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return f"{self.family.name}/{self.name}"
+
+
+def choose_default(candidates: Iterable[tuple[str, ModelError | None]]) -> tuple[str, tuple[str, ...]] | None:
+    """Chooses the model of a request that names none. Files that are here but cannot be used are never passed over
+    silently.
+
+    Args:
+        candidates: the models whose files are here, the best first, each with the error that using it would raise.
+
+    Returns:
+        The first that can be used, and a warning for each one before it; None if there are no candidates.
+
+    Raises:
+        ModelError: there are candidates, and none can be used; the message names the first.
+    """
+    refused: list[tuple[str, ModelError]] = []
+    for name, error in candidates:
+        if error is None:
+            return name, tuple(
+                f"The model '{better}' is here but cannot be used, so '{name}' was used: {why.message}"
+                for better, why in refused
+            )
+        refused.append((name, error))
+    if not refused:
+        return None
+    name, error = refused[0]
+    raise ModelError(
+        f"The request names no model, and the best one here, '{name}', cannot be used: {error.message} Or name another "
+        "model; list_models shows them.",
+        code=error.error_code,
+        details={**error.details, "model": name},
+    ) from error

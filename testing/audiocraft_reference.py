@@ -18,7 +18,7 @@ def load_audiocraft_lm(folder: Path, *, device: str = "cpu") -> Any:
     """`LMModel` as audiocraft's loader makes it (float32 on a CPU, else float16), with the T5 in `folder/t5`."""
     import_audiocraft()
     package, state = read_weights(folder / "state_dict.bin")
-    settings = OmegaConf.create(package.plain_settings)
+    settings = OmegaConf.create(dict(package.settings.values))
     with open_dict(settings):
         settings.device, settings.dtype = device, "float32" if device == "cpu" else "float16"
         settings.conditioners.description.t5.name = register_t5(folder / "t5")
@@ -37,7 +37,7 @@ def load_audiocraft_codec(folder: Path, *, device: str = "cpu") -> Any:
     """The mono `CompressionModel` of `folder`."""
     import_audiocraft()
     package, state = read_weights(folder / "compression_state_dict.bin")
-    settings = OmegaConf.create(package.plain_settings | {"device": device})
+    settings = OmegaConf.create(dict(package.settings.values) | {"device": device})
     model = importlib.import_module("audiocraft.models.builders").get_compression_model(settings)
     model.load_state_dict(state)
     return model.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from models.musicgen.audiocraft_import import import_audiocraft
+from models.musicgen.xp_config import read_xp_config
 from testing.audiocraft_reference import build_melody_conditioner
 
 CARD = 32
@@ -30,12 +30,14 @@ class Shape:
         melody: chroma and text prepended, no cross-attention.
         sample_rate: 16000 (as AudioGen) or 32000 Hz.
         window: s.
+        biased: attention has biases, as in no published model.
     """
 
     stereo: bool = False
     melody: bool = False
     sample_rate: int = 16_000
     window: float = 2.0
+    biased: bool = False
 
 
 def write_checkpoint(
@@ -56,15 +58,39 @@ def write_checkpoint(
     return folder
 
 
+def training_settings() -> dict[str, Any]:
+    """What the configurations of audiocraft have beside a model's own settings, and no loader reads.
+
+    Among it are a reference, values that are missing, and one from the environment of whoever trained the model.
+    """
+    return {
+        "seed": 2036,
+        "label": None,
+        "continue_from": None,
+        "dora": {"dir": "/checkpoint/${oc.env:USER}/outputs", "exclude": ["device", "logging.*"], "git_save": True},
+        "slurm": {"gpus": 4, "constraint": None, "setup": []},
+        "datasource": {"max_channels": "???", "max_sample_rate": "???", "train": "???"},
+        "generate": {"every": 25, "audio": {"format": "wav", "sample_rate": "${sample_rate}"}},
+        "optim": {"updates_per_epoch": 2000, "lr": 1e-4, "ema": {"updates": "${optim.updates_per_epoch}"}},
+    }
+
+
 def lm_settings(shape: Shape) -> dict[str, Any]:
     """The settings that audiocraft's builders read, as its exports carry them."""
     stereo, melody, sample_rate = shape.stereo, shape.melody, shape.sample_rate
     codebooks = CODEBOOKS * (2 if stereo else 1)
     delays = [k // 2 for k in range(codebooks)] if stereo else list(range(codebooks))
     text = {"model": "t5", "t5": {"name": "t5-base", "finetune": False, "word_dropout": 0.3, "normalize_text": False}}
-    chroma = {"sample_rate": sample_rate, "n_chroma": 12, "radix2_exp": 9, "argmax": True, "match_len_on_eval": False}
+    chroma = {
+        "sample_rate": "${sample_rate}",
+        "n_chroma": 12,
+        "radix2_exp": 9,
+        "argmax": True,
+        "match_len_on_eval": False,
+    }
     wav = {"model": "chroma_stem", "chroma_stem": chroma | {"eval_wavs": None, "n_eval_wavs": 0, "cache_path": None}}
     return {
+        **training_settings(),
         "device": "cuda",
         "dtype": "float16",
         "sample_rate": sample_rate,
@@ -84,7 +110,7 @@ def lm_settings(shape: Shape) -> dict[str, Any]:
             "activation": "gelu",
             "norm_first": True,
             "bias_ff": False,
-            "bias_attn": False,
+            "bias_attn": shape.biased,
             "bias_proj": False,
             "past_context": None,
             "causal": True,
@@ -144,6 +170,7 @@ def codec_settings(sample_rate: int) -> dict[str, Any]:
     """audiocraft's settings of an EnCodec at 50 frames a second."""
     ratios = {16_000: [8, 5, 4, 2], 32_000: [8, 5, 4, 4]}[sample_rate]
     return {
+        **training_settings(),
         "device": "cuda",
         "dtype": "float32",
         "sample_rate": sample_rate,
@@ -152,14 +179,14 @@ def codec_settings(sample_rate: int) -> dict[str, Any]:
         "encodec": {
             "autoencoder": "seanet",
             "quantizer": "rvq",
-            "sample_rate": sample_rate,
-            "channels": 1,
+            "sample_rate": "${sample_rate}",
+            "channels": "${channels}",
             "causal": False,
             "renormalize": False,
         },
         "seanet": {
             "dimension": 16,
-            "channels": 1,
+            "channels": "${channels}",
             "n_filters": 2,
             "n_residual_layers": 1,
             "ratios": ratios,
@@ -176,7 +203,7 @@ def codec_settings(sample_rate: int) -> dict[str, Any]:
             "compress": 2,
             "lstm": 2,
             "disable_norm_outer_blocks": 0,
-            "causal": False,
+            "causal": "${encodec.causal}",
             "encoder": {},
             "decoder": {"trim_right_ratio": 1.0, "final_activation": None, "final_activation_params": None},
         },
@@ -211,7 +238,7 @@ def _write_lm(folder: Path, settings: dict[str, Any], *, pickled: bool) -> None:
 
     builders = importlib.import_module("audiocraft.models.builders")
     conditioners = importlib.import_module("audiocraft.modules.conditioners")
-    local = copy.deepcopy(settings) | {"device": "cpu", "dtype": "float32"}
+    local = read_xp_config(yaml.safe_dump(settings)) | {"device": "cpu", "dtype": "float32"}
     name = str(folder / "t5")
     conditioners.T5Conditioner.MODELS.append(name)
     conditioners.T5Conditioner.MODELS_DIMS[name] = T5_DIM
@@ -224,6 +251,9 @@ def _write_lm(folder: Path, settings: dict[str, Any], *, pickled: bool) -> None:
         lm.condition_provider.conditioners["self_wav"] = conditioner
     for parameter in lm.parameters():
         if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+    for name, parameter in lm.named_parameters():
+        if ("attn" in name or "attention" in name) and name.endswith("bias"):  # which audiocraft starts at zero
             torch.nn.init.normal_(parameter, std=0.25)
     package = _package({key: value.half() for key, value in lm.state_dict().items()}, settings)
     if pickled:

@@ -230,8 +230,11 @@ class HubertShape:
 TINY_HUBERT = HubertShape(conv_width=32, inner_width=32, position_kernel=16, label_count=4)
 
 
-def write_hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
-    """Writes `hubert_base.pt` as fairseq saved it: half weights below "model", beside objects of its own classes."""
+def write_hubert_file(path: Path, tiny: bool = True, *, seed: int = 0, zipped: bool = True) -> Path:
+    """Writes `hubert_base.pt` as fairseq saved it: half weights below "model", beside objects of its own classes.
+
+    `zipped`: in torch's format since 2020; False: in the one before.
+    """
     state = make_fairseq_state(TINY_HUBERT if tiny else HubertShape(), seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with define_fairseq_classes() as dictionary_class:
@@ -249,7 +252,7 @@ def write_hubert_file(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
             "extra_state": {"epoch": 7, "metrics": OrderedDict(loss=[4.5, 4.2]), "previous_training_time": 12.5},
             "last_optimizer_state": None,
         }
-        torch.save(package, path)
+        torch.save(package, path, _use_new_zipfile_serialization=zipped)
     return path
 
 
@@ -308,7 +311,7 @@ def make_fairseq_state(shape: HubertShape, *, seed: int = 0) -> OrderedDict[str,
     return state
 
 
-def write_hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0) -> Path:
+def write_hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0, zipped: bool = True) -> Path:
     """Writes the weights of `write_hubert_file` as a Hugging Face folder: `config.json` and `pytorch_model.bin`."""
     shape = TINY_HUBERT if tiny else HubertShape()
     path.mkdir(parents=True, exist_ok=True)
@@ -333,7 +336,7 @@ def write_hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0) -> Path
     (path / "config.json").write_text(json.dumps(config, indent=2))
     state = {_hugging_face_name(key): value.float() for key, value in make_fairseq_state(shape, seed=seed).items()}
     state.pop("label_embs_concat")
-    torch.save(state, path / "pytorch_model.bin")
+    torch.save(state, path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     return path
 
 

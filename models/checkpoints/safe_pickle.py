@@ -143,8 +143,8 @@ def read_pickle(data: bytes, *, max_steps: int, classes: Collection[str] | None 
 
     Args:
         max_steps: the most opcodes that it may have.
-        classes: names (`module.name`) that it may mention; objects of these become `PickledObject`s. None: any, and
-            what such a pickle does to them (items that are added, odd dictionary keys) is passed over.
+        classes: names that it may mention, as `module.name`, or `package.*` for every name in a package; objects of
+            these become `PickledObject`s, and dictionary keys that are not plain are passed over. None: any.
 
     Raises:
         UnsafeCheckpointError: it asks for another class or function.
@@ -261,7 +261,7 @@ class _Interpreter:
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Nothing nested: hashing a tuple of tuples of tuples may take for ever.
             if not isinstance(key, str | int | None):
-                if self._classes is not None:
+                if self._classes is not None and not self._classes:
                     raise PickleError("its index is damaged")
             elif isinstance(target, dict):
                 target[key] = value
@@ -270,9 +270,13 @@ class _Interpreter:
         module, name = self._line(), self._line()
         known = _GLOBALS.get((module, name))
         full_name = f"{module}.{name}"
-        if known is None and self._classes is not None and full_name not in self._classes:
+        if known is None and not self._allows(full_name):
             raise UnsafeCheckpointError(sanitize(full_name))
         self._stack.append(known or PickledClass(full_name))
+
+    def _allows(self, name: str) -> bool:
+        classes = self._classes
+        return classes is None or name in classes or f"{name.partition('.')[0]}.*" in classes
 
     def persistent(self) -> None:
         match self._pop():

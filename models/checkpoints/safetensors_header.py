@@ -15,15 +15,15 @@ _MAX_HEADER_BYTES = 16 << 20
 
 
 def read_metadata(path: Path) -> Mapping[str, str]:
-    """Returns the text entries of `__metadata__`; raises `CheckpointError` if the file is no safetensors file."""
+    """Returns the text entries of `__metadata__`; raises `CheckpointError` if the file is not a safetensors file."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if 2 <= length <= _MAX_HEADER_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError("it is no safetensors file, or is cut short") from error
+        raise CheckpointError("it is not a safetensors file, or is cut short") from error
     if not isinstance(header, dict):
-        raise CheckpointError("it is no safetensors file, or is cut short")
+        raise CheckpointError("it is not a safetensors file, or is cut short")
     metadata = header.get("__metadata__")
     entries = metadata.items() if isinstance(metadata, dict) else ()
     return {key: value for key, value in entries if isinstance(value, str)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -12,6 +11,8 @@ from errors import sanitize
 from models.checkpoints.errors import CheckpointError
 
 _LARGEST = 1 << 24  # of whole numbers: sizes, counts, rates
+_LARGEST_NUMBER = 1e9
+_MAX_ITEMS = 4096  # of a list
 
 
 class Settings:
@@ -23,18 +24,19 @@ class Settings:
     Args:
         values: the settings, as plain values.
         path: where they stand in the whole, for messages.
+        file: that they were read from, for messages; empty: the reader of the message knows.
     """
 
-    def __init__(self, values: Mapping[str, Any], path: str = "") -> None:
-        self._values, self._path = values, path
+    def __init__(self, values: Mapping[str, Any], path: str = "", *, file: str = "") -> None:
+        self.values, self._path, self._file = values, path, file
 
     def __iter__(self) -> Iterator[str]:
         """Yields the names of the outermost settings."""
-        return (str(name) for name in self._values)
+        return (str(name) for name in self.values)
 
     def get(self, path: str) -> Any:
         """Returns whatever stands at the path; None if there is nothing."""
-        value: Any = self._values
+        value: Any = self.values
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
@@ -44,7 +46,7 @@ class Settings:
         value = self.get(path)
         if value is not None and not isinstance(value, Mapping):
             raise self._error(path, "a section")
-        return Settings(value or {}, self._full(path))
+        return Settings(value or {}, self._full(path), file=self._file)
 
     def integer(self, path: str, default: int | None = None, *, least: int = 1, most: int = _LARGEST) -> int:
         value = self._value(path, default)
@@ -54,12 +56,22 @@ class Settings:
             raise self._error(path, f"a whole number from {least} to {most}")
         return value
 
-    def number(self, path: str, default: float | None = None, *, least: float = 0.0) -> float:
-        """Returns a finite number above `least`."""
+    def number(
+        self, path: str, default: float | None = None, *, least: float = 0.0, most: float = _LARGEST_NUMBER
+    ) -> float:
+        """Returns a number above `least` and not above `most`."""
         value = self._value(path, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < math.inf:
-            raise self._error(path, f"a number above {least:g}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least < value <= most:
+            raise self._error(path, f"a number above {least:g} and not above {most:g}")
         return float(value)
+
+    def numbers(self, path: str) -> tuple[float, ...]:
+        """Returns a list of at least one number above 0."""
+        value = self._value(path, None)
+        items = value if isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS else ()
+        if not items or not all(type(item) in (int, float) and 0 < item <= _LARGEST_NUMBER for item in items):
+            raise self._error(path, "a list of numbers above 0")
+        return tuple(map(float, items))
 
     def flag(self, path: str, default: bool = False) -> bool:
         value = self._value(path, default)
@@ -75,8 +87,9 @@ class Settings:
 
     def integers(self, path: str, default: tuple[int, ...] | None = None, *, least: int = 1) -> tuple[int, ...]:
         value = self._value(path, default)
-        if not isinstance(value, list | tuple) or not all(type(item) is int and item >= least for item in value):
-            raise self._error(path, f"a list of whole numbers from {least}")
+        items = value if isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS else [None]
+        if not all(type(item) is int and least <= item <= _LARGEST for item in items):
+            raise self._error(path, f"a list of whole numbers from {least} to {_LARGEST}")
         return tuple(value)
 
     def texts(self, path: str) -> tuple[str, ...]:
@@ -90,22 +103,26 @@ class Settings:
         """Refuses a setting that asks for what is not implemented: one whose value is none of `allowed`."""
         value = self.get(path)
         if value not in allowed:
-            raise CheckpointError(f"its setting '{self._full(path)}' is {sanitize(str(value))}, which is not supported")
+            raise CheckpointError(f"its setting {self._label(path)} is {_describe(value)}, which is not supported")
 
     def _value(self, path: str, default: object) -> Any:
         value = self.get(path)
         if value is None:
             if default is None:
-                raise CheckpointError(f"its settings lack '{self._full(path)}'")
+                raise CheckpointError(f"its settings lack {self._label(path)}")
             return default
         return value
 
     def _full(self, path: str) -> str:
         return f"{self._path}.{path}" if self._path else path
 
+    def _label(self, path: str) -> str:
+        return f"'{sanitize(self._full(path))}'" + (f" in {self._file}" if self._file else "")
+
     def _error(self, path: str, wanted: str) -> CheckpointError:
-        shown = sanitize(str(self.get(path)))
-        return CheckpointError(f"its setting '{self._full(path)}' is {shown}, and has to be {wanted}")
+        return CheckpointError(
+            f"its setting {self._label(path)} is {_describe(self.get(path))}, and has to be {wanted}"
+        )
 
 
 def check_arguments(
@@ -133,8 +150,20 @@ def check_arguments(
     for name, value in checked.items():
         default = known[name].default
         if default is not inspect.Parameter.empty and not _is_like(value, default, whole=name not in fractional):
-            raise CheckpointError(f"its setting '{sanitize(name)}' is {sanitize(str(value))}, which cannot be")
+            raise CheckpointError(f"its setting '{sanitize(name)}' is {_describe(value)}, which cannot be")
     return checked
+
+
+def _describe(value: object) -> str:
+    """Returns the value as a message shows it; lists and sections, which may be of any size, by their kind alone."""
+    if isinstance(value, Mapping):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        return "a number of many digits"
+    plain = value is None or isinstance(value, str | int | float | Fraction)
+    return sanitize(str(value) if plain else type(value).__name__)
 
 
 def _is_like(value: Any, default: Any, *, whole: bool) -> bool:

@@ -27,10 +27,15 @@ def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]
         Tensors on the CPU in their stored dtypes.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds no tensors by name.
+        CheckpointError: the file cannot be read, or holds no tensors by name; the message names the file.
     """
-    if path.suffix == ".safetensors":
-        return use_old_names(_read_safetensors(path, mapped=mapped))
+    try:
+        return _read_safetensors(path, mapped) if path.suffix == ".safetensors" else _read_torch(path, mapped)
+    except CheckpointError as error:
+        raise CheckpointError(f"its file {sanitize(path.name)} is broken: {error}") from error
+
+
+def _read_torch(path: Path, mapped: bool) -> dict[str, torch.Tensor]:
     with open_torch_file(path, OPERATOR_LIMITS) as file:
         content = file.content
         for key in ("model", "state_dict"):
@@ -42,15 +47,15 @@ def read_tensors(path: Path, *, mapped: bool = False) -> dict[str, torch.Tensor]
         return file.map(tensors) if mapped else file.read(tensors)
 
 
-def _read_safetensors(path: Path, *, mapped: bool) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path, mapped: bool) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError("it is no safetensors file, or is cut short") from error
-    return tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()}
+        raise CheckpointError("it is not a safetensors file, or is cut short") from error
+    return use_old_names(tensors if mapped else {name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def copy_to(tensor: torch.Tensor, device: torch.device | str, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -104,7 +104,7 @@ def _read_safetensors(path: Path) -> tuple[NetworkSpec, Mapping[str, Any]]:
     try:
         tensors = read_tensors(path)
     except CheckpointError as error:
-        raise broken_model(f"of a weights file, {error}") from error
+        raise broken_model(str(error)) from error
     state = tensors if spec.structure is None else _nest(spec.structure, tensors)
     if not isinstance(state, Mapping):
         raise broken_model("its weights are not a mapping of tensors")

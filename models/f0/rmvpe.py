@@ -61,7 +61,7 @@ class Rmvpe(F0Estimator):
         assert weights is not None, "RMVPE is loaded from the file rmvpe.pt"
         prepare_device(device)
         torch_device = torch.device(device)
-        with report_broken(f"'{weights.name}'", REMEDY):
+        with report_broken("RMVPE", REMEDY):
             state = read_tensors(weights)
         return cls(RmvpeNetwork(state, device=torch_device, dtype=inference_dtype(RMVPE, torch_device)))
 

@@ -69,8 +69,10 @@ class ContentEncoder:
         self.device = torch.device(device)
         self.dtype = precision or inference_dtype(HUBERT, self.device)
         with report_broken(SUBJECT, REMEDY):
-            self._projection = _final_projection(state)
+            self._projection = _build_final_projection(state)
             self._model = _build(state)
+            if self._projection and self._projection.in_features != self._model.config.hidden_size:
+                raise CheckpointError("its final projection does not fit its layers")
         self._model.feature_extractor = FeatureEncoder(self._model.feature_extractor, self.dtype)
         for module in (self._model, self._projection):
             if module is not None:
@@ -240,8 +242,8 @@ def _build(state: Mapping[str, torch.Tensor]) -> Any:
 
 def _read_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Reads the sizes of the network from the shapes of its tensors; `CheckpointError` if they are not HuBERT's."""
-    kernels = [_shape(weights, f"feature_extractor.conv_layers.{layer}.conv.weight", 3) for layer in range(7)]
-    inner, width = _shape(weights, "encoder.layers.0.feed_forward.intermediate_dense.weight", 2)
+    kernels = [_read_shape(weights, f"feature_extractor.conv_layers.{layer}.conv.weight", 3) for layer in range(7)]
+    inner, width = _read_shape(weights, "encoder.layers.0.feed_forward.intermediate_dense.weight", 2)
     if width % _HEAD_WIDTH:
         raise CheckpointError("its tensors are not those of HuBERT")
     return {
@@ -252,23 +254,23 @@ def _read_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "intermediate_size": inner,
         "num_attention_heads": width // _HEAD_WIDTH,
         "num_hidden_layers": LAYERS["v2"],
-        "num_conv_pos_embeddings": _shape(weights, _POSITION, 3)[2],
+        "num_conv_pos_embeddings": _read_shape(weights, _POSITION, 3)[2],
         "num_conv_pos_embedding_groups": _GROUPS,
     }
 
 
-def _shape(weights: Mapping[str, torch.Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+def _read_shape(weights: Mapping[str, torch.Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     tensor = weights.get(name)
     if tensor is None or tensor.ndim != dimensions or 0 in tensor.shape:
         raise CheckpointError("its tensors are not those of HuBERT")
     return tuple(tensor.shape)
 
 
-def _final_projection(state: Mapping[str, torch.Tensor]) -> nn.Linear | None:
+def _build_final_projection(state: Mapping[str, torch.Tensor]) -> nn.Linear | None:
     if "final_proj.weight" not in state or "final_proj.bias" not in state:
         return None
-    outer, inner = _shape(state, "final_proj.weight", 2)
-    if _shape(state, "final_proj.bias", 1) != (outer,):
+    outer, inner = _read_shape(state, "final_proj.weight", 2)
+    if _read_shape(state, "final_proj.bias", 1) != (outer,):
         raise CheckpointError("its tensors are not those of HuBERT")
     weight, bias = state["final_proj.weight"].float(), state["final_proj.bias"].float()
     layer = nn.Linear(inner, outer, device="meta")

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 NON_COMMERCIAL = "CC-BY-NC 4.0"
 CODEC_HUB_ID = "facebook/encodec_32khz"
+CODEC_BYTES = 236_000_000
 DIFFUSION_HUB_ID = "facebook/multiband-diffusion"
 DIFFUSION_FILE = "mbd_musicgen_32khz.th"
 DEMO = "demo"
 DEMO_LICENCE = "MIT"
+TEXT_ENCODERS: Mapping[str, int] = {
+    "t5-small": 35,
+    "t5-base": 110,
+    "t5-large": 335,
+    "t5-3b": 1241,
+    "t5-11b": 4864,
+    "google/flan-t5-small": 35,
+    "google/flan-t5-base": 110,
+    "google/flan-t5-large": 341,
+    "google/flan-t5-xl": 1224,
+    "google/flan-t5-xxl": 4762,
+}
+"""Repositories on the hub that audiocraft's T5 conditioner may name, each with its encoder's parameters in millions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,7 @@ class ModelCard:
         sample_rate: in Hz.
         channels: of its output.
         window: s, the longest clip generated at once; longer ones are continued window by window.
+        text_encoder: one of `TEXT_ENCODERS`.
         unsupported: why it is not run; empty if it is.
     """
 
@@ -37,7 +53,12 @@ class ModelCard:
     sample_rate: int = 32_000
     channels: int = 1
     window: float = 30.0
+    text_encoder: str = "t5-base"
     unsupported: str = ""
+
+    def memory_bytes(self, *, weight_bytes: int) -> int:
+        """Estimates the memory of the loaded engine, with `weight_bytes` for each of the language model's weights."""
+        return self.parameters * 1_000_000 * weight_bytes + TEXT_ENCODERS[self.text_encoder] * 4_000_000 + CODEC_BYTES
 
     @property
     def download_bytes(self) -> int:
@@ -91,6 +112,7 @@ CATALOG: tuple[ModelCard, ...] = (
         parameters=1837,
         sample_rate=16_000,
         window=10.0,
+        text_encoder="t5-large",
     ),
 )
 """In the order in which a default model is chosen: the best first."""

@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader
 from models.musicgen.chroma import make_chroma_filters
@@ -68,6 +69,10 @@ class T5Conditioner:
     def __init__(self, folder: Path, projection: OutputProjection, *, tuned: Mapping[str, torch.Tensor]) -> None:
         self._tokenize = read_tokenizer(folder)
         self._t5 = T5.read(folder, str(projection.weight.device), tuned)
+        if self._tokenize.size > self._t5.vocabulary_size:
+            raise CheckpointError(
+                f"its tokenizer has {self._tokenize.size} tokens, and its weights have {self._t5.vocabulary_size}"
+            )
         self._projection = projection
 
     @property
@@ -165,7 +170,7 @@ class BatchConditions:
     Args:
         guided: whether there are null conditions.
         context: `[A, L, dim]`, what the first A rows attend to. The context of the other rows is zero, for which
-            cross-attention adds exactly zero. None: no row attends to anything.
+            cross-attention without biases adds exactly zero. None: no row attends to anything.
         context_mask: `[A, L]`, False at positions beyond a row's own context; None if all are as long.
         prepended: `[rows, P, dim]`, what comes before the first column; shorter rows are padded at the left.
         left_padding: `[rows]`, how many of the P positions are padding; None if none are.
@@ -187,12 +192,14 @@ class ConditioningProvider:
         texts: by name, in the checkpoint's order. `description` encodes the request's text, others an empty one.
         melody: None if the model takes no melody.
         window: seconds.
+        biased: whether cross-attention has biases, so that rows whose context is zero attend to it too.
     """
 
     config: LMConfig
     texts: Mapping[str, TextConditioner]
     melody: ChromaConditioner | None
     window: float
+    biased: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -286,10 +293,10 @@ class RequestConditions:
     def _build_context(
         self, rows: Sequence[Mapping[str, torch.Tensor]], clips: int, *, guided: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """`context` and `context_mask` of `BatchConditions`: null rows are part of it only if they are not zero."""
+        """`context` and `context_mask` of `BatchConditions`; null rows are part of it only if they have an effect."""
         names = self.provider.config.cross
-        has_nulls = bool(self.request.negative) or MELODY in names
-        has_conditions = any(self.request.descriptions) or MELODY in names
+        has_nulls = bool(self.request.negative) or MELODY in names or self.provider.biased
+        has_conditions = any(self.request.descriptions) or has_nulls
         if not names or not (has_nulls or has_conditions):
             return None, None
         conditioned = rows if guided and has_nulls else rows[:clips]

@@ -20,6 +20,7 @@ from models.family import (
     ModelHandle,
     ModelInfo,
     Readiness,
+    choose_default,
     unavailable,
 )
 from models.musicgen.catalog import (
@@ -51,7 +52,7 @@ _NO_DIFFUSION_FILE = (
     f"The weights of Multi-Band Diffusion are not here: put {DIFFUSION_FILE} into a folder 'multiband-diffusion' below "
     "MODELS_DIR, or leave 'mbd' out."
 )
-PARTS_BYTES = 700_000_000  # of a T5-base encoder and a codec that are still to be downloaded
+_DIFFUSION_BYTES = 700_000_000  # until its file is here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +144,11 @@ class MusicGenFamily(ModelFamily["Engine"]):
 
         Raises:
             UnknownNameError: there is no such model.
-            ModelError: it is not here and cannot be fetched, or one of its parts is missing, broken or unsafe.
+            ModelError: it is not here and cannot be fetched, or one of its parts is missing, broken or unsafe; if no
+                model is named, all that are here are so.
         """
         if name is None:
-            return ModelHandle(self, self._default(conditioning))
+            return self._choose_default(conditioning)
         canonical = catalog_name(name)
         folder = self._folder(canonical)
         if folder is None and canonical not in BY_NAME:
@@ -204,7 +206,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         weight_bytes = 2 if self._on_gpu() or cpu_multiplies_bfloat16() else 4
         folder = self._folder(name)
         if folder is None:
-            return BY_NAME[name].parameters * 1_000_000 * weight_bytes + PARTS_BYTES
+            return BY_NAME[name].memory_bytes(weight_bytes=weight_bytes)
         return self._describe(folder).memory_bytes(weight_bytes=weight_bytes)
 
     def load(self, name: str, *, device: str) -> Engine:
@@ -260,17 +262,26 @@ class MusicGenFamily(ModelFamily["Engine"]):
             )
         return None
 
-    def _default(self, conditioning: str) -> str:
-        """The best model whose parts are all here; a local checkpoint before the demo."""
+    def _choose_default(self, conditioning: str) -> ModelHandle[Engine]:
+        """The best model that is here; the demo only if there is no other."""
+        complete: list[tuple[str, ModelError | None]] = []
+        incomplete: list[tuple[str, ModelError | None]] = []
         for name in self._names():
-            folder = self._folder(name)
-            card = BY_NAME.get(name)
-            if folder is None or (card is not None and card.family != "musicgen"):
+            folder, card = self._folder(name), BY_NAME.get(name)
+            fits = card is None or (card.family == "musicgen" and conditioning in card.conditioning)
+            if folder is None or not fits or name == DEMO:
                 continue
-            if self._problem(name, folder) is None:
-                description = self._describe(folder)
-                if conditioning in description.conditioning and not description.to_fetch:
-                    return name
+            problem = self._problem(name, folder)
+            if problem is not None:
+                complete.append((name, problem))
+            elif conditioning in (description := self._describe(folder)).conditioning:
+                (incomplete if description.to_fetch else complete).append((name, None))
+        if chosen := choose_default([*complete, *incomplete]):
+            return ModelHandle(self, *chosen)
+        if conditioning == "text" and (folder := self._folder(DEMO)):
+            if error := self._problem(DEMO, folder):
+                raise error
+            return ModelHandle(self, DEMO)
         raise ModelError(
             f"No music model with {conditioning} conditioning is here. Name one to download (list_models shows them), "
             "or put its checkpoint folder below MODELS_DIR.",
@@ -337,7 +348,7 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
 
     def memory_bytes(self, name: str) -> int:
         path = self._file()
-        return path.stat().st_size if path else PARTS_BYTES
+        return path.stat().st_size if path else _DIFFUSION_BYTES
 
     def load(self, name: str, *, device: str) -> MultiBandDiffusion:
         from models.musicgen.multiband_diffusion import load_diffusion

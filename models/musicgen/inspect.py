@@ -6,7 +6,6 @@ Format: audiocraft/utils/export.py: `best_state` (tensors) and `xp.cfg` (setting
 from __future__ import annotations
 
 import functools
-import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,46 +13,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from errors import ErrorCode, ModelError
+from errors import ErrorCode, ModelError, sanitize
 from models.checkpoints.errors import CheckpointError, UnsafeCheckpointError, broken_checkpoint
-from models.checkpoints.hf_folder import REQUIRED_FILES, find_weights, read_config
+from models.checkpoints.hf_folder import CONFIG_FILE, REQUIRED_FILES, measure_weights, read_config
 from models.checkpoints.locations import WeightLocations
-from models.checkpoints.safe_pickle import PickledObject, TensorRef
+from models.checkpoints.safe_pickle import TensorRef
 from models.checkpoints.settings import Settings
 from models.checkpoints.torch_file import OPERATOR_LIMITS, open_torch_file, select_tensors
-from models.musicgen.catalog import CODEC_HUB_ID
+from models.musicgen.catalog import CODEC_BYTES, CODEC_HUB_ID, TEXT_ENCODERS
+from models.musicgen.xp_config import CONFIG_CLASSES, read_xp_config
 
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
+CODEC_FOLDER = CODEC_HUB_ID.rpartition("/")[2]  # of a codec that `CODEC_FILE` points to
 T5_FILES = (*REQUIRED_FILES, "tokenizer.json|spiece.model")
-_PUBLISHED_CODEC_BYTES = 236_000_000
-_MAX_DEPTH = 64  # of nested settings
+_MAX_WINDOW_S = 3600
 _KINDS = {"t5": "text", "lut": "text", "chroma_stem": "melody"}  # conditioners of audiocraft 1.3
 
-_CONTAINERS = ("omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig")
-_VALUES = tuple(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean"))
-_BUILTINS = tuple(
-    f"{module}.{kind}"  # protocol 2 calls builtins by their module of Python 2
-    for module in ("builtins", "__builtin__")
-    for kind in ("dict", "list", "int", "long", "float", "str", "unicode", "bool")
-)
-AUDIOCRAFT_LIMITS = replace(
-    OPERATOR_LIMITS,
-    old_format=False,
-    classes=frozenset(
-        {
-            *_CONTAINERS,
-            *_VALUES,
-            *_BUILTINS,
-            "omegaconf.base.ContainerMetadata",
-            "omegaconf.base.Metadata",
-            "omegaconf.base.SCMode",
-            "typing.Any",
-            "collections.defaultdict",
-        }
-    ),
-)
-"""Older exports pickle their settings as omegaconf's objects; these names are what such a pickle mentions."""
+AUDIOCRAFT_LIMITS = replace(OPERATOR_LIMITS, max_index_bytes=8 << 20, max_steps=1_000_000, classes=CONFIG_CLASSES)
+"""Of `large` the index has 73 kB and 18,000 opcodes; a pickled configuration adds 14,000."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +41,9 @@ class Package:
     content: Mapping[Any, Any]
 
     @functools.cached_property
-    def plain_settings(self) -> dict[str, Any]:
-        """`xp.cfg` as plain values; raises `CheckpointError` if it has none."""
-        return read_settings(self.content.get("xp.cfg"))
-
-    @property
     def settings(self) -> Settings:
-        return Settings(self.plain_settings)
+        """`xp.cfg`; raises `CheckpointError` if there is none."""
+        return Settings(read_xp_config(self.content.get("xp.cfg")))
 
     @functools.cached_property
     def state(self) -> dict[str, TensorRef]:
@@ -155,8 +129,11 @@ class CheckpointInfo:
 
     def memory_bytes(self, *, weight_bytes: int) -> int:
         """Estimates the memory of the loaded engine, with `weight_bytes` for each of the language model's weights."""
-        encoders = sum(_weights_size(encoder.folder) for encoder in self.text_encoders if encoder.folder)
-        return self.elements * weight_bytes + self.codec.nbytes + encoders
+        encoders = [
+            measure_weights(encoder.folder) if encoder.folder else TEXT_ENCODERS[encoder.hub_id] * 4_000_000
+            for encoder in self.text_encoders
+        ]
+        return self.elements * weight_bytes + self.codec.nbytes + sum(encoders)
 
 
 def inspect_checkpoint(folder: Path, weights: WeightLocations) -> CheckpointInfo:
@@ -173,7 +150,7 @@ def inspect_checkpoint(folder: Path, weights: WeightLocations) -> CheckpointInfo
         text_encoders = _find_text_encoders(conditioners, folder, weights)
         codebooks = settings.integer("transformer_lm.n_q")
         cardinality = settings.integer("transformer_lm.card")
-        window = settings.number("dataset.segment_duration")
+        window = settings.number("dataset.segment_duration", most=_MAX_WINDOW_S)
         stereo = settings.flag("interleave_stereo_codebooks.use")
         used_codebooks = settings.integer("compression_model_n_q", 0, least=0)
         _check_lm_shapes(settings, state)
@@ -227,7 +204,6 @@ class DiffusionBand:
     """The diffusion model of one band, its tensors unread."""
 
     settings: Settings
-    plain_settings: dict[str, Any]
     model: dict[str, TensorRef]
     processor: dict[str, TensorRef]
 
@@ -237,9 +213,8 @@ def read_band(package: Package, index: int) -> DiffusionBand:
     band = package.content.get(index)
     if not isinstance(band, Mapping):
         raise CheckpointError(f"it lacks the diffusion model of band {index}")
-    plain = read_settings(band.get("cfg"))
-    states = select_tensors(band.get("model_state")), select_tensors(band.get("processor_state"))
-    return DiffusionBand(Settings(plain), plain, *states)
+    settings = Settings(read_xp_config(band.get("cfg")))
+    return DiffusionBand(settings, select_tensors(band.get("model_state")), select_tensors(band.get("processor_state")))
 
 
 def read_package(path: Path) -> Package:
@@ -249,9 +224,12 @@ def read_package(path: Path) -> Package:
         UnsafeCheckpointError: its pickle asks for a class that is neither a tensor's nor a setting's.
         CheckpointError: it is missing, broken, or holds no dict.
     """
-    if not path.is_file():
-        raise CheckpointError("it is missing")
-    status = path.stat()
+    try:
+        if not path.is_file():
+            raise CheckpointError("it is missing")
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"it cannot be read ({type(error).__name__})") from error
     return _read_package(path, (status.st_ino, status.st_mtime_ns, status.st_size))
 
 
@@ -292,61 +270,19 @@ def report_part(folder: Path, part: str) -> Iterator[None]:
         ) from error
 
 
-def read_settings(config: Any) -> dict[str, Any]:
-    """Returns `xp.cfg` as plain values, its interpolations resolved, as OmegaConf reads it.
-
-    OmegaConf's YAML is not PyYAML's: it takes `1e-3` as a number.
-
-    Args:
-        config: YAML, as exports have it, or OmegaConf's own object as its pickle describes it, as older exports do.
-
-    Raises:
-        CheckpointError: it is neither.
-    """
-    import yaml  # type: ignore[import-untyped]
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        if isinstance(config, str):
-            tree = OmegaConf.load(io.StringIO(config))
-        else:
-            values = _unwrap(config)
-            tree = OmegaConf.create(values if isinstance(values, dict) else {})
-        plain = OmegaConf.to_container(tree, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError("its settings ('xp.cfg') cannot be read") from error
-    if not isinstance(plain, dict) or not plain:
-        raise CheckpointError("its settings ('xp.cfg') cannot be read")
-    return {str(name): value for name, value in plain.items()}
-
-
-def _unwrap(value: Any, depth: int = 0) -> Any:
-    """Returns the plain value of an OmegaConf object from the attributes that its pickle gives it."""
-    if depth > _MAX_DEPTH:
-        raise CheckpointError("its settings are nested too deeply")
-    if isinstance(value, PickledObject):
-        attributes = value.state if isinstance(value.state, dict) else {}
-        if value.name in _CONTAINERS:
-            return _unwrap(attributes.get("_content"), depth + 1)
-        return _unwrap(attributes.get("_val"), depth + 1) if value.name in _VALUES else None
-    if isinstance(value, dict):
-        return {key: _unwrap(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_unwrap(item, depth + 1) for item in value]
-    return value if isinstance(value, str | int | float | bool) else None
-
-
 def _read_conditioning(conditioners: Settings) -> tuple[str, ...]:
     conditioning = []
     for name in conditioners:
         if name == "args":
             continue
-        kind = conditioners.get(f"{name}.model")
+        kind = conditioners.text(f"{name}.model")
         if kind not in _KINDS:
-            raise CheckpointError(f"its conditioner '{name}' is of a kind that audiocraft 1.3 cannot load here")
+            raise CheckpointError(
+                f"its conditioner '{sanitize(name)}' is of the kind '{sanitize(kind)}', and those that run here are of "
+                f"the kinds {', '.join(_KINDS)}"
+            )
         if kind == "chroma_stem" and name != "self_wav":
-            raise CheckpointError(f"its melody conditioner is called '{name}', not 'self_wav'")
+            raise CheckpointError(f"its melody conditioner is called '{sanitize(name)}', not 'self_wav'")
         conditioning.append(_KINDS[kind])
     return tuple(dict.fromkeys(conditioning))
 
@@ -355,7 +291,14 @@ def _find_text_encoders(conditioners: Settings, folder: Path, weights: WeightLoc
     found = []
     for conditioner in conditioners:
         if conditioners.get(f"{conditioner}.model") == "t5":
-            hub_id = conditioners.text(f"{conditioner}.t5.name")
+            # The name goes to the hub and into messages, so it has to be one that is known.
+            given = conditioners.text(f"{conditioner}.t5.name")
+            hub_id = given.removeprefix("google-t5/")
+            if hub_id not in TEXT_ENCODERS:
+                raise CheckpointError(
+                    f"its conditioner '{sanitize(conditioner)}' names the text encoder '{sanitize(given)}', and those "
+                    f"that are loaded are {', '.join(TEXT_ENCODERS)}"
+                )
             name = hub_id.rpartition("/")[2]
             beside = WeightLocations(folders=(folder,)).find(("t5", name), (), T5_FILES)
             place = beside or weights.find((name,), (hub_id, f"google-t5/{hub_id}"), T5_FILES)
@@ -379,12 +322,11 @@ def _inspect_codec(folder: Path, weights: WeightLocations) -> CodecInfo:
             )
         if hub_id != CODEC_HUB_ID:
             raise CheckpointError(f"it points to a codec other than {CODEC_HUB_ID}, which is not loaded here")
-    name = CODEC_HUB_ID.rpartition("/")[2]
-    place = WeightLocations(folders=(folder, folder.parent)).find((name,), (), REQUIRED_FILES)
-    place = place or weights.find((name,), (CODEC_HUB_ID,), REQUIRED_FILES)
+    place = WeightLocations(folders=(folder, folder.parent)).find((CODEC_FOLDER,), (), REQUIRED_FILES)
+    place = place or weights.find((CODEC_FOLDER,), (CODEC_HUB_ID,), REQUIRED_FILES)
     if place is None:  # as published
-        return CodecInfo(32_000, 1, 4, 2048, 128, _PUBLISHED_CODEC_BYTES, hub_id=CODEC_HUB_ID)
-    with report_part(folder, name):
+        return CodecInfo(32_000, 1, 4, 2048, 128, CODEC_BYTES, hub_id=CODEC_HUB_ID)
+    with report_part(folder, CODEC_FOLDER):
         return _inspect_hub_codec(place)
 
 
@@ -392,17 +334,17 @@ def _inspect_hub_codec(folder: Path) -> CodecInfo:
     """Reads the settings of transformers' EnCodec: the highest bandwidth, in kbit/s, says how many codebooks it has."""
     config = read_config(folder)
     sample_rate, cardinality = config.integer("sampling_rate"), config.integer("codebook_size", least=2)
-    bandwidths = config.get("target_bandwidths")
-    if not isinstance(bandwidths, list) or not all(isinstance(rate, int | float) for rate in bandwidths):
-        raise CheckpointError("its settings lack 'target_bandwidths'")
-    frame_rate = sample_rate / math.prod(config.integers("upsampling_ratios", (1,)))
+    hop_length = math.prod(config.integers("upsampling_ratios", (8, 5, 4, 2)))
+    if hop_length > sample_rate:
+        raise CheckpointError(f"its frames are longer than a second, by 'upsampling_ratios' in {CONFIG_FILE}")
+    bits_per_s = 1000 * max(config.numbers("target_bandwidths"))
     return CodecInfo(
         sample_rate=sample_rate,
         channels=config.integer("audio_channels"),
-        codebooks=int(1000 * max(bandwidths, default=0) / (frame_rate * math.log2(cardinality))),
+        codebooks=int(bits_per_s / (sample_rate / hop_length * math.log2(cardinality))),
         cardinality=cardinality,
         dimension=config.integer("hidden_size"),
-        nbytes=_weights_size(folder),
+        nbytes=measure_weights(folder),
         hub_id=CODEC_HUB_ID,
         folder=folder,
     )
@@ -424,13 +366,8 @@ def _check_lm_shapes(settings: Settings, state: Mapping[str, TensorRef]) -> None
 def _check_text_encoder(encoder: TextEncoderInfo, state: Mapping[str, TensorRef]) -> None:
     if encoder.folder is None:
         return
-    width = read_config(encoder.folder).get("d_model")
+    width = read_config(encoder.folder).integer("d_model")
     projection = state.get(f"condition_provider.conditioners.{encoder.conditioner}.output_proj.weight")
     needed = projection.shape[-1] if projection is not None and projection.shape else None
     if width != needed:
         raise CheckpointError(f"it is {width} wide, and {LM_FILE} needs {needed} ({encoder.hub_id})")
-
-
-def _weights_size(folder: Path) -> int:
-    file = find_weights(folder)
-    return file.stat().st_size if file.is_file() else 0

@@ -26,6 +26,7 @@ from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.inspect import (
     AUDIOCRAFT_LIMITS,
     CODEC_FILE,
+    CODEC_FOLDER,
     LM_FILE,
     CheckpointInfo,
     Package,
@@ -56,8 +57,11 @@ def load_engine(
         config = LMConfig.from_settings(settings)
         lm = load_language_model(state, config, device=device, dtype=dtype)
         conditioning = _load_conditioning(info, settings, state, config, device)
-    with report_part(info.folder, CODEC_FILE):
-        codec = _load_codec(info, settings, device)
+        stereo = settings.flag("interleave_stereo_codebooks.use")
+        if stereo:
+            settings.require("interleave_stereo_codebooks.per_timestep", None, False)
+    with report_part(info.folder, CODEC_FOLDER if info.codec.folder else CODEC_FILE):
+        codec = _load_codec(info, device, stereo=stereo)
     backend = CudaGraphBackend(lm) if cuda_graphs and lm.device.type == "cuda" else EagerBackend(lm)
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
     codec_batch = 1 if device == "cpu" else GPU_BATCH
@@ -101,14 +105,12 @@ def _load_conditioning(
             tuned = {key.removeprefix(f"{prefix}t5."): state[key] for key in state if key.startswith(f"{prefix}t5.")}
             with report_part(info.folder, "t5"):
                 texts[name] = T5Conditioner(folder, projection, tuned=tuned)
-    return ConditioningProvider(config, texts, melody, info.window)
+    biased = any(".cross_attention." in name and name.endswith("bias") for name in state)
+    return ConditioningProvider(config, texts, melody, info.window, biased)
 
 
-def _load_codec(info: CheckpointInfo, settings: Settings, device: str) -> Codec:
+def _load_codec(info: CheckpointInfo, device: str, *, stereo: bool) -> Codec:
     """Loads the codec, in float32, with as many codebooks as the language model predicts."""
-    stereo = settings.flag("interleave_stereo_codebooks.use")
-    if stereo:
-        settings.require("interleave_stereo_codebooks.per_timestep", None, False)
     if info.codec.folder is not None:
         model = from_folder(info.codec.folder, device)
     else:

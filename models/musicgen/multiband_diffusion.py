@@ -130,15 +130,15 @@ def _load_band(file: TorchFile, band: DiffusionBand, sample_rate: int, device: s
     settings = band.settings
     settings.section("schedule").require("n_bands", None)
     settings.section("schedule").require("repartition", None, "power")
-    schedule = check_arguments(settings.get("schedule") or {}, diffusion_schedule.NoiseSchedule)
+    schedule = check_arguments(settings.section("schedule").values, diffusion_schedule.NoiseSchedule)
     network = check_arguments(
-        settings.get("diffusion_unet") or {}, unet.DiffusionUnet, unet.EncoderLayer, fractional=("growth",)
+        settings.section("diffusion_unet").values, unet.DiffusionUnet, unet.EncoderLayer, fractional=("growth",)
     )
     sizes = {"chin": settings.integer("channels", most=64), "num_steps": settings.integer("schedule.num_steps")}
     processor = diffusion_schedule.SampleProcessor()
     if settings.flag("processor.use"):
         settings.require("processor.name", "multi_band_processor")
-        arguments = check_arguments(settings.get("processor"), diffusion_schedule.MultiBandProcessor)
+        arguments = check_arguments(settings.section("processor").values, diffusion_schedule.MultiBandProcessor)
         processor = diffusion_schedule.MultiBandProcessor(**arguments | {"sample_rate": sample_rate})
     try:
         model = unet.DiffusionUnet(**network | sizes)

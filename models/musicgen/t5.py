@@ -7,10 +7,9 @@ two). Supports the gated layers of flan-T5 too.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -20,26 +19,34 @@ from models.checkpoints.hf_folder import find_weights, read_config
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
 
-TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
 
 
-class Tokenizer(Protocol):
-    """Text to token ids, the end of text included."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokenizer:
+    """Text to token ids, the end of text included.
 
-    def __call__(self, text: str) -> list[int]: ...
+    Args:
+        size: every id is below it.
+    """
+
+    encode: Callable[[str], list[int]]
+    size: int
+
+    def __call__(self, text: str) -> list[int]:
+        return self.encode(text)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """Reads `tokenizer.json`, or, if there is only sentencepiece's own file, has transformers convert that.
+    """Reads `tokenizer.json`, or sentencepiece's own file if there is only that.
 
     Raises:
         CheckpointError: the file cannot be read.
     """
-    if not (folder / TOKENIZER_FILE).is_file():
-        from transformers import T5Tokenizer
+    return _read_fast(folder) if (folder / TOKENIZER_FILE).is_file() else _read_sentencepiece(folder)
 
-        convert: Any = T5Tokenizer.from_pretrained(folder)
-        return lambda text: list(convert(text)["input_ids"])
+
+def _read_fast(folder: Path) -> Tokenizer:
     import tokenizers
 
     try:
@@ -51,7 +58,20 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         raise CheckpointError(f"its {TOKENIZER_FILE} cannot be read") from error
     fast.no_truncation()
     fast.no_padding()
-    return lambda text: list(fast.encode(text).ids)
+    return Tokenizer(lambda text: list(fast.encode(text).ids), size=max(fast.get_vocab().values(), default=-1) + 1)
+
+
+def _read_sentencepiece(folder: Path) -> Tokenizer:
+    import sentencepiece
+
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / SENTENCEPIECE_FILE))
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"its {SENTENCEPIECE_FILE} cannot be read") from error
+    end = pieces.eos_id()
+    if end < 0:
+        raise CheckpointError(f"its {SENTENCEPIECE_FILE} has no token for the end of a text")
+    return Tokenizer(lambda text: [*pieces.encode(text), end], size=len(pieces))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +152,11 @@ class T5:
     def read(cls, folder: Path, device: str, tuned: Mapping[str, torch.Tensor] | None = None) -> T5:
         """Loads the encoder of a folder, or, if given, the `tuned` tensors in the place of the folder's."""
         return cls(read_config(folder), tuned or read_tensors(find_weights(folder), mapped=True), device)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Every token id is below it."""
+        return len(self._embedding)
 
     @property
     def nbytes(self) -> int:

@@ -110,7 +110,7 @@ def plan_music(params: Params, models: Models) -> MusicPlan:
         separation,
         (params.continuation_start, params.continuation_end),
         Finishing.of(params),
-        tuple(_list_warnings(params, model.name, separation)),
+        (*model.warnings, *_list_warnings(params, model.name, separation)),
     )
 
 

@@ -13,6 +13,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 from models.encodec.codec import Codec, from_audiocraft, from_folder
 from models.musicgen.load import read_weights
+from models.musicgen.xp_config import read_xp_config
 from testing.audiocraft_reference import load_audiocraft_codec
 from testing.tiny_musicgen import Shape, codec_settings, write_checkpoint, write_hub_codec
 
@@ -44,7 +45,7 @@ def test_a_codec_without_lstm_loads_from_audiocrafts_format(final: str | None) -
     config["seanet"]["decoder"]["final_activation"] = final
     builders = importlib.import_module("audiocraft.models.builders")
     theirs = builders.get_compression_model(OmegaConf.create(config | {"device": "cpu"})).eval()
-    ours = Codec(from_audiocraft(theirs.state_dict(), Settings(config), "cpu"), codebooks=4)
+    ours = Codec(from_audiocraft(theirs.state_dict(), Settings(read_xp_config(config)), "cpu"), codebooks=4)
     codes = torch.randint(32, (1, 4, 50), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(ours.decode(codes), theirs.decode(codes), atol=1e-5, rtol=0)
@@ -64,7 +65,7 @@ def test_a_codec_with_unsupported_settings_is_refused(change: dict[str, object])
     config = codec_settings(16_000)
     config["seanet"] |= change
     with pytest.raises(CheckpointError, match="not supported"):
-        from_audiocraft({}, Settings(config), "cpu")
+        from_audiocraft({}, Settings(read_xp_config(config)), "cpu")
 
 
 def test_a_codec_decodes_in_chunks_without_a_seam(tmp_path: Path) -> None:

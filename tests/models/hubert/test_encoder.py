@@ -118,6 +118,40 @@ def test_a_hugging_face_folder_gives_the_same_features(
         )
 
 
+def test_files_in_torchs_format_from_before_2020_give_the_same_features(
+    tmp_path: Path, encoder: ContentEncoder
+) -> None:
+    """fairseq's own file too, with the objects of its classes beside the weights."""
+    file = write_hubert_file(tmp_path / "hubert_base.pt", zipped=False)
+    folder = write_hubert_folder(tmp_path / "contentvec", zipped=False)
+    assert file.read_bytes()[:2] != b"PK" and (folder / "pytorch_model.bin").read_bytes()[:2] != b"PK"
+    for path in (file, folder):
+        other = ContentEncoder(read_folder(path) if path.is_dir() else read_fairseq(path), precision=torch.float32)
+        for version in WIDTHS:
+            torch.testing.assert_close(
+                other.extract_features(make_waveform(3000), version=version),
+                encoder.extract_features(make_waveform(3000), version=version),
+            )
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    folder = write_hubert_folder(tmp_path / "contentvec")
+    (folder / "pytorch_model.bin").write_bytes(b"no weights")
+    (tmp_path / "hubert_base.pt").write_bytes(b"no weights")
+    for path, name in ((folder, "pytorch_model.bin"), (tmp_path / "hubert_base.pt", "hubert_base.pt")):
+        with pytest.raises(ModelError, match=name) as refused:
+            load_encoder(path, device="cpu")
+        assert refused.value.error_code == "broken_checkpoint" and str(tmp_path) not in refused.value.message
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_encoder(folder, device="cpu")
+
+
+def test_a_final_projection_of_another_width_is_refused(state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(ModelError, match="final projection"):
+        ContentEncoder(state | {"final_proj.weight": torch.zeros(256, 512)})
+
+
 def test_overwriting_the_file_does_not_change_a_loaded_encoder(tmp_path: Path) -> None:
     folder = write_hubert_folder(tmp_path / "contentvec")
     path = folder / "model.safetensors"

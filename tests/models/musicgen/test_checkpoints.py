@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml  # type: ignore[import-untyped]
 
 from errors import InvalidRequestError, ModelError, RequestError, UnknownNameError
 from models.checkpoints.errors import CheckpointError
@@ -23,14 +25,23 @@ from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
-from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint, read_package, report_part
+from models.musicgen.inspect import (
+    AUDIOCRAFT_LIMITS,
+    CODEC_FILE,
+    LM_FILE,
+    inspect_checkpoint,
+    read_package,
+    report_part,
+)
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
 from models.runtime.progress import UNATTENDED, Observer
+from testing.dispatch import answer
 from testing.fake_hub import start_fake_hub
-from testing.models import list_as_json
+from testing.models import list_as_json, make_models
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
+from worker.settings import Settings
 
 NOWHERE = Path("/nonexistent")
 
@@ -186,8 +197,59 @@ def test_the_default_is_the_best_model_here_and_the_demo_last(original: Path, tm
     for name in order[1:]:
         shutil.copytree(original, models_dir / name)
         assert family.resolve(None).name == name
-    (models_dir / "large" / CODEC_FILE).unlink()
-    assert family.resolve(None).name == "medium"
+
+
+def test_a_better_model_that_is_broken_is_named_beside_the_one_that_answers(original: Path, tmp_path: Path) -> None:
+    for name in ("large", "medium", "small"):
+        shutil.copytree(original, tmp_path / "models_dir" / name)
+    family = family_of(WeightLocations(explicit=tmp_path / "models_dir"))
+    (tmp_path / "models_dir" / "small" / CODEC_FILE).unlink()  # nobody would have been given it
+    assert family.resolve(None).name == "large" and family.resolve(None).warnings == ()
+    (tmp_path / "models_dir" / "large" / CODEC_FILE).unlink()
+    chosen = family.resolve(None)
+    assert chosen.name == "medium" and len(chosen.warnings) == 1
+    assert "'large' is here but cannot be used, so 'medium' was used" in chosen.warnings[0]
+    assert CODEC_FILE in chosen.warnings[0] and chosen.warnings[0].endswith(".")
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_the_demo_does_not_answer_for_a_model_that_is_broken(original: Path, tmp_path: Path, online: bool) -> None:
+    models_dir, demo = tmp_path / "models_dir", Path(shutil.copytree(original, tmp_path / "demo"))
+    family = family_of(WeightLocations(explicit=models_dir, hub=FolderHub({}, NOWHERE) if online else None), demo)
+    shutil.copytree(original, models_dir / "mine")
+    (models_dir / "mine" / CODEC_FILE).write_bytes(b"")
+    with pytest.raises(ModelError, match=f"'mine', cannot be used: The part {CODEC_FILE}") as refused:
+        family.resolve(None)
+    assert refused.value.error_code == "broken_checkpoint"
+    assert refused.value.details == {"part": CODEC_FILE, "model": "mine"}
+    assert family.resolve("demo").name == "demo"
+    shutil.copytree(original, models_dir / "small")
+    assert family.resolve(None).name == "small"
+
+
+def test_a_model_whose_parts_are_still_to_be_fetched_comes_after_complete_ones_and_before_the_demo(
+    original: Path, tmp_path: Path
+) -> None:
+    models_dir, demo = tmp_path / "models_dir", Path(shutil.copytree(original, tmp_path / "demo"))
+    shutil.copytree(original, models_dir / "large")
+    shutil.rmtree(models_dir / "large" / "t5")
+    online = family_of(WeightLocations(explicit=models_dir, hub=FolderHub({}, NOWHERE)), demo)
+    assert online.resolve(None).name == "large"
+    with pytest.raises(ModelError, match="its part t5-base is not"):
+        family_of(WeightLocations(explicit=models_dir), demo).resolve(None)
+    shutil.copytree(original, models_dir / "small")
+    assert online.resolve(None).name == "small"
+
+
+def test_a_model_of_another_kind_does_not_stand_in_the_way_of_the_demo(original: Path, tmp_path: Path) -> None:
+    demo = Path(shutil.copytree(original, tmp_path / "demo"))
+    shutil.copytree(original, tmp_path / "models_dir" / "audiogen-medium")
+    (tmp_path / "models_dir" / "audiogen-medium" / CODEC_FILE).unlink()
+    family = family_of(WeightLocations(explicit=tmp_path / "models_dir"), demo)
+    assert family.resolve(None).name == "demo"
+    shutil.copytree(original, tmp_path / "models_dir" / "style")  # which is not run, whatever its files are
+    with pytest.raises(ModelError, match="'style'"):
+        family.resolve(None)
 
 
 def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Path) -> None:
@@ -220,6 +282,22 @@ def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Pa
         (lambda folder: write_codec_pointer(folder, "dac_44khz"), CODEC_FILE),
         (lambda folder: write_t5(folder / "t5", width=32), "t5"),
         (lambda folder: (folder / "t5" / "config.json").write_text("{"), "t5"),
+        (lambda folder: (folder / "t5" / "config.json").write_text("[" * 100_000), "t5"),
+        (lambda folder: (folder / "t5" / "config.json").write_text('{"d_model": 1e999}'), "t5"),
+        (lambda folder: edit(folder / LM_FILE, "n_q: 4", "n_q: .inf"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "n_q: 4", "n_q: .nan"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "n_q: 4", f"n_q: 0x{'f' * 5000}"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "n_q: 4", f"n_q: {'[' * 3000}"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "segment_duration: 2.0", f"segment_duration: {10**400}"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "model: t5", "model: [t5]"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "name: t5-base", "name: ../../secret"), LM_FILE),
+        (lambda folder: edit(folder / LM_FILE, "name: t5-base", "name: someone/any-repository"), LM_FILE),
+        (lambda folder: edit(folder / CODEC_FILE, "n_q: 4", "n_q: {n_q: 4}"), CODEC_FILE),
+        (lambda folder: write_broken_codec(folder, target_bandwidths=[float("inf")]), "encodec_32khz"),
+        (lambda folder: write_broken_codec(folder, target_bandwidths=[float("nan")]), "encodec_32khz"),
+        (lambda folder: write_broken_codec(folder, target_bandwidths=[]), "encodec_32khz"),
+        (lambda folder: write_broken_codec(folder, upsampling_ratios=[1 << 20] * 4000), "encodec_32khz"),
+        (lambda folder: write_broken_codec(folder, sampling_rate=10**400), "encodec_32khz"),
     ],
 )
 def test_a_missing_broken_or_mismatching_part_is_named_before_anything_is_loaded(
@@ -232,6 +310,13 @@ def test_a_missing_broken_or_mismatching_part_is_named_before_anything_is_loaded
     assert refused.value.details["part"] == part and part in refused.value.message
     assert str(checkpoint.parent) not in refused.value.message
     assert row(family, "tiny")["available"] == refused.value.message
+
+
+def write_broken_codec(folder: Path, **changes: Any) -> None:
+    """Replaces the checkpoint's codec by one in transformers' format with `changes` in its config.json."""
+    write_codec_pointer(folder)
+    path = write_hub_codec(folder / "encodec_32khz") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -248,6 +333,7 @@ def edit(path: Path, old: str, new: str) -> None:
         (LM_FILE, "causal: true", "causal: false", "causal"),
         (CODEC_FILE, "n_filters: 2", "n_filters: -1", "n_filters"),
         (CODEC_FILE, "n_filters: 2", "n_filters: 3", "and not"),
+        (LM_FILE, "num_heads: 4", "num_heads: '${oc.env:HEADS}'", r"\$\{oc.env:HEADS\}"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_when_the_engine_is_loaded(
@@ -257,6 +343,38 @@ def test_a_setting_that_cannot_be_is_named_when_the_engine_is_loaded(
     with pytest.raises(ModelError, match=reason) as refused:
         load_engine(inspect_checkpoint(checkpoint, WeightLocations()), device="cpu")
     assert refused.value.error_code == "broken_checkpoint" and refused.value.details["part"] == file
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("t5/model.safetensors", b"no tensors"),
+        ("t5/tokenizer.json", b"{}"),
+        ("t5/tokenizer.json", b"[" * 100_000),
+        ("encodec_32khz/model.safetensors", b"no tensors"),
+    ],
+)
+def test_a_broken_file_of_a_part_is_named_when_the_engine_is_loaded(
+    checkpoint: Path, file: str, content: bytes
+) -> None:
+    write_codec_pointer(checkpoint)
+    write_hub_codec(checkpoint / "encodec_32khz")
+    (checkpoint / file).write_bytes(content)
+    with pytest.raises(ModelError) as refused:
+        load_engine(inspect_checkpoint(checkpoint, WeightLocations()), device="cpu")
+    part, _, name = file.partition("/")
+    assert refused.value.error_code == "broken_checkpoint" and refused.value.details["part"] == part
+    assert f"The part {part} of the checkpoint 'tiny'" in refused.value.message and name in refused.value.message
+
+
+def test_a_file_with_an_index_of_implausible_size_is_refused(checkpoint: Path) -> None:
+    """Inspecting it would take minutes, at every list_models."""
+    limit = AUDIOCRAFT_LIMITS.max_index_bytes
+    for size, reason in ((limit + 1, "implausibly long"), (limit, "damaged|never writes")):
+        with zipfile.ZipFile(checkpoint / LM_FILE, "w") as archive:
+            archive.writestr("archive/data.pkl", bytes(size))
+        with pytest.raises(ModelError, match=reason):
+            inspect_checkpoint(checkpoint, WeightLocations())
 
 
 @pytest.mark.parametrize("bug", [AttributeError, TypeError, KeyError, IndexError, AssertionError, RuntimeError])
@@ -323,6 +441,17 @@ def test_the_estimate_is_near_what_the_engine_takes(checkpoint: Path) -> None:
     assert family.memory_bytes("tiny") == pytest.approx(engine.memory_bytes, rel=0.1)
 
 
+def test_the_estimate_counts_a_text_encoder_that_is_not_here_yet(checkpoint: Path) -> None:
+    """AudioGen's is t5-large, whose encoder takes 1.34 GB."""
+    edit(checkpoint / LM_FILE, "name: t5-base", "name: t5-large")
+    here = inspect_checkpoint(checkpoint, WeightLocations()).memory_bytes(weight_bytes=2)
+    shutil.rmtree(checkpoint / "t5")
+    there = inspect_checkpoint(checkpoint, WeightLocations()).memory_bytes(weight_bytes=2)
+    assert here < 1e6 and there == pytest.approx(1.34e9, rel=0.01)
+    of_large, of_base = (BY_NAME[name].memory_bytes(weight_bytes=2) for name in ("audiogen-medium", "medium"))
+    assert of_large - of_base == pytest.approx((335 - 110) * 4e6)
+
+
 def test_parts_that_are_not_here_are_fetched_and_the_engine_is_complete(checkpoint: Path, tmp_path: Path) -> None:
     shutil.move(checkpoint / "t5", tmp_path / "t5-base")
     cache = tmp_path / "hub"
@@ -387,3 +516,98 @@ def test_every_refusal_is_a_request_error(checkpoint: Path) -> None:
     (checkpoint / CODEC_FILE).unlink()
     with pytest.raises(RequestError):
         family_of(WeightLocations(explicit=checkpoint.parent)).load("tiny", device="cpu")
+
+
+SECRET = "sk-SECRET-123"
+SECRET_REFERENCE = "${oc.env:SUNO_API_TOKEN}"
+
+
+def list_settings(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The path of every setting that is no section."""
+    for name, value in values.items():
+        yield from list_settings(value, (*path, name)) if isinstance(value, dict) else [(*path, name)]
+
+
+def write_setting(path: Path, setting: tuple[str, ...], value: Any) -> None:
+    package = torch.load(path, weights_only=True)
+    values = yaml.safe_load(package["xp.cfg"])
+    section = values
+    for name in setting[:-1]:
+        section = section[name]
+    section[setting[-1]] = value
+    torch.save(package | {"xp.cfg": yaml.safe_dump(values)}, path)
+
+
+def test_an_export_loads_although_its_settings_name_the_user(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every export of audiocraft has `dora.dir: /checkpoint/${oc.env:USER}/...`; a container has no USER."""
+    monkeypatch.delenv("USER", raising=False)
+    assert "${oc.env:USER}" in torch.load(checkpoint / LM_FILE, weights_only=True)["xp.cfg"]
+    family = family_of(WeightLocations(explicit=checkpoint.parent))
+    assert row(family, "tiny")["available"] == "local"
+    engine = family.load(family.resolve(None).name, device="cpu")
+    assert engine.generate(GenerationRequest(["slow piano"], [1], 0.5, 1.2)).clips[0].peak > 0
+
+
+@pytest.mark.parametrize("file", [LM_FILE, CODEC_FILE])
+def test_no_setting_of_a_checkpoint_reveals_the_environment(
+    checkpoint: Path, file: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever setting refers to a secret, it is in no reply, no log and no request to the hub."""
+    monkeypatch.setenv("SUNO_API_TOKEN", SECRET)
+    caplog.set_level(0)
+    original_file = (checkpoint / file).read_bytes()
+    hub = FolderHub({"t5-base": checkpoint / "t5"}, checkpoint.parent / "cache")
+    families = [family_of(WeightLocations(explicit=checkpoint.parent, hub=online)) for online in (None, hub)]
+    refused = 0
+    for setting in list_settings(yaml.safe_load(torch.load(checkpoint / file, weights_only=True)["xp.cfg"])):
+        (checkpoint / file).write_bytes(original_file)
+        write_setting(checkpoint / file, setting, SECRET_REFERENCE)
+        for family in families:
+            replies: list[Any] = [row(family, "tiny")]
+            try:
+                family.load(family.resolve("tiny").name, device="cpu")
+            except RequestError as error:
+                refused += 1
+                replies.append(error.to_reply())
+            assert SECRET not in json.dumps(replies), setting
+    assert refused > 20 and SECRET not in caplog.text and not hub.fetched
+
+
+def test_a_part_that_is_named_by_the_environment_is_asked_of_nobody(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The names of the text encoder and of the codec would go to the hub."""
+    monkeypatch.setenv("SUNO_API_TOKEN", SECRET)
+    caplog.set_level(0)
+    shutil.rmtree(checkpoint / "t5")
+    hub = FolderHub({}, checkpoint.parent / "cache")
+    models = make_models(music=family_of(WeightLocations(explicit=checkpoint.parent, hub=hub)))
+    lm, codec = (checkpoint / LM_FILE).read_bytes(), (checkpoint / CODEC_FILE).read_bytes()
+    name = ("conditioners", "description", "t5", "name")
+    breakages: tuple[Callable[[], None], ...] = (
+        lambda: write_setting(checkpoint / LM_FILE, name, SECRET_REFERENCE),
+        lambda: write_setting(checkpoint / LM_FILE, name, "someone/" + SECRET_REFERENCE),
+        lambda: write_codec_pointer(checkpoint, SECRET_REFERENCE),
+        lambda: write_codec_pointer(checkpoint, "someone/else"),
+    )
+    for break_part in breakages:
+        (checkpoint / LM_FILE).write_bytes(lm)
+        (checkpoint / CODEC_FILE).write_bytes(codec)
+        break_part()
+        listed = answer({"id": "a", "input": {"operation": "list_models"}}, settings=Settings(), models=models)
+        with pytest.raises(ModelError) as refused:
+            answer(
+                {"id": "b", "input": {"operation": "generate_music", "model": "tiny", "prompt": "slow piano"}},
+                settings=Settings(),
+                models=models,
+            )
+        assert refused.value.error_code == "broken_checkpoint"
+        assert SECRET not in json.dumps([listed, refused.value.to_reply()])
+    assert SECRET not in caplog.text and not hub.fetched
+
+
+@pytest.mark.parametrize("name", ["t5-large", "google-t5/t5-base", "google/flan-t5-small"])
+def test_the_text_encoders_that_audiocraft_knows_are_asked_of_the_hub(checkpoint: Path, name: str) -> None:
+    edit(checkpoint / LM_FILE, "name: t5-base", f"name: {name}")
+    shutil.rmtree(checkpoint / "t5")
+    assert inspect_checkpoint(checkpoint, WeightLocations()).to_fetch == (name.removeprefix("google-t5/"),)

@@ -30,7 +30,12 @@ from testing.musicgen_steps import (
 )
 from testing.tiny_musicgen import Shape, write_checkpoint
 
-SHAPES = {"text": Shape(), "stereo": Shape(stereo=True), "melody": Shape(melody=True)}
+SHAPES = {
+    "text": Shape(),
+    "stereo": Shape(stereo=True),
+    "melody": Shape(melody=True),
+    "biased": Shape(biased=True),
+}
 TEXTS = ["slow piano", "fast techno with drums and bass 120 bpm", ""]
 DRAWS = 20_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_a_tokenizer_that_cannot_be_read_makes_the_checkpoint_broken(tmp_path: P
     assert refused.value.error_code == "broken_checkpoint"
 
 
+@pytest.mark.parametrize("content", [b"", b"no model", bytes(range(256)) * 40])
+def test_a_sentencepiece_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "spiece.model").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"spiece\.model"):
+        read_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_weights_is_refused(tmp_path: Path) -> None:
+    """Its ids would reach beyond the embedding, which on a GPU ends the process."""
+    folder = write_checkpoint(tmp_path / "model")
+    path = folder / "t5" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"] += [[f"▁more{index}", -9.0] for index in range(50)]
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ModelError, match="tokenizer has .* tokens, and its weights have"):
+        load_engine(inspect_checkpoint(folder, WeightLocations()), device="cpu")
+
+
 def test_a_tokenizer_in_sentencepieces_format_is_read(tmp_path: Path) -> None:
     import sentencepiece
 
@@ -170,7 +189,10 @@ def test_weights_in_torchs_formats_equal_those_in_safetensors(tmp_path: Path, zi
 
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
-    [(SAFETENSORS_FILE, b"no tensors", "no safetensors file"), (TORCH_FILE, None, "no weights by name")],
+    [
+        (SAFETENSORS_FILE, b"no tensors", "its file model.safetensors is broken: it is not a safetensors file"),
+        (TORCH_FILE, None, "pytorch_model.bin is broken: it holds no weights by name"),
+    ],
 )
 def test_files_without_tensors_are_refused(tmp_path: Path, file: str, content: bytes | None, reason: str) -> None:
     if content is None:
