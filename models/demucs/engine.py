@@ -150,6 +150,16 @@ class Separator:
         for submodel in select_submodels(self._weights, self.stems, stems or self.stems):
             self._network(submodel)
 
+    def warm_up(self) -> None:
+        """Runs one batch of silence through every network, and copies a result to the host."""
+        self.prepare()
+        for network in self._networks.values():
+            segment = network.segment_length(None)
+            run = partial(_separate_silence, network, network.input_length(segment, None))
+            size = self._batch_size(network, segment)
+            for _, stems in BatchRunner("segments").run(range(size), run, size=size):
+                self._to_host(stems[0])
+
     def separate(
         self,
         mix: Mix,
@@ -224,7 +234,7 @@ class Separator:
             network = self._network(model_pass.submodel)
             separate = partial(_separate_batch, network, buffer, separation.columns)
             for length, same_length in groupby(of_pass, key=lambda one: one.length):
-                size = self._runtime.batch_size or network.batch_size(length)
+                size = self._batch_size(network, length)
                 for batch, stems in separation.batches.run(list(same_length), separate, size=size):
                     for segment_input, result in zip(batch, stems, strict=True):
                         weights = shares * separation.weights(model_pass.overlap(segment_input.index))
@@ -240,6 +250,9 @@ class Separator:
             length = network.input_length(segment.length, segment_s)
             inputs.append(_SegmentInput(segment, index, segment.start - (length - segment.length) // 2, length))
         return inputs
+
+    def _batch_size(self, network: Network, length: int) -> int:
+        return self._runtime.batch_size or network.batch_size(length)
 
     def _read_window(self, separation: _Separation, inputs: Sequence[_SegmentInput]) -> _WindowBuffer:
         mix, stats = separation.mix, separation.stats
@@ -318,6 +331,11 @@ def _separate_batch(
 ) -> torch.Tensor:
     """The stems in `columns` of each input, `[B, S, 2, T]`."""
     return network(torch.stack([buffer.read(one) for one in batch])).index_select(1, columns)
+
+
+@torch.inference_mode()
+def _separate_silence(network: Network, length: int, batch: Sequence[int]) -> torch.Tensor:
+    return network(torch.zeros(len(batch), 2, length, device=network.device))
 
 
 def _add_segment(

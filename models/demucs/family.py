@@ -153,6 +153,9 @@ class DemucsFamily(ModelFamily["Separator"]):
     def engine_bytes(self, engine: Separator) -> int:
         return engine.memory_bytes
 
+    def warm_up(self, engine: Separator) -> None:
+        engine.warm_up()
+
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         bag = self._folders.fetch(name, observer=observer).bag
         if name in CATALOG and self._folders.weights.hub is not None:  # else a stem whose submodel is here still works

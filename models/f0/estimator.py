@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.f0.catalog import HOP_LENGTH
-from models.runtime.progress import Progress
+from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
+from models.runtime.progress import Progress, ignore_progress
 
 Waveform = NDArray[np.float32]
 F0Contour = NDArray[np.float32]
@@ -42,6 +42,11 @@ class F0Estimator(ABC):
             ModelError: the weights cannot be read, or there is no such device.
         """
         return cls()
+
+    def warm_up(self) -> None:
+        """Estimates the f0 of a second of a tone."""
+        tone = np.sin(2 * np.pi * 220 / SAMPLE_RATE * np.arange(SAMPLE_RATE)).astype(np.float32)
+        self.estimate(tone, hop_length=HOP_LENGTH, filter_radius=3, progress=ignore_progress)
 
     @abstractmethod
     def estimate(self, waveform: Waveform, *, hop_length: int, filter_radius: int, progress: Progress) -> F0Contour:

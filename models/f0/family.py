@@ -112,6 +112,9 @@ class PitchFamily(ModelFamily[F0Estimator]):
     def engine_bytes(self, engine: F0Estimator) -> int:
         return engine.memory_bytes
 
+    def warm_up(self, engine: F0Estimator) -> None:
+        engine.warm_up()
+
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         if name == "rmvpe":
             self._rmvpe_file(observer)

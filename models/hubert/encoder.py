@@ -86,6 +86,10 @@ class ContentEncoder:
         tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
         return sum(tensor.nbytes for tensor in tensors)
 
+    def warm_up(self) -> None:
+        """Extracts the features of a second of silence."""
+        self.extract_features(torch.zeros(16_000), version="v2")
+
     @torch.inference_mode()
     def extract_features(self, waveform: torch.Tensor, *, version: str) -> torch.Tensor:
         """Content features at 50 frames/s; frame i is computed from the samples 320 i to 320 i + 400.

@@ -106,6 +106,9 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
     def engine_bytes(self, engine: ContentEncoder) -> int:
         return engine.memory_bytes
 
+    def warm_up(self, engine: ContentEncoder) -> None:
+        engine.warm_up()
+
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         self._path(observer)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from audio.types import Waveform
+from audio.types import Audio, Waveform
 from models.device import prepare_device
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
 from models.f0.contour import fill_gaps, quantize_f0, transpose
@@ -27,13 +27,14 @@ from models.runtime.batches import BatchRunner, look_ahead
 from models.runtime.chunks import crossfade, reflect_pad
 from models.runtime.dtype import Precision, tf32_products
 from models.runtime.host_transfer import start_download
-from models.runtime.progress import Progress
+from models.runtime.progress import Progress, ignore_progress
 from models.rvc.checkpoint import Checkpoint
 from models.rvc.chunks import CONTEXT, ENCODER_TAIL, FADE, ChunkPlan, plan_chunks
+from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.envelope import RmsEnvelopeMatcher, apply_noise_gate, compute_rms_envelope, detect_activity
 from models.rvc.excitation import FrameNoise, accumulate_phase, generate_sine
 from models.rvc.index import Index
-from models.rvc.preprocess import PreprocessedVocal
+from models.rvc.preprocess import PreprocessedVocal, preprocess
 from models.rvc.retrieval import Retrieval, RetrievalMode
 from models.rvc.synthesizer import Synthesizer
 
@@ -74,6 +75,20 @@ class FeatureExtractor(Protocol):
         """`[B, T]` at 16 kHz -> `[B, (T - 400) // 320 + 1, D]`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _BlankEncoder:
+    """A `FeatureExtractor` that runs no network.
+
+    Args:
+        width: of its features, which are zeros.
+    """
+
+    width: int
+
+    def extract_features(self, waveform: torch.Tensor, *, version: str) -> torch.Tensor:
+        return waveform.new_zeros(len(waveform), waveform.shape[1] // (2 * HOP_LENGTH), self.width)
+
+
 class SynthesizerProtocol(Protocol):
     """What the converter uses of a `Synthesizer`."""
 
@@ -108,6 +123,7 @@ class Execution:
         chunk_multiple: frames; each chunk contributes a multiple.
         batch_size: chunks that are converted together; fewer if memory runs out.
         tf32: whether the synthesizer's float32 matrix products are in TF32. The search in the index never is.
+        warm_up_size: frames of noise that `warm_up` converts.
         looks_ahead: whether a batch is started before the samples of the one before it are used, so that a GPU works
             while the CPU does.
     """
@@ -116,12 +132,13 @@ class Execution:
     chunk_multiple: int = 2
     batch_size: int = 1
     tf32: bool = False
+    warm_up_size: int = 100
     looks_ahead: bool = False
 
 
 # A GPU selects kernels anew for each shape, which takes longer than the frames that a larger multiple adds. On a CPU
 # the frames take longer. A batch of four chunks, two minutes, keeps a GPU busy.
-_EXECUTION = {"cuda": Execution(chunk_multiple=500, batch_size=4, tf32=True, looks_ahead=True)}
+_EXECUTION = {"cuda": Execution(chunk_multiple=500, batch_size=4, tf32=True, warm_up_size=12_000, looks_ahead=True)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,6 +205,15 @@ class VoiceConverter:
     def memory_bytes(self) -> int:
         """Bytes of the weights and of the index."""
         return self._network.memory_bytes + (self._retrieval.memory_bytes if self._retrieval else 0)
+
+    def warm_up(self) -> None:
+        """Converts noise, with features of zeros: on a GPU a whole batch of the longest chunks."""
+        noise = np.random.default_rng(0).standard_normal((1, self._execution.warm_up_size * HOP_LENGTH))
+        vocal = preprocess(Audio(0.1 * noise.astype(np.float32), SAMPLE_RATE), ignore_progress)
+        f0 = np.full(self._execution.warm_up_size, 220, np.float32)
+        encoder = _BlankEncoder(FEATURE_WIDTHS[self._version])
+        for _ in self.convert(vocal, f0, encoder, settings=ConversionSettings(), progress=ignore_progress):
+            pass
 
     def convert(
         self,

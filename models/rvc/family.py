@@ -91,6 +91,9 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
     def engine_bytes(self, engine: VoiceConverter) -> int:
         return engine.memory_bytes
 
+    def warm_up(self, engine: VoiceConverter) -> None:
+        engine.warm_up()
+
     def upload_readiness(self) -> Readiness:
         """Whether voices may be added; the reason says how to allow it."""
         if not self.uploads:

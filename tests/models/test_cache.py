@@ -31,6 +31,7 @@ from models.device import (
     resolve_device,
 )
 from models.family import READY, ModelFamily, ModelHandle, ModelInfo, Readiness
+from models.registry import build
 from models.runtime.progress import UNATTENDED, Observer, Unattended
 from testing.models import make_models
 
@@ -692,6 +693,21 @@ def test_preload_takes_a_family_with_a_name_or_alone() -> None:
     assert separation.loads == ["mdx", "htdemucs"]
     assert separation.warmed_up == 3
     assert set(models.list_loaded()) == {"demucs/mdx", "demucs/htdemucs"}
+
+
+class WarmedEngine:
+    def __init__(self) -> None:
+        self.warm_ups = 0
+
+    def warm_up(self) -> None:
+        self.warm_ups += 1
+
+
+@pytest.mark.parametrize("name", ["demucs", "rvc", "hubert", "f0"])
+def test_the_families_of_a_cover_warm_their_engines_up(name: str) -> None:
+    engine: Any = WarmedEngine()
+    build(device="cpu").families.find(name).warm_up(engine)
+    assert engine.warm_ups == 1
 
 
 def test_preload_of_an_unknown_family_names_the_nearest() -> None:

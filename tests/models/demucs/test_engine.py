@@ -319,6 +319,17 @@ def test_the_separation_after_one_that_ran_out_of_memory_begins_with_whole_batch
     assert max(module.batches) == 8
 
 
+def test_warming_up_runs_one_whole_batch_through_every_network(networks: dict[str, Path]) -> None:
+    modules = [Gains(), Gains(max_batch=5)]
+    model = SeparationModel(Bag(("x", "y")), lambda index: modules[index], Gains.sources, Gains.samplerate)
+    Separator(model, Runtime(batch_size=8)).warm_up()
+    assert [module.batches for module in modules] == [[8], [4, 4]]
+    engine, mix = build_separator([networks["htdemucs"]]), make_noise(RATE)
+    before = run_separator(engine, mix)
+    engine.warm_up()
+    np.testing.assert_array_equal(run_separator(engine, mix), before)
+
+
 def test_an_out_of_memory_error_of_a_single_segment_is_raised() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         separate_with_gains(build_gains_separator(Gains(max_batch=0), 8), 2345)

@@ -126,6 +126,14 @@ def test_mangio_crepe_accepts_a_hop_length_longer_than_the_audio(samples: int, h
     ).shape == (samples // 160,)
 
 
+@pytest.mark.parametrize("method", [*ALL_BUT_LARGE, "mangio-crepe"])
+def test_warming_up_leaves_every_estimator_as_it_was(load: Callable[[str], F0Estimator], method: str) -> None:
+    waveform = make_vocal(0.6)
+    before = estimate(load(method), waveform)
+    load(method).warm_up()
+    np.testing.assert_array_equal(estimate(load(method), waveform), before)
+
+
 class RandomNetwork:
     """Gives the bins of each frame probabilities that depend on its samples alone."""
 

@@ -351,6 +351,19 @@ def test_the_next_batch_is_started_before_the_last_one_is_used_if_the_execution_
     np.testing.assert_array_equal(result, convert(make_converter(max_chunk_size=200), vocal, SampleEncoder(), PLAIN))
 
 
+def test_warming_up_converts_a_whole_batch_and_leaves_the_voice_as_it_was(loaded: Loaded) -> None:
+    network = SmallSynthesizer(capacity=4)
+    execution = Execution(max_chunk_size=200, batch_size=4, warm_up_size=800)
+    VoiceConverter(network, version="v2", execution=execution).warm_up()
+    assert network.batches == [4]
+    vocal, f0 = preprocess(Audio(make_waveform(1)[None], 16_000), ignore_progress), make_f0(100)
+    before = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(), f0)
+    loaded.converter.warm_up()
+    loaded.encoder.warm_up()
+    after = convert(loaded.converter, vocal, loaded.encoder, ConversionSettings(), f0)
+    assert before.tobytes() == after.tobytes()
+
+
 def test_a_gpu_sees_the_same_few_chunk_lengths_for_vocals_of_any_length() -> None:
     execution, lengths = Execution(chunk_multiple=500, batch_size=4, tf32=True), set()
     for frames in (130, 480, 1234, 2801, 3002, 10_007, 25_100):
