@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -11,6 +11,7 @@ from errors import ModelError
 from models.runtime.progress import UNATTENDED, Observer
 
 EngineT = TypeVar("EngineT")
+InfoT = TypeVar("InfoT", bound="ModelInfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,19 @@ class ModelInfo(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """The model's row in a reply of list_models."""
+
+
+def describe_each(
+    names: Iterable[str], describe: Callable[[str], InfoT], report: Callable[[str, Availability], InfoT]
+) -> list[InfoT]:
+    """The row of every model: from `describe`, or from `report`, with the reason, if its files are broken."""
+    rows = []
+    for name in names:
+        try:
+            rows.append(describe(name))
+        except ModelError as error:
+            rows.append(report(name, unavailable(error.message)))
+    return rows
 
 
 class ModelFamily(ABC, Generic[EngineT]):

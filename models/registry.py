@@ -91,6 +91,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     volume_dirs: Sequence[Path] = (),
     download_dir: Path | None = None,
     pin_models: bool = True,
+    torch_home: Path | None = None,
     voices_dir: Path | None = None,
     voice_uploads: bool = False,
     cuda_graphs: bool = True,
@@ -107,6 +108,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
         download_dir: hub cache that downloads go to; None: the one on the first volume that can be written, else the
             hub client's own.
         pin_models: whether the tested revision of a published model is downloaded; False: the newest.
+        torch_home: torch's cache, in which `torch.hub` keeps the checkpoints that demucs 4.0 downloaded; None: there is
+            none.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
         cuda_graphs: whether a GPU replays the steps of decoding as CUDA graphs.
@@ -124,7 +127,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         music=MusicGenFamily(
             weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
         ),
-        separation=DemucsFamily(weights),
+        separation=DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
         voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
@@ -149,7 +152,10 @@ def list_published_models() -> list[dict[str, str]]:
             for card in CATALOG
         ),
         row(DEMO, "generate_music", DEMO_LICENCE, "the small demo model in this repository; rough"),
-        *(row(name, "separate", card.licence, card.about) for name, card in DEMUCS.items()),
+        *(
+            row(name, "separate", card.licence, f"not run: {why}" if (why := card.unsupported) else card.about)
+            for name, card in DEMUCS.items()
+        ),
         row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) of RVC voices"),
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
     ]

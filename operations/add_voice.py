@@ -61,6 +61,8 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
                 replace=plan.replace,
                 check=job.check,
             )
+    for warning in voice.voice.warnings if voice.voice else ():
+        job.warn(warning)
     return Reply(fields={"name": voice.name, "voice": voice.to_json()})
 
 

@@ -19,6 +19,7 @@ def models_for(settings: Settings) -> Models:
         volume_dirs=settings.volume_dirs,
         download_dir=settings.hf_hub_cache or (settings.hf_home and settings.hf_home / "hub"),
         pin_models=settings.pin_models,
+        torch_home=settings.find_torch_home(),
         voices_dir=settings.rvc_models_dir,
         voice_uploads=settings.allow_voice_upload,
         cuda_graphs=settings.cuda_graphs,

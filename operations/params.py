@@ -75,8 +75,9 @@ class Params(BaseModel):
         return {name: found.kind for name, found in inputs.items() if found is not None}
 
     def list_values(self) -> dict[str, Any]:
-        """Every parameter with its value, inputs left out: the reply's `parameters`."""
-        return self.model_dump(mode="json", exclude=set(self.input_fields()))
+        """Every parameter with its value, inputs left out: the reply's `parameters`. A whole number has no `.0`."""
+        values = self.model_dump(mode="json", exclude=set(self.input_fields()))
+        return {name: _to_whole_number(value) for name, value in values.items()}
 
 
 def _describe_option(option: Literal["bit_depth", "bitrate"]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
@@ -13,15 +13,12 @@ from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
 from models.demucs.segments import InferenceOptions, segment_too_long_error
 from models.demucs.stems import StemPlan, plan_stems, plan_two_stems
-from models.family import ModelHandle, Readiness
+from models.family import Readiness
 from operations.operation import Operation
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
 from worker.reply import Output, Reply
-
-if TYPE_CHECKING:
-    from models.demucs.engine import Separator
 
 MAX_STEMS = 16
 INSTRUMENTAL = {"no_vocals": "instrumental"}  # the complement's name, and its alias in the reply
@@ -81,12 +78,10 @@ class Params(AudioOutParams):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The model and its stems; `stems` is None if only the model's weights name them (demucs 4.0's `.th`)."""
+    """What to separate, and the parameters that were asked for."""
 
     params: Params
-    model: ModelHandle[Separator]
-    stems: StemPlan | None
-    options: InferenceOptions
+    separation: SeparationPlan
 
 
 def plan(params: Params, models: Models) -> Plan:
@@ -96,22 +91,14 @@ def plan(params: Params, models: Models) -> Plan:
     info = family.describe(model.name)
     if params.segment is not None and info.max_segment is not None and params.segment > info.max_segment:
         raise segment_too_long_error(params.segment, info.max_segment)
-    return Plan(
-        params,
-        model,
-        None if info.stems is None else _plan_stems(params, info.stems, model.name),
-        InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed),
-    )
+    options = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
+    return Plan(params, SeparationPlan(model, _plan_stems(params, info.stems, model.name), options))
 
 
 def run(plan: Plan, job: Job, models: Models) -> Reply:
-    params, model = plan.params, plan.model
+    params, model, chosen = plan.params, plan.separation.model, plan.separation.stems
     with job.stage("separate", (0.0, 0.95)):
-        chosen = plan.stems or _plan_stems(
-            params, models.run(model, lambda separator: separator.stems, observer=job), model.name
-        )
-        separation = SeparationPlan(model, chosen, plan.options)
-        stems = separate_stems(separation, job.audio["audio"], job=job, models=models)
+        stems = separate_stems(plan.separation, job.audio["audio"], job=job, models=models)
     if params.residual and not chosen.residual and "residual" in params.model_fields_set:
         job.warn("'residual' has no effect unless all stems of the model are returned.")
     return Reply(
@@ -142,4 +129,10 @@ def get_readiness(models: Models) -> Readiness:
     return models.families.separation.readiness()
 
 
-OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness)
+OPERATION = Operation(
+    params=Params,
+    plan=plan,
+    run=run,
+    readiness=get_readiness,
+    optional=True,  # a worker without Demucs is healthy: it may make music, or covers from separate audio
+)

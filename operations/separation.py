@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from audio.disk import materialize
 from audio.types import AudioSource
-from errors import ErrorCode, InvalidRequestError
 from models import Models
 from models.demucs.segments import InferenceOptions
 from models.demucs.stems import StemPlan, separate
@@ -46,20 +45,9 @@ def separate_stems(
 
     Returns:
         The plan's stems by name, each with the source's length, sample rate and channels.
-
-    Raises:
-        InvalidRequestError: the model does not separate a stem of the plan. Only models whose stems are known from
-            their weights alone (demucs 4.0's `.th`) come this far with such a plan.
     """
 
     def run(separator: Separator) -> dict[str, AudioSource]:
-        if missing := [stem for stem in plan.stems.computed if stem not in separator.stems]:
-            raise InvalidRequestError(
-                f"The model '{plan.model.name}' does not separate {', '.join(missing)}. Its stems: "
-                f"{', '.join(separator.stems)}. Choose another model.",
-                code=ErrorCode.UNKNOWN_STEM,
-                details={"stem": missing[0], "valid": list(separator.stems)},
-            )
         blocks = separate(separator, source, plan.stems, plan.options, job.progress)
         return materialize(blocks, plan.stems.outputs, like=source, memory_bytes=memory_bytes, stack=job.exit_stack)
 

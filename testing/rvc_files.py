@@ -90,15 +90,29 @@ def make_vectors(count: int, width: int, seed: int = 0) -> np.ndarray[Any, np.dt
     return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
 
 
-def save_index(path: Path, *, width: int = 768, count: int = 200, clusters: int | None = 4, **changes: Any) -> Any:
-    """An index by faiss; `clusters` None: without. `changes` are its attributes. Returns faiss's own object."""
+def save_index(
+    path: Path,
+    *,
+    width: int = 768,
+    count: int = 200,
+    clusters: int | None = 4,
+    train: int | None = None,
+    **changes: Any,
+) -> Any:
+    """Writes an index by faiss and returns faiss's own object.
+
+    Args:
+        clusters: None: an index without clusters.
+        train: number of vectors that the clusters are made from; None: `count`, all that are added.
+        changes: attributes of the index.
+    """
     import faiss
 
     data = make_vectors(count, width)
     index: Any = faiss.index_factory(width, "Flat" if clusters is None else f"IVF{clusters},Flat")
     if clusters is not None:
         index.cp.min_points_per_centroid = 1
-        index.train(data)
+        index.train(data if train is None else make_vectors(train, width))
     index.add(data)
     for name, value in changes.items():
         setattr(index, name, value)

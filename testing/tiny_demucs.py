@@ -6,11 +6,13 @@ import hashlib
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 from safetensors.torch import save_file
@@ -82,16 +84,45 @@ def save_bag(folder: Path, networks: Mapping[str, nn.Module], name: str | None =
     return folder
 
 
-def save_old(network: nn.Module, folder: Path, signature: str) -> Path:
-    """Writes demucs 4.0's package: a pickle of class, arguments and half-precision weights, checksum in its name."""
-    args, kwargs = get_arguments(network)
-    state = {key: value.half() for key, value in network.state_dict().items()}
-    package = {"klass": type(network), "args": args, "kwargs": kwargs, "state": state, "training_args": {"lr": 3e-4}}
+def save_package(
+    network: nn.Module, folder: Path, signature: str, *, numpy: Literal[1, 2] = 1, old_format: bool = False
+) -> Path:
+    """Writes demucs 4.0's `.th`, by its own code: class, arguments, half-precision weights, metrics; checksum in its
+    name.
+
+    Args:
+        numpy: the major version whose names the metrics are pickled under; the published files have those of 1.
+        old_format: in torch's format from before 2020.
+    """
+    from demucs.states import serialize_model
+    from omegaconf import OmegaConf
+
+    training = OmegaConf.create({"lr": 3e-4, "dset": {"sources": FOUR}, "misc": [1, None]})
+    package: dict[str, Any] = serialize_model(network, training)  # type: ignore[no-untyped-call]
+    # tools/export.py adds the last metrics of the training; its evaluation averages with numpy.
+    test = {"sdr": np.float64(7.5), "nsdr": {"all": np.median([7.0, 8.0]), "count": np.int64(50)}}
     buffer = io.BytesIO()
-    torch.save(package, buffer)
-    path = folder / f"{signature}-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.th"
-    path.write_bytes(buffer.getvalue())
+    torch.save(package | {"metrics": ({"loss": 0.2}, test)}, buffer, _use_new_zipfile_serialization=not old_format)
+    data = buffer.getvalue() if old_format else _rename_numpy(buffer.getvalue(), numpy)
+    path = folder / f"{signature}-{hashlib.sha256(data).hexdigest()[:8]}.th"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
     return path
+
+
+def _rename_numpy(data: bytes, version: Literal[1, 2]) -> bytes:
+    """The zip with numpy's functions under the names of `version` in its pickle."""
+    names = {1: b"cnumpy.core.multiarray\n", 2: b"cnumpy._core.multiarray\n"}
+    renamed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(renamed, "w") as new:
+        for name in old.namelist():
+            record = old.read(name)
+            if name.endswith("/data.pkl"):
+                assert any(known in record for known in names.values()), "the metrics are numbers of numpy's"
+                for known in names.values():
+                    record = record.replace(known, names[version])
+            new.writestr(name, record)
+    return renamed.getvalue()
 
 
 def get_arguments(network: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

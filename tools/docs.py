@@ -157,7 +157,7 @@ def write_memory() -> str:
     music = MusicGenFamily(weights, demo=ROOT / "demo/weights/musicgen", on_gpu=lambda: True)
     separation = DemucsFamily(weights)
     sizes = [(card.name, music.memory_bytes(card.name)) for card in MUSIC if not card.unsupported]
-    sizes += [(name, separation.memory_bytes(name)) for name in SEPARATION]
+    sizes += [(name, separation.memory_bytes(name)) for name, card in SEPARATION.items() if not card.unsupported]
     rows = ((f"`{name}`", f"{size / 1e9:.1f}") for name, size in sorted(sizes, key=lambda row: -row[1]))
     return make_table(("model", "GB"), rows)
 

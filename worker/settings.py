@@ -164,6 +164,17 @@ class Settings(_Environment):
         doc="Downloads the pinned revision of each published model that has one. `0` downloads the newest revision. A"
         " model that is here already is not downloaded again.",
     )
+    torch_home: Path | None = variable(
+        "TORCH_HOME",
+        PATH,
+        None,
+        group="models",
+        doc="torch's cache. Demucs checkpoints that torch downloaded to its `hub/checkpoints` are used. Default:"
+        " `torch` in `XDG_CACHE_HOME`.",
+    )
+    cache_home: Path = variable(
+        "XDG_CACHE_HOME", PATH, Path("~/.cache"), group="models", doc="Folder in which torch's cache is by default."
+    )
     preload: tuple[str, ...] = variable(
         "PRELOAD",
         NAMES,
@@ -338,6 +349,10 @@ class Settings(_Environment):
         group="runtime",
         doc="Log level: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     )
+
+    def find_torch_home(self) -> Path:
+        """torch's cache, as torch itself finds it (`torch.hub.get_dir`)."""
+        return Path(os.path.expanduser(self.torch_home or self.cache_home / "torch"))
 
 
 @dataclass(frozen=True, kw_only=True)

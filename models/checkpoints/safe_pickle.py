@@ -137,6 +137,12 @@ _GLOBALS: Mapping[tuple[str, str], _Global] = MappingProxyType(
     }
 )
 
+NUMPY_SCALAR_NAMES = frozenset(
+    {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype", "_codecs.encode"}
+)
+"""What numpy 1 and 2 pickle a single number by, such as a metric that was measured with `np.mean`, for lists of
+`classes`. As everything on such a list they become `PickledObject`s, and are never called."""
+
 
 def read_pickle(data: bytes, *, max_steps: int, classes: Collection[str] | None = (), start: int = 0) -> Pickle:
     """Reads the pickle that begins at `start`.
@@ -288,6 +294,9 @@ class _Interpreter:
                 if self._storages.setdefault(key, storage) != storage:
                     raise PickleError("tensors of different kinds share one piece of its data")
                 self._stack.append(storage)
+            # The same format has a network's class with its source code, which is not kept.
+            case ("module", PickledClass() as network, *_):
+                self._stack.append(network)
             case _:
                 raise PickleError("its index is damaged")
 

@@ -61,7 +61,8 @@ class Settings:
     ) -> float:
         """Returns a number above `least` and not above `most`."""
         value = self._value(path, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least < value <= most:
+        is_number = isinstance(value, int | float | Fraction) and not isinstance(value, bool)
+        if not is_number or not least < value <= most:
             raise self._error(path, f"a number above {least:g} and not above {most:g}")
         return float(value)
 

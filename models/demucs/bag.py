@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from errors import ModelError
-from models.checkpoints.errors import broken_checkpoint
+from errors import ModelError, sanitize
+from models.checkpoints.errors import CheckpointError, broken_checkpoint, report_broken
 
+MAX_SEGMENT_S = 3600.0
 _SIGNATURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_REMEDY = "Copy its files again as demucs 4.1 publishes them."
 _MAX_SUBMODELS = 64
-_MAX_BYTES = 1 << 20
+_MAX_WEIGHT = 1e6
+_MAX_BYTES = 1 << 12  # the published ones have at most 200
+_MAX_BRACKETS = 2 * _MAX_SUBMODELS  # PyYAML's time for nested ones grows with the square of their number
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +54,51 @@ def select_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], w
 
 def read_bag(path: Path) -> Bag:
     """Reads `<name>.yaml`, as plain values; raises `ModelError` (`broken_checkpoint`) if it is no bag."""
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise broken_model("its yaml file is too large for one")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise broken_model("its yaml file cannot be read as plain data") from error
-    if not isinstance(content, dict):
-        raise broken_model("its yaml file is not a mapping with 'models'")
-    signatures = _read_signatures(content.get("models"))
-    return Bag(
-        signatures, _read_weights(content.get("weights"), len(signatures)), _read_segment(content.get("segment"))
-    )
+    with report_broken_file(path):
+        content = _read_yaml(path)
+        if not isinstance(content, dict):
+            raise CheckpointError("it is not a mapping with 'models'")
+        signatures = _read_signatures(content.get("models"))
+        weights = _read_weights(content.get("weights"), len(signatures))
+        return Bag(signatures, weights, _read_segment(content.get("segment")))
 
 
 def broken_model(reason: str) -> ModelError:
     """Returns the error for a separation model whose files are present but cannot be used."""
-    return broken_checkpoint("The separation model", reason, "Copy its files again as demucs 4.1 publishes them.")
+    return broken_checkpoint("The separation model", reason, _REMEDY)
+
+
+def report_broken_file(path: Path) -> AbstractContextManager[None]:
+    """Raises `broken_checkpoint`, with the file's name, in place of every `CheckpointError` inside."""
+    return report_broken(f"The file '{sanitize(path.name)}' of the separation model", _REMEDY)
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        brackets = data.count(b"[") + data.count(b"{")
+        if is_small := len(data) <= _MAX_BYTES and brackets <= _MAX_BRACKETS:
+            # Tags name classes and conversions, aliases multiply; a list of submodels has neither.
+            tokens = yaml.scan(data.decode())
+            is_plain = not any(isinstance(token, yaml.TagToken | yaml.AliasToken) for token in tokens)
+            content = yaml.safe_load(data) if is_plain else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise CheckpointError("it cannot be read as plain data") from error
+    if not is_small:
+        raise CheckpointError("it is too large for a list of submodels")
+    if not is_plain:
+        raise CheckpointError("it holds more than plain data")
+    return content
 
 
 def _read_signatures(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 0 < len(value) <= _MAX_SUBMODELS:
-        raise broken_model("its yaml file has no list 'models'")
+        raise CheckpointError("it has no list 'models'")
     if not all(isinstance(name, str) and _SIGNATURE.fullmatch(name) for name in value):
-        raise broken_model("its yaml file names a submodel by something else than a plain file name")
+        raise CheckpointError("it names a submodel by something else than a plain file name")
     return tuple(value)
 
 
@@ -83,19 +106,19 @@ def _read_weights(value: Any, submodels: int) -> tuple[tuple[float, ...], ...] |
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != submodels:
-        raise broken_model("its yaml file has not one row of 'weights' for each submodel")
+        raise CheckpointError("it has not one row of 'weights' for each submodel")
     if not all(isinstance(row, list) and row and all(map(_is_weight, row)) for row in value):
-        raise broken_model("its 'weights' are not numbers of 0 or more")
+        raise CheckpointError(f"its 'weights' are not numbers from 0 to {_MAX_WEIGHT:g}")
     return tuple(tuple(float(weight) for weight in row) for row in value)
 
 
 def _read_segment(value: Any) -> float | None:
     if value is None:
         return None
-    if not _is_weight(value) or not 0 < value <= 3600:
-        raise broken_model("its 'segment' is not a number of seconds")
+    if not _is_weight(value) or not 0 < value <= MAX_SEGMENT_S:
+        raise CheckpointError("its 'segment' is not a number of seconds")
     return float(value)
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MAX_WEIGHT

@@ -24,6 +24,7 @@ class ModelCard:
         about: one sentence for people who choose.
         sample_rate: in Hz.
         licence: both statements that are on record about the weights.
+        unsupported: why it is not run, as the end of a sentence that begins with "it"; empty if it is.
     """
 
     repository: str
@@ -35,6 +36,19 @@ class ModelCard:
     sample_rate: int = 44_100
     channels: int = 2
     licence: str = "MIT (tag on the hub, 2026-07); the author wrote earlier: research only"
+    unsupported: str = ""
+
+
+def _describe_quantised(name: str, parameters: int) -> ModelCard:
+    return ModelCard(
+        f"adefossez/Demucs-{name}_q",
+        FOUR_STEMS,
+        4,
+        parameters,
+        None,
+        f"{name} with quantised weights.",
+        unsupported=f"has quantised weights (diffq); use '{name}', the same model without quantisation",
+    )
 
 
 # Sizes: demucs 4.1 configurations, counted; repositories: demucs.hf.
@@ -64,5 +78,7 @@ CATALOG: Mapping[str, ModelCard] = MappingProxyType(
             None,
             "As mdx, trained on extra data that includes the MUSDB test set.",
         ),
+        "mdx_q": _describe_quantised("mdx", 435_000_000),
+        "mdx_extra_q": _describe_quantised("mdx_extra", 335_000_000),
     }
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import ModelError, unknown_name_error
+from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import broken_model
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
@@ -24,6 +24,7 @@ from models.family import (
     ModelHandle,
     ModelInfo,
     Readiness,
+    describe_each,
     unavailable,
 )
 from models.runtime.progress import UNATTENDED, Observer
@@ -45,14 +46,14 @@ class SeparationModelInfo(ModelInfo):
     """What a separation model can do.
 
     Args:
-        stems: in the order of the model's output; None: only its weights say (demucs 4.0's `.th`).
+        stems: in the order of the model's output; empty for a local model that cannot be used.
         max_segment: the longest `segment` in seconds; None: no limit.
         sample_rate: in Hz.
         licence: of the weights.
         about: one sentence.
     """
 
-    stems: tuple[str, ...] | None = None
+    stems: tuple[str, ...] = ()
     max_segment: float | None = None
     sample_rate: int = 44_100
     licence: str = "unknown"
@@ -61,7 +62,7 @@ class SeparationModelInfo(ModelInfo):
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "stems": list(self.stems or ()),
+            "stems": list(self.stems),
             "sample_rate": self.sample_rate,
             "channels": 2,
             "max_segment_s": self.max_segment,
@@ -76,64 +77,66 @@ class DemucsFamily(ModelFamily["Separator"]):
 
     Args:
         weights: where weights are looked for.
+        torch_cache: the folder that `torch.hub` downloads checkpoints to, which is looked at last.
     """
 
     name = "demucs"
     downloadable = True
 
-    def __init__(self, weights: WeightLocations) -> None:
-        self._folders = ModelRepository(weights)
+    def __init__(self, weights: WeightLocations, *, torch_cache: Path | None = None) -> None:
+        self._folders = ModelRepository(weights, torch_cache)
 
     def list_models(self) -> list[SeparationModelInfo]:
-        return [self._describe_or_report(name) for name in self._folders.names()]
+        return describe_each(self._folders.names(), self.describe, _describe_without_files)
 
     def readiness(self) -> Readiness:
         missing = [package for package in ("torch", "demucs", "safetensors") if find_spec(package) is None]
         if missing:
             return Readiness(f"not installed: {', '.join(missing)}")
-        if self._folders.weights.hub is None and not any(self._availability(name) == LOCAL for name in CATALOG):
-            return Readiness("no model is here, and downloads are off: put one below MODELS_DIR")
+        can_download = self._folders.weights.hub is not None
+        if not can_download and not any(model.availability.is_usable for model in self.list_models()):
+            return Readiness("no model that can be used is here, and downloads are off: put one below MODELS_DIR")
         return READY
 
     def search_paths(self) -> list[str]:
-        return self._folders.weights.search_paths()
+        last = [str(self._folders.torch_cache)] if self._folders.torch_cache else []
+        return [*self._folders.weights.search_paths(), *last]
 
     def resolve(self, name: str | None) -> ModelHandle[Separator]:
-        """The model called `name`; None: htdemucs. Raises `UnknownNameError` if there is none."""
+        """The model called `name`; None: htdemucs.
+
+        Raises:
+            UnknownNameError: there is no such model.
+            ModelError: `model_unsupported`: its weights are quantised.
+        """
         name = DEFAULT_MODEL if name is None else name
         if name not in CATALOG and name not in (known := self._folders.names()):
             raise unknown_name_error("model", name, known)
+        if error := _build_unsupported_error(name):
+            raise error
         return ModelHandle(self, name)
 
     def describe(self, name: str) -> SeparationModelInfo:
-        """What the model called `name` can do; reads at most the header of a file.
+        """What the model called `name` can do; reads what its files state about themselves, and no weights.
 
         Raises:
-            ModelError: it is a local folder whose files are missing or broken.
+            ModelError: its files are here and broken, or it is not supported. Another model is never taken instead.
         """
+        if error := _build_unsupported_error(name):
+            raise error
+        files = self._folders.find(name)
+        specs = [read_spec(path) for path in (files.submodels if files else ()) if path is not None]
+        availability = self._availability(name, files)
         if name in CATALOG:
-            card, availability = CATALOG[name], self._availability(name)
-            return SeparationModelInfo(
-                name=name,
-                availability=availability,
-                download_bytes=card.parameters * _PUBLISHED_BYTES if availability == DOWNLOAD else 0,
-                stems=card.stems,
-                max_segment=card.max_segment,
-                sample_rate=card.sample_rate,
-                licence=card.licence,
-                about=card.about,
-            )
-        files = self._folders.fetch(name)
-        blueprints = [read_spec(path) for path in files.submodels if path and path.suffix == ".safetensors"]
-        availability = self._availability(name)
-        if not blueprints:
-            return SeparationModelInfo(name=name, availability=availability)
+            return _describe_without_files(name, availability)
+        if not specs:
+            raise broken_model("a weights file that its yaml names is missing")
         return SeparationModelInfo(
             name=name,
             availability=availability,
-            stems=blueprints[0].stems,
-            max_segment=min((b.max_segment for b in blueprints if b.max_segment is not None), default=None),
-            sample_rate=blueprints[0].sample_rate,
+            stems=specs[0].stems,
+            max_segment=min((spec.max_segment for spec in specs if spec.max_segment is not None), default=None),
+            sample_rate=specs[0].sample_rate,
         )
 
     def memory_bytes(self, name: str) -> int:
@@ -161,21 +164,35 @@ class DemucsFamily(ModelFamily["Separator"]):
         if name in CATALOG and self._folders.weights.hub is not None:  # else a stem whose submodel is here still works
             self._folders.fetch(name, range(len(bag.signatures)), observer=observer)
 
-    def _describe_or_report(self, name: str) -> SeparationModelInfo:
-        try:
-            return self.describe(name)
-        except ModelError as error:
-            return SeparationModelInfo(name=name, availability=unavailable(error.message))
-
-    def _availability(self, name: str) -> Availability:
-        try:
-            if self._folders.is_local(name):
-                return LOCAL
-        except ModelError as error:
-            return unavailable(error.message)
+    def _availability(self, name: str, files: ModelFiles | None) -> Availability:
+        if files is not None and files.is_complete:
+            return LOCAL
         if name not in CATALOG:
             return unavailable("a weights file that its yaml names is missing")
         return DOWNLOAD if self._folders.weights.hub is not None else unavailable("not here, and downloads are off")
+
+
+def _describe_without_files(name: str, availability: Availability) -> SeparationModelInfo:
+    """What is known of a model without its files: all of a published one."""
+    if (card := CATALOG.get(name)) is None:
+        return SeparationModelInfo(name=name, availability=availability)
+    return SeparationModelInfo(
+        name=name,
+        availability=availability,
+        download_bytes=card.parameters * _PUBLISHED_BYTES if availability == DOWNLOAD else 0,
+        stems=card.stems,
+        max_segment=card.max_segment,
+        sample_rate=card.sample_rate,
+        licence=card.licence,
+        about=card.about,
+    )
+
+
+def _build_unsupported_error(name: str) -> ModelError | None:
+    """Why the published model `name` is not run; None if it is."""
+    if name not in CATALOG or not (reason := CATALOG[name].unsupported):
+        return None
+    return ModelError(f"The model '{name}' cannot be run: it {reason}.", code=ErrorCode.MODEL_UNSUPPORTED)
 
 
 def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Separator:
@@ -193,22 +210,17 @@ def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Sep
         logger.info("Loading submodel %d of %s", submodel + 1, name)
         return load_network(path)
 
-    stems, sample_rate = _stems_and_sample_rate(files, name, load)
+    stems, sample_rate = _stems_and_sample_rate(files, name)
     separator = Separator(SeparationModel(files.bag, load, stems, sample_rate), runtime)
     if len(files.bag.signatures) == 1:
         separator.prepare()
     return separator
 
 
-def _stems_and_sample_rate(
-    files: ModelFiles, name: str, load: Callable[[int], nn.Module]
-) -> tuple[tuple[str, ...], int]:
-    """From the catalogue, else from a header, else (demucs 4.0's files) from the first network itself."""
+def _stems_and_sample_rate(files: ModelFiles, name: str) -> tuple[tuple[str, ...], int]:
     if (card := CATALOG.get(name)) is not None:
         return card.stems, card.sample_rate
-    path = files.submodels[0]
-    if path is not None and path.suffix == ".safetensors":
-        blueprint = read_spec(path)
-        return blueprint.stems, blueprint.sample_rate
-    network: Any = load(0)
-    return tuple(network.sources), int(network.samplerate)
+    if (path := files.submodels[0]) is None:
+        raise broken_model("a weights file that its yaml names is missing")
+    spec = read_spec(path)
+    return spec.stems, spec.sample_rate

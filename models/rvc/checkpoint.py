@@ -23,15 +23,16 @@ from models.rvc.config import (
     SynthesizerConfig,
     expected_shapes,
     parse_config,
-    parse_rate,
 )
 
 if TYPE_CHECKING:
     import torch
 
 REMEDY = "Replace the file by the one that its maker published."
-VOICE_LIMITS = FileLimits(max_bytes=512 << 20, max_entries=4000, max_index_bytes=1 << 20, max_steps=100_000)
-_TRAINING_ONLY = "enc_q."
+VOICE_LIMITS = FileLimits(
+    max_bytes=512 << 20, max_entries=4000, max_index_bytes=1 << 20, max_steps=100_000, old_format=True
+)
+_PARTS = ("enc_p.", "dec.", "flow.", "emb_g.")  # of the network; `enc_q.` and whatever else is there is not used
 _FLOATS = ("float16", "float32", "bfloat16", "float64")
 _VOCODERS = ("hifigan",)
 _EMBEDDERS = ("contentvec", "hubertbase")
@@ -41,13 +42,19 @@ _PROBLEMS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a checkpoint states about itself, and where its weights are; checked, with no weight read."""
+    """What a checkpoint is, and where its weights are; checked, with no weight read.
+
+    Args:
+        version, f0: by the weights, whatever the file says.
+        warnings: sentences about what the file says of itself and its weights contradict.
+    """
 
     version: str
     sample_rate: int
     f0: bool
     config: SynthesizerConfig
     tensors: Mapping[str, TensorRef]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +118,16 @@ def _read_header(file: TorchFile) -> Header:
     if not isinstance(content, dict) or not isinstance(content.get("weight"), dict):
         raise CheckpointError(_explain_no_voice(content))
     _check_supported(content)
-    weight = {key: value for key, value in content["weight"].items() if not str(key).startswith(_TRAINING_ONLY)}
+    weight = {key: value for key, value in content["weight"].items() if str(key).startswith(_PARTS)}
     if not all(isinstance(value, TensorRef) for value in weight.values()):
         raise CheckpointError("its 'weight' holds something that is no tensor")
     tensors = select_tensors(weight)
-    version, f0 = _find_version(content, tensors), _find_f0(content, tensors)
+    version, f0 = _find_version(tensors), "enc_p.emb_pitch.weight" in tensors
     config = _read_config(content, tensors)
     _check_shapes(tensors, expected_shapes(config, version, f0))
-    return Header(version, config.sample_rate, f0, config, tensors)
+    return Header(
+        version, config.sample_rate, f0, config, tensors, tuple(_find_contradictions(content, version=version, f0=f0))
+    )
 
 
 def _explain_no_voice(content: Any) -> str:
@@ -148,25 +157,28 @@ def _check_supported(content: Mapping[str, Any]) -> None:
             )
 
 
-def _find_version(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> str:
-    """Finds the version by the width of its input. The file may omit it, as old ones do, but not contradict it."""
+def _find_version(tensors: Mapping[str, TensorRef]) -> str:
+    """Finds the version by the width of the network's input."""
     phone = tensors.get("enc_p.emb_phone.weight")
     width = phone.shape[-1] if phone is not None and phone.shape else 0
     found = next((version for version, taken in FEATURE_WIDTHS.items() if taken == width), None)
     if found is None:
         raise CheckpointError("it takes neither 256 (v1) nor 768 (v2) content features")
+    return found
+
+
+def _find_contradictions(content: Mapping[str, Any], *, version: str, f0: bool) -> Iterator[str]:
+    """Yields a warning for each label that the weights contradict; programs that merge voices write wrong ones."""
     stated = content.get("version")
-    if stated is not None and (not isinstance(stated, str) or stated != found):
-        raise CheckpointError(f"it says that it is not {found}, but its weights are")
-    return found
-
-
-def _find_f0(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> bool:
-    found = "enc_p.emb_pitch.weight" in tensors
+    if stated is not None and stated != version:
+        shown = f"'{sanitize(stated)}'" if isinstance(stated, str) else "another"
+        yield f"The voice's file gives its version as {shown}, but its weights are {version}; it is run as {version}."
     stated = content.get("f0")
-    if stated is not None and (not isinstance(stated, int | str) or _F0_WORDS.get(stated) is not found):
-        raise CheckpointError(f"it says that it takes {'no' if found else 'a'} pitch, but its weights say otherwise")
-    return found
+    if stated is not None and (not isinstance(stated, int | str) or _F0_WORDS.get(stated) is not f0):
+        if f0:
+            yield "The voice's file says that it takes no pitch, but its weights do; it is run with pitch."
+        else:
+            yield "The voice's file says that it takes a pitch, but its weights take none; it is run without pitch."
 
 
 def _read_config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> SynthesizerConfig:
@@ -175,8 +187,6 @@ def _read_config(content: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -
     The sample rate is the list's, not `sr`, which is often wrong in merged voices.
     """
     config = parse_config(content.get("config"))
-    if content.get("sr") is not None:
-        parse_rate(content["sr"])
     speakers = tensors.get("emb_g.weight")
     if speakers is None or len(speakers.shape) != 2 or not speakers.shape[0]:
         raise CheckpointError("it lacks 'emb_g.weight'")

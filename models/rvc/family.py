@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Hashable
 from importlib.util import find_spec
@@ -149,8 +150,9 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         from models.rvc.install import install_archive
 
         self.require_uploads()
-        install_archive(self.voices, name, archive, replace=replace, check=check)
-        return VoiceInfo.of(self.voices.find(name))
+        left_out = install_archive(self.voices, name, archive, replace=replace, check=check)
+        voice = self.voices.find(name)
+        return VoiceInfo.of(dataclasses.replace(voice, warnings=(*left_out, *voice.warnings)))
 
     def require_uploads(self) -> None:
         """Raises `ModelError` if no voice may be added, or none can be."""

@@ -23,7 +23,7 @@ from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Ent
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
 from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.index import check_index
-from models.rvc.voices import Voices, select_indexes
+from models.rvc.voices import VoiceFiles, Voices, select_files
 
 MAX_ENTRIES = 1000
 MAX_INDEX_BYTES = 2 << 30
@@ -86,16 +86,20 @@ def install(  # noqa: PLR0913  (all but two by keyword)
 
 def install_archive(
     voices: Voices, name: str, archive: BinaryIO, *, replace: bool = False, check: Check = lambda: None
-) -> None:
+) -> tuple[str, ...]:
     """As `install`, from a zip with one `.pth` and at most one `.index`, in whatever folder of it.
+
+    Returns:
+        A sentence for each kind of file that was left out, because a voice does not need it.
 
     Raises:
         ModelError: also `invalid_archive`.
     """
     try:
-        entries = _choose_entries(read_directory(archive, max_entries=MAX_ENTRIES))
-        parts = {suffix: unpack(archive, entry) for suffix, entry in entries.items()}
+        entries, chosen = _choose_entries(read_directory(archive, max_entries=MAX_ENTRIES))
+        parts = {path.suffix.lower(): unpack(archive, entry) for path, entry in entries.items()}
         _install(voices, name, parts, replace=replace, check=check)
+        return chosen.warnings
     except ArchiveError as error:
         raise ModelError(
             f"The archive cannot be used: {error}. Send a plain zip with one .pth and at most one .index.",
@@ -141,7 +145,7 @@ def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _choose_entries(entries: list[Entry]) -> dict[str, Entry]:
+def _choose_entries(entries: list[Entry]) -> tuple[dict[PurePosixPath, Entry], VoiceFiles[PurePosixPath]]:
     """Returns the checkpoint and the index in an archive; raises `ArchiveError` if it holds what no voice needs."""
     files = {PurePosixPath(entry.name.replace("\\", "/")): entry for entry in entries}
     if len(files) != len(entries):
@@ -151,17 +155,13 @@ def _choose_entries(entries: list[Entry]) -> dict[str, Entry]:
     shown_files = [path for path, entry in files.items() if not entry.name.endswith("/") and not _is_clutter(path)]
     if nested := [path for path in shown_files if path.suffix.lower() in _ARCHIVES]:
         raise ArchiveError(f"it holds another archive, '{sanitize(nested[0].name)}'")
-    checkpoints = [path for path in shown_files if path.suffix.lower() == ".pth"]
-    indexes = select_indexes([Path(path) for path in shown_files if path.suffix.lower() == ".index"])
-    if len(checkpoints) != 1 or len(indexes) > 1:
-        raise ArchiveError(f"it holds {len(checkpoints)} .pth and {len(indexes)} .index files")
-    chosen = {".pth": files[checkpoints[0]]}
-    if indexes:
-        chosen[".index"] = files[PurePosixPath(indexes[0])]
-    for suffix, most in ((".pth", VOICE_LIMITS.max_bytes), (".index", MAX_INDEX_BYTES)):
-        if suffix in chosen:
-            _check_size(chosen[suffix], most)
-    return chosen
+    chosen = select_files(shown_files)
+    if len(chosen.checkpoints) != 1 or len(chosen.indexes) > 1:
+        raise ArchiveError(f"it holds {len(chosen.checkpoints)} .pth and {len(chosen.indexes)} .index files")
+    for paths, most in ((chosen.checkpoints, VOICE_LIMITS.max_bytes), (chosen.indexes, MAX_INDEX_BYTES)):
+        for path in paths:
+            _check_size(files[path], most)
+    return {path: files[path] for path in (*chosen.checkpoints, *chosen.indexes)}, chosen
 
 
 def _check_entry(path: PurePosixPath, entry: Entry) -> None:

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Generic, TypeVar
 
 from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
-from models.family import LOCAL, ModelInfo, unavailable
+from models.family import LOCAL, Availability, ModelInfo, describe_each
 from models.rvc.checkpoint import read_header
 
 MAX_NAME_CHARS = 128
 _NAMES_SHOWN = 50
 _IGNORED_NAMES = ("__macosx",)
 _RETRY_S = 10.0  # while a voice is being replaced again and again
-_UNUSED_INDEX = "trained_"  # what RVC's training leaves beside the index that is searched, `added_...`
+# What RVC's training leaves beside the two files of a voice: the state that it goes on from, and an index without
+# vectors, from which the `added_...` one is made.
+_TRAINING_STATE = re.compile(r"[GD]_\d+\.pth", re.IGNORECASE)
+_TRAINED_INDEX = re.compile(r"trained_.*\.index", re.IGNORECASE | re.DOTALL)
+
+_FILES_SHOWN = 5
 
 VersionKey = tuple[str, int, int, int]
+PathT = TypeVar("PathT", bound=PurePath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,7 @@ class Voice:
         sample_rate: in Hz.
         f0: whether it takes a pitch.
         size: bytes of its files.
+        warnings: sentences about files that were left out, and labels that are wrong.
     """
 
     name: str
@@ -41,6 +49,7 @@ class Voice:
     sample_rate: int
     f0: bool
     size: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +73,49 @@ class VoiceInfo(ModelInfo):
             "has_index": voice.index is not None,
             "size": voice.size,
             "available": self.availability.to_json(),
-        }
+        } | ({"warnings": list(voice.warnings)} if voice.warnings else {})
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
-    """The checkpoints and indexes of one voice, unread."""
+class VoiceFiles(Generic[PathT]):
+    """The files of one voice, unread.
 
-    checkpoints: tuple[Path, ...]
-    indexes: tuple[Path, ...]
+    Args:
+        warnings: a sentence for each kind of file that was left out.
+    """
+
+    checkpoints: tuple[PathT, ...]
+    indexes: tuple[PathT, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def select_files(paths: Iterable[PathT]) -> VoiceFiles[PathT]:
+    """Selects the files of a voice by their names, and leaves out what RVC's training writes beside them."""
+    checkpoints, states = _split([path for path in paths if path.suffix.lower() == ".pth"], _TRAINING_STATE)
+    indexes, trained = _split([path for path in paths if path.suffix.lower() == ".index"], _TRAINED_INDEX)
+    warnings = []
+    if checkpoints and states:
+        warnings.append(f"Left out of the voice: {_list_names(states)}, which hold the state of a training run.")
+    if trained and not indexes:
+        warnings.append(
+            f"Left out of the voice: {_list_names(trained)}, which RVC's training makes without the vectors that are "
+            "searched. Add the index whose name begins with 'added_', if there is one."
+        )
+    # A state of training alone is read, so that the error says what it is.
+    return VoiceFiles(tuple(checkpoints or states[:1]), tuple(indexes), tuple(warnings))
+
+
+def _split(paths: Iterable[PathT], left_out: re.Pattern[str]) -> tuple[list[PathT], list[PathT]]:
+    """Returns the paths without, and with, names of that pattern."""
+    parts: tuple[list[PathT], list[PathT]] = [], []
+    for path in paths:
+        parts[bool(left_out.fullmatch(path.name))].append(path)
+    return parts
+
+
+def _list_names(paths: Sequence[PurePath]) -> str:
+    more = f" and {len(paths) - _FILES_SHOWN} more" if len(paths) > _FILES_SHOWN else ""
+    return ", ".join(f"'{sanitize(path.name)}'" for path in paths[:_FILES_SHOWN]) + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +125,7 @@ class _Header:
     version: str
     sample_rate: int
     f0: bool
+    warnings: tuple[str, ...]
 
 
 class Voices:
@@ -111,8 +155,8 @@ class Voices:
         return self.folder or next(creatable, None)
 
     def names(self) -> list[str]:
-        """Returns the name of every voice, usable or not, sorted."""
-        return sorted(self._list_places())
+        """Returns the name of every voice, usable or not, sorted. A folder without a checkpoint holds no voice."""
+        return sorted(name for name, place in self._list_places().items() if self._list_files(place).checkpoints)
 
     def find(self, name: str) -> Voice:
         """Returns the voice called `name`.
@@ -123,25 +167,27 @@ class Voices:
         """
         places = self._list_places()
         if name not in places:
-            raise _not_found(name, sorted(places))
+            raise _not_found(name, self.names())
         return self._read_voice(name, places[name])
 
     def version_key(self, name: str) -> tuple[VersionKey, ...]:
         """Returns a value that changes whenever one of the voice's files does."""
         place = self._list_places().get(name)
-        files = self._list_files(place) if place else _Files((), ())
-        keys = map(_version_key, (*files.checkpoints, *files.indexes))
+        files = self._list_files(place) if place else None
+        keys = map(_version_key, (*files.checkpoints, *files.indexes) if files else ())
         return tuple(key for key in keys if key is not None)
 
     def list_voices(self) -> list[VoiceInfo]:
         """Returns every voice; those that cannot be used with the reason."""
-        return [self._describe_or_report(name, place) for name, place in sorted(self._list_places().items())]
+        places = self._list_places()
 
-    def _describe_or_report(self, name: str, place: Path) -> VoiceInfo:
-        try:
-            return VoiceInfo.of(self._read_voice(name, place))
-        except ModelError as error:
-            return VoiceInfo(name=name, availability=unavailable(error.message))
+        def describe(name: str) -> VoiceInfo:
+            return VoiceInfo.of(self._read_voice(name, places[name]))
+
+        def report(name: str, availability: Availability) -> VoiceInfo:
+            return VoiceInfo(name=name, availability=availability)
+
+        return describe_each(sorted(places), describe, report)
 
     def _list_places(self) -> dict[str, Path]:
         """Returns each voice's folder or single checkpoint; a folder wins over a file of the same name."""
@@ -169,21 +215,21 @@ class Voices:
                     if is_in_place() or time.monotonic() > deadline:
                         return voice
 
-    def _list_files(self, place: Path) -> _Files:
+    def _list_files(self, place: Path) -> VoiceFiles[Path]:
         root = self.folder
         folder = place if place.is_dir() else place.parent
         files = [path for path in _list_below(folder, (root or folder).resolve()) if path.is_file()]
         if folder == place:
-            return _Files(_select(files, ".pth"), select_indexes(_select(files, ".index")))
-        indexes = [path for path in _select(files, ".index") if path.stem == place.stem]
-        return _Files((place,), tuple(indexes))
+            return select_files(files)
+        indexes = [path for path in files if path.suffix.lower() == ".index" and path.stem == place.stem]
+        return VoiceFiles((place,), tuple(indexes))
 
-    def _check_files(self, name: str, files: _Files) -> Voice:
+    def _check_files(self, name: str, files: VoiceFiles[Path]) -> Voice:
         for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
             if len(paths) > 1:
-                names = ", ".join(sanitize(path.name) for path in paths[:5])
                 raise ModelError(
-                    f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files ({names}), and only "
+                    f"The folder of the voice '{sanitize(name)}' holds {len(paths)} {kind} files "
+                    f"({_list_names(paths)}), and only "
                     "one can be used. Remove the others.",
                     code=ErrorCode.AMBIGUOUS_VOICE,
                 )
@@ -196,7 +242,8 @@ class Voices:
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
         header = self._read_header(checkpoint)
         size = sum(key[-1] for path in (checkpoint, index) if path and (key := _version_key(path)))
-        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size)
+        warnings = (*files.warnings, *header.warnings)
+        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size, warnings)
 
     def _read_header(self, path: Path) -> _Header:
         """Reads what the checkpoint states about itself; again only if the file has changed."""
@@ -205,7 +252,7 @@ class Voices:
             raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code=ErrorCode.NO_MODEL_FILE)
         if key not in self._headers:
             read = read_header(path)
-            header = _Header(read.version, read.sample_rate, read.f0)
+            header = _Header(read.version, read.sample_rate, read.f0, read.warnings)
             self._headers = {old: kept for old, kept in self._headers.items() if old[0] != key[0]} | {key: header}
         return self._headers[key]
 
@@ -248,13 +295,6 @@ def _not_found(name: str, names: Sequence[str]) -> UnknownNameError:
     )
 
 
-def select_indexes(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """Returns the index files that can be searched, without the `trained_...` that RVC leaves, which has no vectors."""
-    if len(paths) < 2:
-        return tuple(paths)
-    return tuple(path for path in paths if not path.name.lower().startswith(_UNUSED_INDEX)) or tuple(paths)
-
-
 def _list_below(folder: Path, root: Path) -> list[Path]:
     """Returns what is in `folder`, really below `root`, and has a name that can be shown; sorted."""
     try:
@@ -271,10 +311,6 @@ def _is_plain(name: str) -> bool:
 
 def _leads_below(path: Path, root: Path) -> bool:
     return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
-
-
-def _select(paths: Iterable[Path], suffix: str) -> tuple[Path, ...]:
-    return tuple(path for path in paths if path.suffix.lower() == suffix)
 
 
 def _version_key(path: Path) -> VersionKey | None:

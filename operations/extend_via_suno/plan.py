@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from errors import ModelError
 from models import Models
-from models.demucs.catalog import DEFAULT_MODEL, FOUR_STEMS
+from models.demucs.catalog import DEFAULT_MODEL
 from models.demucs.stems import plan_stems
 from models.suno.catalog import find_version
 from models.suno.engine import SunoEngine
@@ -115,6 +115,4 @@ def _plan_separation(stems: Sequence[str], models: Models) -> SeparationPlan:
             f"'separate' cannot be done on this worker: {DEFAULT_MODEL}: {info.availability.reason}. Leave out "
             "'separate', or put the model below MODELS_DIR."
         )
-    return SeparationPlan(
-        family.resolve(DEFAULT_MODEL), plan_stems(info.stems or FOUR_STEMS, stems=stems, residual=True)
-    )
+    return SeparationPlan(family.resolve(DEFAULT_MODEL), plan_stems(info.stems, stems=stems, residual=True))

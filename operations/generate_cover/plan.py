@@ -83,10 +83,13 @@ def plan(params: Params, models: Models) -> Plan:
             "index_rate": conversion.index_rate,
             "f0_method": conversion.f0.method.name if conversion.f0 else None,
         },
-        warnings=tuple(
-            f"'{field}' has no effect {reason}."
-            for field, has_effect, reason in _list_effects(params, voice)
-            if field in params.model_fields_set and not has_effect
+        warnings=(
+            *voice.warnings,
+            *(
+                f"'{field}' has no effect {reason}."
+                for field, has_effect, reason in _list_effects(params, voice)
+                if field in params.model_fields_set and not has_effect
+            ),
         ),
     )
 
@@ -105,7 +108,7 @@ def _plan_f0(params: Params, models: Models) -> F0Plan:
 def _plan_separation(name: str | None, models: Models) -> SeparationPlan:
     family = models.families.separation
     model = family.resolve(name)
-    stems = family.describe(model.name).stems or (VOCALS,)  # if only the weights know them, they are checked later
+    stems = family.describe(model.name).stems
     if VOCALS not in stems:
         raise InvalidRequestError(
             f"'separation_model' is '{model.name}', which does not separate vocals. Its stems: {', '.join(stems)}.",

@@ -124,7 +124,7 @@ def _no_melody(model: str, family: MusicGenFamily) -> InvalidRequestError:
 
 
 def _plan_melody_separation(models: Models) -> SeparationPlan | None:
-    """None if Demucs is not on this worker and cannot be downloaded."""
+    """None if Demucs is not on this worker and cannot be downloaded. Raises `ModelError` if its files are broken."""
     family = models.families.separation
     if not family.describe(DEFAULT_MODEL).availability.is_usable:
         return None

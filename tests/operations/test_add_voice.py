@@ -293,6 +293,38 @@ def test_an_archive_that_is_not_a_voice_or_is_hostile_is_refused(
     assert list(folder.iterdir()) == []
 
 
+def test_a_trained_index_alone_in_an_archive_is_left_out_with_a_warning(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
+) -> None:
+    rvc_files.save_index(folder.parent / "trained_IVF4.index", count=0, train=200)
+    trained = (folder.parent / "trained_IVF4.index").read_bytes()
+    archive = make_zip({"logs/a.pth": voice_files["v2.pth"], "logs/trained_IVF4.index": trained})
+    reply = call(models, name="alice", archive=encode_base64(archive))
+    assert reply["voice"]["has_index"] is False and reply["voice"]["available"] == "local"
+    assert len(reply["warnings"]) == 1 and "'trained_IVF4.index'" in reply["warnings"][0]
+    assert reply["voice"]["warnings"] == reply["warnings"]
+    assert [path.name for path in (folder / "alice").iterdir()] == ["alice.pth"]
+
+
+def test_the_state_of_a_training_run_in_an_archive_is_left_out_with_a_warning(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
+) -> None:
+    files = {"a/G_2333333.pth": b"state", "a/D_2333333.pth": b"state", "a/model.pth": voice_files["v2.pth"]}
+    reply = call(
+        models, name="alice", archive=encode_base64(make_zip(files | {"a/added_x.index": voice_files["v2.index"]}))
+    )
+    assert reply["voice"]["has_index"] is True
+    assert "'G_2333333.pth', 'D_2333333.pth'" in reply["warnings"][0]
+    assert (folder / "alice" / "alice.pth").read_bytes() == voice_files["v2.pth"]
+
+
+def test_a_voice_with_a_wrong_label_is_installed_with_a_warning(models: Models) -> None:
+    file = io.BytesIO()
+    torch.save(rvc_files.make_content() | {"version": "v1"}, file)
+    reply = call(models, name="alice", checkpoint=encode_base64(file.getvalue()))
+    assert reply["voice"]["version"] == "v2" and "it is run as v2" in reply["warnings"][0]
+
+
 PARTS = ["a", "..", ".", "", "__MACOSX", "C:", "x.pth", "y.index", "z.zip"]
 NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4)
 
@@ -302,11 +334,11 @@ NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4)
 def test_any_names_in_an_archive_are_accepted_or_refused(names: list[str]) -> None:
     entries = [Entry(name, 0, 10, 10, 0, 0, 0, 0, encrypted=False) for name in names]
     try:
-        chosen = install._choose_entries(entries)
+        chosen, selected = install._choose_entries(entries)
     except ArchiveError as error:
         assert str(error)
     else:
-        assert ".pth" in chosen[".pth"].name
+        assert 1 <= len(chosen) <= 2 and len(selected.checkpoints) == 1
 
 
 @pytest.mark.parametrize(
@@ -402,7 +434,7 @@ def test_the_exchange_in_two_steps_does_the_same(tmp_path: Path, kind: str) -> N
     assert (target / "file").read_text() == "new" and not new.exists()
 
 
-def test_the_exchange_in_two_steps_is_undone_where_it_fails(tmp_path: Path) -> None:
+def test_the_exchange_in_two_steps_is_undone_if_it_fails(tmp_path: Path) -> None:
     staging, target = tmp_path / "staging", tmp_path / "voice"
     staging.mkdir()
     target.mkdir()

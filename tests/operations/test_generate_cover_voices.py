@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from errors import ModelError, UnknownNameError
@@ -106,3 +108,33 @@ def test_a_voice_that_is_added_while_the_worker_runs_is_found(models: Models, fo
 def test_a_folder_without_a_checkpoint_is_reported(models: Models) -> None:
     with pytest.raises(ModelError, match="^No model file exists"):
         call(models, encode_wav(make_vocals(0.2)), encode_wav(np.zeros(RATE // 5)), voice_model="empty")
+
+
+def test_what_is_left_out_of_a_voice_is_a_warning_of_the_reply(models: Models, folder: Path) -> None:
+    shutil.copytree(folder / "voices" / "my_voice", folder / "voices" / "copied")
+    for index in (folder / "voices" / "copied").glob("*.index"):
+        index.rename(index.with_name("trained_IVF4.index"))
+    (folder / "voices" / "copied" / "G_2333333.pth").write_bytes(b"state")
+    saved = tiny_rvc.make_checkpoint() | {"version": "v1"}
+    torch.save(saved, folder / "voices" / "copied" / "my_voice.pth")
+    reply = call(models, encode_wav(make_vocals(0.2)), encode_wav(np.zeros(RATE // 5)), voice_model="copied")
+    for part in ("'trained_IVF4.index'", "'G_2333333.pth'", "it is run as v2"):
+        assert sum(part in warning for warning in reply["warnings"]) == 1, part
+
+
+def test_whole_numbers_come_back_as_whole_numbers_and_an_alias_as_the_operations_own_name(models: Models) -> None:
+    """The callers of AICoverGen read integers; `operation` is the same whichever of its names was asked for."""
+    params = {
+        "voice_model": "flat",
+        "pitch_adjust": 0,
+        "main_gain": -2,
+        "reverb_wet": 0.25,
+        "voice_audio": encode_wav(make_vocals(0.2)),
+        "instrument_audio": encode_wav(np.zeros(RATE // 5)),
+    }
+    job = {"id": "job", "input": {"operation": "generate_cover_from_separate_audio", "params": params}}
+    reply = answer(job, settings=Settings(), models=models)
+    assert reply["operation"] == "generate_cover"
+    shown = json.dumps({name: reply["parameters"][name] for name in ("pitch_adjust", "main_gain", "inst_gain")})
+    assert shown == '{"pitch_adjust": 0, "main_gain": -2, "inst_gain": 0}'
+    assert reply["parameters"]["reverb_wet"] == 0.25

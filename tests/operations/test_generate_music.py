@@ -179,6 +179,17 @@ def test_a_melody_is_followed_with_a_warning_if_it_cannot_be_separated(models: M
     assert any("melody" in warning for warning in job.warnings)
 
 
+def test_a_melody_is_refused_if_demucs_is_here_and_broken(models_dir: Path, tmp_path: Path) -> None:
+    """It is not taken from the whole mix, as it is if Demucs is not here."""
+    from models.demucs import DemucsFamily
+
+    (save_bag(tmp_path / "htdemucs", {"955717e8": htdemucs()}) / "955717e8.safetensors").write_bytes(b"broken")
+    music = MusicGenFamily(WeightLocations(explicit=models_dir), demo=models_dir.parent / "demo")
+    models = make_models(music=music, separation=DemucsFamily(WeightLocations(explicit=tmp_path)))
+    with pytest.raises(ModelError, match=r"'955717e8\.safetensors' of the separation model cannot be used"):
+        generate(models, {"melody_audio": make_tone(1.0, 44_100)}, model="melody", seed=1)
+
+
 def test_drums_and_bass_are_removed_from_a_melody_if_demucs_is_here(models_dir: Path, tmp_path: Path) -> None:
     from models.demucs import DemucsFamily
 

@@ -142,6 +142,12 @@ def test_the_dispatcher_hands_the_settings_to_health_check(tmp_path: Path) -> No
     assert reply["checks"]["volume"] == "ready"
 
 
+def test_a_worker_without_demucs_is_healthy_and_says_what_is_missing() -> None:
+    """Covers from separate audio, and music, need no separation."""
+    reply = health(Models(replace(worker().families, separation=DemucsFamily(WeightLocations())), device="cpu"))
+    assert reply["status"] == "healthy" and "no model that can be used is here" in reply["operations"]["separate"]
+
+
 def test_the_gpu_is_reported_with_its_memory() -> None:
     reply = health(worker(Gpu("A card", 24 * GIBIBYTE, 6 * GIBIBYTE)))
     assert reply["device"] == "cuda" and reply["gpu"] == {"name": "A card", "total_gb": 24.0, "free_gb": 6.0}

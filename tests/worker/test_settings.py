@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+import torch
 
 from worker.settings import Platform, Settings, SettingsError
 
@@ -88,6 +89,18 @@ def test_the_ends_of_a_range_are_accepted() -> None:
 
 def test_an_empty_value_counts_as_unset() -> None:
     assert Settings.from_env({f.metadata["variable"]: "" for f in fields(Settings)}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, {"TORCH_HOME": "/a/torch"}, {"XDG_CACHE_HOME": "/c"}, {"TORCH_HOME": "~/t", "XDG_CACHE_HOME": "/c"}],
+)
+def test_torchs_cache_is_where_torch_itself_has_it(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert str(Settings.from_env().find_torch_home() / "hub") == torch.hub.get_dir()
 
 
 def test_a_log_level_may_be_in_lower_case() -> None:

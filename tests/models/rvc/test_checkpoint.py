@@ -74,7 +74,7 @@ def test_names_and_shapes_are_those_of_the_real_networks(networks: types.ModuleT
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("f0", [True, False])
 @pytest.mark.parametrize("dtype", [torch.half, torch.float, torch.bfloat16])
-def test_a_checkpoint_comes_as_it_was_saved(tmp_path: Path, version: str, f0: bool, dtype: torch.dtype) -> None:
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path, version: str, f0: bool, dtype: torch.dtype) -> None:
     config = rvc_files.make_config(n_speakers=3)
     weights = rvc_files.make_weights(config, version, f0, dtype=dtype)
     saved = rvc_files.make_content(version, f0, weight=OrderedDict(weights))
@@ -87,7 +87,7 @@ def test_a_checkpoint_comes_as_it_was_saved(tmp_path: Path, version: str, f0: bo
         assert read.weights[name].dtype == dtype and torch.equal(read.weights[name], value)
 
 
-def test_float64_weights_come_as_float32(tmp_path: Path) -> None:
+def test_float64_weights_are_read_as_float32(tmp_path: Path) -> None:
     weights = rvc_files.make_weights(rvc_files.make_config(), dtype=torch.double)
     read = read_checkpoint(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content(weight=weights)))
     assert {value.dtype for value in read.weights.values()} == {torch.float}
@@ -100,6 +100,7 @@ def test_float64_weights_come_as_float32(tmp_path: Path) -> None:
         {"sr": "40000"},
         {"sr": None},
         {"sr": "48k"},  # wrong, as in merged voices; the config counts
+        {"sr": "fast"},
         {"f0": True},
         {"f0": "1"},
         {"f0": None},
@@ -111,7 +112,37 @@ def test_float64_weights_come_as_float32(tmp_path: Path) -> None:
 )
 def test_what_other_programs_write_beside_it_does_no_harm(tmp_path: Path, changes: dict[str, Any]) -> None:
     header = read_header(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content() | changes))
-    assert (header.version, header.sample_rate, header.f0) == ("v2", 40_000, True)
+    assert (header.version, header.sample_rate, header.f0) == ("v2", 40_000, True) and header.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "f0", "changes", "warning"),
+    [
+        ("v2", True, {"version": "v1"}, "gives its version as 'v1', but its weights are v2; it is run as v2."),
+        ("v1", True, {"version": "v2"}, "gives its version as 'v2', but its weights are v1; it is run as v1."),
+        ("v2", True, {"version": 2}, "gives its version as another, but its weights are v2"),
+        ("v2", True, {"version": [[]]}, "gives its version as another, but its weights are v2"),
+        ("v2", True, {"f0": 0}, "says that it takes no pitch, but its weights do; it is run with pitch."),
+        ("v2", True, {"f0": {}}, "says that it takes no pitch, but its weights do; it is run with pitch."),
+        ("v2", False, {"f0": 1}, "says that it takes a pitch, but its weights take none; it is run without pitch."),
+    ],
+)
+def test_a_label_that_the_weights_contradict_is_a_warning(
+    tmp_path: Path, version: str, f0: bool, changes: dict[str, Any], warning: str
+) -> None:
+    saved = rvc_files.make_content(version, f0) | changes
+    header = read_header(rvc_files.save(tmp_path / "a.pth", saved))
+    assert (header.version, header.f0) == (version, f0)
+    assert len(header.warnings) == 1 and warning in header.warnings[0]
+    assert read_checkpoint(tmp_path / "a.pth").weights.keys() == saved["weight"].keys()
+
+
+def test_what_is_no_part_of_the_network_is_ignored(tmp_path: Path) -> None:
+    saved = rvc_files.make_content()
+    expected = set(saved["weight"])
+    saved["weight"] |= {"ema.decay": torch.full((2,), torch.nan), "teacher.weight": torch.zeros(2, 2).T, "step": 3}
+    path = rvc_files.save(tmp_path / "a.pth", saved)
+    assert read_checkpoint(path).weights.keys() == check_checkpoint(path).tensors.keys() == expected
 
 
 @pytest.mark.parametrize("missing", ["version", "f0", "sr", "info"])
@@ -127,7 +158,7 @@ def test_the_training_encoder_is_left_out_and_never_checked(tmp_path: Path) -> N
     assert not any(name.startswith("enc_q") for name in read_checkpoint(rvc_files.save(tmp_path / "a", saved)).weights)
 
 
-def test_newer_weight_norm_comes_under_the_older_names(tmp_path: Path) -> None:
+def test_newer_weight_norm_is_read_under_the_older_names(tmp_path: Path) -> None:
     saved = rvc_files.make_content()
     plain = dict(saved["weight"])
     new = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
@@ -165,16 +196,12 @@ def refusal(path: Path) -> ModelError:
 
 
 @pytest.mark.parametrize(
-    ("changes", "code", "told"),
+    ("changes", "code", "reason"),
     [
         ({"vocoder": "RefineGAN"}, "model_unsupported", "RefineGAN"),
         ({"vocoder": "MRF HiFi-GAN"}, "model_unsupported", "MRF"),
         ({"vocoder": 3}, "model_unsupported", "another"),
         ({"embedder_model": "spin"}, "model_unsupported", "contentvec"),
-        ({"version": "v1"}, "broken_checkpoint", "not v2"),
-        ({"version": 2}, "broken_checkpoint", "not v2"),
-        ({"f0": 0}, "broken_checkpoint", "no pitch"),
-        ({"sr": "fast"}, "broken_checkpoint", "sample_rate"),
         ({"config": None}, "broken_checkpoint", "18"),
         ({"weight": {}}, "broken_checkpoint", "content features"),
         ({"weight": 3}, "broken_checkpoint", "no 'weight'"),
@@ -182,13 +209,13 @@ def refusal(path: Path) -> ModelError:
     ],
 )
 def test_a_voice_that_we_cannot_run_is_refused_with_the_reason(
-    tmp_path: Path, changes: dict[str, Any], code: str, told: str
+    tmp_path: Path, changes: dict[str, Any], code: str, reason: str
 ) -> None:
     error = refusal(rvc_files.save(tmp_path / "a.pth", rvc_files.make_content() | changes))
-    assert error.error_code == code and told in error.message
+    assert error.error_code == code and reason in error.message
 
 
-def test_missing_odd_and_strange_tensors_are_listed_in_one_sentence(tmp_path: Path) -> None:
+def test_missing_and_unexpected_tensors_are_listed_in_one_sentence(tmp_path: Path) -> None:
     saved = rvc_files.make_content()
     weight = saved["weight"]
     del weight["dec.conv_post.weight"]
@@ -216,10 +243,29 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path, value: float, dtyp
             read(path)
 
 
-def test_torchs_old_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_torchs_format_from_before_2020_is_read(tmp_path: Path) -> None:
+    saved = rvc_files.make_content()
+    torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    read = read_checkpoint(tmp_path / "a.pth")
+    assert check_checkpoint(tmp_path / "a.pth").config == read.config == rvc_files.make_config()
+    assert read.weights.keys() == saved["weight"].keys()
+    assert all(torch.equal(read.weights[name], value) for name, value in saved["weight"].items())
+
+
+def test_a_file_from_before_2020_that_is_cut_short_or_changed_is_refused_or_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(rvc_files.make_content(), path, _use_new_zipfile_serialization=False)
-    assert "load it with torch and save it again" in refusal(path).message
+    data = path.read_bytes()
+    index = data.find(b"\x80\x02}")
+    for at in (*range(index, index + 4000, 97), *range(len(data) - 200, len(data), 13)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        for read in (check_checkpoint, read_checkpoint):
+            try:
+                read(path)
+            except ModelError as error:
+                assert error.message and str(tmp_path) not in error.message
+    path.write_bytes(data[:-300])
+    assert "cut short" in refusal(path).message
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a model", b"PK\x05\x06" + bytes(18), b"\x1f\x8b" * 40, b"RIFF" * 9])
@@ -291,7 +337,7 @@ class Dictionary:
         self.indices = {"a": 0, ("b", "c"): 1}
 
 
-def test_fairseqs_file_gives_its_model_and_makes_none_of_its_objects(tmp_path: Path) -> None:
+def test_fairseqs_file_is_read_without_constructing_its_objects(tmp_path: Path) -> None:
     import argparse
 
     state = {"encoder.layer_norm.weight": torch.randn(8), "mask_emb": torch.randn(8).half(), "steps": torch.tensor(3)}
@@ -304,7 +350,7 @@ def test_fairseqs_file_gives_its_model_and_makes_none_of_its_objects(tmp_path: P
         ("odd", "key"): b"bytes",
     }
     path = rvc_files.save(tmp_path / "hubert_base.pt", saved)
-    path.write_bytes(path.read_bytes().replace(__name__.encode(), b"x" * len(__name__)))  # the class is nowhere now
+    path.write_bytes(path.read_bytes().replace(__name__.encode(), b"x" * len(__name__)))  # no module has the class now
     read = read_tensors(path)
     assert read.keys() == state.keys() and all(torch.equal(read[name], state[name]) for name in state)
 
@@ -322,6 +368,6 @@ def test_a_file_without_named_weights_is_refused(tmp_path: Path, saved: Any) -> 
         read_tensors(rvc_files.save(tmp_path / "x.pt", saved))
 
 
-def test_a_tensor_that_lies_scattered_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_tensor_that_is_not_contiguous_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"\.contiguous\(\)"):
         read_tensors(rvc_files.save(tmp_path / "x.pt", {"a": torch.zeros(4, 5).T}))

@@ -1,4 +1,4 @@
-"""Checkpoints made to do harm: refused, at once, in little memory, and never with anything but our own error."""
+"""Checkpoints made to do harm are refused at once, in little memory, and with our own error only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_SECONDS, MAX_MEGABYTES = 1.0, 100
 STEPS = 10_000
 
 
-def archive(records: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> bytes:
+def make_archive(records: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as made:
         for name, data in records.items():
@@ -42,42 +42,42 @@ def archive(records: dict[str, bytes], *, method: int = zipfile.ZIP_STORED) -> b
     return file.getvalue()
 
 
-def valid() -> bytes:
+def make_valid_file() -> bytes:
     file = io.BytesIO()
     torch.save(rvc_files.make_content(), file)
     return file.getvalue()
 
 
-def records() -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(valid())) as made:
+def list_records() -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(make_valid_file())) as made:
         return {name.removeprefix("archive/"): made.read(name) for name in made.namelist()}
 
 
-def with_index(index: bytes) -> bytes:
-    return archive(records() | {"data.pkl": index})
+def replace_pickle(index: bytes) -> bytes:
+    return make_archive(list_records() | {"data.pkl": index})
 
 
 class Shell:
-    """What a pickle can do in an ordinary unpickler: run a command."""
+    """Makes an ordinary unpickler run a command."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch /tmp/rvc-was-here",)
 
 
-def code_in_weights() -> bytes:
+def make_file_with_code() -> bytes:
     file = io.BytesIO()
     torch.save(rvc_files.make_content() | {"info": Shell()}, file)
     return file.getvalue()
 
 
-def deflate_bomb() -> bytes:
-    big = {name: bytes(150 << 20) if name == "data/0" else data for name, data in records().items()}
-    return archive(big, method=zipfile.ZIP_DEFLATED)
+def make_deflate_bomb() -> bytes:
+    big = {name: bytes(150 << 20) if name == "data/0" else data for name, data in list_records().items()}
+    return make_archive(big, method=zipfile.ZIP_DEFLATED)
 
 
-def stored_size_forged(size: int) -> bytes:
+def forge_stored_size(size: int) -> bytes:
     """The directory and the local headers say that `data/0` is larger than it is."""
-    data = bytearray(valid())
+    data = bytearray(make_valid_file())
     with zipfile.ZipFile(io.BytesIO(bytes(data))) as made:
         info = made.getinfo("archive/data/0")
     at = data.find(b"PK\x01\x02")
@@ -88,18 +88,18 @@ def stored_size_forged(size: int) -> bytes:
     return bytes(data)
 
 
-def wide_storage(count: int) -> bytes:
+def forge_storage_count(count: int) -> bytes:
     """A tensor whose index states a storage of `count` items."""
     saved = rvc_files.make_content()
-    index = records()["data.pkl"]
+    index = list_records()["data.pkl"]
     number = struct.pack("<H", saved["weight"]["enc_p.emb_phone.weight"].numel())
     marker = b"\x58\x03\x00\x00\x00cpu"
     at = index.find(b"M" + number, index.find(marker))
     long = count.to_bytes(8, "little", signed=True)
-    return with_index(index[:at] + b"\x8a\x08" + long + index[at + 3 :])
+    return replace_pickle(index[:at] + b"\x8a\x08" + long + index[at + 3 :])
 
 
-def of_config(place: int, value: Any) -> bytes:
+def make_file_with_config(place: int, value: Any) -> bytes:
     saved = rvc_files.make_content()
     saved["config"][place] = value
     file = io.BytesIO()
@@ -107,7 +107,7 @@ def of_config(place: int, value: Any) -> bytes:
     return file.getvalue()
 
 
-def consistent_giant() -> bytes:
+def make_consistent_giant() -> bytes:
     """A config at its bounds, with tensors that fit it and share one small storage."""
     giant = rvc_files.make_config(inter_channels=1024, hidden_channels=1024, filter_channels=4096, n_layers=32)
     shared = torch.zeros(1)
@@ -117,13 +117,13 @@ def consistent_giant() -> bytes:
     return file.getvalue()
 
 
-def nested_bomb() -> bytes:
+def make_nested_bomb() -> bytes:
     """Tuples of tuples, each twice the one before, as a dictionary's key: hashing it would take for ever."""
     steps = b"".join(b"q\x00h\x00\x86" for _ in range(5000))
-    return with_index(b"\x80\x02})" + steps + b"Ns.")
+    return replace_pickle(b"\x80\x02})" + steps + b"Ns.")
 
 
-def sparse() -> bytes:
+def make_sparse_file() -> bytes:
     file = io.BytesIO()
     saved = rvc_files.make_content()
     saved["weight"]["emb_g.weight"] = torch.zeros(1, 4).to_sparse()
@@ -131,7 +131,7 @@ def sparse() -> bytes:
     return file.getvalue()
 
 
-def not_numbers() -> bytes:
+def make_file_with_nan() -> bytes:
     saved = rvc_files.make_content()
     saved["weight"]["emb_g.weight"][0, 0] = torch.nan
     file = io.BytesIO()
@@ -139,9 +139,9 @@ def not_numbers() -> bytes:
     return file.getvalue()
 
 
-def million_entries() -> bytes:
+def make_million_entries() -> bytes:
     """A directory of a million entries, all of them the same one."""
-    whole = archive({"data.pkl": b"\x80\x02}."})
+    whole = make_archive({"data.pkl": b"\x80\x02}."})
     at = whole.find(b"PK\x01\x02")
     entry = whole[at : whole.find(b"PK\x05\x06")]
     count, size = 1_000_000, len(entry) * 1_000_000
@@ -151,63 +151,65 @@ def million_entries() -> bytes:
     return whole[:at] + entry * count + wide + locator + end
 
 
-def entries_stated(count: int) -> bytes:
-    data = bytearray(archive({"data.pkl": b"\x80\x02}."}))
+def forge_entry_count(count: int) -> bytes:
+    data = bytearray(make_archive({"data.pkl": b"\x80\x02}."}))
     struct.pack_into("<2H", data, data.find(b"PK\x05\x06") + 8, count, count)
     return bytes(data)
 
 
-def overlapping() -> bytes:
+def make_overlapping_entries() -> bytes:
     """Two names for the same bytes."""
-    whole = archive({"data.pkl": b"\x80\x02}.", "data/0": b"1234", "data/1": b"1234"})
+    whole = make_archive({"data.pkl": b"\x80\x02}.", "data/0": b"1234", "data/1": b"1234"})
     data = bytearray(whole)
     entries = [at for at in range(len(data)) if data[at : at + 4] == b"PK\x01\x02"]
     data[entries[2] + 42 : entries[2] + 46] = data[entries[1] + 42 : entries[1] + 46]
     return bytes(data)
 
 
-def twice() -> bytes:
-    whole = archive({"data.pkl": b"\x80\x02}.", "data/0": b"1234", "data/1": b"1234"})
+def make_duplicate_entries() -> bytes:
+    whole = make_archive({"data.pkl": b"\x80\x02}.", "data/0": b"1234", "data/1": b"1234"})
     return whole.replace(b"archive/data/1", b"archive/data/0")
 
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "code in the pickle": code_in_weights,
-    "deflate bomb": deflate_bomb,
-    "compressed": lambda: archive(records(), method=zipfile.ZIP_DEFLATED),
-    "sizes forged in the zip": lambda: stored_size_forged(0xFFFF_FFF0),
-    "sizes forged a little": lambda: stored_size_forged(100_000),
-    "sizes forged in the index": lambda: wide_storage(1 << 39),
-    "negative size": lambda: wide_storage(-1),
-    "absurd config": lambda: of_config(13, 2**31),
-    "absurd layers": lambda: of_config(6, 10**9),
-    "config of nested lists": lambda: of_config(11, [[[[[1]]]]]),
-    "giant that fits its config": consistent_giant,
-    "nested bomb": nested_bomb,
-    "deep lists": lambda: with_index(b"\x80\x02}" + b"(" * 90_000 + b"l" * 90_000 + b"."),
-    "deep tuples": lambda: with_index(b"\x80\x02)" + b"\x85" * 90_000 + b"."),
-    "endless": lambda: with_index(b"\x80\x02" + b"}" * 900_000 + b"."),
-    "long index": lambda: with_index(b"\x80\x02" + b"}" * 30_000_000 + b"."),
-    "huge number": lambda: with_index(b"\x80\x02\x8b" + struct.pack("<i", 20_000_000) + b"\xff" * 20_000_000 + b"."),
-    "number as text": lambda: with_index(b"\x80\x02I" + b"9" * 900_000 + b"\n."),
-    "text longer than the file": lambda: with_index(b"\x80\x02X\xff\xff\xff\xff."),
-    "memo far away": lambda: with_index(b"\x80\x02}r\xff\xff\xff\xff."),
-    "memo that is not there": lambda: with_index(b"\x80\x02j\xff\xff\xff\xff."),
-    "sparse tensor": sparse,
-    "not a number": not_numbers,
-    "million entries": million_entries,
-    "million entries stated": lambda: entries_stated(0xFFFE),
-    "fewer entries stated": lambda: entries_stated(0),
-    "overlapping entries": overlapping,
-    "duplicate entries": twice,
-    "two indexes": lambda: archive({"data.pkl": b"\x80\x02}.", "x/data.pkl": b"\x80\x02}."}),
-    "no index": lambda: archive({"data/0": b""}),
-    "itself": lambda: with_index(b"\x80\x02}q\x00X\x06\x00\x00\x00weighth\x00s."),
+    "code in the pickle": make_file_with_code,
+    "deflate bomb": make_deflate_bomb,
+    "compressed": lambda: make_archive(list_records(), method=zipfile.ZIP_DEFLATED),
+    "sizes forged in the zip": lambda: forge_stored_size(0xFFFF_FFF0),
+    "sizes forged a little": lambda: forge_stored_size(100_000),
+    "sizes forged in the index": lambda: forge_storage_count(1 << 39),
+    "negative size": lambda: forge_storage_count(-1),
+    "absurd config": lambda: make_file_with_config(13, 2**31),
+    "absurd layers": lambda: make_file_with_config(6, 10**9),
+    "config of nested lists": lambda: make_file_with_config(11, [[[[[1]]]]]),
+    "giant that fits its config": make_consistent_giant,
+    "nested bomb": make_nested_bomb,
+    "deep lists": lambda: replace_pickle(b"\x80\x02}" + b"(" * 90_000 + b"l" * 90_000 + b"."),
+    "deep tuples": lambda: replace_pickle(b"\x80\x02)" + b"\x85" * 90_000 + b"."),
+    "endless": lambda: replace_pickle(b"\x80\x02" + b"}" * 900_000 + b"."),
+    "long index": lambda: replace_pickle(b"\x80\x02" + b"}" * 30_000_000 + b"."),
+    "huge number": lambda: replace_pickle(
+        b"\x80\x02\x8b" + struct.pack("<i", 20_000_000) + b"\xff" * 20_000_000 + b"."
+    ),
+    "number as text": lambda: replace_pickle(b"\x80\x02I" + b"9" * 900_000 + b"\n."),
+    "text longer than the file": lambda: replace_pickle(b"\x80\x02X\xff\xff\xff\xff."),
+    "memo far away": lambda: replace_pickle(b"\x80\x02}r\xff\xff\xff\xff."),
+    "memo that is not there": lambda: replace_pickle(b"\x80\x02j\xff\xff\xff\xff."),
+    "sparse tensor": make_sparse_file,
+    "not a number": make_file_with_nan,
+    "million entries": make_million_entries,
+    "million entries stated": lambda: forge_entry_count(0xFFFE),
+    "fewer entries stated": lambda: forge_entry_count(0),
+    "overlapping entries": make_overlapping_entries,
+    "duplicate entries": make_duplicate_entries,
+    "two indexes": lambda: make_archive({"data.pkl": b"\x80\x02}.", "x/data.pkl": b"\x80\x02}."}),
+    "no index": lambda: make_archive({"data/0": b""}),
+    "itself": lambda: replace_pickle(b"\x80\x02}q\x00X\x06\x00\x00\x00weighth\x00s."),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_every_way_to_read_refuses_it(tmp_path: Path, name: str) -> None:
+def test_every_reader_refuses_a_hostile_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / "voice.pth"
     path.write_bytes(HOSTILE[name]())
     for read in (check_checkpoint, read_checkpoint):
@@ -233,13 +235,13 @@ for path in sys.argv[1:]:
         try:
             read(Path(path))
         except ModelError as error:
-            told = error.message
+            message = error.message
         took = time.process_time() - started
-        print(json.dumps([path, took, peak() - base, told, "torch" in sys.modules]))
+        print(json.dumps([path, took, peak() - base, message, "torch" in sys.modules]))
 """
 
 
-def test_each_is_refused_in_under_a_second_and_100_megabytes_without_torch(tmp_path: Path) -> None:
+def test_a_hostile_file_is_refused_in_under_a_second_and_100_megabytes_without_torch(tmp_path: Path) -> None:
     paths = []
     for name, make in HOSTILE.items():
         paths.append(tmp_path / f"{name}.pth")
@@ -259,7 +261,7 @@ def test_each_is_refused_in_under_a_second_and_100_megabytes_without_torch(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("tail", "told"),
+    ("tail", "message"),
     [
         (b"cos\nsystem\n", "os.system"),
         (b"cbuiltins\neval\n", "builtins.eval"),
@@ -289,8 +291,8 @@ def test_each_is_refused_in_under_a_second_and_100_megabytes_without_torch(tmp_p
         (b"X\x01\x00\x00\x00\xff", "damaged"),
     ],
 )
-def test_the_pickle_machine_follows_no_other_instruction(tail: bytes, told: str) -> None:
-    with pytest.raises(CheckpointError, match=told.replace(".", r"\.")):
+def test_the_pickle_reader_follows_no_other_instruction(tail: bytes, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message.replace(".", r"\.")):
         read_pickle(b"\x80\x02" + tail + b".", max_steps=STEPS)
 
 
@@ -334,20 +336,20 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tail: bytes) -> Non
         max_leaves=20,
     )
 )
-def test_plain_values_come_as_pickle_wrote_them(value: Any) -> None:
+def test_plain_values_are_read_as_pickle_wrote_them(value: Any) -> None:
     assert read_pickle(pickle.dumps(value, 2), max_steps=STEPS).value == value
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
-def test_any_bytes_give_a_value_or_our_error(data: bytes, any_class: bool) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes, any_class: bool) -> None:
     try:
         read_pickle(b"\x80\x02" + data, max_steps=STEPS, classes=None if any_class else ())
     except CheckpointError as error:
         assert str(error)
 
 
-VALID = valid()
+VALID = make_valid_file()
 
 
 @pytest.fixture(scope="module")
@@ -358,7 +360,7 @@ def mutant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_valid_file_with_bytes_changed_is_read_or_refused(mutant: Path, data: st.DataObject) -> None:
-    """Near the index and the directory, where a change means something; only our error may come out."""
+    """Most changes are in the index and in the directory; only our own error may be raised."""
     index, directory = VALID.find(b"\x80\x02}"), VALID.find(b"PK\x01\x02")
     places = st.integers(0, index + 4000) | st.integers(directory, len(VALID) - 1) | st.integers(0, len(VALID) - 1)
     changed = bytearray(VALID)
@@ -391,7 +393,7 @@ def test_a_file_of_other_weights_with_bytes_changed_is_read_or_refused(
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"PK\x05\x06", b"PK\x06\x07", b"PK\x01\x02"]))
-def test_any_bytes_are_a_directory_or_our_error(data: bytes, mark: bytes) -> None:
+def test_any_directory_is_read_or_refused(data: bytes, mark: bytes) -> None:
     half = len(data) // 2
     try:
         read_directory(io.BytesIO(data[:half] + mark + data[half:]), max_entries=10)
@@ -420,11 +422,11 @@ def test_two_directories_that_disagree_are_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_of_the_other_byte_order_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.pth").write_bytes(archive(records() | {"byteorder": b"big"}))
+    (tmp_path / "a.pth").write_bytes(make_archive(list_records() | {"byteorder": b"big"}))
     with pytest.raises(ModelError, match="little-endian"):
         read_header(tmp_path / "a.pth")
 
 
-def test_a_valid_file_passes_in_the_same_way(tmp_path: Path) -> None:
-    (tmp_path / "a.pth").write_bytes(archive(records()))
+def test_a_valid_file_written_by_zipfile_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(make_archive(list_records()))
     assert isinstance(OrderedDict(read_checkpoint(tmp_path / "a.pth").weights), OrderedDict)

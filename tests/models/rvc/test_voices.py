@@ -1,4 +1,4 @@
-"""Voices are found by rescanning: what counts as one, what is told of it, and what a broken one says."""
+"""Voices are found by rescanning: what counts as a voice, how it is described, how a broken one is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def rows(voices: Voices) -> list[dict[str, Any]]:
+def list_rows(voices: Voices) -> list[dict[str, Any]]:
     return [voice.to_json() for voice in voices.list_voices()]
 
 
@@ -46,7 +46,7 @@ def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path
     rvc_files.save_voice(folder, "bob", version="v1", f0=False, index=False)
     voices = Voices([folder])
     assert voices.names() == ["Alice (v2)", "bob"]
-    alice, bob = rows(voices)
+    alice, bob = list_rows(voices)
     assert rvc_files.drop_keys(alice, "size") == {
         "name": "Alice (v2)",
         "version": "v2",
@@ -61,7 +61,7 @@ def test_a_voice_is_a_folder_with_a_checkpoint_and_perhaps_an_index(folder: Path
     assert found.checkpoint == folder / "Alice (v2)" / "model.pth" and found.index is not None
 
 
-def test_a_voice_that_comes_or_goes_is_seen_at_the_next_look(folder: Path) -> None:
+def test_a_voice_that_comes_or_goes_is_found_at_the_next_scan(folder: Path) -> None:
     voices = Voices([folder])
     assert voices.list_voices() == []
     rvc_files.save_voice(folder, "alice")
@@ -72,7 +72,7 @@ def test_a_voice_that_comes_or_goes_is_seen_at_the_next_look(folder: Path) -> No
     assert voices.names() == []
 
 
-def test_a_file_is_read_again_only_where_it_has_changed(folder: Path) -> None:
+def test_a_file_is_read_again_only_if_it_has_changed(folder: Path) -> None:
     path = rvc_files.save_voice(folder, "alice")
     voices = Voices([folder])
     first = voices.list_voices()
@@ -81,7 +81,7 @@ def test_a_file_is_read_again_only_where_it_has_changed(folder: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert voices.list_voices() == first, "the same name, time and size: not opened again"
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert "cannot be used" in rows(voices)[0]["available"]
+    assert "cannot be used" in list_rows(voices)[0]["available"]
 
 
 def test_the_first_folder_that_exists_counts(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_loose_checkpoints_are_voices_too_and_a_folder_comes_before_one(folder: 
     assert voices.find("carol").index == folder / "carol.index"
 
 
-def test_what_is_hidden_or_left_by_archives_is_no_voice(folder: Path) -> None:
+def test_hidden_files_and_what_archives_leave_are_no_voices(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     for name in (".hidden", "__MACOSX", "with\nline", " blank", "x" * 200):
         rvc_files.save_voice(folder, name, index=False)
@@ -127,7 +127,7 @@ def test_links_that_lead_out_are_not_followed(folder: Path, tmp_path: Path) -> N
     rvc_files.save_voice(folder, "alice")
     (folder / "alias").symlink_to(folder / "alice")
     voices = Voices([folder])
-    assert voices.names() == ["alias", "alice", "half"]
+    assert voices.names() == ["alias", "alice"]
     with pytest.raises(ModelError, match="No model file exists"):
         voices.find("half")
 
@@ -141,7 +141,7 @@ def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["../secret", "/etc", "alice/../alice", "alice/model.pth", ".", "..", "", "a" * 999, "\0"]
 )
-def test_a_name_is_only_looked_up_and_never_made_a_path(folder: Path, name: str) -> None:
+def test_a_name_is_looked_up_and_never_used_as_a_path(folder: Path, name: str) -> None:
     rvc_files.save_voice(folder, "alice")
     rvc_files.save_voice(folder.parent, "secret")
     with pytest.raises(UnknownNameError) as caught:
@@ -150,7 +150,7 @@ def test_a_name_is_only_looked_up_and_never_made_a_path(folder: Path, name: str)
     assert caught.value.error_code == "voice_not_found" and len(caught.value.message) < 300
 
 
-def test_an_unknown_voice_is_told_with_the_nearest_and_all_there_are(folder: Path) -> None:
+def test_an_unknown_voice_is_reported_with_the_nearest_and_every_name(folder: Path) -> None:
     for name in ("alice", "bob"):
         rvc_files.save_voice(folder, name, index=False)
     with pytest.raises(UnknownNameError) as caught:
@@ -159,20 +159,31 @@ def test_an_unknown_voice_is_told_with_the_nearest_and_all_there_are(folder: Pat
     assert caught.value.message == message and caught.value.details["valid"] == ["alice", "bob"]
 
 
+def test_the_error_names_only_folders_that_hold_a_voice(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    write_file(folder / "broken" / "model.pth", "no model")
+    (folder / "empty").mkdir()
+    write_file(folder / "notes" / "readme.txt")
+    with pytest.raises(UnknownNameError, match=r"Voices here: alice, broken\.$") as caught:
+        Voices([folder]).find("bob")
+    assert caught.value.details["valid"] == ["alice", "broken"]
+    assert [row["name"] for row in list_rows(Voices([folder]))] == ["alice", "broken", "empty", "notes"]
+
+
 def test_without_any_voice_the_error_says_where_to_put_one(folder: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"^Voice model not found: 'x'\. There are none here.*RVC_MODELS_DIR"):
         Voices([folder]).find("x")
 
 
-def test_a_hundred_voices_do_not_make_an_error_endless(folder: Path) -> None:
+def test_the_error_names_at_most_fifty_voices(folder: Path) -> None:
     for number in range(100):
-        (folder / f"voice {number}").mkdir()
+        write_file(folder / f"voice {number}" / "model.pth")
     with pytest.raises(UnknownNameError, match="and 50 more"):
         Voices([folder]).find("x")
 
 
 @pytest.mark.parametrize("inside", [(), ("notes.txt",), ("inner/model.pth",), ("model.index",), ("model.pth.zip",)])
-def test_a_folder_without_a_checkpoint_is_told_as_that(folder: Path, inside: tuple[str, ...]) -> None:
+def test_a_folder_without_a_checkpoint_is_reported_as_that(folder: Path, inside: tuple[str, ...]) -> None:
     (folder / "empty").mkdir()
     for name in inside:
         write_file(folder / "empty" / name)
@@ -183,7 +194,7 @@ def test_a_folder_without_a_checkpoint_is_told_as_that(folder: Path, inside: tup
 
 
 @pytest.mark.parametrize("ending", [".pth", ".index"])
-def test_two_of_a_kind_in_one_folder_are_told_by_name(folder: Path, ending: str) -> None:
+def test_two_of_a_kind_in_one_folder_are_reported_by_name(folder: Path, ending: str) -> None:
     rvc_files.save_voice(folder, "alice")
     write_file(folder / "alice" / f"added_other{ending}")
     with pytest.raises(ModelError, match=rf"2 {ending} files \(.*added_other") as caught:
@@ -191,11 +202,50 @@ def test_two_of_a_kind_in_one_folder_are_told_by_name(folder: Path, ending: str)
     assert caught.value.error_code == "ambiguous_voice"
 
 
-def test_the_trained_index_beside_the_added_one_is_passed_over(folder: Path) -> None:
+def test_the_trained_index_beside_the_added_one_is_left_out(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     write_file(folder / "alice" / "trained_IVF.index")
-    index = Voices([folder]).find("alice").index
-    assert index is not None and index.name == "added_IVF.index"
+    voice = Voices([folder]).find("alice")
+    assert voice.index is not None and voice.index.name == "added_IVF.index" and voice.warnings == ()
+
+
+def test_a_trained_index_alone_is_left_out_with_a_warning(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice", index=False)
+    rvc_files.save_index(folder / "alice" / "trained_IVF.index", count=0, train=200)
+    voice = Voices([folder]).find("alice")
+    assert voice.index is None
+    assert "'trained_IVF.index'" in voice.warnings[0] and "'added_'" in voice.warnings[0]
+    (row,) = list_rows(Voices([folder]))
+    assert row["has_index"] is False and row["available"] == "local" and row["warnings"] == list(voice.warnings)
+    assert row["size"] == voice.checkpoint.stat().st_size
+
+
+def test_the_state_of_a_training_run_beside_a_voice_is_left_out_with_a_warning(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice")
+    for name in ("G_2333333.pth", "D_2333333.pth", "g_20.PTH"):
+        write_file(folder / "alice" / name)
+    voice = Voices([folder]).find("alice")
+    assert voice.checkpoint.name == "model.pth"
+    for name in ("G_2333333.pth", "D_2333333.pth", "g_20.PTH"):
+        assert f"'{name}'" in voice.warnings[0]
+    assert list_rows(Voices([folder]))[0]["warnings"] == list(voice.warnings)
+
+
+def test_the_state_of_a_training_run_alone_is_reported_as_that(folder: Path) -> None:
+    state = {"model": {}, "iteration": 3, "optimizer": {}, "learning_rate": 1e-4}
+    for name in ("G_200.pth", "D_200.pth"):
+        rvc_files.save(folder / "alice" / name, state)
+    with pytest.raises(ModelError, match="a checkpoint of a training run") as caught:
+        Voices([folder]).find("alice")
+    assert caught.value.error_code == "broken_checkpoint"
+
+
+def test_a_wrong_label_is_a_warning_of_the_voice(folder: Path) -> None:
+    rvc_files.save_voice(folder, "alice", index=False).unlink()
+    rvc_files.save(folder / "alice" / "alice.pth", rvc_files.make_content() | {"version": "v1", "f0": 0})
+    voices = Voices([folder])
+    assert len(voices.find("alice").warnings) == 2 and voices.find("alice").version == "v2"
+    assert len(list_rows(voices)[0]["warnings"]) == 2, "also when the file is not read again"
 
 
 def test_endings_may_be_in_capitals(folder: Path) -> None:
@@ -204,11 +254,11 @@ def test_endings_may_be_in_capitals(folder: Path) -> None:
     assert Voices([folder]).find("alice").index is not None
 
 
-def test_a_broken_voice_stands_in_the_rows_with_why(folder: Path) -> None:
+def test_a_broken_voice_is_listed_with_the_reason(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     write_file(folder / "broken" / "model.pth", "no model")
     (folder / "empty").mkdir()
-    alice, broken, empty = rows(Voices([folder]))
+    alice, broken, empty = list_rows(Voices([folder]))
     assert alice["available"] == "local"
     assert broken["name"] == "broken" and "'model.pth' cannot be used" in broken["available"]
     assert "No model file exists" in empty["available"]
@@ -235,7 +285,7 @@ def test_a_voice_that_is_replaced_thirty_times_while_it_is_read_is_found(folder:
     assert replacements == 0
 
 
-def ask(models: Models, operation: str) -> dict[str, Any]:
+def call(models: Models, operation: str) -> dict[str, Any]:
     return answer({"input": {"operation": operation}}, settings=Settings(), models=models)
 
 
@@ -243,14 +293,14 @@ def test_list_models_and_health_check_show_the_voices(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     write_file(folder / "broken" / "model.pth", "no model")
     models = registry.build(device="cpu", voices_dir=folder)
-    listed = ask(models, "list_models")
+    listed = call(models, "list_models")
     assert listed["models"] == ["alice"] and listed["count"] == 1
     assert [row["name"] for row in listed["voices"]] == ["alice", "broken"]
     assert str(folder) in listed["search_paths"]
-    assert ask(models, "health_check")["available_models"] == ["alice"]
+    assert call(models, "health_check")["available_models"] == ["alice"]
 
 
-def test_the_settings_say_where_voices_are(tmp_path: Path) -> None:
+def test_the_settings_give_the_folder_of_voices(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     rvc_files.save_voice(volume / "rvc_models", "on-volume")
     rvc_files.save_voice(tmp_path / "mine", "mine")
