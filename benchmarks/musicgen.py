@@ -3,8 +3,9 @@
     python -m benchmarks.musicgen --size small     # also demo, medium, large; --stereo, --batch 8, --threads 1, --table
 
 `ours` and `reference` are the seconds in which the language model decodes one second of music, or of each clip of a
-batch; the codec is not included. On a machine that others use too, `--clock cpu --threads 1` measures the thread's CPU
-seconds, which other processes do not change.
+batch; the codec is not included. On a GPU, `--attention` also measures the steps with each of the attention kernels.
+On a machine that others use too, `--clock cpu --threads 1` measures the thread's CPU seconds, which other processes do
+not change.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.checkpoints import MUSICGEN_SIZES, write_musicgen
 from benchmarks.common import Clock, make_parser, name_device, print_result, set_up
@@ -73,11 +75,15 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=30.0 if on_gpu else 2.0, help="of our music")
     parser.add_argument("--reference-seconds", type=float, help="of audiocraft's; default: as ours; 0: do not run it")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: the engine's own choice")
+    parser.add_argument("--attention", action="store_true", help="steps per second by attention kernel; on a GPU alone")
     parser.add_argument("--table", action="store_true", help="seconds for durations from 10 s to 300 s")
     parser.add_argument("--no-imports", action="store_true", help="leave out the import times")
     parser.add_argument("--no-parity", action="store_true", help="leave out the comparison of logits and codes")
     parser.add_argument("--folder", help="keeps the checkpoint here for the next run")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.attention and options.device != "cuda":
+        parser.error("--attention needs a GPU: its kernels are CUDA's")
+    return options
 
 
 def _compare_engines(folder: Path, options: argparse.Namespace) -> None:
@@ -138,6 +144,8 @@ def _measure_engine(engine: Engine, options: argparse.Namespace, clock: Clock) -
     }
     if options.batch > 1:
         figures |= _measure_batch_gain(engine, request, rate, clock)
+    if options.attention:
+        figures["steps_per_s_by_attention"] = _measure_attention(engine, request, clock)
     return rate, figures | (_measure_durations(engine, clock) if options.table else {})
 
 
@@ -150,6 +158,26 @@ def _measure_batch_gain(engine: Engine, request: GenerationRequest, rate: StepRa
     gain = rate.steps_per_s * len(request.descriptions) / alone.steps_per_s
     print(f"batch of {len(request.descriptions)}: {gain:.2f} times the steps of one clip")
     return {"batch_gain": round(gain, 2), "single_steps_per_s": round(alone.steps_per_s, 1)}
+
+
+def _measure_attention(engine: Engine, request: GenerationRequest, clock: Clock) -> dict[str, float]:
+    """Steps per second with each choice of attention kernels; a graph holds the kernels that it was captured with."""
+    kernels = SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH
+    choices = {
+        "torch's choice": [SDPBackend.CUDNN_ATTENTION, *kernels],
+        "without cuDNN": list(kernels),
+        "efficient alone": [SDPBackend.EFFICIENT_ATTENTION],
+    }
+    rates = {}
+    for name, choice in choices.items():
+        with sdpa_kernel(choice):
+            engine.backend.free_memory()
+            first = _time(lambda: engine.generate(request), clock)
+            rate, _ = _time_steps(engine, request, clock)
+        rates[name] = round(rate.steps_per_s, 1)
+        print(f"attention {name}: {rate.steps_per_s:8.1f} steps/s; the first request took {first:.2f} s", flush=True)
+    engine.backend.free_memory()
+    return rates
 
 
 def _time_steps(engine: Engine, request: GenerationRequest, clock: Clock) -> tuple[StepRate, float]:

@@ -332,8 +332,7 @@ class EngineCache:
                 raise
             logger.warning("%s ran out of memory; trying again after evicting every idle engine", what)
         # Out of the except block, so that the failed attempt's frames and their tensors are gone before the next.
-        self.evict_idle()
-        _collect_garbage()
+        self._free_memory()
         observer.warn(
             "The device ran out of memory, so the work was started again after other models were removed from it. It "
             "took longer than usual; asking for less (shorter, fewer samples) avoids this."
@@ -345,7 +344,7 @@ class EngineCache:
             if not self._out_of_memory(error):
                 raise
             logger.warning("%s ran out of memory again: %s", what, str(error))  # a record keeps no frames alive
-        _collect_garbage()
+        self._free_memory()
         if self._allocated() - before > LEAK_BYTES:
             raise MemoryNotFreedError(
                 f"The {self.device} device ran out of memory with {what}, and not all of it was freed: the worker "
@@ -355,6 +354,15 @@ class EngineCache:
             f"The request needs more memory than the {self.device} device has for {what}, with no other model on it. "
             "Ask for less (shorter, fewer samples, a smaller model), or use a worker with more memory."
         )
+
+    def _free_memory(self) -> None:
+        """Evicts every idle engine, and has those in use drop what they do not need. The caller holds the device."""
+        self.evict_idle()
+        with self._state:
+            entries = list(self._entries.values())
+        for entry in entries:
+            entry.handle.family.free_memory(entry.engine)
+        _collect_garbage()
 
 
 def _collect_garbage() -> None:

@@ -145,6 +145,12 @@ class ModelFamily(ABC, Generic[EngineT]):
         failed, after which torch never frees cached memory again. The worker then restarts after the job."""
         return False
 
+    def free_memory(self, engine: EngineT) -> None:
+        """Drops what a loaded engine keeps besides its weights, such as buffers that make the next call faster.
+
+        Called with the device held, when memory did not suffice.
+        """
+
     def version_key(self, name: str) -> Hashable:
         """Changes when the model's files do; an engine that was loaded under another key is not used any more."""
         return None

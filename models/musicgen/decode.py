@@ -5,15 +5,18 @@ The path of a token: `Engine.generate` -> `decode_window` -> `forward.decode_ste
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial as bind
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from errors import DeadlineError
+from models.device import is_out_of_memory
 from models.musicgen.conditioning import BatchConditions
 from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
 from models.musicgen.kv_cache import mask_value
@@ -24,8 +27,12 @@ from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecor
 
 STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
 REPLAYS_AHEAD = 2  # replays queued on the device: it never waits, and a cancellation takes effect within two of them
-CONTEXT_BUCKET = 32  # the context of a captured state is a multiple of this
+TEXT_ROOM = 128  # tokens; the context of a captured state is a multiple of this
 MAX_CAPTURED_STATES = 3
+GRAPH_BYTES = 25_000_000  # of device and host memory for one graph of the largest model, an estimate
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +69,7 @@ class Window:
         """Columns before the first one that is generated: prepended conditions, start column, prompt."""
         return self.num_prepended + 1 + self.prompt.shape[-1]
 
-    def state_shape(self, columns: int) -> StateShape:
+    def shape_state(self, columns: int) -> StateShape:
         """The smallest state of so many columns that fits."""
         conditions, clips = self.conditions, self.prompt.shape[0]
         conditioned, context = (0, 0) if conditions.context is None else conditions.context.shape[:2]
@@ -84,11 +91,25 @@ class Decoding(Protocol):
         """
 
 
-class DecodeBackend(Protocol):
+class DecodeBackend(ABC):
     """The way in which a device runs decoding steps."""
 
+    @abstractmethod
     def start(self, window: Window) -> Decoding:
         """Allocates or reuses a state and fills in the window's inputs; runs nothing yet."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of everything that is kept for later windows."""
+        return 0
+
+    @property
+    def needs_restart(self) -> bool:
+        """Whether the process is damaged, so that the worker should restart after the present job."""
+        return False
+
+    def free_memory(self) -> None:  # noqa: B027 - by default there is nothing to drop
+        """Drops everything that is kept for later windows. No window may be in work."""
 
 
 @torch.inference_mode()
@@ -156,7 +177,7 @@ def fill_state(lm: LanguageModel, state: DecodeState, window: Window) -> None:
     state.top_p.fill_(window.sampling.top_p)
 
 
-class EagerBackend:
+class EagerBackend(DecodeBackend):
     """Launches each step's kernels one by one: on a CPU, and on any device without CUDA graphs.
 
     Args:
@@ -170,7 +191,7 @@ class EagerBackend:
     def start(self, window: Window) -> Decoding:
         """See `DecodeBackend`."""
         columns = window.num_prepended + self._lm.config.pattern.num_columns(window.length)
-        state = allocate_state(self._lm, window.state_shape(columns), dense=self._static_shapes)
+        state = allocate_state(self._lm, window.shape_state(columns), dense=self._static_shapes)
         fill_state(self._lm, state, window)
         return _EagerDecoding(self._lm, state, self._static_shapes)
 
@@ -190,31 +211,61 @@ class _EagerDecoding:
             yield column + 1
 
 
-class CudaGraphBackend:
+class CudaGraphBackend(DecodeBackend):
     """Replays captured steps, several at a time. A graph is bound to its tensors, so states are kept and filled anew.
 
-    One window at a time.
+    One window at a time. A state has room for a whole window of the model and `TEXT_ROOM` text tokens, so that one set
+    of graphs serves all requests with as many clips. If memory does not suffice, all states are dropped, and from then
+    on states have room for what is asked for.
 
     Args:
         recorder: a `CudaGraphRecorder`, except in tests without a GPU.
+        window_frames: frames that the model sees at once.
     """
 
-    def __init__(self, lm: LanguageModel, recorder: GraphRecorder | None = None) -> None:
+    def __init__(self, lm: LanguageModel, recorder: GraphRecorder | None = None, *, window_frames: int = 0) -> None:
         self._lm = lm
         self._recorder = recorder or CudaGraphRecorder(lm.device)
-        self._states: OrderedDict[StateShape, _CapturedDecoding] = OrderedDict()
+        self._window_frames = window_frames
+        self._states: dict[StateShape, _CapturedDecoding] = {}  # the last used comes last
 
     def start(self, window: Window) -> Decoding:
         """See `DecodeBackend`."""
-        columns = window.num_prepended + self._lm.config.pattern.num_columns(window.length) + STEPS_PER_REPLAY
-        shape = window.state_shape(round_up_columns(columns))
-        context = -(-shape.context // CONTEXT_BUCKET) * CONTEXT_BUCKET
-        decoding = self._find_or_allocate(replace(shape, context=context))
+        decoding = _retry_with_memory(lambda: self._find_or_allocate(window), self._shrink)
         fill_state(self._lm, decoding.state, window)
         return decoding
 
-    def _find_or_allocate(self, shape: StateShape) -> _CapturedDecoding:
-        """The state of this kind, as large as any window has needed: a larger one serves smaller windows too."""
+    @property
+    def memory_bytes(self) -> int:
+        """See `DecodeBackend`."""
+        states = list(self._states.values())  # another thread may start a window now
+        return sum(decoding.memory_bytes for decoding in states)
+
+    @property
+    def needs_restart(self) -> bool:
+        """See `DecodeBackend`."""
+        return self._recorder.has_failed
+
+    def free_memory(self) -> None:
+        """See `DecodeBackend`."""
+        self._states = {}
+        torch.cuda.empty_cache()  # does nothing without a GPU
+
+    def _shrink(self) -> None:
+        self._window_frames = 0
+        self.free_memory()
+
+    def _shape_state(self, window: Window) -> StateShape:
+        prepended, frames = window.num_prepended, max(window.length, self._window_frames)
+        if self._window_frames and prepended:
+            prepended += TEXT_ROOM
+        columns = prepended + self._lm.config.pattern.num_columns(frames) + STEPS_PER_REPLAY
+        shape = window.shape_state(round_up_columns(columns))
+        return replace(shape, context=-(-shape.context // TEXT_ROOM) * TEXT_ROOM)
+
+    def _find_or_allocate(self, window: Window) -> _CapturedDecoding:
+        """The state of the window's kind, as large as any window has needed: a larger one serves smaller ones too."""
+        shape = self._shape_state(window)
         kind = replace(shape, columns=0, context=0)
         kept = self._states.pop(kind, None)
         if kept is not None:
@@ -223,26 +274,48 @@ class CudaGraphBackend:
         if kept is None or kept.shape != shape:
             kept = None  # freed before a larger one is allocated
             while len(self._states) >= MAX_CAPTURED_STATES:
-                self._states.popitem(last=False)
-            kept = _CapturedDecoding(self._lm, shape, self._recorder)
+                del self._states[next(iter(self._states))]
+            kept = _CapturedDecoding(self._lm, shape, self._recorder, lambda: self._drop_others(kind))
         self._states[kind] = kept
         return kept
 
+    def _drop_others(self, kind: StateShape) -> None:
+        """Drops every state but the one in use."""
+        self._states = {kind: self._states[kind]}
+        torch.cuda.empty_cache()
+
 
 class _CapturedDecoding:
-    """A state with graphs of `STEPS_PER_REPLAY` steps on it, one for each sampling mode and number of columns."""
+    """A state with graphs of `STEPS_PER_REPLAY` steps on it, one for each sampling mode and number of columns.
 
-    def __init__(self, lm: LanguageModel, shape: StateShape, recorder: GraphRecorder) -> None:
+    Its graphs share a pool of memory, which is freed with the last of them.
+
+    Args:
+        drop_others: frees the memory of all other states.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, shape: StateShape, recorder: GraphRecorder, drop_others: Callable[[], None]
+    ) -> None:
         self.shape = shape
         self.state = allocate_state(lm, shape, dense=True)
-        self._lm, self._recorder = lm, recorder
+        self._lm, self._recorder, self._drop_others = lm, recorder, drop_others
+        self._pool: Any = None
         self._graphs: dict[tuple[SamplingMode, int], CudaGraphed] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the state, and an estimate of its graphs."""
+        return self.state.nbytes + GRAPH_BYTES * len(self._graphs)
 
     def run(self, mode: SamplingMode, first: int, last: int) -> Iterator[int]:
         """See `Decoding`."""
         queued: deque[tuple[range, Callable[[], None]]] = deque()
         for start in range(first, last, STEPS_PER_REPLAY):
-            self._graph(mode, round_up_columns(start + STEPS_PER_REPLAY))()
+            length = min(round_up_columns(start + STEPS_PER_REPLAY), self.shape.columns)
+            if (mode, length) not in self._graphs:
+                self._graphs[mode, length] = _retry_with_memory(bind(self._capture, mode, length), self._drop_others)
+            self._graphs[mode, length]()
             written = range(start + 1, min(start + STEPS_PER_REPLAY, last) + 1)
             queued.append((written, self._recorder.record_event()))
             if len(queued) >= REPLAYS_AHEAD:
@@ -250,15 +323,29 @@ class _CapturedDecoding:
         while queued:
             yield from _wait_for_next(queued)
 
-    def _graph(self, mode: SamplingMode, length: int) -> CudaGraphed:
-        length = min(length, self.shape.columns)
-        if (mode, length) not in self._graphs:
-            step = bind(decode_step, self._lm, self.state, mode, length=length, masked=True)
-            changed = (self.state.cache_position, self.state.sequence)
-            self._graphs[mode, length] = CudaGraphed(
-                step, self._recorder, name="MusicGen's decoding step", repeats=STEPS_PER_REPLAY, mutated=changed
-            )
-        return self._graphs[mode, length]
+    def _capture(self, mode: SamplingMode, length: int) -> CudaGraphed:
+        if not self._graphs:  # a pool without graphs cannot be used again
+            self._pool = self._recorder.create_pool()
+        return CudaGraphed(
+            step=bind(decode_step, self._lm, self.state, mode, length=length, masked=True),
+            recorder=self._recorder,
+            pool=self._pool,
+            name="MusicGen's decoding step",
+            repeats=STEPS_PER_REPLAY,
+            mutated=(self.state.cache_position, self.state.sequence),
+        )
+
+
+def _retry_with_memory(action: Callable[[], T], free_memory: Callable[[], None]) -> T:
+    """`action()`; if memory does not suffice, once more after `free_memory()`."""
+    try:
+        return action()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.warning("The GPU's memory did not suffice for a decoding state; dropping those that are kept")
+    free_memory()  # out of the except block, so that the tensors of the failed attempt are gone
+    return action()
 
 
 def _wait_for_next(queued: deque[tuple[range, Callable[[], None]]]) -> Iterator[int]:

@@ -18,7 +18,7 @@ from audio.dsp.resample import resample
 from errors import DeadlineError
 from models.encodec.codec import Codec
 from models.musicgen.conditioning import ConditioningProvider, RequestConditions
-from models.musicgen.decode import DecodeBackend, Window, decode_window
+from models.musicgen.decode import CudaGraphBackend, DecodeBackend, Window, decode_window
 from models.musicgen.forward import compute_cross_kv
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult
@@ -26,6 +26,7 @@ from models.runtime.progress import Progress, ignore_progress, sub_progress
 
 GPU_BATCH = 8
 CODEC_SHARE = 0.1  # of the progress
+WARM_UP_S = 0.1  # of music, without graphs
 MAX_GAIN_DB = 12.0  # a window that has faded to nothing is not amplified without limit
 SILENCE_DB = -70.0
 
@@ -60,8 +61,8 @@ class Engine:
 
     @property
     def memory_bytes(self) -> int:
-        """Of all weights."""
-        return self.lm.nbytes + self.conditioning.nbytes + self.codec.nbytes
+        """Of all weights, and of what the backend keeps for later requests."""
+        return self.lm.nbytes + self.conditioning.nbytes + self.codec.nbytes + self.backend.memory_bytes
 
     @property
     def sample_rate(self) -> int:
@@ -107,6 +108,14 @@ class Engine:
                 (on_clip or clips.append)(clip)
                 levels.append(window_levels)
         return GenerationResult(tuple(clips), run.timings, run.steps, complete=complete, window_levels_db=tuple(levels))
+
+    def warm_up(self) -> None:
+        """Generates music once, so that the first request finds kernels loaded and chosen, and graphs captured.
+
+        With graphs a whole window, whose columns need every graph of a request for one clip; otherwise a moment.
+        """
+        duration = self.window if isinstance(self.backend, CudaGraphBackend) else WARM_UP_S
+        self.generate(GenerationRequest(["slow piano"], [0], duration, stride=self.window / 2))
 
     def _encode_prompt(self, prompt: Audio | None) -> torch.Tensor:
         """`[1, K, P]` codes; P is 0 without a prompt."""

@@ -218,6 +218,15 @@ class MusicGenFamily(ModelFamily["Engine"]):
     def engine_bytes(self, engine: Engine) -> int:
         return engine.memory_bytes
 
+    def free_memory(self, engine: Engine) -> None:
+        engine.backend.free_memory()
+
+    def needs_restart(self, engine: Engine) -> bool:
+        return engine.backend.needs_restart
+
+    def warm_up(self, engine: Engine) -> None:
+        engine.warm_up()
+
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         self._complete(name, observer)
 

@@ -21,7 +21,7 @@ from models.musicgen.conditioning import (
     T5Conditioner,
     TextConditioner,
 )
-from models.musicgen.decode import CudaGraphBackend, EagerBackend
+from models.musicgen.decode import CudaGraphBackend, DecodeBackend, EagerBackend
 from models.musicgen.engine import GPU_BATCH, Engine
 from models.musicgen.inspect import (
     AUDIOCRAFT_LIMITS,
@@ -62,7 +62,9 @@ def load_engine(
             settings.require("interleave_stereo_codebooks.per_timestep", None, False)
     with report_part(info.folder, CODEC_FOLDER if info.codec.folder else CODEC_FILE):
         codec = _load_codec(info, device, stereo=stereo)
-    backend = CudaGraphBackend(lm) if cuda_graphs and lm.device.type == "cuda" else EagerBackend(lm)
+    backend: DecodeBackend = EagerBackend(lm)
+    if cuda_graphs and lm.device.type == "cuda":
+        backend = CudaGraphBackend(lm, window_frames=int(info.window * codec.frame_rate))
     max_batch = 1 if device == "cpu" and dtype == torch.float32 else GPU_BATCH
     codec_batch = 1 if device == "cpu" else GPU_BATCH
     return Engine(lm, backend, conditioning, codec, info.window, max_batch, codec_batch)

@@ -1,13 +1,12 @@
 """Replays a fixed sequence of GPU kernels as one CUDA graph, which saves the host the launching of each kernel.
 
-One wrapper for all families, after the example of moshi's `CUDAGraphed` (`moshi/utils/compile.py`).
+After the example of moshi's `CUDAGraphed` (`moshi/utils/compile.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,17 +15,30 @@ from models.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
-Function = Callable[..., torch.Tensor | None]
+
+class GraphCaptureError(Exception):
+    """A capture failed midway, for another reason than a lack of memory."""
 
 
 class GraphRecorder(Protocol):
     """Captures work on a device and marks points in the device's queue. Tests inject one that needs no GPU."""
 
-    def capture(self, work: Callable[[], None], repeats: int) -> Callable[[], None]:
+    @property
+    def has_failed(self) -> bool:
+        """Whether a capture has failed. Then no graph may be captured or replayed any more."""
+
+    def create_pool(self) -> Any:
+        """The id of a new pool of memory that several graphs share; one of them runs at a time.
+
+        The pool lives from its first capture until its last graph is deleted. Its id cannot be used after that.
+        """
+
+    def capture(self, work: Callable[[], None], repeats: int, pool: Any) -> Callable[[], None]:
         """Runs `work` once to warm up. The returned function runs it `repeats` times, without waiting for the device.
 
         Raises:
-            RuntimeError: the work cannot be captured.
+            torch.OutOfMemoryError: the device has no memory for it. It can be tried again.
+            GraphCaptureError: the work cannot be captured.
         """
 
     def record_event(self) -> Callable[[], None]:
@@ -34,160 +46,109 @@ class GraphRecorder(Protocol):
 
 
 class CudaGraphRecorder:
-    """Captures with `torch.cuda.CUDAGraph`. The graphs of one recorder share their memory, so one runs at a time."""
+    """Captures with `torch.cuda.CUDAGraph`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool: Any = None
+        self.has_failed = False
 
-    def capture(self, work: Callable[[], None], repeats: int) -> Callable[[], None]:
-        """See `GraphRecorder`. The warm-up, which selects kernels and allocates workspaces, must not be captured."""
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            work()
-        torch.cuda.current_stream(self._device).wait_stream(stream)
+    def create_pool(self) -> Any:
+        """See `GraphRecorder`."""
+        return torch.cuda.graph_pool_handle()
+
+    def capture(self, work: Callable[[], None], repeats: int, pool: Any) -> Callable[[], None]:
+        """See `GraphRecorder`.
+
+        The warm-up selects kernels and allocates workspaces, which must not be captured. cuBLAS keeps a workspace for
+        each stream, so the warm-up runs on the stream of the capture, torch's own one for all captures of the process.
+        Only this thread is forbidden to do what would break a capture ("thread_local"): other threads go on.
+        """
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            for _ in range(repeats):
-                work()
-        self._pool = self._pool or graph.pool()
+        capture = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+        caller, stream = torch.cuda.current_stream(self._device), capture.capture_stream
+        assert stream is not None, "torch makes the stream of its captures in `graph`'s constructor"
+        stream.wait_stream(caller)
+        with torch.cuda.stream(stream):  # leaves the stream even if the capture cannot be begun or ended
+            work()
+            try:
+                with capture:
+                    for _ in range(repeats):
+                        work()
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self.has_failed = True
+                replace_generator_state(torch.cuda.default_generators[caller.device_index])
+                raise GraphCaptureError(f"the capture ended with {type(error).__name__}") from error
+        caller.wait_stream(stream)
         return graph.replay
 
     def record_event(self) -> Callable[[], None]:
         """See `GraphRecorder`. Waiting lets the thread sleep instead of keeping a core busy."""
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         return event.synchronize
 
 
-class _Graph:
-    """A function with its static tensors: it reads `inputs`, which a replay does not change, and sets `output`."""
+def replace_generator_state(generator: torch.Generator) -> None:
+    """Gives a CUDA generator an equal state that no graph uses.
 
-    def __init__(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> None:
-        self.inputs = inputs
-        self.output: torch.Tensor | None = None
-        self.replay: Callable[[], None] = self.work
-        self._function = function
-
-    def work(self) -> None:
-        """What is captured."""
-        self.output = self._function(*self.inputs)
+    A capture that fails leaves the state marked as being captured, and every later draw outside a capture raises.
+    """
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 class CudaGraphed:
-    """Calls a function by replaying a CUDA graph of it, one graph for each combination of input shapes.
+    """Calls a step several times by replaying a CUDA graph of it, which is captured at once.
 
-    If the function cannot be captured, it is called as it is from then on, and the log gives the reason once.
+    If the step cannot be captured, its kernels are launched one by one from then on, and the log gives the reason once
+    for all steps of a recorder.
 
     Args:
-        function: takes tensors and returns one tensor, or changes tensors in place and returns None. It must launch the
-            same kernels whenever the shapes are the same, and must not read a value back from the device.
+        step: changes tensors in place. It must launch the same kernels at each call, and must not read a value back
+            from the device.
         recorder: a `CudaGraphRecorder`, except in tests without a GPU.
+        pool: of the recorder.
         name: what is captured, for the log.
-        enabled: False calls the function as it is, always (setting `CUDA_GRAPHS=0`).
-        repeats: how often each call runs the function; for functions that change tensors in place.
-        mutated: the tensors that the function changes in place. The warm-up's changes to them are undone.
-        eager_calls: how many calls of a shape run as they are before it is captured.
-        max_graphs: shapes that are captured; others are called as they are.
-        tolerance: if given, a graph is used only if its first output differs from the function's own by no more than
-            this fraction of the output's largest magnitude.
+        repeats: how often each call runs the step.
+        mutated: the tensors that the step changes in place. The warm-up's changes to them are undone.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for the graph.
     """
 
-    def __init__(  # noqa: PLR0913 - options, each with a default
+    def __init__(  # noqa: PLR0913 - all are keywords
         self,
-        function: Function,
-        recorder: GraphRecorder,
         *,
+        step: Callable[[], None],
+        recorder: GraphRecorder,
+        pool: Any,
         name: str,
-        enabled: bool = True,
-        repeats: int = 1,
-        mutated: tuple[torch.Tensor, ...] = (),
-        eager_calls: int = 0,
-        max_graphs: int = 1,
-        tolerance: float | None = None,
+        repeats: int,
+        mutated: Sequence[torch.Tensor],
     ) -> None:
-        self._function, self._recorder, self._name = function, recorder, name
-        self._enabled = enabled
-        self._repeats, self._mutated = repeats, mutated
-        self._eager_calls, self._max_graphs, self._tolerance = eager_calls, max_graphs, tolerance
-        self._calls: Counter[tuple[torch.Size, ...]] = Counter()
-        self._graphs: dict[tuple[torch.Size, ...], _Graph] = {}
+        self._step, self._recorder, self._repeats = step, recorder, repeats
+        self._replay = None if recorder.has_failed else self._capture(pool, name, mutated)
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor | None:
-        """`function(*inputs)`, `repeats` times; a returned tensor is the caller's own.
+    def __call__(self) -> None:
+        """Runs the step `repeats` times."""
+        if self._replay is None or self._recorder.has_failed:
+            for _ in range(self._repeats):
+                self._step()
+        else:
+            self._replay()
 
-        Raises:
-            torch.OutOfMemoryError: there is no memory for the graph and no `tolerance` is given. With one, the
-                function's own output is there already and is returned.
-        """
-        shapes = tuple(x.shape for x in inputs)
-        graph = self._graphs.get(shapes)
-        if graph is None:
-            if not self._should_capture(shapes):
-                return self._run(inputs)
-            expected = None if self._tolerance is None else self._run(inputs)
-            graph = self._capture(inputs, expected)
-            if graph is None:
-                return self._run(inputs) if expected is None else expected
-            self._graphs[shapes] = graph
-            if expected is not None:
-                return expected
-        for static, given in zip(graph.inputs, inputs, strict=True):
-            static.copy_(given)
-        graph.replay()
-        return None if graph.output is None else graph.output.clone()
-
-    @property
-    def num_graphs(self) -> int:
-        """How many shapes have been captured."""
-        return len(self._graphs)
-
-    def _should_capture(self, shapes: tuple[torch.Size, ...]) -> bool:
-        if not self._enabled or len(self._graphs) >= self._max_graphs:
-            return False
-        self._calls[shapes] += 1
-        return self._calls[shapes] > self._eager_calls
-
-    def _run(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
-        for _ in range(self._repeats - 1):
-            self._function(*inputs)
-        return self._function(*inputs)
-
-    def _capture(self, inputs: tuple[torch.Tensor, ...], expected: torch.Tensor | None) -> _Graph | None:
-        """The graph for these shapes; None, and no further attempt, if capturing fails or its output is wrong."""
-        before = [tensor.clone() for tensor in self._mutated]
+    def _capture(self, pool: Any, name: str, mutated: Sequence[torch.Tensor]) -> Callable[[], None] | None:
+        logger.debug("Capturing %s, %d times a graph", name, self._repeats)
+        before = [tensor.clone() for tensor in mutated]
         try:
-            graph = self._record(tuple(x.clone() for x in inputs))
-            if expected is not None and not self._reproduces(graph, expected):
-                self._enabled = False
-                logger.warning("The CUDA graph of %s differs from its eager result: it is not used", self._name)
-                return None
-        except RuntimeError as error:
-            if is_out_of_memory(error) and expected is None:
-                raise
-            self._enabled = False
+            return self._recorder.capture(self._step, self._repeats, pool)
+        except GraphCaptureError as error:
             logger.warning(
-                "CUDA graph capture of %s failed (%s): its kernels are launched one by one, which is slower",
-                self._name,
-                type(error).__name__,
+                "CUDA graph capture of %s failed: its kernels are launched one by one, which is slower", name
             )
-            logger.debug("The reason for the failed capture of %s", self._name, exc_info=error)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            logger.debug("The reason for the failed capture of %s", name, exc_info=error)
             return None
         finally:
-            for tensor, value in zip(self._mutated, before, strict=True):
+            for tensor, value in zip(mutated, before, strict=True):
                 tensor.copy_(value)
-        return graph
-
-    def _record(self, inputs: tuple[torch.Tensor, ...]) -> _Graph:
-        logger.debug("Capturing %s, %d times a graph", self._name, self._repeats)
-        graph = _Graph(self._function, inputs)
-        graph.replay = self._recorder.capture(graph.work, self._repeats)
-        return graph
-
-    def _reproduces(self, graph: _Graph, expected: torch.Tensor) -> bool:
-        assert graph.output is not None and self._tolerance is not None, "only an output can be compared"
-        graph.replay()
-        return bool((graph.output - expected).abs().max() <= self._tolerance * expected.abs().max())

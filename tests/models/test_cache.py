@@ -414,6 +414,25 @@ def test_what_a_failed_call_allocated_is_freed_before_the_leak_is_measured() -> 
     assert "refresh_worker" not in failed.value.to_reply()
 
 
+def test_what_an_engine_keeps_for_the_next_call_is_dropped_before_the_work_is_started_again() -> None:
+    """And before a leak is measured: kept buffers are none."""
+    kept, seen = [0], list[int]()
+
+    class KeepingFamily(StubFamily):
+        def free_memory(self, engine: Engine) -> None:
+            kept[0] = 0
+
+    def call(engine: Engine) -> None:
+        seen.append(kept[0])
+        kept[0] = 2 * LEAK_BYTES
+        raise MemoryError
+
+    with pytest.raises(DeviceMemoryError) as failed:
+        Cache(KeepingFamily(), allocated=lambda: kept[0]).run("a", call)
+    assert seen == [0, 0] and kept == [0]
+    assert "refresh_worker" not in failed.value.to_reply()
+
+
 class Holder:
     """A call that stays on the device, with the model `a`, until `leave` is set."""
 

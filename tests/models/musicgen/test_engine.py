@@ -23,12 +23,13 @@ from models.checkpoints.hf_folder import SAFETENSORS_FILE
 from models.checkpoints.locations import WeightLocations
 from models.encodec.codec import Codec
 from models.musicgen.catalog import BY_NAME
-from models.musicgen.decode import EagerBackend
+from models.musicgen.decode import CudaGraphBackend, Decoding, EagerBackend, Window
 from models.musicgen.engine import Engine, level_windows, measure_loudness_db, plan_sliding_windows
 from models.musicgen.inspect import CODEC_FILE, LM_FILE, inspect_checkpoint
 from models.musicgen.load import load_engine, read_weights
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, Sampling
 from testing.audiocraft_reference import load_audiocraft_musicgen
+from testing.graph_recorder import EagerRecorder
 from testing.musicgen_steps import RecordingLinear
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint
@@ -361,6 +362,32 @@ def test_memory_counts_every_weight(text_engine: Engine, folders: dict[str, Path
     t5 = (folders["text"] / "t5" / "model.safetensors").stat().st_size
     codec = (folders["text"] / "compression_state_dict.bin").stat().st_size
     assert lm + t5 < text_engine.memory_bytes < lm + t5 + 2 * codec
+
+
+def test_after_warming_up_a_request_for_one_clip_captures_nothing(text_engine: Engine) -> None:
+    eager, recorder = replace(text_engine, window=6.0), EagerRecorder()
+    engine = replace(eager, backend=CudaGraphBackend(eager.lm, recorder, window_frames=300))
+    engine.warm_up()
+    assert recorder.captures == 2  # of 256 columns, and of all
+    for request in (make_request(duration=0.5), make_request(duration=6.0)):
+        expected = eager.generate(request).clips[0]
+        np.testing.assert_array_equal(engine.generate(request).clips[0].waveform, expected.waveform)
+    assert recorder.captures == 2
+
+
+def test_warming_up_without_graphs_takes_a_few_steps_and_changes_no_later_request(text_engine: Engine) -> None:
+    counted: list[Window] = []
+
+    class Counting(EagerBackend):
+        def start(self, window: Window) -> Decoding:
+            counted.append(window)
+            return super().start(window)
+
+    engine = replace(text_engine, backend=Counting(text_engine.lm))
+    engine.warm_up()
+    assert [window.length for window in counted] == [5]
+    expected = text_engine.generate(make_request()).clips[0]
+    np.testing.assert_array_equal(engine.generate(make_request()).clips[0].waveform, expected.waveform)
 
 
 def test_the_stereo_models_of_the_catalog_have_two_channels() -> None:
