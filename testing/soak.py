@@ -1,4 +1,4 @@
-"""A long run of mixed jobs in one worker: memory, descriptors, threads and temporary files must stay where they are.
+"""A long run of mixed jobs in one worker: memory, descriptors, threads and temporary files must not grow.
 
     python -m testing.soak --jobs 360
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -22,5 +23,6 @@ def describe_temporary_problem() -> str:
     try:
         try_writing(Path(tempfile.gettempdir()))
     except OSError as error:
-        return f"temporary files cannot be written ({error.strerror}): give the container disk space, or set TMPDIR"
+        reason = os.strerror(error.errno or errno.EIO)  # tempfile's own text lists folders
+        return f"temporary files cannot be written ({reason}): give the container disk space, or set TMPDIR"
     return ""
