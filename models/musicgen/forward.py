@@ -212,11 +212,11 @@ def _decode_layer(  # noqa: PLR0913 - called 24 to 48 times a step, so nothing i
     cache.write(state.cache_position, qkv[1:])
     layer.out.add_to(x, cache.attend(qkv[0], length, bias))
     if layer.cross is not None and state.cross_kv:
-        keys, values = state.cross_kv[index]
-        conditioned = x[: len(keys)]
-        product = layer.cross.query(layer.cross.norm(conditioned)).to(lm.dtype)
-        query = product.view(len(keys), heads, 1, head_dim)
-        layer.cross.out.add_to(conditioned, attend_one_query(query, keys, values, state.cross_bias))
+        keys_values = state.cross_kv[index]
+        conditioned = x[: keys_values.shape[1]]
+        query = layer.cross.query(layer.cross.norm(conditioned)).to(lm.dtype).view(-1, heads, 1, head_dim)
+        attended = attend_one_query(query, keys_values[0], keys_values[1], state.cross_bias)
+        layer.cross.out.add_to(conditioned, attended)
     layer.down.add_to(x, layer.up(layer.norm_up(x)))
 
 

@@ -126,7 +126,7 @@ class PlainLinear:
         if self._bias is None and self._activation == "none" and residual.dtype == self._weight.dtype:
             residual.addmm_(x.to(self._weight.dtype), self._weight.t())
         else:
-            residual.add_(self(x))
+            residual += self(x)
 
 
 class PackedLinear:
@@ -150,7 +150,7 @@ class PackedLinear:
         return y
 
     def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> None:
-        residual.add_(self(x))
+        residual += self(x)
 
 
 def build_linear(weight: torch.Tensor, bias: torch.Tensor | None = None, activation: Activation = "none") -> Linear:
