@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from testing.loopback import Request, Write, serve
@@ -43,6 +43,7 @@ class FakeHub:
         announced: sizes that the list of files gives in place of the real ones.
         chunk_bytes, pause_s: files are sent in chunks of that size with that pause before each.
         cuts: how many of the next connections end in the middle of a file.
+        drops: how many of the next requests get no answer: the connection is closed.
         go_on: files are sent only as long as this is set.
     """
 
@@ -54,6 +55,7 @@ class FakeHub:
     chunk_bytes: int = 1 << 20
     pause_s: float = 0.0
     cuts: int = 0
+    drops: int = 0
     go_on: threading.Event = field(default_factory=threading.Event)
     endpoint: str = ""
     asked: list[str] = field(default_factory=list)  # the paths of all requests, in order
@@ -63,9 +65,10 @@ class FakeHub:
         method, path = request.line.split(" ")[:2]
         path = path.partition("?")[0]
         self.asked.append(path)
-        if self.refusal is not None:
-            header = f"X-Error-Code: {self.refusal.code}\r\n" if self.refusal.code else ""
-            write(f"HTTP/1.1 {self.refusal.status}\r\nContent-Length: 0\r\n{header}\r\n".encode())
+        if self.drops > 0:
+            self.drops -= 1
+        elif self.refusal is not None:
+            write_head(write, self.refusal.status, {"X-Error-Code": self.refusal.code})
         elif path.startswith("/api/models/"):
             self._list_files(path, write)
         else:
@@ -74,32 +77,27 @@ class FakeHub:
     def _list_files(self, path: str, write: Write) -> None:
         hub_id, _, revision = path.removeprefix("/api/models/").partition("/revision/")
         if revision not in ("main", self.commit):
-            write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-Error-Code: RevisionNotFound\r\n\r\n")
+            write_head(write, "404 Not Found", {"X-Error-Code": "RevisionNotFound"})
             return
         sizes = {name: self.announced.get(name, len(content)) for name, content in self.files.items()}
         siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
         body = json.dumps({"id": hub_id, "sha": self.commit, "siblings": siblings}).encode()
-        write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + f"Content-Length: {len(body)}\r\n\r\n".encode()
-        )
+        write_head(write, "200 OK", {"Content-Type": "application/json"}, size=len(body))
         write(body)
 
     def _send(self, method: str, name: str, requested_range: str, write: Write) -> None:
         if name not in self.files:
-            write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nX-Error-Code: EntryNotFound\r\n\r\n")
+            write_head(write, "404 Not Found", {"X-Error-Code": "EntryNotFound"})
             return
         content = self.files[name]
-        etag = hashlib.sha256(content).hexdigest()
         if method == "GET" and self.failures > 0:
             self.failures -= 1
-            write(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+            write_head(write, "500 Internal Server Error", {})
             return
         start = int(requested_range.removeprefix("bytes=").partition("-")[0])
         size = self.announced.get(name, len(content)) if method == "HEAD" else len(content) - start
-        write(
-            f"HTTP/1.1 {'206 Partial Content' if start else '200 OK'}\r\nContent-Length: {size}\r\n"
-            f'ETag: "{etag}"\r\nX-Repo-Commit: {self.commit}\r\nConnection: close\r\n\r\n'.encode()
-        )
+        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": self.commit}
+        write_head(write, "206 Partial Content" if start else "200 OK", headers, size=size)
         if method == "GET":
             self.sent.append(name)
             self._send_body(content, start, write)
@@ -113,6 +111,13 @@ class FakeHub:
             self.go_on.wait()
             time.sleep(self.pause_s)
             write(content[first : min(first + self.chunk_bytes, end)])
+
+
+def write_head(write: Write, status: str, headers: Mapping[str, str], *, size: int = 0) -> None:
+    """Writes the status line and the headers that have a value; the server closes each connection afterwards."""
+    given = {"Connection": "close", "Content-Length": str(size), **headers}
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in given.items() if value)]
+    write(("\r\n".join(lines) + "\r\n\r\n").encode())
 
 
 @contextlib.contextmanager

@@ -30,13 +30,16 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another attempt may succeed: the hub failed, or a file arrived incomplete. Of connections that are cut or
-    stall, the hub's client has made several attempts already.
+    """Whether another attempt may succeed: the hub failed, cut the connection, or sent a file incompletely.
+
+    If it cannot be reached or does not answer, the hub's client has waited or tried long enough.
     """
+    import httpx2
+
     status = _read_status(error)
     if status is not None:
         return status >= _SERVER_ERROR or status == _TOO_MANY_REQUESTS
-    return _is_incomplete(error)
+    return _is_incomplete(error) or isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError)
 
 
 def _is_incomplete(error: BaseException) -> bool:

@@ -146,6 +146,7 @@ def test_jobs_that_need_the_same_files_share_one_download(client: HuggingFaceHub
         folders = {pool.submit(client.fetch, REPOSITORY, REQUIRED_FILES) for _ in range(4)}
         assert len({folder.result(TIMEOUT_S) for folder in folders}) == 1
     assert sorted(server.sent) == ["config.json", "model.safetensors"]
+    assert len([path for path in server.asked if path.startswith("/api/")]) == 1
 
 
 def test_a_connection_that_is_cut_is_resumed(client: HuggingFaceHub, server: FakeHub) -> None:
@@ -153,6 +154,12 @@ def test_a_connection_that_is_cut_is_resumed(client: HuggingFaceHub, server: Fak
     folder = client.fetch(REPOSITORY, ("model.safetensors",))
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
     assert server.sent == ["model.safetensors"] * 2
+
+
+@pytest.mark.parametrize("drops", [1, 2])
+def test_a_request_without_an_answer_is_sent_again(client: HuggingFaceHub, server: FakeHub, drops: int) -> None:
+    server.drops = drops
+    assert set(read_folder(client.fetch(REPOSITORY, REQUIRED_FILES))) == {"config.json", "model.safetensors"}
 
 
 def test_a_hub_that_fails_for_a_moment_is_asked_again(client: HuggingFaceHub, server: FakeHub) -> None:
