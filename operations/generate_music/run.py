@@ -41,7 +41,7 @@ def run_music(plan: MusicPlan, job: Job, models: Models, *, memory_bytes: int = 
     """
     for warning in plan.warnings:
         job.warn(warning)
-    request = replace(plan.request, melody=_prepare_melody(plan, job, models), prompt=_cut_continuation(plan, job))
+    request = replace(plan.request, melody=prepare_melody(plan, job, models), prompt=_cut_continuation(plan, job))
     clips, result = _generate(plan, request, job, models, memory_bytes)
     if not result.complete:
         job.deadline = None  # it has passed; delivering the finished part takes little time
@@ -73,7 +73,7 @@ def run_music(plan: MusicPlan, job: Job, models: Models, *, memory_bytes: int = 
     )
 
 
-def _prepare_melody(plan: MusicPlan, job: Job, models: Models) -> Audio | None:
+def prepare_melody(plan: MusicPlan, job: Job, models: Models) -> Audio | None:
     """The part of the melody that the clip can follow, without drums and bass."""
     recording = job.audio.get("melody_audio")
     if recording is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,15 @@ def test_a_spooled_file_reads_back_what_was_written(no_files_left: Path) -> None
         assert file.seek(0, io.SEEK_END) == 5000
         file.seek(0)
         assert file.read() == b"".join(bytes([number]) * 100 for number in range(50))
+
+
+def test_the_write_that_finds_the_disk_full_raises_and_closing_does_not() -> None:
+    with SpooledFile(1000) as file, open("/dev/full", "wb") as full:
+        file.write(bytes(10))
+        file.rollover()
+        os.dup2(full.fileno(), file.fileno())
+        with pytest.raises(DiskFullError, match="disk is full"):
+            file.write(bytes(10))
 
 
 # A file size limit is a full disk that needs no root: every file ends at 100 kB.

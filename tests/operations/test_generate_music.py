@@ -30,7 +30,7 @@ from models.musicgen.catalog import DIFFUSION_FILE
 from operations import generate_music
 from operations.generate_music import Params
 from operations.generate_music.plan import MusicPlan
-from operations.generate_music.run import run_music
+from operations.generate_music.run import prepare_melody, run_music
 from testing.dispatch import answer
 from testing.models import make_models
 from testing.signals import copy_to_disk
@@ -155,10 +155,21 @@ def test_clips_that_the_disk_cannot_take_are_refused_before_the_model_is_loaded(
     fresh = make_models(music=family)
     plan = make_plan(fresh, prompt=["a"] * 32, duration=600, model="stereo-small")
     plan = replace(plan, request=replace(plan.request, duration=1e9))
+    job = Job(id="j")
+    job.cancel.set()  # the generation would take years
     with pytest.raises(DiskFullError) as caught:
-        generate_music.run(plan, Job(id="j"), fresh)
+        generate_music.run(plan, job, fresh)
     assert caught.value.details["needed_bytes"] == 32 * 10**9 * RATE * 2 * 4
     assert fresh.list_loaded() == []
+
+
+@pytest.mark.parametrize(("rate", "used"), [(RATE, RATE), (48_000, 48_000), (192_000, 48_000)])
+def test_of_a_melody_only_the_part_that_the_clip_can_follow_is_taken_at_48_khz_at_most(
+    models: Models, rate: int, used: int
+) -> None:
+    plan = make_plan(models, model="melody", melody_audio="placeholder", duration=2.0)
+    melody = prepare_melody(plan, Job(id="j", audio={"melody_audio": make_tone(40.0, rate)}), models)
+    assert melody is not None and (melody.sample_rate, melody.duration) == (used, 33.0)
 
 
 @pytest.mark.parametrize("rate", [RATE, 48_000, 192_000])

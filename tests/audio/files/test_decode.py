@@ -20,7 +20,7 @@ from audio.files.decode import Decoded, DecodeLimits, decode, decode_source
 from audio.files.formats import Encoding
 from audio.files.ogg import iter_pages
 from audio.types import Check, DiskAudio
-from errors import AudioError, CancelledError
+from errors import AudioError, CancelledError, DiskFullError
 from testing.signals import LIMITS, encode_file, encode_with_ffmpeg, make_noise, make_tone, measure_snr_db, needs_ffmpeg
 
 CUTTABLE = ["wav", "flac", "mp3", "ogg", "opus", "aiff", "w64", "rf64"]
@@ -435,6 +435,15 @@ def test_audio_that_decodes_to_too_many_bytes_is_refused(no_files_left: Path, fo
         decode_source(file.getvalue(), limits=replace(LIMITS, max_decoded_bytes=needed - 1), memory_bytes=1000)
     assert caught.value.error_code == "audio_too_long"
     assert caught.value.details == {"max_decoded_bytes": needed - 1}
+
+
+def test_audio_whose_stated_length_does_not_fit_on_the_disk_is_refused_before_it_is_decoded() -> None:
+    data = bytearray(make_file("flac"))
+    data[21:26] = (data[21] | 0x0F).to_bytes() + b"\xff" * 4  # the number of samples in STREAMINFO: 2**36 - 1
+    limits = replace(LIMITS, max_seconds=1e9, max_decoded_bytes=1 << 60)
+    with pytest.raises(DiskFullError) as caught:
+        decode_source(bytes(data), limits=limits, memory_bytes=1000)
+    assert caught.value.details["needed_bytes"] == (2**36 - 1) * 2 * 4
 
 
 # --- hostile files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -181,7 +182,7 @@ def test_even_a_demuxer_of_playlists_could_open_no_url(tmp_path: Path) -> None:
     local.write_bytes(tone)
     assert len(decode_all(f"ffconcat version 1.0\nfile '{local}'\n".encode(), program=program)) == 44100
     with serve(respond_with(tone)) as server:
-        playlist = f"ffconcat version 1.0\nfile '{server.url('/a.flac')}'\n".encode()
-        with pytest.raises(AudioError):
-            decode_all(playlist, program=program)
+        for url in (server.url("/a.flac"), f"data:audio/flac;base64,{base64.b64encode(tone).decode()}"):
+            with pytest.raises(AudioError):
+                decode_all(f"ffconcat version 1.0\nfile '{url}'\n".encode(), program=program)
         assert server.requests == []
