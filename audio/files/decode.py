@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Generic, TypeVar, cast
 
@@ -16,6 +16,7 @@ from audio.dsp.downmix import downmix_weights
 from audio.files.buffer import DecoderStream, SpillBuffer
 from audio.files.containers import PatchedStream, inspect, raise_corrupt
 from audio.files.ffmpeg import open_ffmpeg
+from audio.files.mpg123 import log_mpg123_messages
 from audio.files.sniff import SNIFF_BYTES, sniff
 from audio.types import SAMPLE_BYTES, Audio, AudioSource, Check, DiskAudio, ignore_check
 from errors import AudioError, ErrorCode
@@ -25,6 +26,7 @@ FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "aac", "webm", "w
 
 _NEEDS_FFMPEG = frozenset({"m4a", "aac", "webm"})
 _FFMPEG_FALLBACK = frozenset({"wav", "w64", "aiff", "ogg", "opus"})  # may hold codecs that libsndfile cannot read
+_MAY_BE_MPEG = frozenset({"mp3", "wav"})  # wav may hold mp3 frames
 _BLOCK_SAMPLES = 1 << 17
 _MIN_SAMPLE_RATE = 1000
 _UNKNOWN_LENGTH = 1 << 48  # libsndfile reports 2**63 - 1 if it does not know the length
@@ -160,7 +162,8 @@ def _open(
         return stack.enter_context(run_ffmpeg())
     stream.seek(0)
     try:
-        file = stack.enter_context(_make_forward_only(soundfile)(stream))
+        with log_mpg123_messages() if container in _MAY_BE_MPEG else nullcontext():
+            file = stack.enter_context(_make_forward_only(soundfile)(stream))
     except soundfile.LibsndfileError as error:
         return _open_with_fallback(stack, container, run_ffmpeg, cause=error)
     estimated = container != "mp3" and file.subtype.startswith("MPEG")  # mp3 frames within a wav file
@@ -198,8 +201,13 @@ def _make_forward_only(soundfile: Any) -> type[Any]:
 
 def _read_blocks(file: Any, soundfile: Any) -> Iterator[NDArray[np.float32]]:
     buffer = np.empty((max(_BLOCK_SAMPLES // file.channels, 1), file.channels), np.float32)
+    is_mpeg = file.subtype.startswith("MPEG")
     try:
-        while len(block := file.read(len(buffer), dtype="float32", always_2d=True, out=buffer)):
+        while True:
+            with log_mpg123_messages() if is_mpeg else nullcontext():
+                block = file.read(len(buffer), dtype="float32", always_2d=True, out=buffer)
+            if not len(block):
+                return
             yield block
     except soundfile.LibsndfileError:
         raise_corrupt("its audio data ends early or cannot be decoded")
