@@ -584,18 +584,18 @@ def test_a_part_that_is_named_by_the_environment_is_asked_of_nobody(
     models = make_models(music=family_of(WeightLocations(explicit=checkpoint.parent, hub=hub)))
     lm, codec = (checkpoint / LM_FILE).read_bytes(), (checkpoint / CODEC_FILE).read_bytes()
     name = ("conditioners", "description", "t5", "name")
-    breakages: tuple[Callable[[], None], ...] = (
-        lambda: write_setting(checkpoint / LM_FILE, name, SECRET_REFERENCE),
-        lambda: write_setting(checkpoint / LM_FILE, name, "someone/" + SECRET_REFERENCE),
-        lambda: write_codec_pointer(checkpoint, SECRET_REFERENCE),
-        lambda: write_codec_pointer(checkpoint, "someone/else"),
+    breakages: tuple[tuple[Callable[[], None], str], ...] = (
+        (lambda: write_setting(checkpoint / LM_FILE, name, SECRET_REFERENCE), "text encoder"),
+        (lambda: write_setting(checkpoint / LM_FILE, name, "someone/" + SECRET_REFERENCE), "text encoder"),
+        (lambda: write_codec_pointer(checkpoint, SECRET_REFERENCE), "points to a codec other than"),
+        (lambda: write_codec_pointer(checkpoint, "someone/else"), "points to a codec other than"),
     )
-    for break_part in breakages:
+    for break_part, reason in breakages:
         (checkpoint / LM_FILE).write_bytes(lm)
         (checkpoint / CODEC_FILE).write_bytes(codec)
         break_part()
         listed = answer({"id": "a", "input": {"operation": "list_models"}}, settings=Settings(), models=models)
-        with pytest.raises(ModelError) as refused:
+        with pytest.raises(ModelError, match=reason) as refused:
             answer(
                 {"id": "b", "input": {"operation": "generate_music", "model": "tiny", "prompt": "slow piano"}},
                 settings=Settings(),
