@@ -231,6 +231,37 @@ def separation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def check_separation(root: Path) -> None:
+    rows = {row["name"]: row for row in list_as_json(DemucsFamily(WeightLocations(explicit=root)))}
+    assert rows["intact"]["available"] == "local"
+    json.dumps(rows, allow_nan=False)
+
+
+@given(data=st.data())
+@examples(30)
+def test_any_header_of_a_separation_model_is_read_or_refused(separation: Path, data: st.DataObject) -> None:
+    from safetensors.torch import load_file, save_file
+
+    intact = dict(read_metadata(separation / "intact" / "one.safetensors"))
+    stated = {name: json.loads(intact[name]) for name in ("args", "kwargs")}
+    stated["kwargs"] |= {"samplerate": 44_100, "use_train_segment": True}
+    metadata = {name: json.dumps(data.draw(break_values(values))) for name, values in stated.items()}
+    tensors = load_file(separation / "intact" / "one.safetensors")
+    save_file({"a": next(iter(tensors.values()))}, separation / "odd" / "one.safetensors", metadata=intact | metadata)
+    check_separation(separation)
+
+
+@given(data=st.data())
+@examples(30)
+def test_any_yaml_of_a_separation_model_is_read_or_refused(separation: Path, data: st.DataObject) -> None:
+    intact = {"models": ["one"], "weights": [[1.0, 0.0, 1.0, 1.0]], "segment": 7.8}
+    text = data.draw(
+        break_values(intact).map(yaml.safe_dump) | st.sampled_from(["[" * 50_000, "a: &a [*a]", "models: \0"])
+    )
+    (separation / "odd" / "odd.yaml").write_text(text)
+    check_separation(separation)
+
+
 @pytest.fixture(scope="module")
 def voices(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder of voices, and what a voice's file holds."""
