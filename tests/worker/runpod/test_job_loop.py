@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from handler import catch_errors
 from testing.control_plane import API_KEY, ControlPlane, Fault, start_control_plane
 from testing.processes import FAKE_WORKER, Worker, start_worker
+from worker.runpod.adapter import Adapter
+from worker.settings import Platform, Settings
 
 SECRET = "suno-token-of-the-tests"
 Run = tuple[ControlPlane, Worker]
@@ -376,3 +380,49 @@ def test_a_setting_that_cannot_be_read_stops_the_start_and_is_named(tmp_path: Pa
     ):
         assert worker.exit_code() == 1
         assert "CONCURRENCY" in worker.read_output() and "Traceback" not in worker.read_output()
+
+
+def build_loop(handled: list[str]) -> Any:
+    """The loop alone, without a platform; `handled` receives the ids of the jobs that it runs to their end."""
+    from worker.runpod.job_loop import JobLoop
+
+    async def handle(session: object, config: object, job: dict[str, Any]) -> None:
+        await asyncio.sleep(0.01)
+        handled.append(job["id"])
+
+    adapter = Adapter(lambda job, settings: {}, catch_errors, settings=Settings(), platform=Platform())
+    loop = JobLoop(adapter.config, adapter=adapter, shutdown_grace_s=1.0)
+    loop.jobs_handler = handle
+    return loop
+
+
+def test_a_job_that_is_stopped_before_its_first_step_does_not_count_as_in_progress_for_ever() -> None:
+    job = {"id": "stopped-at-once", "input": {}}
+
+    async def scenario() -> Any:
+        loop = build_loop([])
+        await loop.jobs_queue.put(job)
+        loop.job_progress.add(await loop.jobs_queue.get())
+        task = loop.jobs_tasks[job["id"]] = asyncio.create_task(loop.handle_job(None, job))
+        assert await loop.stop_job(job["id"])
+        await asyncio.wait([task])
+        assert task.cancelled()
+        return loop.job_progress.get(job["id"])
+
+    assert asyncio.run(scenario()) is None
+
+
+def test_a_job_that_is_taken_at_the_moment_of_the_shutdown_is_run() -> None:
+    handled: list[str] = []
+
+    async def scenario() -> None:
+        loop = build_loop(handled)
+        loop.kill_worker()
+        running = asyncio.create_task(loop.run_jobs(None))
+        await asyncio.sleep(0.01)  # nothing is in the queue, so there is nothing to run yet
+        await loop.jobs_queue.put({"id": "last", "input": {}})
+        await loop.get_jobs(None)
+        await running
+
+    asyncio.run(scenario())
+    assert handled == ["last"]
