@@ -22,7 +22,7 @@ from errors import InternalError, RequestError, WorkerRestartError
 from worker import logs
 from worker.job import Job, build_job, read_job_id
 from worker.output.error_reply import build_error_reply
-from worker.runpod.progress import report_progress
+from worker.runpod.progress import ProgressReporter, report_progress
 from worker.settings import Platform, Settings
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class _Running:
 
     cancel: threading.Event
     replaced: asyncio.Future[dict[str, Any]]
+    progress: ProgressReporter | None = None
 
 
 class Adapter:
@@ -91,7 +92,7 @@ class Adapter:
         loop = asyncio.get_running_loop()
         running = _Running(threading.Event(), loop.create_future())
         try:
-            work = loop.run_in_executor(self._threads, self._work, raw_job, running.cancel)
+            work = loop.run_in_executor(self._threads, self._work, raw_job, running)
         except RuntimeError as error:  # the system has no thread to give
             return QuietReply(build_error_reply(error))
         self._running.add(running)
@@ -104,8 +105,11 @@ class Adapter:
         finally:
             self._running.discard(running)
         reply = work.result() if work.done() else running.replaced.result()
-        if running.replaced.done() and "error" in reply:  # it may say that the job was cancelled
-            reply = running.replaced.result()
+        if running.replaced.done():
+            if running.progress is not None:  # the thread may go on, but no update may follow the reply
+                await asyncio.to_thread(running.progress.close)
+            if "error" in reply:  # it may say that the job was cancelled
+                reply = running.replaced.result()
         if reply.get("refresh_worker"):
             self.config["refresh_worker"] = True  # the SDK ends its loop after this job, and tells the platform
         return reply
@@ -133,20 +137,26 @@ class Adapter:
         sentence = f"{self._restart_reason} The job was ended before it was done. Send the request again."
         return QuietReply(WorkerRestartError(sentence).to_reply())
 
-    def _work(self, raw_job: dict[str, Any], cancel: threading.Event) -> dict[str, Any]:
+    def _work(self, raw_job: dict[str, Any], running: _Running) -> dict[str, Any]:
         """The reply to send; what runs in a job's thread."""
         job_id = read_job_id(raw_job)
         with logs.job_context(job_id):
             try:
-                reply = self._catch_errors(lambda: self._run_and_check(raw_job, job_id, cancel))
+                reply = self._catch_errors(lambda: self._run_and_check(raw_job, job_id, running))
             except (SystemExit, KeyboardInterrupt) as error:  # a library's; raised again it would end the worker
                 reply = build_error_reply(error)
             return QuietReply(reply)
 
-    def _run_and_check(self, raw_job: dict[str, Any], job_id: str, cancel: threading.Event) -> dict[str, Any]:
+    def _run_and_check(self, raw_job: dict[str, Any], job_id: str, running: _Running) -> dict[str, Any]:
         settings = self._settings
-        with report_progress(self._platform, raw_job.get("id") or job_id) as report:
-            job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, cancel=cancel, report=report)
+        with report_progress(self._platform, raw_job.get("id") or job_id) as running.progress:
+            job = build_job(
+                raw_job,
+                job_id=job_id,
+                timeout_s=settings.job_timeout_s,
+                cancel=running.cancel,
+                report=running.progress.report,
+            )
             reply = self._run_job(job, settings)
         return _check_reply(reply, settings)
 

@@ -168,8 +168,10 @@ def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings
         settings = replace(settings, inline_budget_bytes=LOCAL_BUDGET_BYTES)
     job_id = read_job_id(raw_job)
     output_dir = root / settings.output_dir
-    with logs.job_context(job_id), report_progress(Platform(), job_id) as report:
-        job = build_job(raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=report, output_dir=output_dir)
+    with logs.job_context(job_id), report_progress(Platform(), job_id) as progress:
+        job = build_job(
+            raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=progress.report, output_dir=output_dir
+        )
         reply = run_job(job, settings)
     shown = _write_audio(reply, _OutputFolder(output_dir))
     can_print_unicode = "utf" in (sys.stdout.encoding or "").lower()

@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from runpod.serverless.modules.rp_fastapi import DefaultRequest, JobOutput, WorkerAPI
+from runpod.serverless.modules.rp_fastapi import DefaultRequest, Job, JobOutput, WorkerAPI, job_list
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.runpod.adapter import STOPPING, Adapter
@@ -62,6 +62,12 @@ class LocalApi(WorkerAPI):  # type: ignore[misc]  # the SDK has no types
 
     async def _sim_runsync(self, job_request: DefaultRequest) -> JobOutput:
         return _refuse_webhook(job_request) or await super()._sim_runsync(job_request)
+
+    async def _realtime(self, job: Job) -> Any:
+        try:
+            return await super()._realtime(job)
+        finally:
+            job_list.remove(job.id)  # the SDK forgets it for a cancelled job, and would name it in every heartbeat
 
 
 class CancelWhenClientLeaves:

@@ -74,11 +74,11 @@ class ProgressReporter:
 
 
 @contextmanager
-def report_progress(platform: Platform, job_id: str) -> Iterator[Callable[[Update], None]]:
-    """Yields the job's `report` function; after the block nothing more is sent. Outside RunPod, updates are logged."""
+def report_progress(platform: Platform, job_id: str) -> Iterator[ProgressReporter]:
+    """Yields the job's reporter; after the block nothing more is sent. Outside RunPod, updates are logged."""
     reporter = ProgressReporter(_make_poster(platform, job_id) if platform.done_url else _log)
     try:
-        yield reporter.report
+        yield reporter
     finally:
         reporter.close()
 

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -69,19 +69,11 @@ class ResultSender:
 
     Args:
         policy: when a post is repeated.
-        sleep: replaced in tests.
     """
 
-    def __init__(
-        self,
-        platform: Platform,
-        *,
-        policy: RetryPolicy | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, platform: Platform, *, policy: RetryPolicy | None = None) -> None:
         self._platform = platform
         self._policy = policy or RetryPolicy()
-        self._sleep = sleep
 
     async def send(
         self, session: ClientSession, result: Mapping[str, Any], job: Mapping[str, Any], is_stream: bool = False
@@ -121,7 +113,7 @@ class ResultSender:
             retry_after = None
             try:
                 async with session.post(url, data=body, headers=headers, timeout=timeout) as response:
-                    if response.ok:  # the body of the response says nothing more
+                    if 200 <= response.status < 300:  # the body of the response says nothing more
                         return None
                     failure = _Failure(f"HTTP status {response.status}", response.status)
                     retry_after = response.headers.get("Retry-After")
@@ -135,7 +127,7 @@ class ResultSender:
             logger.warning(
                 "The result was not accepted (%s); attempt %d follows in %.1f s", failure.reason, attempt + 1, delay
             )
-            await self._sleep(delay)
+            await asyncio.sleep(delay)
 
 
 def _dump(result: Mapping[str, Any]) -> bytes:

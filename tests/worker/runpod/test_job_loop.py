@@ -308,7 +308,7 @@ def test_a_job_that_does_not_stop_ends_the_process_only_after_its_neighbours_are
 
 
 def test_a_result_that_cannot_be_posted_does_not_keep_a_stuck_worker_alive(tmp_path: Path) -> None:
-    settings = {"CANCEL_GRACE_S": "0.5", "CONCURRENCY": "2"}
+    settings = {"CANCEL_GRACE_S": "2", "CONCURRENCY": "2"}
     with start_control_plane() as plane, run_default_worker(tmp_path, plane, **settings) as worker:
         jobs = [plane.submit({"operation": "ignore_cancel", "seconds": 60}) for _ in range(2)]
         for job in jobs:
@@ -317,6 +317,8 @@ def test_a_result_that_cannot_be_posted_does_not_keep_a_stuck_worker_alive(tmp_p
         plane.stop(jobs[0])
         assert worker.exit_code() == 1
         assert f"before RunPod has a reply for these jobs: {jobs[1]}" in worker.read_output()
+        kinds = [event.kind for event in plane.find_events(jobs[1], "progress", "lost done")]
+        assert "progress" not in kinds[kinds.index("lost done") :]  # though its thread goes on
 
 
 def run_default_worker(home: Path, plane: ControlPlane, **settings: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from testing.control_plane import start_control_plane
 from testing.local_api import Api, find_free_port, wait_until_ready
 from testing.processes import FAKE_WORKER, Worker, run_script, start_worker
 
@@ -132,17 +133,38 @@ def wait_for_output(worker: Worker, text: str, *, after: int = 0, timeout_s: flo
         time.sleep(0.05)
 
 
-def test_the_job_of_a_client_that_is_gone_is_cancelled(api: Api) -> None:
+def send_and_leave(api: Api, path: str, body: Any) -> int:
+    """Sends a request for an endless job and closes the connection while it runs; returns what was printed before."""
     before = len(api.worker.read_output())
-    content = json.dumps({"input": {"operation": "steps", "count": 100_000}}).encode()
-    lines = ("POST /runsync HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(content)}")
-    head = "\r\n".join(lines) + "\r\n\r\n"
+    content = json.dumps(body | {"input": {"operation": "steps", "count": 100_000}}).encode()
+    lines = (f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(content)}")
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as client:
-        client.sendall(head.encode() + content)
-        wait_for_output(api.worker, "steps 0.0 %", after=before)
+        client.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + content)
+        wait_for_output(api.worker, "Started.", after=before)
+        time.sleep(0.5)
+    return before
+
+
+def test_the_job_of_a_client_that_is_gone_is_cancelled(api: Api) -> None:
+    before = send_and_leave(api, "/runsync", {})
     wait_for_output(api.worker, "worker.fake: stopped at step", after=before)
     assert "Traceback" not in api.worker.read_output()[before:]
     assert api.runsync(operation="echo", value=2)["output"]["echo"] == 2
+
+
+def test_a_realtime_job_of_a_client_that_is_gone_is_cancelled_and_leaves_the_heartbeats(tmp_path: Path) -> None:
+    port = find_free_port()
+    with start_control_plane() as plane:
+        env = plane.environment() | {"RUNPOD_REALTIME_PORT": str(port)}
+        with start_worker(FAKE_WORKER, [], home=tmp_path, env=env) as worker:
+            wait_until_ready(api := Api(port, worker))
+            before = send_and_leave(api, "/ep/realtime", {"id": "realtime-1"})
+            wait_for_output(worker, "worker.fake: stopped at step", after=before)
+            stopped = time.monotonic()
+            time.sleep(2.5)
+            late = [event.query for event in plane.events if event.kind == "ping" and event.at > stopped + 1.1]
+            assert late and not any("realtime-1" in query.get("job_id", [""])[0] for query in late)
+            assert not plane.find_events("", "take")
 
 
 @pytest.mark.parametrize("operation", ["steps", "ignore_cancel"])

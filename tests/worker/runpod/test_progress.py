@@ -105,8 +105,8 @@ def test_an_update_is_sent_as_it_was_when_reported() -> None:
 
 def test_outside_runpod_updates_are_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="worker.runpod.progress")
-    with report_progress(Platform(), "j") as report:
-        report({"stage": "generate", "percent": 12.5})
+    with report_progress(Platform(), "j") as progress:
+        progress.report({"stage": "generate", "percent": 12.5})
         while not caplog.messages:
             time.sleep(0.001)
     assert caplog.messages == ["generate 12.5 %"]
@@ -116,8 +116,8 @@ def test_a_control_plane_that_cannot_be_reached_is_logged_and_does_not_fail_the_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     platform = Platform(done_url="http://127.0.0.1:9/done/$RUNPOD_POD_ID/$ID?gpu=x", api_key="key-of-the-tests")
-    with report_progress(platform, "j") as report:
-        report({"stage": "generate", "percent": 1})
+    with report_progress(platform, "j") as progress:
+        progress.report({"stage": "generate", "percent": 1})
         while not caplog.messages:
             time.sleep(0.001)
     assert caplog.messages == ["A progress update was not accepted: ConnectError"]
@@ -132,8 +132,8 @@ def test_an_update_is_posted_with_the_headers_and_body_of_the_sdk() -> None:
 
     with serve(respond) as server:
         platform = Platform(done_url=server.url("/done/$RUNPOD_POD_ID/$ID?gpu=x"), api_key="key", pod_id="pod")
-        with report_progress(platform, "j") as report:
-            report({"stage": "generate", "percent": 1})
+        with report_progress(platform, "j") as progress:
+            progress.report({"stage": "generate", "percent": 1})
             while not bodies:
                 time.sleep(0.001)
     request = server.requests[0]
@@ -146,8 +146,8 @@ def test_an_update_is_posted_with_the_headers_and_body_of_the_sdk() -> None:
 def test_an_update_that_the_control_plane_rejects_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with serve(respond_with(b"", status="500 Oops")) as server:
         platform = Platform(done_url=server.url("/done/$ID?gpu=x"), api_key="key-of-the-tests")
-        with report_progress(platform, "j") as report:
-            report({"stage": "generate", "percent": 1})
+        with report_progress(platform, "j") as progress:
+            progress.report({"stage": "generate", "percent": 1})
             while not caplog.messages:
                 time.sleep(0.001)
     assert caplog.messages == ["A progress update was not accepted: HTTP status 500"]
