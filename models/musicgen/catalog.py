@@ -62,9 +62,8 @@ class ModelCard:
 
     @property
     def download_bytes(self) -> int:
-        """About what a worker with none of its parts downloads: weights in float16, the whole T5, the codec."""
-        text_encoder = 2_951_000_000 if self.family == "audiogen" else 892_000_000
-        return 2_000_000 * self.parameters + text_encoder + 236_000_000
+        """About what a worker with none of its parts downloads: weights in float16, the codec, T5 with its decoder."""
+        return self.parameters * 2_000_000 + TEXT_ENCODERS[self.text_encoder] * 8_000_000 + CODEC_BYTES
 
     @property
     def about(self) -> str:

@@ -76,6 +76,9 @@ class StubSeparation(DemucsFamily):
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         """Everything is here."""
 
+    def warm_up(self, engine: Separator) -> None:
+        """There is nothing to run."""
+
 
 class StubVoices(RvcFamily):
     def __init__(self) -> None:
