@@ -27,7 +27,7 @@ def log_mpg123_messages() -> Iterator[None]:
     """Collects standard error within the block, which should be short, and logs the messages of libmpg123.
 
     Everything else that the process has written meanwhile, in any thread, is then written to standard error. Does
-    nothing where there is no standard error or no `memfd_create`.
+    nothing if there is no standard error or no `memfd_create`.
     """
     with _LOCK:
         original = _duplicate_stderr()

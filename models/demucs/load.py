@@ -94,7 +94,10 @@ def _build(spec: NetworkSpec) -> Any:
 
 def _read_safetensors(path: Path) -> tuple[NetworkSpec, Mapping[str, torch.Tensor]]:
     spec = parse_metadata(read_metadata(path))
-    tensors = read_tensors(path)
+    try:
+        tensors = read_tensors(path)
+    except CheckpointError as error:  # which names the file, as the report does
+        raise CheckpointError("its weights are damaged, or it is cut short") from error
     if spec.tensor_names is None:
         return spec, tensors
     if missing := [name for name in spec.tensor_names.values() if name not in tensors]:

@@ -117,6 +117,7 @@ def test_cut_off_foreign_and_ill_fitting_files_are_refused(tmp_path: Path) -> No
         with pytest.raises(ModelError) as caught:
             load_network(tmp_path / name)
         assert caught.value.error_code == "broken_checkpoint" and str(tmp_path) not in caught.value.message
+        assert caught.value.message.count(name) == 1
 
 
 def test_a_mono_model_is_refused(tmp_path: Path) -> None:
