@@ -44,8 +44,8 @@ class RetryPolicy:
         max_delay_s: the longest delay, also if the platform asks for a longer one.
     """
 
-    total_s: float = 180.0
-    attempt_s: float = 60.0
+    total_s: float = 300.0
+    attempt_s: float = 120.0
     first_delay_s: float = 0.5
     max_delay_s: float = 20.0
 
