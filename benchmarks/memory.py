@@ -32,10 +32,11 @@ from benchmarks.checkpoints import write_htdemucs
 from benchmarks.common import SAMPLE_RATE, run_python, write_song
 from models.checkpoints.locations import WeightLocations
 from models.demucs.catalog import FOUR_STEMS
-from models.demucs.engine import Runtime, SeparationModel, Separator
+from models.demucs.engine import DemucsSeparator, Runtime, SeparationModel
 from models.demucs.family import DemucsFamily
 from models.demucs.repository import ModelRepository
 from models.registry import Models, build
+from models.separation_models import SeparationModels
 from testing.dispatch import answer
 from testing.tiny_rvc import write_hubert_file, write_rmvpe, write_voice
 from testing.vocals import make_vocal
@@ -132,7 +133,9 @@ def _load_models(network: Network, volume: Path) -> Models:
         names = ["demucs/htdemucs"]
     models = build(device="cpu", models_dir=models_dir, voices_dir=voices_dir)
     if network == "stub":
-        models = Models(replace(models.families, separation=_StubFamily(WeightLocations(models_dir))))
+        models = Models(
+            replace(models.families, separation=SeparationModels([_StubFamily(WeightLocations(models_dir))]))
+        )
     for name in names:
         models.preload(name)
     return models
@@ -145,9 +148,9 @@ class _StubFamily(DemucsFamily):
         super().__init__(weights)
         self._bag = ModelRepository(weights).fetch("htdemucs").bag
 
-    def load(self, name: str, *, device: str) -> Separator:
+    def load(self, name: str, *, device: str) -> DemucsSeparator:
         model = SeparationModel(self._bag, lambda index: _Stub(), FOUR_STEMS, SAMPLE_RATE)
-        return Separator(model, Runtime(device))
+        return DemucsSeparator(model, Runtime(device))
 
 
 class _Stub(nn.Module):

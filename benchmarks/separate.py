@@ -45,10 +45,12 @@ from benchmarks.memory import Network, measure_memory
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import read_bag
 from models.demucs.catalog import FOUR_STEMS
-from models.demucs.engine import NormalizationStats, Runtime, Separator, measure_normalization
+from models.demucs.engine import DemucsSeparator, Runtime
 from models.demucs.family import load_separator
 from models.demucs.repository import ModelRepository
 from models.registry import build
+from models.runtime.normalization import NormalizationStats, measure_normalization
+from models.separation import Mix
 from testing.dispatch import answer
 from worker.settings import Settings
 
@@ -179,7 +181,7 @@ def _load_worker(case: Case, options: argparse.Namespace) -> Callable[[], dict[s
 
 def _load_reference(case: Case, options: argparse.Namespace) -> Callable[[], None]:
     """demucs's `Separator`, then `save_audio` of all stems, or of one and the rest as demucs's own program does."""
-    from demucs.api import Separator as DemucsSeparator
+    from demucs.api import Separator as ReferenceSeparator
     from demucs.apply import BagOfModels
     from demucs.audio import save_audio
     from demucs.hf import load_safetensors_model
@@ -187,7 +189,7 @@ def _load_reference(case: Case, options: argparse.Namespace) -> Callable[[], Non
     source = case.models / case.model
     bag = read_bag(source / f"{case.model}.yaml")
 
-    class LocalSeparator(DemucsSeparator):
+    class LocalSeparator(ReferenceSeparator):
         def _load_model(self) -> None:
             networks = [load_safetensors_model(source / f"{name}.safetensors") for name in bag.signatures]
             weights = [list(row) for row in bag.weights] if bag.weights else None
@@ -207,7 +209,7 @@ def _load_reference(case: Case, options: argparse.Namespace) -> Callable[[], Non
     return run
 
 
-def _load_htdemucs(models: Path, options: argparse.Namespace, **runtime: Any) -> Separator:
+def _load_htdemucs(models: Path, options: argparse.Namespace, **runtime: Any) -> DemucsSeparator:
     return load_separator(ModelRepository(WeightLocations(models)), "htdemucs", Runtime(options.device, **runtime))
 
 
@@ -215,9 +217,10 @@ def _measure_reduced_precision(models: Path, options: argparse.Namespace, **runt
     """Signal-to-error ratio in dB of the default precision against float32; None if the default is float32."""
     generator = np.random.default_rng(0)
     mix = Audio((0.2 * generator.standard_normal((2, 12 * SAMPLE_RATE))).astype(np.float32), SAMPLE_RATE)
-    stats = measure_normalization(iter_blocks(mix))
     exact, default = (
-        np.concatenate(list(_load_htdemucs(models, options, **changes).separate(mix, FOUR_STEMS, stats=stats)), axis=-1)
+        np.concatenate(
+            list(_load_htdemucs(models, options, **changes).separate(Mix(mix, SAMPLE_RATE), FOUR_STEMS)), axis=-1
+        )
         for changes in ({"precision": "float32"}, runtime)
     )
     error = float(((default - exact).astype(np.float64) ** 2).sum())
@@ -267,18 +270,20 @@ def _sweep(models: Path, song: Path, options: argparse.Namespace) -> list[dict[s
     return rows
 
 
-def _time_separations(separator: Separator, mix: Audio, stats: NormalizationStats, *, runs: int) -> Iterator[float]:
+def _time_separations(
+    separator: DemucsSeparator, mix: Audio, stats: NormalizationStats, *, runs: int
+) -> Iterator[float]:
     """Seconds of each run: on a GPU between two events on the device, otherwise by the wall clock."""
     for _ in range(runs):
         if separator.device.type != "cuda":
             started = time.perf_counter()
-            for _ in separator.separate(mix, FOUR_STEMS, stats=stats):
+            for _ in separator.separate(Mix(mix, SAMPLE_RATE), FOUR_STEMS, stats=stats):
                 pass
             yield time.perf_counter() - started
             continue
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         begin.record()
-        for _ in separator.separate(mix, FOUR_STEMS, stats=stats):
+        for _ in separator.separate(Mix(mix, SAMPLE_RATE), FOUR_STEMS, stats=stats):
             pass
         end.record()
         torch.cuda.synchronize()

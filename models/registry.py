@@ -23,6 +23,7 @@ from models.hubert.family import DEFAULT_ENCODER, LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.rvc import RvcFamily, Voices
+from models.separation_models import SeparationModels
 from models.suno import SunoConfig, SunoFamily
 
 logger = logging.getLogger(__name__)
@@ -38,14 +39,16 @@ class Families:
 
     suno: SunoFamily
     music: MusicGenFamily
-    separation: DemucsFamily
+    separation: SeparationModels
     voices: RvcFamily
     content_encoders: HubertFamily
     f0: PitchFamily
 
     def __iter__(self) -> Iterator[ModelFamily[Any]]:
         """Every family, whatever its engines are."""
-        return (getattr(self, field.name) for field in fields(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            yield from value.families if isinstance(value, SeparationModels) else (value,)
 
     def find(self, name: str) -> ModelFamily[Any]:
         """The family that PRELOAD calls `name`; raises `UnknownNameError`, which suggests the nearest."""
@@ -127,7 +130,9 @@ def build(  # noqa: PLR0913  (one argument a setting)
         music=MusicGenFamily(
             weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
         ),
-        separation=DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
+        separation=SeparationModels(
+            [DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None)]
+        ),
         voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),

@@ -11,9 +11,8 @@ from pydantic import Field
 from errors import ErrorCode, InvalidRequestError, sanitize, suggest_name
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
-from models.demucs.segments import InferenceOptions, segment_too_long_error
-from models.demucs.stems import StemPlan, plan_stems, plan_two_stems
 from models.family import Readiness
+from models.separation import InferenceOptions, StemPlan, plan_stems, plan_two_stems, segment_too_long_error
 from operations.operation import Operation
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 from operations.separation import SeparationPlan, separate_stems

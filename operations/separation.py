@@ -1,20 +1,15 @@
-"""Separation of any audio into stems with Demucs: the one way in which operations use it."""
+"""Separation of any audio into stems: the one way in which operations use it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from audio.disk import materialize
 from audio.types import AudioSource
 from models import Models
-from models.demucs.segments import InferenceOptions
-from models.demucs.stems import StemPlan, separate
 from models.family import ModelHandle
+from models.separation import InferenceOptions, Separator, StemPlan, separate
 from worker.job import Job
-
-if TYPE_CHECKING:
-    from models.demucs.engine import Separator
 
 MEMORY_BYTES = 384 << 20
 

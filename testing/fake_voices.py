@@ -25,6 +25,8 @@ from models.rvc import RvcFamily, Voices
 from models.rvc.converter import ConversionSettings, FeatureExtractor, VoiceConverter
 from models.rvc.preprocess import PreprocessedVocal
 from models.rvc.voices import Voice
+from models.separation import SeparationFamily
+from models.separation_models import SeparationModels
 from testing.models import make_models
 
 Waveform = NDArray[np.float32]
@@ -184,7 +186,7 @@ def fake_models(
     *,
     encoders: type[FakeEncoderFamily] = FakeEncoderFamily,
     voices: type[FakeVoiceFamily] = FakeVoiceFamily,
-    separation: DemucsFamily | None = None,
+    separation: SeparationFamily | SeparationModels | None = None,
 ) -> tuple[Models, Calls]:
     """`Models` with fake families of voice conversion, and what they will be asked to do."""
     calls = Calls()

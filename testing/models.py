@@ -15,6 +15,8 @@ from models.hubert.family import HubertFamily
 from models.musicgen import MusicGenFamily
 from models.registry import Families
 from models.rvc import RvcFamily, Voices
+from models.separation import SeparationFamily
+from models.separation_models import SeparationModels
 from models.suno import SunoConfig, SunoFamily
 
 
@@ -24,19 +26,26 @@ def empty_families() -> Families:
     return Families(
         suno=SunoFamily(SunoConfig(token="")),
         music=MusicGenFamily(weights, demo=Path("no demo")),
-        separation=DemucsFamily(weights),
+        separation=SeparationModels([DemucsFamily(weights)]),
         voices=RvcFamily(Voices([])),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
     )
 
 
-def make_models(*, device: str = "cpu", budget_bytes: int = 10**9, **families: ModelFamily[Any]) -> Models:
-    """`Models` with the given families, by their fields in `Families`; all others are empty."""
+def make_models(
+    *, device: str = "cpu", budget_bytes: int = 10**9, **families: ModelFamily[Any] | SeparationModels
+) -> Models:
+    """`Models` with the given families, by their fields in `Families`; all others are empty.
+
+    A family of separation models is given alone, or with others as `SeparationModels`.
+    """
     fields: dict[str, Any] = dict(families)
+    if isinstance(separation := fields.get("separation"), SeparationFamily):
+        fields["separation"] = SeparationModels([separation])
     return Models(replace(empty_families(), **fields), device=device, budget_bytes=budget_bytes)
 
 
-def list_as_json(family: ModelFamily[Any]) -> list[dict[str, Any]]:
+def list_as_json(family: ModelFamily[Any] | SeparationModels) -> list[dict[str, Any]]:
     """The family's part of a reply of list_models."""
     return [model.to_json() for model in family.list_models()]

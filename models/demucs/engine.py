@@ -6,57 +6,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from math import sqrt
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from audio.types import Waveform
+from audio.types import iter_blocks
 from models.demucs.bag import Bag, broken_model, select_submodels
 from models.demucs.network import Network
-from models.demucs.segments import (
-    InferenceOptions,
-    ModelPass,
-    Overlap,
-    Segment,
-    draw_pass_starts,
-    segment_too_long_error,
-)
+from models.demucs.segments import ModelPass, Overlap, Segment, draw_pass_starts
 from models.runtime.batches import BatchRunner
 from models.runtime.dtype import Precision
 from models.runtime.host_transfer import CudaCopyQueue, HostTransfer
+from models.runtime.normalization import NormalizationStats, measure_normalization
 from models.runtime.progress import Progress, ignore_progress
+from models.separation import InferenceOptions, Mix, Stems, segment_too_long_error
 
-Stems = NDArray[np.float32]
 _WINDOW_S = {"cpu": 60.0, "cuda": 300.0}
-_MIN_STD = 1e-8
 DEFAULT_OPTIONS = InferenceOptions()
-
-
-class Mix(Protocol):
-    """A stereo mix at the model's sample rate. It is read from front to back, in spans that may overlap."""
-
-    @property
-    def num_samples(self) -> int: ...
-
-    def read(self, start: int, count: int) -> Waveform:
-        """Samples `start` to `start + count`, `[2, n]`."""
-
-
-@dataclass(frozen=True, slots=True)
-class NormalizationStats:
-    """The networks get `(mix - mean) / std`, and their stems are scaled back."""
-
-    mean: float
-    std: float
 
 
 @dataclass(frozen=True, slots=True)
 class SeparationModel:
-    """What a `Separator` runs.
+    """What a `DemucsSeparator` runs.
 
     Args:
         bag: the submodels' weights in each stem.
@@ -73,7 +45,7 @@ class SeparationModel:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how a `Separator` runs.
+    """Where and how a `DemucsSeparator` runs.
 
     Args:
         device: as torch names it.
@@ -127,7 +99,7 @@ class _Separation:
         return self._weights[overlap]
 
 
-class Separator:
+class DemucsSeparator:
     """A bag of Demucs networks. Each is loaded when a stem first needs it, and then kept on the device."""
 
     def __init__(self, model: SeparationModel, runtime: Runtime) -> None:
@@ -165,18 +137,18 @@ class Separator:
         mix: Mix,
         stems: Sequence[str],
         *,
-        stats: NormalizationStats,
         options: InferenceOptions = DEFAULT_OPTIONS,
         progress: Progress = ignore_progress,
+        stats: NormalizationStats | None = None,
     ) -> Iterator[Stems]:
         """Separates a mix.
 
         Args:
             mix: stereo, at `sample_rate`.
             stems: which of the model's stems to compute.
-            stats: of the whole mix, from `measure_normalization`.
             options: how to go through the mix.
             progress: called with the fraction done, 0..1, at the start and after each batch.
+            stats: by which the mix is normalized; None: those of the whole mix.
 
         Yields:
             `[S, 2, n]` float32 in the order of `stems`: consecutive blocks, in sum as long as the mix. The length of
@@ -187,6 +159,7 @@ class Separator:
             ModelError: a network cannot be downloaded or loaded.
         """
         progress(0.0)
+        stats = stats or measure_normalization(iter_blocks(mix.source))
         passes = self._plan_passes(stems, options, mix.num_samples)
         report = _count_segments(progress, sum(one.num_segments for one in passes))
         columns = [self.stems.index(name) for name in stems]
@@ -305,25 +278,6 @@ class _WindowBuffer:
     def read(self, segment_input: _SegmentInput) -> torch.Tensor:
         """What the network gets for a segment, `[2, T]`."""
         return self.samples[:, segment_input.start - self.start :][:, : segment_input.length]
-
-
-def measure_normalization(blocks: Iterator[Waveform]) -> NormalizationStats:
-    """Mean and standard deviation of the mono mix, as demucs.api normalizes it.
-
-    Args:
-        blocks: consecutive blocks of the mix, `[C, n]`. They are read once and summed in float64.
-    """
-    count, mean, squares = 0, 0.0, 0.0
-    for block in blocks:
-        mono = block.mean(axis=0, dtype=np.float32)
-        block_count, block_mean = len(mono), float(mono.mean(dtype=np.float64))
-        difference = block_mean - mean
-        mono -= np.float32(block_mean)
-        squares += float(np.square(mono, out=mono).sum(dtype=np.float64))
-        squares += difference**2 * count * block_count / (count + block_count)
-        count += block_count
-        mean += difference * block_count / count
-    return NormalizationStats(mean, sqrt(squares / max(count - 1, 1)) + _MIN_STD)
 
 
 def _separate_batch(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
@@ -20,19 +19,18 @@ from models.family import (
     LOCAL,
     READY,
     Availability,
-    ModelFamily,
     ModelHandle,
-    ModelInfo,
     Readiness,
     describe_each,
     unavailable,
 )
 from models.runtime.progress import UNATTENDED, Observer
+from models.separation import SeparationFamily, SeparationModelInfo, Separator
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.demucs.engine import Runtime, Separator
+    from models.demucs.engine import DemucsSeparator, Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -41,38 +39,7 @@ _PUBLISHED_BYTES = 2  # of a weight in the repositories on the hub
 _UNKNOWN_BYTES = 700_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeparationModelInfo(ModelInfo):
-    """What a separation model can do.
-
-    Args:
-        stems: in the order of the model's output; empty for a local model that cannot be used.
-        max_segment: the longest `segment` in seconds; None: no limit.
-        sample_rate: in Hz.
-        licence: of the weights.
-        about: one sentence.
-    """
-
-    stems: tuple[str, ...] = ()
-    max_segment: float | None = None
-    sample_rate: int = 44_100
-    licence: str = "unknown"
-    about: str = "A model folder of this worker."
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "stems": list(self.stems),
-            "sample_rate": self.sample_rate,
-            "channels": 2,
-            "max_segment_s": self.max_segment,
-            "licence": self.licence,
-            "about": self.about,
-            "available": self.availability.to_json(),
-        }
-
-
-class DemucsFamily(ModelFamily["Separator"]):
+class DemucsFamily(SeparationFamily):
     """Demucs models: those of the catalogue, and local folders in their format.
 
     Args:
@@ -85,6 +52,12 @@ class DemucsFamily(ModelFamily["Separator"]):
 
     def __init__(self, weights: WeightLocations, *, torch_cache: Path | None = None) -> None:
         self._folders = ModelRepository(weights, torch_cache)
+
+    def names(self) -> list[str]:
+        return self._folders.names()
+
+    def knows(self, name: str) -> bool:
+        return name in CATALOG or name in self.names()
 
     def list_models(self) -> list[SeparationModelInfo]:
         return describe_each(self._folders.names(), self.describe, _describe_without_files)
@@ -110,18 +83,13 @@ class DemucsFamily(ModelFamily["Separator"]):
             ModelError: `model_unsupported`: its weights are quantised.
         """
         name = DEFAULT_MODEL if name is None else name
-        if name not in CATALOG and name not in (known := self._folders.names()):
-            raise unknown_name_error("model", name, known)
+        if not self.knows(name):
+            raise unknown_name_error("model", name, self.names())
         if error := _build_unsupported_error(name):
             raise error
         return ModelHandle(self, name)
 
     def describe(self, name: str) -> SeparationModelInfo:
-        """What the model called `name` can do; reads what its files state about themselves, and no weights.
-
-        Raises:
-            ModelError: its files are here and broken, or it is not supported. Another model is never taken instead.
-        """
         if error := _build_unsupported_error(name):
             raise error
         files = self._folders.find(name)
@@ -147,17 +115,11 @@ class DemucsFamily(ModelFamily["Separator"]):
         sizes = [path.stat().st_size for path in files.submodels if path] if files else []
         return 2 * sum(sizes) or _UNKNOWN_BYTES
 
-    def load(self, name: str, *, device: str) -> Separator:
+    def load(self, name: str, *, device: str) -> DemucsSeparator:
         """The model; the submodels of a bag are downloaded and loaded when a stem first needs them."""
         from models.demucs.engine import Runtime
 
         return load_separator(self._folders, name, Runtime(device))
-
-    def engine_bytes(self, engine: Separator) -> int:
-        return engine.memory_bytes
-
-    def warm_up(self, engine: Separator) -> None:
-        engine.warm_up()
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         bag = self._folders.fetch(name, observer=observer).bag
@@ -195,9 +157,9 @@ def _build_unsupported_error(name: str) -> ModelError | None:
     return ModelError(f"The model '{name}' cannot be run: it {reason}.", code=ErrorCode.MODEL_UNSUPPORTED)
 
 
-def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Separator:
+def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> DemucsSeparator:
     """The model `name`. A single network is loaded at once, those of a bag when they are needed."""
-    from models.demucs.engine import SeparationModel, Separator
+    from models.demucs.engine import DemucsSeparator, SeparationModel
     from models.demucs.load import load_network
 
     prepare_device(runtime.device)
@@ -211,7 +173,7 @@ def load_separator(folders: ModelRepository, name: str, runtime: Runtime) -> Sep
         return load_network(path)
 
     stems, sample_rate = _stems_and_sample_rate(files, name)
-    separator = Separator(SeparationModel(files.bag, load, stems, sample_rate), runtime)
+    separator = DemucsSeparator(SeparationModel(files.bag, load, stems, sample_rate), runtime)
     if len(files.bag.signatures) == 1:
         separator.prepare()
     return separator

@@ -8,27 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from errors import InvalidRequestError
+from models.separation import InferenceOptions
 
 MAX_SHIFT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceOptions:
-    """How the networks go through a mix.
-
-    Args:
-        shifts: number of passes whose results are averaged, each shifted by a random time of at most half a second;
-            0: one pass without a shift.
-        overlap: fraction of a segment that overlaps the next one, 0 to below 1.
-        segment: length of a segment in seconds; None: the model's own.
-        seed: of the random shifts.
-    """
-
-    shifts: int = 0
-    overlap: float = 0.25
-    segment: float | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +102,3 @@ def draw_pass_starts(num_submodels: int, options: InferenceOptions, sample_rate:
     generator = random.Random(options.seed)
     max_shift = int(MAX_SHIFT_S * sample_rate)
     return [[generator.randint(0, max_shift) - max_shift for _ in range(options.shifts)] for _ in range(num_submodels)]
-
-
-def segment_too_long_error(segment: float, longest: float) -> InvalidRequestError:
-    """The error for a segment longer than the segments that the model was trained on, in seconds."""
-    errors = [{"field": "segment", "problem": f"must be at most {longest:g}"}]
-    return InvalidRequestError(
-        f"'segment' is {segment:g} s, and this model takes at most {longest:g} s. Leave it out for the model's own.",
-        details={"errors": errors, "faults": errors},
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from errors import ModelError
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
-from models.demucs.stems import plan_stems
+from models.separation import plan_stems
 from models.suno.catalog import find_version
 from models.suno.engine import SunoEngine
 from models.suno.payloads import SongOptions, Submission, extend_track, extend_upload

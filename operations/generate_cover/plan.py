@@ -9,8 +9,8 @@ from typing import Any
 from audio.dsp.effects import VocalChain
 from errors import ErrorCode, InvalidRequestError
 from models import Models
-from models.demucs.stems import plan_two_stems
 from models.rvc.voices import Voice
+from models.separation import plan_two_stems
 from operations.generate_cover.conversion import ConversionPlan, F0Plan
 from operations.generate_cover.mixing import MixPlan
 from operations.generate_cover.params import Params

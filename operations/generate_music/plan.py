@@ -12,11 +12,11 @@ from audio.dsp.edit import fade_in, fade_out, trim_silence
 from errors import ErrorCode, InvalidRequestError
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
-from models.demucs.stems import plan_stems
 from models.family import LOCAL, ModelHandle
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
 from models.musicgen.request import GenerationRequest, Sampling
+from models.separation import plan_stems
 from operations.generate_music.params import Params
 from operations.params import MAX_SEED
 from operations.separation import SeparationPlan

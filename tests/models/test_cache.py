@@ -20,7 +20,7 @@ from errors import CancelledError, DeviceError, DeviceMemoryError, ModelError, U
 from models.cache import LEAK_BYTES, EngineCache
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
-from models.demucs.engine import Separator
+from models.demucs.engine import DemucsSeparator
 from models.device import (
     GIBIBYTE,
     Gpu,
@@ -33,6 +33,7 @@ from models.device import (
 from models.family import READY, ModelFamily, ModelHandle, ModelInfo, Readiness
 from models.registry import build
 from models.runtime.progress import UNATTENDED, Observer, Unattended
+from models.separation import Separator
 from testing.models import make_models
 
 T = TypeVar("T")
@@ -693,9 +694,9 @@ class StubSeparation(DemucsFamily):
     def engine_bytes(self, engine: Separator) -> int:
         return 1
 
-    def load(self, name: str, *, device: str) -> Separator:
+    def load(self, name: str, *, device: str) -> DemucsSeparator:
         self.loads.append(name)
-        return Separator.__new__(Separator)
+        return DemucsSeparator.__new__(DemucsSeparator)
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         """Everything is here."""

@@ -14,8 +14,7 @@ from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.cuda_driver import find_cuda_driver
 from models.demucs import DemucsFamily
-from models.demucs.engine import Separator
-from models.demucs.family import SeparationModelInfo
+from models.demucs.engine import DemucsSeparator
 from models.device import GIBIBYTE, Gpu
 from models.f0 import PitchFamily
 from models.family import LOCAL, READY, Readiness, unavailable
@@ -25,6 +24,8 @@ from models.registry import build, find_weights, list_published_models
 from models.runtime.progress import UNATTENDED, Observer
 from models.rvc import RvcFamily, Voices
 from models.rvc.voices import Voice, VoiceInfo
+from models.separation import SeparationModelInfo, Separator
+from models.separation_models import SeparationModels
 from operations import health_check, list_models
 from operations.operation import load_operations
 from testing.dispatch import answer
@@ -70,8 +71,8 @@ class StubSeparation(DemucsFamily):
     def engine_bytes(self, engine: Separator) -> int:
         return 1
 
-    def load(self, name: str, *, device: str) -> Separator:
-        return Separator.__new__(Separator)
+    def load(self, name: str, *, device: str) -> DemucsSeparator:
+        return DemucsSeparator.__new__(DemucsSeparator)
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
         """Everything is here."""
@@ -89,7 +90,9 @@ class StubVoices(RvcFamily):
 
 
 def worker(gpu: Gpu | None = None, *, music: Readiness = READY) -> Models:
-    families = replace(empty_families(), music=StubMusic(music), separation=StubSeparation(), voices=StubVoices())
+    families = replace(
+        empty_families(), music=StubMusic(music), separation=SeparationModels([StubSeparation()]), voices=StubVoices()
+    )
     return Models(families, device="auto", budget_bytes=10, gpu_finder=lambda: gpu)
 
 
@@ -147,7 +150,9 @@ def test_the_dispatcher_hands_the_settings_to_health_check(tmp_path: Path) -> No
 
 def test_a_worker_without_demucs_is_healthy_and_says_what_is_missing() -> None:
     """Covers from separate audio, and music, need no separation."""
-    reply = health(Models(replace(worker().families, separation=DemucsFamily(WeightLocations())), device="cpu"))
+    reply = health(
+        Models(replace(worker().families, separation=SeparationModels([DemucsFamily(WeightLocations())])), device="cpu")
+    )
     assert reply["status"] == "healthy" and "no model that can be used is here" in reply["operations"]["separate"]
 
 
@@ -235,7 +240,7 @@ def test_list_models_tells_about_how_many_bytes_the_first_use_downloads() -> Non
     families = replace(
         empty_families(),
         music=MusicGenFamily(weights, demo=Path("no demo")),
-        separation=DemucsFamily(weights),
+        separation=SeparationModels([DemucsFamily(weights)]),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
     )

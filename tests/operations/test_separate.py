@@ -19,8 +19,7 @@ from audio import Audio
 from audio.types import AudioSource, DiskAudio
 from errors import AudioError, CancelledError, InvalidRequestError, RequestError, UnknownNameError
 from models import Models, registry
-from models.demucs.segments import InferenceOptions
-from models.demucs.stems import plan_stems, plan_two_stems, separate
+from models.separation import InferenceOptions, plan_stems, plan_two_stems, separate
 from operations.operation import find_operation
 from testing import tiny_demucs as tiny
 from testing.dispatch import answer

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from audio import Audio
 from errors import ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
 from models.demucs.bag import Bag, read_bag
@@ -22,7 +23,8 @@ from models.demucs.family import DemucsFamily
 from models.demucs.load import load_network
 from models.demucs.repository import ModelRepository
 from models.demucs.spec import read_spec
-from models.runtime.progress import UNATTENDED, Observer
+from models.runtime.progress import UNATTENDED, Observer, ignore_progress
+from models.separation import InferenceOptions, Mix
 from testing import tiny_demucs as tiny
 from testing.models import list_as_json, make_models
 from testing.repository import ROOT
@@ -235,9 +237,17 @@ def test_offline_a_bag_of_which_one_submodel_is_here_separates_its_stem(tmp_path
         (folder / f"{signature}.safetensors").unlink()
     models = make_models(separation=DemucsFamily(WeightLocations(explicit=tmp_path)), budget_bytes=10**10)
     handle = models.families.separation.resolve("htdemucs_ft")
-    models.run(handle, lambda engine: engine.prepare(["vocals"]))
+
+    def separate_stem(stem: str) -> None:
+        mix = Mix(Audio(np.zeros((2, 1000), np.float32), 44_100), 44_100)
+        models.run(
+            handle,
+            lambda engine: list(engine.separate(mix, [stem], options=InferenceOptions(), progress=ignore_progress)),
+        )
+
+    separate_stem("vocals")
     with pytest.raises(ModelError, match="offline"):
-        models.run(handle, lambda engine: engine.prepare(["drums"]))
+        separate_stem("drums")
 
 
 def test_what_the_hub_lacks_is_said(tmp_path: Path) -> None:

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from audio import Audio
-from audio.types import iter_blocks
 from errors import CancelledError, InvalidRequestError, ModelError
 from models.demucs.bag import Bag, read_bag, select_submodels
-from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator, measure_normalization
+from models.demucs.engine import DemucsSeparator, Runtime, SeparationModel
 from models.demucs.load import load_network
 from models.demucs.network import choose_batch_size
 from models.demucs.optimizations import STFT
-from models.demucs.segments import InferenceOptions, ModelPass, draw_pass_starts
+from models.demucs.segments import ModelPass, draw_pass_starts
 from models.device import cpu_multiplies_bfloat16
 from models.runtime.dtype import DEMUCS, inference_dtype
+from models.runtime.normalization import NormalizationStats, measure_normalization
+from models.separation import InferenceOptions, Mix
 from testing import tiny_demucs as tiny
 from testing.tensors import count_tensor_bytes
 
@@ -59,7 +60,7 @@ def make_noise(num_samples: int, seed: int = 0) -> Waveform:
 
 def build_separator(
     paths: Sequence[Path], bag: Bag | None = None, loaded: list[int] | None = None, **runtime: Any
-) -> Separator:
+) -> DemucsSeparator:
     def load(index: int) -> nn.Module:
         if loaded is not None:
             loaded.append(index)
@@ -68,13 +69,14 @@ def build_separator(
     stems: Any = load_network(paths[0]).sources
     runtime = {"precision": "float32"} | runtime
     bag = bag or Bag(tuple(str(index) for index in range(len(paths))))
-    return Separator(SeparationModel(bag, load, tuple(stems), RATE), Runtime(**runtime))
+    return DemucsSeparator(SeparationModel(bag, load, tuple(stems), RATE), Runtime(**runtime))
 
 
-def run_separator(engine: Separator, mix: Waveform, stems: Sequence[str] | None = None, **options: Any) -> Waveform:
-    sound = Audio(mix, RATE)
-    stats = measure_normalization(iter_blocks(sound))
-    blocks = engine.separate(sound, stems or engine.stems, stats=stats, options=InferenceOptions(**options))
+def run_separator(
+    engine: DemucsSeparator, mix: Waveform, stems: Sequence[str] | None = None, **options: Any
+) -> Waveform:
+    sound = Mix(Audio(mix, RATE), RATE)
+    blocks = engine.separate(sound, stems or engine.stems, options=InferenceOptions(**options))
     return np.concatenate(list(blocks), axis=-1)
 
 
@@ -277,15 +279,15 @@ class Gains(nn.Module):
         return torch.stack([batch * (index + 1) for index in range(3)], dim=1)
 
 
-def build_gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> Separator:
+def build_gains_separator(module: Gains, batch: int = 1, window_s: float = 7.0) -> DemucsSeparator:
     model = SeparationModel(Bag(("x",)), lambda index: module, Gains.sources, Gains.samplerate)
-    return Separator(model, Runtime(window_s=window_s, batch_size=batch))
+    return DemucsSeparator(model, Runtime(window_s=window_s, batch_size=batch))
 
 
 def separate_with_gains(
-    engine: Separator, num_samples: int, progress: Callable[[float], None] = lambda f: None
+    engine: DemucsSeparator, num_samples: int, progress: Callable[[float], None] = lambda f: None
 ) -> Waveform:
-    sound = Audio(make_noise(num_samples), Gains.samplerate)
+    sound = Mix(Audio(make_noise(num_samples), Gains.samplerate), Gains.samplerate)
     blocks = engine.separate(sound, Gains.sources, stats=NormalizationStats(0.01, 0.3), progress=progress)
     return np.concatenate(list(blocks), axis=-1)
 
@@ -322,7 +324,7 @@ def test_the_separation_after_one_that_ran_out_of_memory_begins_with_whole_batch
 def test_warming_up_runs_one_whole_batch_through_every_network(networks: dict[str, Path]) -> None:
     modules = [Gains(), Gains(max_batch=5)]
     model = SeparationModel(Bag(("x", "y")), lambda index: modules[index], Gains.sources, Gains.samplerate)
-    Separator(model, Runtime(batch_size=8)).warm_up()
+    DemucsSeparator(model, Runtime(batch_size=8)).warm_up()
     assert [module.batches for module in modules] == [[8], [4, 4]]
     engine, mix = build_separator([networks["htdemucs"]]), make_noise(RATE)
     before = run_separator(engine, mix)

@@ -12,7 +12,7 @@ from torch import nn
 
 from audio import Audio
 from models.demucs.bag import Bag
-from models.demucs.engine import NormalizationStats, Runtime, SeparationModel, Separator
+from models.demucs.engine import DemucsSeparator, Runtime, SeparationModel
 from models.demucs.load import load_network
 from models.demucs.network import Network
 from models.demucs.optimizations import (
@@ -25,6 +25,8 @@ from models.demucs.optimizations import (
     patch_stft,
     patch_transformer,
 )
+from models.runtime.normalization import NormalizationStats
+from models.separation import Mix
 from testing import tiny_demucs as tiny
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -130,7 +132,7 @@ def test_a_whole_mix_on_a_gpu_gives_the_cpus_result(tmp_path: Path) -> None:
         model = SeparationModel(
             Bag(("a",)), lambda index: load_network(tmp_path / "a.safetensors"), tuple(tiny.FOUR), 44_100
         )
-        separator = Separator(model, Runtime(device, "float32", window_s))
-        results.append(np.concatenate(list(separator.separate(sound, tiny.FOUR, stats=stats)), axis=-1))
+        separator = DemucsSeparator(model, Runtime(device, "float32", window_s))
+        results.append(np.concatenate(list(separator.separate(Mix(sound, 44_100), tiny.FOUR, stats=stats)), axis=-1))
     for result in results[1:]:
         assert np.abs(result - results[0]).max() < 1e-2 * np.abs(results[0]).max()
