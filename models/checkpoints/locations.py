@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,12 +47,15 @@ class WeightLocations:
         return [str(path) for path in (*self._first, *self.hub_caches, *self.folders)]
 
     def iter_candidates(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
-        """Yields every folder that may hold a model, in the order of the search. Some of them may not exist.
+        """Yields every folder that may hold a model and can be searched, in the order of the search.
 
         Args:
             names: paths below a root: `htdemucs`, `demucs/htdemucs`.
             hub_ids: repositories on the hub, whose cached snapshots are yielded.
         """
+        return filter(can_search, self._iter_places(names, hub_ids))
+
+    def _iter_places(self, names: Sequence[str], hub_ids: Sequence[str]) -> Iterator[Path]:
         for root in self._first:
             yield from (root / name for name in names)
         for cache in (*self._first, *self.hub_caches):
@@ -81,7 +85,7 @@ class WeightLocations:
             )
         for root in self.roots:
             folder = root / name
-            if _holds(folder, needs) and folder.resolve().is_relative_to(root.resolve()):
+            if can_search(folder) and _holds(folder, needs) and folder.resolve().is_relative_to(root.resolve()):
                 return folder
         return None
 
@@ -94,6 +98,14 @@ class WeightLocations:
                 if _NAME.fullmatch(name) and not name.startswith("models--"):
                     found.add(name)
         return sorted(found)
+
+
+def can_search(folder: Path) -> bool:
+    """Whether the folder exists and the worker's user may look into it.
+
+    Others are passed over: one folder of another user must not keep every other model from being listed.
+    """
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def _find_snapshots(cache: Path, hub_id: str, pinned: str) -> Iterator[Path]:

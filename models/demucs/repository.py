@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from errors import ModelError
-from models.checkpoints.locations import WeightLocations
+from models.checkpoints.locations import WeightLocations, can_search
 from models.demucs.bag import Bag, broken_model, read_bag
 from models.demucs.catalog import CATALOG
 from models.demucs.spec import is_demucs_file
@@ -196,7 +196,7 @@ def _list_subfolders(root: Path) -> list[Path]:
         folders = [path for path in root.iterdir() if path.is_dir() and FOLDER_NAME.fullmatch(path.name)]
     except OSError:
         return []
-    return [path for path in folders if path.name != SHARED_FOLDER]
+    return [path for path in folders if path.name != SHARED_FOLDER and can_search(path)]
 
 
 def _holds_model(folder: Path) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from models.family import LOCAL
 from models.hubert.family import HubertFamily
 from models.musicgen import MusicGenFamily
 from testing import tiny_demucs
+from testing.repository import ROOT
 from testing.tiny_musicgen import write_checkpoint
 from testing.tiny_rvc import write_hubert_folder
 
@@ -119,3 +122,40 @@ def test_a_ref_that_is_no_revision_is_ignored(tmp_path: Path, content: bytes) ->
     folder = make_snapshot(tmp_path, "org/model")
     (folder.parent.parent / "refs" / "main").write_bytes(content)
     assert list(WeightLocations(hub_caches=(tmp_path,)).iter_candidates((), ("org/model",))) == [folder]
+
+
+def test_folders_that_the_worker_may_not_read_are_passed_over() -> None:
+    """As on a volume where another user put a model. Root may read everything, so the process gives that up."""
+    program = """
+import os, pathlib, tempfile
+from models.checkpoints.locations import WeightLocations
+from models.demucs import DemucsFamily
+from models.f0 import PitchFamily
+from models.hubert.family import HubertFamily
+from models.musicgen import MusicGenFamily
+from models.rvc import RvcFamily, Voices
+
+with tempfile.TemporaryDirectory() as name:
+    root = pathlib.Path(name)
+    root.chmod(0o755)
+    for folder in ("mine", "small", "htdemucs", "demucs", "rvc", "contentvec", "models--facebook--musicgen-small"):
+        (root / folder).mkdir(mode=0)
+    weights = WeightLocations(explicit=root, hub_caches=(root,))
+    families = (MusicGenFamily(weights, demo=root / "demo"), DemucsFamily(weights), RvcFamily(Voices([root])),
+                HubertFamily(weights), PitchFamily(weights))
+    is_root = os.getuid() == 0
+    if is_root:
+        os.setresuid(65532, 65532, 0)
+    try:
+        for family in families:
+            assert isinstance(family.list_models(), list) and family.readiness().to_json()
+        assert weights.find_named("mine", ("x",)) is None
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+        for folder in root.iterdir():
+            folder.chmod(0o700)
+print("done")
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout == "done\n", result.stderr
