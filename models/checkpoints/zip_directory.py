@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class ArchiveError(CheckpointError):
-    """The file is no zip that can be read."""
+    """The file is not a zip that can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def read_directory(file: BinaryIO, *, max_entries: int) -> list[Entry]:
     """Reads every entry of the zip `file`, in the order of their offsets.
 
     Raises:
-        ArchiveError: it is no zip, is cut short, has too many entries, or entries that overlap or share a name.
+        ArchiveError: it is not a zip file, is cut short, has too many entries, or entries that overlap or share a name.
     """
     length = file.seek(0, os.SEEK_END)
     place = _find_directory(file, length)
@@ -143,7 +143,7 @@ def _find_directory(file: BinaryIO, length: int) -> _Directory:
     tail = file.read(length - start)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
-        raise ArchiveError("it is no zip, or is cut short")
+        raise ArchiveError("it is not a zip file, or is cut short")
     _, disk, first_disk, here, entries, size, offset, comment = _END.unpack_from(tail, at)
     if disk or first_disk or here != entries or at + _END.size + comment != len(tail):
         raise ArchiveError("its directory is damaged")

@@ -119,7 +119,7 @@ CATALOG: tuple[ModelCard, ...] = (
 BY_NAME = {card.name: card for card in CATALOG}
 
 
-def catalog_name(name: str) -> str:
+def find_catalog_name(name: str) -> str:
     """`facebook/musicgen-small`, `musicgen-small` and `small` are one; other names stay as they are."""
     short = name.removeprefix("facebook/")
     candidates = (short, short.removeprefix("musicgen-"))

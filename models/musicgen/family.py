@@ -31,7 +31,7 @@ from models.musicgen.catalog import (
     DIFFUSION_FILE,
     DIFFUSION_HUB_ID,
     NON_COMMERCIAL,
-    catalog_name,
+    find_catalog_name,
 )
 from models.musicgen.inspect import (
     CODEC_FILE,
@@ -125,12 +125,12 @@ class MusicGenFamily(ModelFamily["Engine"]):
 
     def list_models(self) -> list[MusicModelInfo]:
         """The catalogue, then local checkpoints, then the demo; local ones are described by their files."""
-        return [self.describe(name) for name in self._names()]
+        return [self.describe(name) for name in self._list_names()]
 
     def readiness(self) -> Readiness:
         if importlib.util.find_spec("transformers") is None:
             return Readiness("transformers is not installed")
-        if self._weights.hub is None and not any(map(self._folder, self._names())):
+        if self._weights.hub is None and not any(map(self._find_folder, self._list_names())):
             return Readiness(
                 "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
             )
@@ -149,18 +149,18 @@ class MusicGenFamily(ModelFamily["Engine"]):
         """
         if name is None:
             return self._choose_default(conditioning)
-        canonical = catalog_name(name)
-        folder = self._folder(canonical)
+        canonical = find_catalog_name(name)
+        folder = self._find_folder(canonical)
         if folder is None and canonical not in BY_NAME:
-            raise unknown_name_error("model", name, self._names())
-        if error := self._problem(canonical, folder):
+            raise unknown_name_error("model", name, self._list_names())
+        if error := self._find_problem(canonical, folder):
             raise error
         return ModelHandle(self, canonical)
 
     def describe(self, name: str) -> MusicModelInfo:
         """What the model with the canonical `name` can do, or why it cannot be used; read from its files if local."""
-        folder, card = self._folder(name), BY_NAME.get(name)
-        problem = self._problem(name, folder)
+        folder, card = self._find_folder(name), BY_NAME.get(name)
+        problem = self._find_problem(name, folder)
         published = MusicModelInfo(
             name=name,
             availability=unavailable(problem.message) if problem else DOWNLOAD,
@@ -193,18 +193,18 @@ class MusicGenFamily(ModelFamily["Engine"]):
             InvalidRequestError: it does not fit that model.
             ModelError: its weights cannot be had.
         """
-        folder, card = self._folder(name), BY_NAME.get(name)
+        folder, card = self._find_folder(name), BY_NAME.get(name)
         if folder is None and card is not None and card.sample_rate != 32_000:
-            raise _diffusion_mismatch(name)
+            raise _make_mismatch_error(name)
         handle = self.diffusion.resolve(None)
         if folder is not None and not self.diffusion.fits(self._describe(folder)):
-            raise _diffusion_mismatch(name)
+            raise _make_mismatch_error(name)
         return handle
 
     def memory_bytes(self, name: str) -> int:
         """Estimate from the files, or from the model's dimensions if they are not here yet."""
         weight_bytes = 2 if self._on_gpu() or cpu_multiplies_bfloat16() else 4
-        folder = self._folder(name)
+        folder = self._find_folder(name)
         if folder is None:
             return BY_NAME[name].memory_bytes(weight_bytes=weight_bytes)
         return self._describe(folder).memory_bytes(weight_bytes=weight_bytes)
@@ -213,7 +213,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         """The engine of the model, after downloading what is missing."""
         from models.musicgen.load import load_engine
 
-        return load_engine(self._complete(name), device=device, cuda_graphs=self._cuda_graphs)
+        return load_engine(self._fetch_missing(name), device=device, cuda_graphs=self._cuda_graphs)
 
     def engine_bytes(self, engine: Engine) -> int:
         return engine.memory_bytes
@@ -228,14 +228,16 @@ class MusicGenFamily(ModelFamily["Engine"]):
         engine.warm_up()
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
-        self._complete(name, observer)
+        self._fetch_missing(name, observer)
 
-    def _names(self) -> list[str]:
-        local = [name for name in map(catalog_name, self._weights.list_folder_names(LM_FILE)) if name not in BY_NAME]
-        demo = [DEMO] if self._folder(DEMO) else []
+    def _list_names(self) -> list[str]:
+        local = [
+            name for name in map(find_catalog_name, self._weights.list_folder_names(LM_FILE)) if name not in BY_NAME
+        ]
+        demo = [DEMO] if self._find_folder(DEMO) else []
         return list(dict.fromkeys([*BY_NAME, *local, *demo]))
 
-    def _folder(self, name: str) -> Path | None:
+    def _find_folder(self, name: str) -> Path | None:
         """The model's folder; None if it is not on this machine."""
         if name in BY_NAME:
             hub_id = BY_NAME[name].hub_id
@@ -249,7 +251,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
     def _describe(self, folder: Path) -> CheckpointInfo:
         return inspect_checkpoint(folder, self._weights)
 
-    def _problem(self, name: str, folder: Path | None) -> ModelError | None:
+    def _find_problem(self, name: str, folder: Path | None) -> ModelError | None:
         """Why the model cannot be used; None if it can."""
         card = BY_NAME.get(name)
         if card is not None and card.unsupported:
@@ -257,7 +259,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
                 f"The model '{name}' cannot be run: it {card.unsupported}.", code=ErrorCode.MODEL_UNSUPPORTED
             )
         if folder is None:
-            return None if self._weights.hub else _not_here(name)
+            return None if self._weights.hub else _make_missing_error(name)
         try:
             absent = self._describe(folder).to_fetch
         except ModelError as error:
@@ -275,20 +277,20 @@ class MusicGenFamily(ModelFamily["Engine"]):
         """The best model that is here; the demo only if there is no other."""
         complete: list[tuple[str, ModelError | None]] = []
         incomplete: list[tuple[str, ModelError | None]] = []
-        for name in self._names():
-            folder, card = self._folder(name), BY_NAME.get(name)
+        for name in self._list_names():
+            folder, card = self._find_folder(name), BY_NAME.get(name)
             fits = card is None or (card.family == "musicgen" and conditioning in card.conditioning)
             if folder is None or not fits or name == DEMO:
                 continue
-            problem = self._problem(name, folder)
+            problem = self._find_problem(name, folder)
             if problem is not None:
                 complete.append((name, problem))
             elif conditioning in (description := self._describe(folder)).conditioning:
                 (incomplete if description.to_fetch else complete).append((name, None))
         if chosen := choose_default([*complete, *incomplete]):
             return ModelHandle(self, *chosen)
-        if conditioning == "text" and (folder := self._folder(DEMO)):
-            if error := self._problem(DEMO, folder):
+        if conditioning == "text" and (folder := self._find_folder(DEMO)):
+            if error := self._find_problem(DEMO, folder):
                 raise error
             return ModelHandle(self, DEMO)
         raise ModelError(
@@ -297,9 +299,9 @@ class MusicGenFamily(ModelFamily["Engine"]):
             code=ErrorCode.MODEL_UNAVAILABLE,
         )
 
-    def _complete(self, name: str, observer: Observer = UNATTENDED) -> CheckpointInfo:
+    def _fetch_missing(self, name: str, observer: Observer = UNATTENDED) -> CheckpointInfo:
         """The description of the checkpoint, after downloading the parts that are not here."""
-        folder = self._folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE), observer)
+        folder = self._find_folder(name) or self._fetch(BY_NAME[name].hub_id, (LM_FILE, CODEC_FILE), observer)
         description = self._describe(folder)
         if not description.to_fetch:
             return description
@@ -315,7 +317,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
 
     def _fetch(self, hub_id: str, files: tuple[str, ...], observer: Observer) -> Path:
         if self._weights.hub is None:
-            raise _not_here(hub_id)
+            raise _make_missing_error(hub_id)
         return self._weights.hub.fetch(hub_id, files, observer)
 
 
@@ -337,7 +339,7 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
         return []
 
     def readiness(self) -> Readiness:
-        return READY if self._file() or self._weights.hub else Readiness(_NO_DIFFUSION_FILE)
+        return READY if self._find_file() or self._weights.hub else Readiness(_NO_DIFFUSION_FILE)
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -350,25 +352,25 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
 
     def fits(self, checkpoint: CheckpointInfo) -> bool:
         """Whether the diffusion models take what the checkpoint's codec gives."""
-        if (path := self._file()) is None:
+        if (path := self._find_file()) is None:
             return checkpoint.codec.dimension == 128  # as the published one does, which is still to be downloaded
         trained = inspect_diffusion(path)
         return (trained.sample_rate, trained.codec_dimension) == (checkpoint.sample_rate, checkpoint.codec.dimension)
 
     def memory_bytes(self, name: str) -> int:
-        path = self._file()
+        path = self._find_file()
         return path.stat().st_size if path else _DIFFUSION_BYTES
 
     def load(self, name: str, *, device: str) -> MultiBandDiffusion:
         from models.musicgen.multiband_diffusion import load_diffusion
 
-        return load_diffusion(self._file() or self._fetch(UNATTENDED), device=device)
+        return load_diffusion(self._find_file() or self._fetch(UNATTENDED), device=device)
 
     def engine_bytes(self, engine: MultiBandDiffusion) -> int:
         return engine.memory_bytes
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
-        if self._file() is None:
+        if self._find_file() is None:
             self._fetch(observer)
 
     def _fetch(self, observer: Observer) -> Path:
@@ -376,12 +378,12 @@ class MultiBandDiffusionFamily(ModelFamily["MultiBandDiffusion"]):
             raise ModelError(_NO_DIFFUSION_FILE, code=ErrorCode.MODEL_UNAVAILABLE)
         return self._weights.hub.fetch(DIFFUSION_HUB_ID, (DIFFUSION_FILE,), observer) / DIFFUSION_FILE
 
-    def _file(self) -> Path | None:
+    def _find_file(self) -> Path | None:
         folder = self._weights.find(("multiband-diffusion",), (DIFFUSION_HUB_ID,), (DIFFUSION_FILE,))
         return folder / DIFFUSION_FILE if folder else None
 
 
-def _not_here(name: str) -> ModelError:
+def _make_missing_error(name: str) -> ModelError:
     return ModelError(
         f"The model '{name}' is not here and cannot be downloaded: the worker is offline (HF_HUB_OFFLINE). Put its "
         "folder below MODELS_DIR, or choose one that list_models shows as local.",
@@ -389,7 +391,7 @@ def _not_here(name: str) -> ModelError:
     )
 
 
-def _diffusion_mismatch(name: str) -> InvalidRequestError:
+def _make_mismatch_error(name: str) -> InvalidRequestError:
     fitting = ", ".join(card.name for card in CATALOG if card.sample_rate == 32_000 and not card.unsupported)
     return InvalidRequestError(
         f"'mbd' does not fit the model '{name}': Multi-Band Diffusion decodes the codes of MusicGen's 32 kHz codec. "

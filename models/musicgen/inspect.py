@@ -237,10 +237,10 @@ def read_package(path: Path) -> Package:
 def _read_package(path: Path, version: tuple[int, int, int]) -> Package:
     """Kept while the file stays as it is: one request asks for it several times, at 10 to 30 ms each."""
     with open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
-        return as_package(file.content)
+        return check_package(file.content)
 
 
-def as_package(content: Any) -> Package:
+def check_package(content: Any) -> Package:
     """Checks that a file's content is a dict."""
     if not isinstance(content, Mapping):
         raise CheckpointError("it holds no dictionary")

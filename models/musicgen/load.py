@@ -30,7 +30,7 @@ from models.musicgen.inspect import (
     LM_FILE,
     CheckpointInfo,
     Package,
-    as_package,
+    check_package,
     report_part,
 )
 from models.musicgen.lm import LMConfig, choose_weight_dtype, load_language_model
@@ -77,7 +77,7 @@ def read_weights(path: Path) -> tuple[Package, dict[str, torch.Tensor]]:
         CheckpointError: it is missing, broken, or holds more than tensors and settings.
     """
     with open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
-        package = as_package(file.content)
+        package = check_package(file.content)
         return package, file.map(package.state)
 
 

@@ -18,7 +18,7 @@ from models.checkpoints.torch_file import TorchFile, open_torch_file
 from models.device import is_out_of_memory, prepare_device
 from models.encodec.codec import Codec
 from models.musicgen.audiocraft_import import import_audiocraft
-from models.musicgen.inspect import AUDIOCRAFT_LIMITS, DiffusionBand, as_package, read_band, report_part
+from models.musicgen.inspect import AUDIOCRAFT_LIMITS, DiffusionBand, check_package, read_band, report_part
 from models.runtime.chunks import plan_chunks
 from models.runtime.progress import Progress, sub_progress
 
@@ -114,7 +114,7 @@ def load_diffusion(path: Path, *, device: str) -> MultiBandDiffusion:
     prepare_device(device)
     import_audiocraft()
     with report_part(path.parent, path.name), open_torch_file(path, AUDIOCRAFT_LIMITS) as file:
-        package = as_package(file.content)
+        package = check_package(file.content)
         facts = Settings(package.content)
         sample_rate, bands = facts.integer("sample_rate"), facts.integer("n_bands", most=64)
         return MultiBandDiffusion(

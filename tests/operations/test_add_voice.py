@@ -255,7 +255,7 @@ def patch_bytes(data: bytes, offset: int, layout: str, *values: int) -> bytes:
 def bad_archives(voice_files: Mapping[str, bytes]) -> dict[str, tuple[bytes, str]]:
     voice = voice_files["v2.pth"]
     return {
-        "no zip": (b"Rar!" + bytes(100), "no zip"),
+        "no zip": (b"Rar!" + bytes(100), "not a zip file"),
         "cut short": (make_zip({"a.pth": voice})[:-50], "cut short"),
         "empty": (make_zip({}), "0 .pth"),
         "no checkpoint": (make_zip({"a.index": voice_files["v2.index"]}), "0 .pth and 1 .index"),

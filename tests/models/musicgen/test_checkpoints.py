@@ -24,7 +24,7 @@ from models.checkpoints.errors import CheckpointError
 from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
 from models.musicgen import MusicGenFamily
-from models.musicgen.catalog import BY_NAME, CATALOG, catalog_name
+from models.musicgen.catalog import BY_NAME, CATALOG, find_catalog_name
 from models.musicgen.inspect import (
     AUDIOCRAFT_LIMITS,
     CODEC_FILE,
@@ -107,7 +107,7 @@ def test_a_model_has_one_name_however_it_is_spelt(name: str) -> None:
 
 
 def test_catalog_names_are_unique_and_their_own() -> None:
-    assert [catalog_name(entry.name) for entry in CATALOG] == [entry.name for entry in CATALOG] == list(BY_NAME)
+    assert [find_catalog_name(entry.name) for entry in CATALOG] == [entry.name for entry in CATALOG] == list(BY_NAME)
 
 
 def test_a_local_folder_is_described_by_its_files(checkpoint: Path) -> None:
