@@ -64,12 +64,14 @@ class ProcessLimits:
     cpu_seconds: int = 900
 
     def apply(self, process: subprocess.Popen[bytes]) -> None:
-        """Limits a process that has just been started. Only Linux can do that."""
+        """Limits a process that has just been started; limits that are lower already stay. Only Linux can do that."""
         if sys.platform != "linux":
             return
         with suppress(ProcessLookupError):  # it has ended already
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (self.memory_bytes, self.memory_bytes))
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (self.cpu_seconds, self.cpu_seconds + 1))
+            for kind, limit in ((resource.RLIMIT_AS, self.memory_bytes), (resource.RLIMIT_CPU, self.cpu_seconds)):
+                _, hard = resource.prlimit(process.pid, kind)
+                ceiling = limit + 1 if hard == resource.RLIM_INFINITY else hard
+                resource.prlimit(process.pid, kind, (min(limit, ceiling), min(limit + 1, ceiling)))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import struct
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from audio.files.ffmpeg import ProcessLimits, open_ffmpeg
 from audio.types import Check, ignore_check
 from errors import AudioError, CancelledError
 from testing.loopback import respond_with, serve
+from testing.repository import ROOT
 from testing.signals import encode_with_ffmpeg, make_tone, needs_ffmpeg
 
 AU_HEADER = struct.pack(">4s5I", b".snd", 24, 0xFFFFFFFF, 6, 44100, 1)
@@ -112,6 +114,27 @@ def test_the_process_gets_limits_of_memory_and_processor_time(tmp_path: Path) ->
         """,
     )
     assert decode_all(b"", program=program)[:, 0].tolist() == [1 << 30, 900]
+
+
+def test_limits_of_the_container_that_are_lower_stay(tmp_path: Path) -> None:
+    """Nobody but root may raise them."""
+    program = write_program(
+        tmp_path,
+        f"""
+        import os, resource, struct, time
+        time.sleep(0.2)
+        os.write(1, {AU_HEADER!r} + struct.pack(">f", resource.getrlimit(resource.RLIMIT_CPU)[0]))
+        """,
+    )
+    script = (
+        "import io, resource, sys\n"
+        "from audio.files.ffmpeg import open_ffmpeg\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
+        "with open_ffmpeg(io.BytesIO(b''), 'm4a', sys.argv[1], check=lambda: None) as decoder:\n"
+        "    print(next(decoder.blocks)[0, 0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == 100
 
 
 def test_a_process_that_uses_up_its_processor_time_is_an_error_of_its_own(tmp_path: Path) -> None:
