@@ -20,7 +20,7 @@ from models.f0 import F0Estimator, PitchFamily
 from models.family import READY, ModelHandle, Readiness
 from models.hubert.encoder import ContentEncoder
 from models.hubert.family import HubertFamily
-from models.runtime.progress import Progress
+from models.runtime.progress import UNATTENDED, Observer, Progress
 from models.rvc import RvcFamily, Voices
 from models.rvc.converter import ConversionSettings, FeatureExtractor, VoiceConverter
 from models.rvc.preprocess import PreprocessedVocal
@@ -89,6 +89,9 @@ class FakeF0Family(PitchFamily):
     def load(self, name: str, *, device: str) -> F0Estimator:
         self.calls.loaded.append(f"f0/{name}")
         return FakeF0Method(self.calls)
+
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Everything is here."""
 
 
 class FakeEncoder(ContentEncoder):
