@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +52,30 @@ def test_every_requirement_has_hashes_because_pip_accepts_all_or_none() -> None:
     text = (ROOT / "requirements.txt").read_text().replace("\\\n", "")
     requirements = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
     assert len(requirements) > 100 and [line for line in requirements if "--hash=sha256:" not in line] == []
+
+
+def list_imported_packages() -> set[str]:
+    """Every package that the worker's own code imports, at the top of a module or within a function."""
+    sources = [ROOT / "handler.py", ROOT / "errors.py"]
+    for package in ("audio", "models", "operations", "worker"):
+        sources += (ROOT / package).rglob("*.py")
+    names = set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return {name for name in names if name not in sys.stdlib_module_names and not list(ROOT.glob(f"{name}*"))}
+
+
+def test_every_package_that_the_worker_imports_is_in_requirements_txt() -> None:
+    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    providers = dict(packages_distributions())
+    providers["parselmouth"] = ["praat-parselmouth"]  # a single extension module, which importlib does not list
+    for name in sorted(list_imported_packages()):
+        found = {re.sub(r"[-_.]+", "-", each).lower() for each in providers.get(name, [])}
+        assert found & locked, f"{name} is imported, and requirements.txt has no package that provides it"
 
 
 def test_packages_that_only_training_or_reference_libraries_need_are_not_in_the_image() -> None:
