@@ -76,7 +76,7 @@ class TensorLoader:
     def __init__(
         self, state: Mapping[str, torch.Tensor], device: str, prefix: str = "", *, dtype: torch.dtype = torch.float32
     ) -> None:
-        self._state, self._device, self._prefix, self._dtype = state, device, prefix, dtype
+        self._state, self.device, self._prefix, self._dtype = state, device, prefix, dtype
         self._used: set[str] = set()
         self.nbytes = 0
 
@@ -103,7 +103,7 @@ class TensorLoader:
             raise CheckpointError(f"'{full_name}' is {list(tensor.shape)} and not {list(shape)}")
         self._used.add(full_name)
         part = tensor if rows == slice(None) else tensor[rows]
-        copy = copy_to(part, self._device, dtype or self._dtype)
+        copy = copy_to(part, self.device, dtype or self._dtype)
         self.nbytes += copy.nbytes
         return copy
 

@@ -9,14 +9,11 @@ from numpy.typing import NDArray
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
 from models.f0.estimator import Waveform
 from models.runtime.chunks import reflect_pad
+from models.runtime.mel_scale import hz_to_slaney_mel, slaney_mel_to_hz
 
 N_FFT = 1024
 N_MELS = 128
 FLOOR = 1e-5
-
-_SLANEY_HZ = 200 / 3  # Hz per mel below 1 kHz; above it, 27 mels for a factor of 6.4
-_SLANEY_KNEE = 1000 / _SLANEY_HZ
-_SLANEY_LOG = 27 / np.log(6.4)
 
 
 class LogMel:
@@ -47,7 +44,7 @@ class LogMel:
 
 def make_mel_filterbank(f_min: float, f_max: float, *, htk: bool) -> NDArray[np.float32]:
     """Triangular mel bands `[128, 513]` at 16 kHz, each with unit area in Hz, as Slaney normalizes."""
-    to_mel, to_hz = (_hz_to_htk_mel, _htk_mel_to_hz) if htk else (_hz_to_slaney_mel, _slaney_mel_to_hz)
+    to_mel, to_hz = (_hz_to_htk_mel, _htk_mel_to_hz) if htk else (hz_to_slaney_mel, slaney_mel_to_hz)
     low, high = to_mel(np.array([f_min, f_max]))
     edges = to_hz(np.linspace(low, high, N_MELS + 2))
     bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
@@ -63,13 +60,3 @@ def _hz_to_htk_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _htk_mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(700 * (10 ** (mel / 2595) - 1))
-
-
-def _hz_to_slaney_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
-    above = _SLANEY_KNEE + _SLANEY_LOG * np.log(np.maximum(hz, 1000) / 1000)
-    return np.where(hz < 1000, hz / _SLANEY_HZ, above)
-
-
-def _slaney_mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    above = 1000 * np.exp((np.maximum(mel, _SLANEY_KNEE) - _SLANEY_KNEE) / _SLANEY_LOG)
-    return np.where(mel < _SLANEY_KNEE, mel * _SLANEY_HZ, above)

@@ -42,6 +42,8 @@ RMVPE = DtypePolicy(cuda=torch.float16)
 CREPE = DtypePolicy(cpu=torch.bfloat16)
 # Only the inner layers: see `models.demucs.optimizations.reduce_precision`.
 DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
+# Its linear layers and attention only: spectrograms, norms, the residual stream and the masks' sums are float32.
+ROFORMER = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 
 _BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
