@@ -122,6 +122,7 @@ def _compare_all(folder: Path, options: argparse.Namespace) -> None:
     write_song(song, options.seconds)
     write_song(ft_song, options.ft_seconds)
     snr_db = _measure_reduced_precision(models, options)
+    print(f"default precision: {snr_db or 'exact'} dB signal to error against float32")
     ours, reference, timings = _compare(Case(models, "htdemucs", song, None), options, clock)
     ft_ours, ft_reference, _ = _compare(Case(models, "htdemucs_ft", ft_song, "vocals"), options, clock)
     sweep = {"sweep": _sweep(models, song, options)} if options.device == "cuda" else {}
@@ -226,9 +227,7 @@ def _measure_reduced_precision(models: Path, options: argparse.Namespace, **runt
     error = float(((default - exact).astype(np.float64) ** 2).sum())
     if error == 0:
         return None
-    snr_db = 10 * math.log10(float((exact.astype(np.float64) ** 2).sum()) / error)
-    print(f"default precision: {snr_db:.1f} dB signal to error against float32")
-    return round(snr_db, 1)
+    return round(10 * math.log10(float((exact.astype(np.float64) ** 2).sum()) / error), 1)
 
 
 def _sweep_alone(folder: Path, options: argparse.Namespace) -> None:
@@ -255,7 +254,7 @@ def _sweep(models: Path, song: Path, options: argparse.Namespace) -> list[dict[s
     mix = Audio(np.ascontiguousarray(waveform.T), SAMPLE_RATE)
     stats = measure_normalization(iter_blocks(mix))
     on_gpu, rows = options.device == "cuda", []
-    print(f"{'outer layers':>12} {'cudnn.benchmark':>16} {'batch':>6} {'first':>9} {'best':>9}")
+    print(f"{'outer layers':>12} {'SNR in dB':>10} {'cudnn.benchmark':>16} {'batch':>6} {'first':>9} {'best':>9}")
     for reduces_outer in (False, True):
         snr_db = _measure_reduced_precision(models, options, reduces_outer=reduces_outer)
         for searches, batch_size in itertools.product((False, True) if on_gpu else (False,), options.batches):
@@ -263,7 +262,8 @@ def _sweep(models: Path, song: Path, options: argparse.Namespace) -> list[dict[s
             separator = _load_htdemucs(models, options, batch_size=batch_size, reduces_outer=reduces_outer)
             times = list(_time_separations(separator, mix, stats, runs=7 if on_gpu else 2))
             outer, first, best = "bfloat16" if reduces_outer else "float32", times[0], min(times[1:])
-            print(f"{outer:>12} {searches!s:>16} {batch_size:6} {first:8.3f}s {best:8.3f}s", flush=True)
+            row = f"{outer:>12} {snr_db!s:>10} {searches!s:>16} {batch_size:6} {first:8.3f}s {best:8.3f}s"
+            print(row, flush=True)
             figures = {"first_s": round(first, 4), "seconds": round(best, 4), "snr_db": snr_db}
             rows.append({"outer": outer, "cudnn_benchmark": searches, "batch": batch_size, **figures})
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""Transfers through page-locked buffers, with a queue that runs its copies as late as a GPU may."""
+"""Transfers through page-locked buffers, with a queue that runs its copies as early and as late as a GPU may."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from models.runtime.host_transfer import CudaCopyQueue, HostTransfer
 
 
-class LateQueue:
-    """Runs each copy only when somebody waits for an event after it, so that an early read or write shows."""
+class FakeQueue:
+    """Runs each copy at once, or only when somebody waits for an event after it.
 
-    def __init__(self) -> None:
+    A buffer that is filled again too early shows in the first case, one that is read too early in the second.
+    """
+
+    def __init__(self, *, is_late: bool) -> None:
+        self._is_late = is_late
         self.allocated: list[int] = []
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._num_done = 0
@@ -27,7 +31,10 @@ class LateQueue:
         return torch.full((count,), torch.nan)
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        self._copies.append((target, source))
+        if self._is_late:
+            self._copies.append((target, source))
+        else:
+            target.copy_(source)
 
     def record_event(self) -> Callable[[], None]:
         due = len(self._copies)
@@ -44,9 +51,10 @@ def make_waveform(channels: int, samples: int) -> NDArray[np.float32]:
     return np.random.default_rng(samples).standard_normal((channels, samples)).astype(np.float32)
 
 
-@given(st.integers(1, 5), st.integers(0, 50), st.integers(1, 20))
-def test_every_value_arrives_in_both_directions(channels: int, samples: int, buffer_values: int) -> None:
-    transfer, waveform = HostTransfer(LateQueue(), buffer_values=buffer_values), make_waveform(channels, samples)
+@given(st.integers(1, 5), st.integers(0, 50), st.integers(1, 20), st.booleans())
+def test_every_value_arrives_in_both_directions(channels: int, samples: int, buffer_values: int, is_late: bool) -> None:
+    queue, waveform = FakeQueue(is_late=is_late), make_waveform(channels, samples)
+    transfer = HostTransfer(queue, buffer_values=buffer_values)
     on_device = torch.full((channels, samples + 7), torch.nan)
     for _ in range(2):
         transfer.to_device(waveform, on_device[:, 3 : 3 + samples])
@@ -55,7 +63,7 @@ def test_every_value_arrives_in_both_directions(channels: int, samples: int, buf
 
 
 def test_only_two_buffers_are_made_however_much_is_transferred() -> None:
-    queue = LateQueue()
+    queue = FakeQueue(is_late=True)
     transfer = HostTransfer(queue, buffer_values=16)
     assert queue.allocated == []
     for samples in (3, 1000):
