@@ -83,13 +83,14 @@ class Overlap:
         for neighbour in range(1, self.after + 1):
             offset = min(neighbour * self.stride, self.length)
             total[offset:] += triangle[: self.length - offset]
-        return (triangle[: self.length] / total).astype(np.float32)
+        weights: NDArray[np.float32] = np.divide(triangle[: self.length], total, out=total)
+        return weights
 
 
-def _make_triangle(length: int) -> NDArray[np.float64]:
-    half = length // 2
-    ramp = np.concatenate([np.arange(1, half + 1), np.arange(length - half, 0, -1)]).astype(np.float64)
-    return np.asarray(ramp / ramp.max(), np.float64)
+def _make_triangle(length: int) -> NDArray[np.float32]:
+    """1, 2, 3 and so on to the middle and back to 1: demucs divides it by its peak, which the quotient cancels."""
+    rising = np.arange(1, length + 1, dtype=np.float32)
+    return np.minimum(rising, rising[::-1])
 
 
 def draw_pass_starts(num_submodels: int, options: InferenceOptions, sample_rate: int) -> list[list[int]]:
