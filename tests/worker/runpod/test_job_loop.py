@@ -254,7 +254,7 @@ def test_sigterm_ends_an_idle_worker_at_once_though_its_polls_are_long(tmp_path:
         started = time.monotonic()
         worker.terminate()
         assert worker.exit_code() == 0
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 2.0  # measured: 0.7 s on 2 busy cores
 
 
 def test_sigterm_ends_an_idle_worker_while_the_platform_cannot_be_reached(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_sigterm_ends_an_idle_worker_while_the_platform_cannot_be_reached(tmp_pa
         started = time.monotonic()
         worker.terminate()
         assert worker.exit_code() == 0
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 2.0  # measured: 0.7 s on 2 busy cores
 
 
 def test_sigterm_gives_running_jobs_a_limited_time_and_then_reports_them(tmp_path: Path) -> None:
