@@ -113,6 +113,9 @@ class FakeEncoderFamily(HubertFamily):
     def memory_bytes(self, name: str) -> int:
         return 0
 
+    def download(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Everything is here."""
+
     def engine_bytes(self, engine: ContentEncoder) -> int:
         return 0
 
