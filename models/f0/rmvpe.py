@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from errors import ModelError
@@ -18,6 +18,7 @@ from models.checkpoints.tensor_loader import read_tensors
 from models.device import prepare_device
 from models.f0.estimator import BIN_REACH, CENTS_OF_BIN_0, CENTS_PER_BIN, F0Contour, F0Estimator, Waveform, count_frames
 from models.f0.mel import N_MELS, LogMel
+from models.runtime.batches import BatchRunner
 from models.runtime.chunks import Chunk, plan_equal_chunks
 from models.runtime.dtype import RMVPE, inference_dtype
 from models.runtime.progress import Progress
@@ -76,9 +77,13 @@ class Rmvpe(F0Estimator):
         # On a grid of whole steps of the network, as if the file had been padded and computed at once.
         padded = -(-mel_frames // multiple) * multiple
         chunks = plan_equal_chunks(padded, longest=self._chunk_length, context=self._context, multiple=multiple)
-        for batch in _split_batches(chunks, BATCH_SIZE.get(self._network.device.type, 1)):
+
+        def estimate_batch(batch: Sequence[Chunk]) -> NDArray[np.float32]:
             mel = torch.stack([self._compute_mel(waveform, chunk, mel_frames) for chunk in batch])
-            batch_f0 = decode_salience(self._network.compute_salience(mel)).cpu().numpy()
+            return np.asarray(decode_salience(self._network.compute_salience(mel)).cpu().numpy())
+
+        batch_size = BATCH_SIZE.get(self._network.device.type, 1)
+        for batch, batch_f0 in BatchRunner("chunks").run(list(chunks), estimate_batch, size=batch_size):
             for chunk, chunk_f0 in zip(batch, batch_f0, strict=True):
                 f0[chunk.kept] = chunk_f0[chunk.inside][: num_frames - chunk.keep_start]
             progress(min(batch[-1].keep_stop / num_frames, 1.0))
@@ -106,12 +111,6 @@ def decode_salience(salience: torch.Tensor) -> torch.Tensor:
     position = center[..., 0] + (weights * offsets).sum(-1) / weights.sum(-1)
     f0 = 10 * torch.exp2((CENTS_OF_BIN_0 + CENTS_PER_BIN * position) / 1200)
     return torch.where(highest[..., 0] > THRESHOLD, f0, 0.0)
-
-
-def _split_batches(chunks: Iterable[Chunk], size: int) -> Iterator[tuple[Chunk, ...]]:
-    remaining = iter(chunks)
-    while batch := tuple(islice(remaining, size)):
-        yield batch
 
 
 class RmvpeNetwork:
