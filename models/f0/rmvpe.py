@@ -46,13 +46,22 @@ class Rmvpe(F0Estimator):
         network: the network.
         chunk_length: frames that are computed together, a multiple of `network.frames_multiple`.
         context: frames at both ends of a chunk whose result is discarded; likewise a multiple.
+        batch_size: chunks that are computed together; fewer if memory runs out. None chooses by device.
     """
 
-    def __init__(self, network: RmvpeNetwork, *, chunk_length: int = CHUNK_LENGTH, context: int = CONTEXT) -> None:
+    def __init__(
+        self,
+        network: RmvpeNetwork,
+        *,
+        chunk_length: int = CHUNK_LENGTH,
+        context: int = CONTEXT,
+        batch_size: int | None = None,
+    ) -> None:
         assert chunk_length % network.frames_multiple == context % network.frames_multiple == 0, (
             f"chunk_length and context are multiples of {network.frames_multiple}"
         )
         self._network, self._chunk_length, self._context = network, chunk_length, context
+        self._batch_size = batch_size or BATCH_SIZE.get(network.device.type, 1)
         self._mel = LogMel(f_min=MEL_F_MIN, htk=True, power_floor=0.0, device=network.device)
         self.memory_bytes = network.memory_bytes
 
@@ -82,8 +91,7 @@ class Rmvpe(F0Estimator):
             mel = torch.stack([self._compute_mel(waveform, chunk, mel_frames) for chunk in batch])
             return np.asarray(decode_salience(self._network.compute_salience(mel)).cpu().numpy())
 
-        batch_size = BATCH_SIZE.get(self._network.device.type, 1)
-        for batch, batch_f0 in BatchRunner("chunks").run(list(chunks), estimate_batch, size=batch_size):
+        for batch, batch_f0 in BatchRunner("chunks").run(list(chunks), estimate_batch, size=self._batch_size):
             for chunk, chunk_f0 in zip(batch, batch_f0, strict=True):
                 f0[chunk.kept] = chunk_f0[chunk.inside][: num_frames - chunk.keep_start]
             progress(min(batch[-1].keep_stop / num_frames, 1.0))

@@ -71,6 +71,24 @@ def test_rmvpe_in_chunks_gives_the_f0_of_the_whole_file(rmvpe_state: dict[str, t
     np.testing.assert_allclose(in_chunks, at_once, atol=1e-3)
 
 
+class SmallDevice(RmvpeNetwork):
+    """A network on a device that runs out of memory with more than one chunk."""
+
+    def compute_salience(self, mel: torch.Tensor) -> torch.Tensor:
+        if len(mel) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().compute_salience(mel)
+
+
+def test_rmvpe_halves_its_batches_when_memory_runs_out(rmvpe_state: dict[str, torch.Tensor]) -> None:
+    waveform = make_vocal(12.0, seed=2)
+    small, large = (
+        Rmvpe(kind(rmvpe_state, device=CPU, dtype=torch.float32), chunk_length=512, context=128, batch_size=3)
+        for kind in (SmallDevice, RmvpeNetwork)
+    )
+    np.testing.assert_allclose(estimate(small, waveform), estimate(large, waveform), atol=1e-3)
+
+
 def test_a_gru_over_short_rows_gives_the_f0_of_one_over_the_whole_chunk(rmvpe_state: dict[str, torch.Tensor]) -> None:
     waveform = make_vocal(60.0, seed=2)
     whole, in_rows = (
