@@ -11,6 +11,7 @@ from typing import Any
 
 from errors import ModelError, sanitize
 from models.checkpoints.errors import CheckpointError, broken_checkpoint, report_broken
+from models.checkpoints.plain_yaml import read_plain_yaml
 
 MAX_SEGMENT_S = 3600.0
 _SIGNATURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -18,7 +19,7 @@ _REMEDY = "Copy its files again as demucs 4.1 publishes them."
 _MAX_SUBMODELS = 64
 _MAX_WEIGHT = 1e6
 _MAX_BYTES = 1 << 12  # the published ones have at most 200
-_MAX_BRACKETS = 2 * _MAX_SUBMODELS  # PyYAML's time for nested ones grows with the square of their number
+_MAX_BRACKETS = 2 * _MAX_SUBMODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def select_submodels(weights: Sequence[Sequence[float]], stems: Sequence[str], w
 def read_bag(path: Path) -> Bag:
     """Reads `<name>.yaml`, as plain values; raises `ModelError` (`broken_checkpoint`) if it is no bag."""
     with report_broken_file(path):
-        content = _read_yaml(path)
+        content = read_plain_yaml(path, max_bytes=_MAX_BYTES, max_brackets=_MAX_BRACKETS)
         if not isinstance(content, dict):
             raise CheckpointError("it is not a mapping with 'models'")
         signatures = _read_signatures(content.get("models"))
@@ -71,27 +72,6 @@ def broken_model(reason: str) -> ModelError:
 def report_broken_file(path: Path) -> AbstractContextManager[None]:
     """Raises `broken_checkpoint`, with the file's name, in place of every `CheckpointError` inside."""
     return report_broken(f"The file '{sanitize(path.name)}' of the separation model", _REMEDY)
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml  # type: ignore[import-untyped]
-
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        brackets = data.count(b"[") + data.count(b"{")
-        if is_small := len(data) <= _MAX_BYTES and brackets <= _MAX_BRACKETS:
-            # Tags name classes and conversions, aliases multiply; a list of submodels has neither.
-            tokens = yaml.scan(data.decode())
-            is_plain = not any(isinstance(token, yaml.TagToken | yaml.AliasToken) for token in tokens)
-            content = yaml.safe_load(data) if is_plain else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError("it cannot be read as plain data") from error
-    if not is_small:
-        raise CheckpointError("it is too large for a list of submodels")
-    if not is_plain:
-        raise CheckpointError("it holds more than plain data")
-    return content
 
 
 def _read_signatures(value: Any) -> tuple[str, ...]:

@@ -64,7 +64,8 @@ class RoformerConfig:
         skip_connection: whether each pair of transformers gets the sum of all results before it.
         sample_rate: in Hz.
         stems: that the network gives, in the order of its output; in lower case.
-        complement: the name of what remains of the mix, for a network that gives one stem; None: it has no name.
+        complement: the name of what remains of the mix, for a network that gives one stem of it; None: the network
+            gives all stems that its yaml names.
         chunk_length: samples that the network gets at once.
         num_overlap: chunks that each sample is in.
         normalize: whether the mix is scaled to a mean of 0 and a standard deviation of 1.
@@ -93,6 +94,11 @@ class RoformerConfig:
     chunk_length: int
     num_overlap: int
     normalize: bool
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The stems, and what remains of the mix if that has a name."""
+        return self.stems if self.complement is None else (*self.stems, self.complement)
 
     @property
     def num_bins(self) -> int:
@@ -238,7 +244,7 @@ def _read_stems(settings: Settings, estimators: tuple[int, ...]) -> tuple[tuple[
         raise CheckpointError("its training.instruments are not different names")
     if target and len(estimators) == 1:
         others = [name for name in instruments if name != target]
-        return (target,), others[0] if len(others) == 1 else None
+        return (target,), others[0] if len(others) == 1 else "other" if target != "other" else "rest"
     if len(instruments) == len(estimators):
         return instruments, None
     is_subset = estimators != tuple(range(len(estimators)))  # a part of a file, with the numbers of the whole
