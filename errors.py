@@ -239,6 +239,11 @@ class ErrorCode(StrEnum):
         "The model's files are not on this worker and could not be downloaded, or a package it needs is missing.",
         "Put the files below `MODELS_DIR`, or allow the download.",
     )
+    MODEL_MISSING = (
+        "model_missing",
+        "The request requires a kind of model of which there is none on this worker.",
+        "Install a model of the role that the message names, or leave the parameter at `auto`.",
+    )
     MODEL_INCOMPLETE = (
         "model_incomplete",
         "Some of the model's files are missing.",

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
 from models.family import LOCAL, Availability, ModelInfo, describe_each
 from models.rvc.checkpoint import read_header
+from models.rvc.sidecar import SIDECAR, Sidecar, read_sidecar
 
 MAX_NAME_CHARS = 128
 _NAMES_SHOWN = 50
@@ -40,6 +41,7 @@ class Voice:
         f0: whether it takes a pitch.
         size: bytes of its files.
         warnings: sentences about files that were left out, and labels that are wrong.
+        f0_hz: median f0 of what the voice usually sings, in Hz, from its `voice.json`; None: not known.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Voice:
     f0: bool
     size: int
     warnings: tuple[str, ...] = ()
+    f0_hz: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +68,20 @@ class VoiceInfo(ModelInfo):
     def to_json(self) -> dict[str, Any]:
         if (voice := self.voice) is None:
             return {"name": self.name, "available": self.availability.to_json()}
-        return {
-            "name": voice.name,
-            "version": voice.version,
-            "sample_rate": voice.sample_rate,
-            "f0": voice.f0,
-            "has_index": voice.index is not None,
-            "size": voice.size,
-            "available": self.availability.to_json(),
-        } | ({"warnings": list(voice.warnings)} if voice.warnings else {})
+        known = {"f0_hz": voice.f0_hz} if voice.f0_hz is not None else {}
+        return (
+            {
+                "name": voice.name,
+                "version": voice.version,
+                "sample_rate": voice.sample_rate,
+                "f0": voice.f0,
+                "has_index": voice.index is not None,
+                "size": voice.size,
+                "available": self.availability.to_json(),
+            }
+            | known
+            | ({"warnings": list(voice.warnings)} if voice.warnings else {})
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +140,8 @@ class Voices:
     """The voices below the first of `folders` that exists.
 
     A voice is a folder with one `.pth` and at most one `.index`, and has the folder's name; or it is a single `.pth`,
-    with the `.index` of the same name if there is one. Names that begin with a dot, and links that lead out of the
+    with the `.index` of the same name if there is one. A `voice.json` in the folder, or a `.json` of the same name
+    beside a single `.pth`, states more about the voice. Names that begin with a dot, and links that lead out of the
     folder, are ignored.
 
     Args:
@@ -207,7 +216,7 @@ class Voices:
         while True:
             with _pin(place) as is_in_place:
                 try:
-                    voice = self._check_files(name, self._list_files(place))
+                    voice = self._check_files(name, self._list_files(place), self._read_sidecar(place))
                 except ModelError:
                     if is_in_place() or time.monotonic() > deadline:
                         raise
@@ -224,7 +233,11 @@ class Voices:
         indexes = [path for path in files if path.suffix.lower() == ".index" and path.stem == place.stem]
         return VoiceFiles((place,), tuple(indexes))
 
-    def _check_files(self, name: str, files: VoiceFiles[Path]) -> Voice:
+    def _read_sidecar(self, place: Path) -> Sidecar:
+        path = place / SIDECAR if place.is_dir() else place.with_suffix(".json")
+        return read_sidecar(path) if _leads_below(path, (self.folder or place.parent).resolve()) else Sidecar()
+
+    def _check_files(self, name: str, files: VoiceFiles[Path], sidecar: Sidecar) -> Voice:
         for kind, paths in ((".pth", files.checkpoints), (".index", files.indexes)):
             if len(paths) > 1:
                 raise ModelError(
@@ -242,8 +255,17 @@ class Voices:
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
         header = self._read_header(checkpoint)
         size = sum(key[-1] for path in (checkpoint, index) if path and (key := _version_key(path)))
-        warnings = (*files.warnings, *header.warnings)
-        return Voice(name, checkpoint, index, header.version, header.sample_rate, header.f0, size, warnings)
+        return Voice(
+            name,
+            checkpoint,
+            index,
+            header.version,
+            header.sample_rate,
+            header.f0,
+            size,
+            (*files.warnings, *header.warnings, *sidecar.warnings),
+            sidecar.f0_hz,
+        )
 
     def _read_header(self, path: Path) -> _Header:
         """Reads what the checkpoint states about itself; again only if the file has changed."""

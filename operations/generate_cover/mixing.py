@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from audio.disk import materialize_one
 from audio.dsp.effects import VocalChain, apply_vocal_chain
-from audio.dsp.gain import GainView
+from audio.dsp.gain import GainView, to_db
 from audio.dsp.mix import Silence, match_shapes, mix
 from audio.dsp.pitch_shift import shift_pitch
 from audio.dsp.resample import resample_blocks, resample_source, resampled_length
@@ -28,6 +28,7 @@ class MixPlan:
         semitones: by which the parts that are not converted are transposed; converted ones are transposed already.
         chain: effects on the lead vocals.
         lead_gain_db, backup_gain_db, instrumental_gain_db: added to the usual levels.
+        reverb_return: factor of the removed reverb, 0..1, at the lead's level.
     """
 
     semitones: float
@@ -35,6 +36,7 @@ class MixPlan:
     lead_gain_db: float
     backup_gain_db: float
     instrumental_gain_db: float
+    reverb_return: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,16 @@ class Parts:
 
     Args:
         backup_is_converted: whether `backup` is in the new voice, and so in the cover's key.
+        reverb: that was removed from the vocals.
+        vocals_semitones: by which the vocals were transposed in addition to the song's key.
     """
 
     vocals: AudioSource
     instrumental: AudioSource
     backup: AudioSource | None = None
     backup_is_converted: bool = False
+    reverb: AudioSource | None = None
+    vocals_semitones: float = 0.0
 
 
 def process_parts(original: Parts, parts: Parts, plan: MixPlan, job: Job) -> dict[str, AudioSource]:
@@ -72,11 +78,19 @@ def process_parts(original: Parts, parts: Parts, plan: MixPlan, job: Job) -> dic
         with job.stage("key", (0.85, 0.9)):
             backup = resample_source(parts.backup, rate, job.exit_stack)
             backup = backup if parts.backup_is_converted else _transpose(backup, plan.semitones, job)
+    reverb = None
+    if parts.reverb is not None and plan.reverb_return > 0:
+        semitones = plan.semitones + parts.vocals_semitones
+        with job.stage("key", (0.85, 0.9)):
+            reverb = _transpose(resample_source(parts.reverb, rate, job.exit_stack), semitones, job)
     with job.stage("mix", (0.9, 0.95)):
         lead = _apply_chain(parts.vocals, plan.chain, shape, job)
     stems: dict[str, AudioSource] = {"vocals": GainView(lead, LEAD_DB + plan.lead_gain_db)}
     if backup is not None:
         stems["backup"] = GainView(backup, BACKUP_DB + plan.backup_gain_db)
+    if reverb is not None:
+        gain_db = LEAD_DB + plan.lead_gain_db + to_db(plan.reverb_return)
+        stems["reverb_return"] = GainView(reverb, gain_db)
     stems["instrumental"] = GainView(instrumental, INSTRUMENTAL_DB + plan.instrumental_gain_db)
     return dict(zip(stems, match_shapes(list(stems.values())), strict=True))
 

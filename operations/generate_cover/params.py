@@ -9,12 +9,15 @@ from pydantic import Field, StringConstraints
 
 from errors import InvalidRequestError
 from models.demucs.catalog import DEFAULT_MODEL
+from models.f0.catalog import F0_MAX, F0_MIN
 from models.f0.contour import parse_key
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 
 PART_FIELDS = ("voice_audio", "instrument_audio", "backup_audio")
 
 F0Method = Literal["rmvpe", "crepe", "crepe-tiny", "mangio-crepe", "harvest", "pm", "fcpe"]
+Choice = Literal["auto", "on", "off"]
+Semitones = Annotated[float, Field(ge=-12, le=12)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 
 
@@ -47,8 +50,17 @@ class Params(AudioOutParams):
     )
     backup_audio: AudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
     voice_model: Name = Field(description="Name of the voice, as in `list_models`. Alias: `rvc_model`.")
-    pitch_adjust: float = Field(
-        0.0, ge=-12, le=12, description="Transposes the vocals only, in semitones. 12 = one octave up."
+    pitch_adjust: Semitones | Literal["auto"] = Field(
+        0.0,
+        description="Transposes the vocals only, in semitones. 12 = one octave up. `auto` = to the voice's usual range,"
+        " which `voice_f0_hz` or the voice's `voice.json` states.",
+    )
+    voice_f0_hz: float | None = Field(
+        None,
+        ge=F0_MIN,
+        le=F0_MAX,
+        description="The voice's usual pitch in Hz, the median of what it sings, for `pitch_adjust: auto`. Default:"
+        " what the voice's `voice.json` states.",
     )
     pitch_change_all: float = Field(
         0.0, ge=-12, le=12, description="Transposes the whole song to another key, in semitones."
@@ -128,11 +140,45 @@ class Params(AudioOutParams):
     backup_gain: float = Field(0.0, ge=-60, le=20, description="Gain of the backing vocals in dB, added to -6 dB.")
     inst_gain: float = Field(0.0, ge=-60, le=20, description="Gain of the instrumental in dB, added to -7 dB.")
     convert_backup: bool = Field(False, description="Convert the backing vocals to the new voice as well.")
+    backup_pitch_adjust: Semitones | None = Field(
+        None,
+        description="Transposes converted backing vocals, in place of `pitch_adjust`. Default: as the lead vocals.",
+    )
+    backup_voice_model: Name | None = Field(
+        None, description="Voice of converted backing vocals. Default: `voice_model`."
+    )
     separation_model: Name | None = Field(
-        None, description=f"Model that separates `audio`, as in `list_models`. Default: `{DEFAULT_MODEL}`."
+        None,
+        description="Model that separates `audio`, as in `list_models`. Default: on a GPU a model of the role `vocals`,"
+        f" if one is on this worker, else `{DEFAULT_MODEL}`.",
+    )
+    lead_split: Choice = Field(
+        "auto",
+        description="Convert the lead vocal alone and leave the backing vocals of `audio` as they are. `auto` = if a"
+        " model of the role `karaoke` is on this worker; without a GPU, only up to a minute of audio.",
+    )
+    karaoke_model: Name | None = Field(
+        None,
+        description="Model that splits lead and backing vocals. Default: one of the role `karaoke`, if it is here.",
+    )
+    dereverb: Choice = Field(
+        "auto",
+        description="Remove the reverb of the vocals before the conversion. `auto` = as for `lead_split`, with a model"
+        " of the role `dereverb`.",
+    )
+    dereverb_model: Name | None = Field(
+        None, description="Model that removes the reverb. Default: one of the role `dereverb`, if it is here."
+    )
+    reverb_return: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How much of the removed reverb goes back into the mix. 0 = none, 1 = all, at the lead's level.",
     )
     return_stems: bool = Field(
-        False, description="Also return the lead vocals, backing vocals and instrumental as they are in the mix."
+        False,
+        description="Also return the lead vocals, backing vocals and instrumental as they are in the mix, and what the"
+        " lead vocals were converted from.",
     )
 
     def find_errors(self) -> Iterable[tuple[str, str]]:

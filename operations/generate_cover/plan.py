@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from audio.dsp.effects import VocalChain
-from errors import ErrorCode, InvalidRequestError
+from errors import InvalidRequestError, sanitize
 from models import Models
+from models.rvc.sidecar import SIDECAR
 from models.rvc.voices import Voice
-from models.separation import plan_two_stems
 from operations.generate_cover.conversion import ConversionPlan, F0Plan
 from operations.generate_cover.mixing import MixPlan
 from operations.generate_cover.params import Params
-from operations.separation import SeparationPlan
-
-VOCALS = "vocals"
+from operations.generate_cover.routes import RoutePlan, plan_route
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +22,18 @@ class Plan:
     """What to do for a cover.
 
     Args:
-        separation: of the song into vocals and instrumental; None if the request has the parts.
-        conversion: of the vocals.
-        convert_backup: whether the backing vocals are converted as well.
+        route: what is separated before the conversion.
+        conversion: of the lead vocals.
+        backup: of the backing vocals; None if they stay as they are.
         mix: of the parts.
         return_stems: whether the reply has the parts too.
         parameters: values that are used in place of the request's.
         warnings: sentences for the reply.
     """
 
-    separation: SeparationPlan | None
+    route: RoutePlan
     conversion: ConversionPlan
-    convert_backup: bool
+    backup: ConversionPlan | None
     mix: MixPlan
     return_stems: bool
     parameters: dict[str, Any]
@@ -47,16 +45,68 @@ def plan(params: Params, models: Models) -> Plan:
 
     Raises:
         UnknownNameError: a voice or model does not exist.
-        ModelError: a voice or model cannot be used here.
-        InvalidRequestError: the separation model does not separate vocals.
+        ModelError: a voice or model cannot be used here; `model_missing`: none of a role that the request requires.
+        InvalidRequestError: a model is for something else, or `pitch_adjust` is `auto` and the voice's usual pitch is
+            not known.
     """
-    families = models.families
-    voice = families.voices.find(params.voice_model)
-    separation = _plan_separation(params.separation_model, models) if params.audio is not None else None
-    conversion = ConversionPlan(
-        voice=families.voices.resolve(voice.name),
-        encoder=families.content_encoders.resolve(None),
-        f0=_plan_f0(params, models) if voice.f0 else None,
+    voice = models.families.voices.find(params.voice_model)
+    conversion = _plan_conversion(params, voice, params.pitch_adjust, models)
+    route = plan_route(params, models)
+    has_backup = params.backup_audio is not None or route.splits_lead
+    backup_voice, backup = voice, None
+    if has_backup and params.convert_backup:
+        if params.backup_voice_model is not None:
+            backup_voice = models.families.voices.find(params.backup_voice_model)
+        pitch_adjust = params.pitch_adjust if params.backup_pitch_adjust is None else params.backup_pitch_adjust
+        backup = _plan_conversion(params, backup_voice, pitch_adjust, models, lead=conversion)
+    separation = route.song.separation.model if route.song else None
+    return Plan(
+        route,
+        conversion,
+        backup,
+        mix=MixPlan(
+            semitones=params.pitch_change_all,
+            chain=VocalChain(params.reverb_rm_size, params.reverb_damping, params.reverb_wet, params.reverb_dry),
+            lead_gain_db=params.main_gain,
+            backup_gain_db=params.backup_gain,
+            instrumental_gain_db=params.inst_gain,
+            reverb_return=params.reverb_return,
+        ),
+        return_stems=params.return_stems,
+        parameters={
+            "voice_model": voice.name,
+            "separation_model": separation.name if separation else None,
+            "karaoke_model": route.lead.model if route.lead else None,
+            "dereverb_model": route.dry.model if route.dry else None,
+            "index_rate": conversion.index_rate,
+            "f0_method": conversion.f0.method.name if conversion.f0 else None,
+        },
+        warnings=(
+            *voice.warnings,
+            *(backup_voice.warnings if backup_voice is not voice else ()),
+            *route.warnings,
+            *(
+                f"'{field}' has no effect {reason}."
+                for field, has_effect, reason in _list_effects(params, voice, route)
+                if field in params.model_fields_set and not has_effect
+            ),
+        ),
+    )
+
+
+def _plan_conversion(
+    params: Params,
+    voice: Voice,
+    pitch_adjust: float | Literal["auto"],
+    models: Models,
+    *,
+    lead: ConversionPlan | None = None,
+) -> ConversionPlan:
+    """The conversion to a voice; of backing vocals, `lead` is that of the lead vocals, whose `auto` pitch they take."""
+    return ConversionPlan(
+        voice=models.families.voices.resolve(voice.name),
+        encoder=models.families.content_encoders.resolve(None),
+        f0=_plan_f0(params, voice, pitch_adjust, models, requires_voice_f0=lead is None) if voice.f0 else None,
         index_rate=params.index_rate if voice.index is not None else 0.0,
         protect=params.protect,
         rms_mix_rate=params.rms_mix_rate,
@@ -65,60 +115,37 @@ def plan(params: Params, models: Models) -> Plan:
         seed=params.seed,
         retrieval=params.retrieval,
     )
-    return Plan(
-        separation,
-        conversion,
-        convert_backup=params.convert_backup and params.backup_audio is not None,
-        mix=MixPlan(
-            semitones=params.pitch_change_all,
-            chain=VocalChain(params.reverb_rm_size, params.reverb_damping, params.reverb_wet, params.reverb_dry),
-            lead_gain_db=params.main_gain,
-            backup_gain_db=params.backup_gain,
-            instrumental_gain_db=params.inst_gain,
-        ),
-        return_stems=params.return_stems,
-        parameters={
-            "voice_model": voice.name,
-            "separation_model": separation.model.name if separation else None,
-            "index_rate": conversion.index_rate,
-            "f0_method": conversion.f0.method.name if conversion.f0 else None,
-        },
-        warnings=(
-            *voice.warnings,
-            *(
-                f"'{field}' has no effect {reason}."
-                for field, has_effect, reason in _list_effects(params, voice)
-                if field in params.model_fields_set and not has_effect
-            ),
-        ),
-    )
 
 
-def _plan_f0(params: Params, models: Models) -> F0Plan:
+def _plan_f0(
+    params: Params,
+    voice: Voice,
+    pitch_adjust: float | Literal["auto"],
+    models: Models,
+    *,
+    requires_voice_f0: bool,
+) -> F0Plan:
+    voice_f0 = params.voice_f0_hz or voice.f0_hz
+    if pitch_adjust == "auto" and requires_voice_f0 and voice_f0 is None:
+        problem = (
+            f"is 'auto', and the usual pitch of the voice '{sanitize(voice.name)}' is not known: send 'voice_f0_hz', "
+            f'the median of what the voice sings, or put a {SIDECAR} with {{"f0_hz": ...}} into the voice\'s folder'
+        )
+        errors = [{"field": "pitch_adjust", "problem": problem}]
+        raise InvalidRequestError(f"'pitch_adjust' {problem}.", details={"errors": errors, "faults": errors})
     return F0Plan(
         method=models.families.f0.resolve(params.f0_method),
         hop_length=params.crepe_hop_length,
         filter_radius=params.filter_radius,
-        semitones=params.pitch_adjust + params.pitch_change_all,
+        pitch_adjust=None if pitch_adjust == "auto" else pitch_adjust,
+        key_change=params.pitch_change_all,
+        voice_f0=voice_f0,
         autotune=params.autotune,
         autotune_key=params.autotune_key,
     )
 
 
-def _plan_separation(name: str | None, models: Models) -> SeparationPlan:
-    family = models.families.separation
-    model = family.resolve(name)
-    stems = family.describe(model.name).stems
-    if VOCALS not in stems:
-        raise InvalidRequestError(
-            f"'separation_model' is '{model.name}', which does not separate vocals. Its stems: {', '.join(stems)}.",
-            code=ErrorCode.UNKNOWN_STEM,
-            details={"field": "separation_model", "valid": list(stems)},
-        )
-    return SeparationPlan(model, plan_two_stems(stems, VOCALS, residual=True))
-
-
-def _list_effects(params: Params, voice: Voice) -> Iterator[tuple[str, bool, str]]:
+def _list_effects(params: Params, voice: Voice, route: RoutePlan) -> Iterator[tuple[str, bool, str]]:
     """(field, whether it has an effect, why it has none)."""
     method = params.f0_method if voice.f0 else None
     no_f0 = f"because the voice '{voice.name}' takes no pitch"
@@ -135,6 +162,14 @@ def _list_effects(params: Params, voice: Voice) -> Iterator[tuple[str, bool, str
     yield "protect", is_retrieving, "without index retrieval"
     for field in ("reverb_rm_size", "reverb_damping"):
         yield field, params.reverb_wet > 0, "with 'reverb_wet' 0"
+    has_backup = params.backup_audio is not None or route.splits_lead
     for field in ("backup_gain", "convert_backup"):
-        yield field, params.backup_audio is not None or not getattr(params, field), "without 'backup_audio'"
+        yield field, has_backup or not getattr(params, field), "without 'backup_audio' or a split of the song's vocals"
+    for field in ("backup_pitch_adjust", "backup_voice_model"):
+        yield field, has_backup and params.convert_backup, "unless backing vocals are converted ('convert_backup')"
+    yield "voice_f0_hz", params.pitch_adjust == "auto", "without 'pitch_adjust': 'auto'"
     yield "separation_model", params.audio is not None, "without 'audio': nothing is separated"
+    yield "lead_split", params.audio is not None or params.lead_split == "off", "without 'audio': nothing is separated"
+    yield "karaoke_model", route.lead is not None, "because lead and backing vocals are not split"
+    yield "dereverb_model", route.dry is not None, "with 'dereverb': 'off'"
+    yield "reverb_return", route.dry is not None or not params.reverb_return, "because no reverb is removed"
