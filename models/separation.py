@@ -36,13 +36,13 @@ class InferenceOptions:
     Args:
         shifts: number of passes whose results are averaged, each shifted by a random time of at most half a second;
             0: one pass without a shift.
-        overlap: fraction of a segment that overlaps the next one, 0 to below 1.
+        overlap: fraction of a segment that overlaps the next one, 0 to below 1; None: the model's own.
         segment: length of a segment in seconds; None: the model's own.
         seed: of the random shifts.
     """
 
     shifts: int = 0
-    overlap: float = 0.25
+    overlap: float | None = None
     segment: float | None = None
     seed: int = 0
 
@@ -134,6 +134,9 @@ class SeparationModelInfo(ModelInfo):
         stems: in the order of the model's output; empty for a local model that cannot be used.
         role: what it is for.
         max_segment: the longest `segment` in seconds; None: no limit.
+        overlap: of neighbouring segments if a request states none, as a fraction of their length.
+        is_partition: whether the stems are meant to sum to the mix; False for a model that gives a stem
+            and its parts.
         sample_rate: in Hz.
         licence: of the weights.
         licence_note: what is on record about the licence, when its name does not say all.
@@ -143,6 +146,8 @@ class SeparationModelInfo(ModelInfo):
     stems: tuple[str, ...] = ()
     role: Role = "stems"
     max_segment: float | None = None
+    overlap: float = 0.25
+    is_partition: bool = True
     sample_rate: int = 44_100
     licence: str = "unknown"
     licence_note: str = ""
@@ -239,12 +244,18 @@ def plan_stems(model_stems: Sequence[str], *, stems: Sequence[str] | None, resid
     """The plan for some of the model's stems; None: all. `residual` has no effect unless all stems are requested."""
     outputs = tuple(dict.fromkeys(stems)) if stems is not None else tuple(model_stems)
     complete = set(outputs) == set(model_stems)
-    return StemPlan(outputs, tuple(model_stems) if complete else outputs, None, residual and complete)
+    # The only stem of a model would get all that it left over, and be the mix.
+    residual = residual and complete and len(outputs) > 1
+    return StemPlan(outputs, tuple(model_stems) if complete else outputs, None, residual)
 
 
 def plan_two_stems(model_stems: Sequence[str], stem: str, *, residual: bool) -> StemPlan:
-    """The plan for one stem and its complement. With `residual` only that stem is computed, without it all are."""
+    """The plan for one stem and its complement. With `residual` only that stem is computed, without it all are.
+
+    A model of one stem leaves nothing else to sum: its complement is always the mix without it.
+    """
     others = tuple(name for name in model_stems if name != stem)
+    residual = residual or not others
     return StemPlan((stem, f"no_{stem}"), (stem,) if residual else (stem, *others), f"no_{stem}", residual)
 
 

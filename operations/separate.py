@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,7 +12,14 @@ from errors import ErrorCode, InvalidRequestError, sanitize, suggest_name
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
 from models.family import Readiness
-from models.separation import InferenceOptions, StemPlan, plan_stems, plan_two_stems, segment_too_long_error
+from models.separation import (
+    InferenceOptions,
+    SeparationModelInfo,
+    StemPlan,
+    plan_stems,
+    plan_two_stems,
+    segment_too_long_error,
+)
 from operations.operation import Operation
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 from operations.separation import SeparationPlan, separate_stems
@@ -47,12 +54,12 @@ class Params(AudioOutParams):
         description="Number of passes over randomly time-shifted audio, which are averaged. More is slightly better"
         " and proportionally slower. 0 = one pass without a shift.",
     )
-    overlap: float = Field(
-        0.25,
+    overlap: float | None = Field(
+        None,
         ge=0,
         le=0.95,
         description="Overlap of neighbouring segments as a fraction of their length. Higher values give smoother"
-        " transitions and take longer.",
+        " transitions and take longer. Default: 0.25 for Demucs, the value in its yaml file for a RoFormer.",
     )
     segment: float | None = Field(
         None,
@@ -77,10 +84,11 @@ class Params(AudioOutParams):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to separate, and the parameters that were asked for."""
+    """What to separate, the parameters that were asked for, and the overlap that is used."""
 
     params: Params
     separation: SeparationPlan
+    overlap: float
 
 
 def plan(params: Params, models: Models) -> Plan:
@@ -91,7 +99,8 @@ def plan(params: Params, models: Models) -> Plan:
     if params.segment is not None and info.max_segment is not None and params.segment > info.max_segment:
         raise segment_too_long_error(params.segment, info.max_segment)
     options = InferenceOptions(shifts=params.shifts, overlap=params.overlap, segment=params.segment, seed=params.seed)
-    return Plan(params, SeparationPlan(model, _plan_stems(params, info.stems, model.name), options))
+    overlap = info.overlap if params.overlap is None else params.overlap
+    return Plan(params, SeparationPlan(model, _plan_stems(params, info, model.name), options), overlap)
 
 
 def run(plan: Plan, job: Job, models: Models) -> Reply:
@@ -104,12 +113,13 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         fields={"model_used": model.name},
         stems={name: Output(audio, name) for name, audio in stems.items()},
         aliases={alias: name for name, alias in INSTRUMENTAL.items() if name in stems},
-        parameters={"model": model.name, "residual": chosen.residual},
+        parameters={"model": model.name, "residual": chosen.residual, "overlap": plan.overlap},
     )
 
 
-def _plan_stems(params: Params, available: Sequence[str], model: str) -> StemPlan:
+def _plan_stems(params: Params, info: SeparationModelInfo, model: str) -> StemPlan:
     """Which stems to compute; refuses stems that the model does not separate."""
+    available = info.stems
     field, requested = ("two_stems", [params.two_stems]) if params.two_stems else ("stems", params.stems or [])
     for stem in requested:
         if stem not in available:
@@ -121,7 +131,7 @@ def _plan_stems(params: Params, available: Sequence[str], model: str) -> StemPla
             )
     if params.two_stems is not None:
         return plan_two_stems(available, params.two_stems, residual=params.residual)
-    return plan_stems(available, stems=params.stems, residual=params.residual)
+    return plan_stems(available, stems=params.stems, residual=params.residual and info.is_partition)
 
 
 def get_readiness(models: Models) -> Readiness:

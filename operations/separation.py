@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from audio.disk import materialize
 from audio.types import AudioSource
 from models import Models
 from models.family import ModelHandle
+from models.runtime.progress import Progress
 from models.separation import InferenceOptions, Separator, StemPlan, separate
 from worker.job import Job
 
 MEMORY_BYTES = 384 << 20
+SLOW_FACTOR = 10  # times the length of the audio
+SLOW_SECONDS = 60.0  # a shorter separation is not worth a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,33 @@ def separate_stems(
     """
 
     def run(separator: Separator) -> dict[str, AudioSource]:
-        blocks = separate(separator, source, plan.stems, plan.options, job.progress)
+        progress = warn_if_slow(job, source.num_samples / source.sample_rate)
+        blocks = separate(separator, source, plan.stems, plan.options, progress)
         return materialize(blocks, plan.stems.outputs, like=source, memory_bytes=memory_bytes, stack=job.exit_stack)
 
     return models.run(plan.model, run, observer=job)
+
+
+def warn_if_slow(job: Job, duration: float, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """The job's progress, with a warning once the first batch shows that the separation takes long.
+
+    Args:
+        duration: of the audio, in seconds.
+        clock: in seconds.
+    """
+    started, is_measured = clock(), False
+
+    def report(fraction: float) -> None:
+        nonlocal is_measured
+        job.progress(fraction)
+        if is_measured or fraction <= 0:
+            return
+        is_measured = True
+        estimate = (clock() - started) / fraction
+        if fraction < 1 and estimate > max(SLOW_FACTOR * duration, SLOW_SECONDS):
+            job.warn(
+                f"The separation takes about {max(round(estimate / 60), 1)} minutes on this device,"
+                f" {estimate / duration:.0f} times the length of the audio. A GPU or the model 'htdemucs' is faster."
+            )
+
+    return report

@@ -23,6 +23,7 @@ from models.runtime.progress import Progress, ignore_progress
 from models.separation import InferenceOptions, Mix, Stems, segment_too_long_error
 
 _WINDOW_S = {"cpu": 60.0, "cuda": 300.0}
+DEFAULT_OVERLAP = 0.25
 DEFAULT_OPTIONS = InferenceOptions()
 
 
@@ -192,7 +193,8 @@ class DemucsSeparator:
             ):
                 raise segment_too_long_error(options.segment, network.max_segment)
             length = network.segment_length(options.segment)
-            stride = max(int((1 - options.overlap) * length), 1)
+            overlap = DEFAULT_OVERLAP if options.overlap is None else options.overlap
+            stride = max(int((1 - overlap) * length), 1)
             passes += [ModelPass(submodel, start, num_samples, length, stride) for start in starts[submodel]]
         return passes
 
