@@ -19,7 +19,8 @@ from models.device import Gpu, find_gpu, is_out_of_memory, resolve_device
 from models.f0 import PitchFamily
 from models.f0.catalog import CATALOG as PITCH
 from models.family import ModelFamily
-from models.hubert.family import DEFAULT_ENCODER, LICENCE, HubertFamily
+from models.hubert.catalog import DEFAULT_ENCODER
+from models.hubert.family import LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
 from models.rvc import RvcFamily, Voices

@@ -46,8 +46,8 @@ _NAMES = (
 _POSITION = "encoder.pos_conv_embed.conv.weight"
 SUBJECT = "The HuBERT weights"
 REMEDY = (
-    "Voices need HuBERT-base in ContentVec's training: put RVC's hubert_base.pt, or the files of "
-    "lengyue233/content-vec-best, into MODELS_DIR."
+    "The content encoder of voices is a HuBERT-base: put RVC's hubert_base.pt, or the files of "
+    "lengyue233/content-vec-best, into MODELS_DIR; another encoder's files into the folder with its name."
 )
 
 

@@ -1,4 +1,4 @@
-"""The family `hubert`: where the content encoder's weights are, and how they are loaded. Importable without torch."""
+"""The family `hubert`: where the content encoders' weights are, and how they are loaded. Importable without torch."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from models.family import (
     Readiness,
     unavailable,
 )
+from models.hubert.catalog import DEFAULT_ENCODER, ENCODERS, OTHER_ENCODERS, find_encoder
 from models.runtime.progress import UNATTENDED, Observer
 
 if TYPE_CHECKING:
     from models.hubert.encoder import ContentEncoder
 
-DEFAULT_ENCODER = "contentvec"
 FAIRSEQ_FILE = "hubert_base.pt"
 HUB_ID = "lengyue233/content-vec-best"
 LICENCE = "MIT"
@@ -39,19 +39,27 @@ _NOT_HERE = f"{FAIRSEQ_FILE} is not here, and downloads are off"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentEncoderInfo(ModelInfo):
-    """The content encoder."""
+    """A content encoder.
+
+    Args:
+        licence: of the weights.
+        about: one sentence.
+    """
+
+    licence: str
+    about: str
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "available": self.availability.to_json(),
-            "licence": LICENCE,
-            "about": "Content encoder of RVC voices: HuBERT-base as trained by ContentVec.",
+            "licence": self.licence,
+            "about": self.about,
         }
 
 
 class HubertFamily(ModelFamily["ContentEncoder"]):
-    """One model: the HuBERT-base of ContentVec, with which every RVC voice was trained.
+    """The HuBERT-base of ContentVec, with which nearly every RVC voice was trained, and others of the same layout.
 
     Args:
         weights: where its files are looked for.
@@ -65,8 +73,23 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
 
     def list_models(self) -> list[ContentEncoderInfo]:
         availability = self._availability()
-        download_bytes = _BYTES if availability == DOWNLOAD else 0
-        return [ContentEncoderInfo(name=DEFAULT_ENCODER, availability=availability, download_bytes=download_bytes)]
+        default = ContentEncoderInfo(
+            name=DEFAULT_ENCODER,
+            availability=availability,
+            download_bytes=_BYTES if availability == DOWNLOAD else 0,
+            licence=LICENCE,
+            about="Content encoder of RVC voices: HuBERT-base as trained by ContentVec.",
+        )
+        others = [
+            ContentEncoderInfo(
+                name=name,
+                availability=LOCAL if self._find_folder(name) else unavailable(f"no folder '{name}' is in MODELS_DIR"),
+                licence="as its author states",
+                about=about,
+            )
+            for name, about in OTHER_ENCODERS.items()
+        ]
+        return [default, *others]
 
     def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if find_spec(package) is None]:
@@ -77,17 +100,20 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         return self._weights.search_paths()
 
     def resolve(self, name: str | None) -> ModelHandle[ContentEncoder]:
-        """`contentvec`, also for None and `hubert_base`.
+        """The encoder called `name`; None: `contentvec`.
 
         Raises:
-            UnknownNameError: any other name.
-            ModelError: its files are not here and downloads are off.
+            UnknownNameError: there is no such encoder.
+            ModelError: its files are not here, and cannot be downloaded.
         """
-        if name not in (None, DEFAULT_ENCODER, "hubert_base"):
-            raise unknown_name_error("content encoder", str(name), (DEFAULT_ENCODER,))
-        if not self._availability().is_usable:
+        encoder = find_encoder(name or DEFAULT_ENCODER)
+        if encoder is None:
+            raise unknown_name_error("content encoder", str(name), ENCODERS)
+        if encoder != DEFAULT_ENCODER:
+            self._require_folder(encoder)
+        elif not self._availability().is_usable:
             raise _missing_error()
-        return ModelHandle(self, DEFAULT_ENCODER)
+        return ModelHandle(self, encoder)
 
     def memory_bytes(self, name: str) -> int:
         """The weights in float32."""
@@ -101,7 +127,7 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         """
         from models.hubert.encoder import load_encoder
 
-        return load_encoder(self._path(), device=device)
+        return load_encoder(self._path(name), device=device)
 
     def engine_bytes(self, engine: ContentEncoder) -> int:
         return engine.memory_bytes
@@ -110,9 +136,11 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         engine.warm_up()
 
     def download(self, name: str, observer: Observer = UNATTENDED) -> None:
-        self._path(observer)
+        self._path(name, observer)
 
-    def _path(self, observer: Observer = UNATTENDED) -> Path:
+    def _path(self, name: str, observer: Observer = UNATTENDED) -> Path:
+        if name != DEFAULT_ENCODER:
+            return self._require_folder(name)
         if found := self._find():
             return found
         if self._weights.hub is None:
@@ -124,6 +152,19 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         if folder := self._weights.find(_FILE_FOLDERS, (), (FAIRSEQ_FILE,)):
             return folder / FAIRSEQ_FILE
         return self._weights.find(_FOLDERS, (HUB_ID,), REQUIRED_FILES)
+
+    def _find_folder(self, name: str) -> Path | None:
+        return self._weights.find((name, f"hubert/{name}", f"embedders/{name}"), (), REQUIRED_FILES)
+
+    def _require_folder(self, name: str) -> Path:
+        if folder := self._find_folder(name):
+            return folder
+        raise ModelError(
+            f"The content encoder '{name}' is not on this worker. Put its config.json and its model.safetensors or "
+            f"pytorch_model.bin, in the layout of Hugging Face, into a folder '{name}' below MODELS_DIR.",
+            code=ErrorCode.MODEL_UNAVAILABLE,
+            details={"content_encoder": name},
+        )
 
     def _availability(self) -> Availability:
         if self._find():

@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from errors import ErrorCode, ModelError, sanitize
 from models.checkpoints.errors import CheckpointError, report_broken
 from models.checkpoints.safe_pickle import TensorRef
 from models.checkpoints.torch_file import FileLimits, TorchFile, open_torch_file, select_tensors
+from models.hubert.catalog import ENCODERS, find_encoder
 from models.rvc.config import (
     FEATURE_WIDTHS,
     MAX_PARAMETERS,
@@ -35,7 +36,6 @@ VOICE_LIMITS = FileLimits(
 _PARTS = ("enc_p.", "dec.", "flow.", "emb_g.")  # of the network; `enc_q.` and whatever else is there is not used
 _FLOATS = ("float16", "float32", "bfloat16", "float64")
 _VOCODERS = ("hifigan",)
-_EMBEDDERS = ("contentvec", "hubertbase")
 _F0_WORDS: Mapping[int | str, bool] = {0: False, 1: True, "0": False, "1": True}  # True and False are 1 and 0
 _PROBLEMS_SHOWN = 5
 
@@ -47,6 +47,7 @@ class Header:
     Args:
         version, f0: by the weights, whatever the file says.
         warnings: sentences about what the file says of itself and its weights contradict.
+        embedder: the content encoder that the file states; None: it states none.
     """
 
     version: str
@@ -55,6 +56,7 @@ class Header:
     config: SynthesizerConfig
     tensors: Mapping[str, TensorRef]
     warnings: tuple[str, ...] = ()
+    embedder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,10 @@ def _read_header(file: TorchFile) -> Header:
     version, f0 = _find_version(tensors), "enc_p.emb_pitch.weight" in tensors
     config = _read_config(content, tensors)
     _check_shapes(tensors, expected_shapes(config, version, f0))
-    return Header(
-        version, config.sample_rate, f0, config, tensors, tuple(_find_contradictions(content, version=version, f0=f0))
-    )
+    warnings = tuple(_find_contradictions(content, version=version, f0=f0))
+    stated = content.get("embedder_model")
+    embedder = find_encoder(stated) if isinstance(stated, str) else None
+    return Header(version, config.sample_rate, f0, config, tensors, warnings, embedder)
 
 
 def _explain_no_voice(content: Any) -> str:
@@ -139,22 +142,26 @@ def _explain_no_voice(content: Any) -> str:
 
 
 def _check_supported(content: Mapping[str, Any]) -> None:
-    """Refuses voices trained with Applio's other vocoders and encoders, whose weights would be misread."""
-    wanted = (
-        ("vocoder", _VOCODERS, "HiFi-GAN", ErrorCode.MODEL_UNSUPPORTED),
-        ("embedder_model", _EMBEDDERS, "contentvec", ErrorCode.MODEL_UNSUPPORTED),
-    )
-    for key, known, name, code in wanted:
-        stated = content.get(key)
-        plain = "".join(c for c in stated.lower() if c.isalnum()) if isinstance(stated, str) else stated
-        if plain and plain not in known:
-            shown = sanitize(stated) if isinstance(stated, str) else "another"
-            raise ModelError(
-                f"The voice was trained with the {key.partition('_')[0]} '{shown}', and only {name} is run here. "
-                f"Use a voice that was trained with {name}.",
-                code=code,
-                details={key: shown},
-            )
+    """Refuses voices trained with Applio's other vocoders, and with unknown encoders: they would be misread."""
+    _require_known(content, "vocoder", lambda stated: _to_plain(stated) in _VOCODERS, "HiFi-GAN")
+    _require_known(content, "embedder_model", lambda stated: find_encoder(stated) is not None, ", ".join(ENCODERS))
+
+
+def _require_known(content: Mapping[str, Any], key: str, is_known: Callable[[str], bool], names: str) -> None:
+    stated = content.get(key)
+    plain = _to_plain(stated) if isinstance(stated, str) else stated
+    if plain and not (isinstance(stated, str) and is_known(stated)):
+        shown = sanitize(stated) if isinstance(stated, str) else "another"
+        raise ModelError(
+            f"The voice was trained with the {key.partition('_')[0]} '{shown}', which is not run here. Use a voice "
+            f"that was trained with {names}.",
+            code=ErrorCode.MODEL_UNSUPPORTED,
+            details={key: shown},
+        )
+
+
+def _to_plain(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalnum())
 
 
 def _find_version(tensors: Mapping[str, TensorRef]) -> str:

@@ -42,6 +42,7 @@ class Voice:
         size: bytes of its files.
         warnings: sentences about files that were left out, and labels that are wrong.
         f0_hz: median f0 of what the voice usually sings, in Hz, from its `voice.json`; None: not known.
+        embedder: the content encoder that it was trained with, from its `voice.json` or checkpoint; None: the default.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Voice:
     size: int
     warnings: tuple[str, ...] = ()
     f0_hz: float | None = None
+    embedder: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +70,17 @@ class VoiceInfo(ModelInfo):
     def to_json(self) -> dict[str, Any]:
         if (voice := self.voice) is None:
             return {"name": self.name, "available": self.availability.to_json()}
-        known = {"f0_hz": voice.f0_hz} if voice.f0_hz is not None else {}
-        return (
-            {
-                "name": voice.name,
-                "version": voice.version,
-                "sample_rate": voice.sample_rate,
-                "f0": voice.f0,
-                "has_index": voice.index is not None,
-                "size": voice.size,
-                "available": self.availability.to_json(),
-            }
-            | known
-            | ({"warnings": list(voice.warnings)} if voice.warnings else {})
-        )
+        optional = {"f0_hz": voice.f0_hz, "embedder": voice.embedder, "warnings": list(voice.warnings) or None}
+        return {
+            "name": voice.name,
+            "version": voice.version,
+            "sample_rate": voice.sample_rate,
+            "f0": voice.f0,
+            "has_index": voice.index is not None,
+            "size": voice.size,
+            "available": self.availability.to_json(),
+            **{key: value for key, value in optional.items() if value is not None},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +133,7 @@ class _Header:
     sample_rate: int
     f0: bool
     warnings: tuple[str, ...]
+    embedder: str | None
 
 
 class Voices:
@@ -265,6 +265,7 @@ class Voices:
             size,
             (*files.warnings, *header.warnings, *sidecar.warnings),
             sidecar.f0_hz,
+            sidecar.embedder or header.embedder,
         )
 
     def _read_header(self, path: Path) -> _Header:
@@ -274,7 +275,7 @@ class Voices:
             raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code=ErrorCode.NO_MODEL_FILE)
         if key not in self._headers:
             read = read_header(path)
-            header = _Header(read.version, read.sample_rate, read.f0, read.warnings)
+            header = _Header(read.version, read.sample_rate, read.f0, read.warnings, read.embedder)
             self._headers = {old: kept for old, kept in self._headers.items() if old[0] != key[0]} | {key: header}
         return self._headers[key]
 

@@ -50,6 +50,12 @@ class Params(AudioOutParams):
     )
     backup_audio: AudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
     voice_model: Name = Field(description="Name of the voice, as in `list_models`. Alias: `rvc_model`.")
+    embedder: Name | None = Field(
+        None,
+        description="Content encoder that the voice was trained with: `contentvec`, `spin`, `chinese-hubert-base`,"
+        " `japanese-hubert-base` or `korean-hubert-base`. Default: what the voice's `voice.json` or `.pth` states, else"
+        " `contentvec`.",
+    )
     pitch_adjust: Semitones | Literal["auto"] = Field(
         0.0,
         description="Transposes the vocals only, in semitones. 12 = one octave up. `auto` = to the voice's usual range,"

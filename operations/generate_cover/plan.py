@@ -75,6 +75,7 @@ def plan(params: Params, models: Models) -> Plan:
         return_stems=params.return_stems,
         parameters={
             "voice_model": voice.name,
+            "embedder": conversion.encoder.name,
             "separation_model": separation.name if separation else None,
             "karaoke_model": route.lead.model if route.lead else None,
             "dereverb_model": route.dry.model if route.dry else None,
@@ -103,9 +104,10 @@ def _plan_conversion(
     lead: ConversionPlan | None = None,
 ) -> ConversionPlan:
     """The conversion to a voice; of backing vocals, `lead` is that of the lead vocals, whose `auto` pitch they take."""
+    embedder = params.embedder if voice.name == params.voice_model else None
     return ConversionPlan(
         voice=models.families.voices.resolve(voice.name),
-        encoder=models.families.content_encoders.resolve(None),
+        encoder=models.families.content_encoders.resolve(embedder or voice.embedder),
         f0=_plan_f0(params, voice, pitch_adjust, models, requires_voice_f0=lead is None) if voice.f0 else None,
         index_rate=params.index_rate if voice.index is not None else 0.0,
         protect=params.protect,

@@ -138,3 +138,18 @@ def test_whole_numbers_come_back_as_whole_numbers_and_an_alias_as_the_operations
     shown = json.dumps({name: reply["parameters"][name] for name in ("pitch_adjust", "main_gain", "inst_gain")})
     assert shown == '{"pitch_adjust": 0, "main_gain": -2, "inst_gain": 0}'
     assert reply["parameters"]["reverb_wet"] == 0.25
+
+
+def test_a_voice_is_converted_with_the_encoder_that_it_was_trained_with(folder: Path, models: Models) -> None:
+    vocal, band = encode_wav(make_vocals(0.5)), encode_wav(np.zeros((2, RATE // 2)))
+    voice = tiny_rvc.write_voice(folder / "voices", "spun")
+    plain = call(models, vocal, band, voice_model="spun")
+    assert plain["parameters"]["embedder"] == "contentvec"
+    with pytest.raises(ModelError, match="'spin' is not on this worker"):
+        call(models, vocal, band, voice_model="spun", embedder="spin")
+    tiny_rvc.write_hubert_folder(folder / "models" / "spin", seed=9)
+    spun = call(models, vocal, band, voice_model="spun", embedder="spin")
+    assert spun["parameters"]["embedder"] == "spin" and spun["sha256"] != plain["sha256"]
+    (voice / "voice.json").write_text('{"embedder": "spin"}')
+    assert call(models, vocal, band, voice_model="spun")["sha256"] == spun["sha256"]
+    assert call(models, vocal, band, voice_model="spun", embedder="contentvec")["sha256"] == plain["sha256"]

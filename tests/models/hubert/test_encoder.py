@@ -223,3 +223,28 @@ def test_without_weights_and_downloads_the_error_says_what_to_do(tmp_path: Path)
     assert caught.value.error_code == "model_unavailable"
     with pytest.raises(UnknownNameError):
         family.resolve("wav2vec")
+
+
+@pytest.mark.parametrize("place", ["spin", "hubert/chinese-hubert-base", "embedders/korean-hubert-base"])
+def test_other_encoders_are_found_by_name_below_models_dir(place: str, tmp_path: Path) -> None:
+    write_hubert_folder(tmp_path / place, seed=5)
+    name = place.rpartition("/")[2]
+    family = HubertFamily(WeightLocations(explicit=tmp_path))
+    rows = {row["name"]: row for row in list_as_json(family)}
+    assert [name for name, row in rows.items() if row["available"] == "local"] == [name]
+    loaded = family.load(family.resolve(name.upper()).name, device="cpu")
+    reference = load_encoder(write_hubert_folder(tmp_path / "same", seed=5), device="cpu")
+    waveform = make_waveform(1600)
+    torch.testing.assert_close(
+        loaded.extract_features(waveform, version="v2"), reference.extract_features(waveform, version="v2")
+    )
+
+
+def test_an_encoder_that_is_missing_is_refused_by_its_name_and_never_downloaded(tmp_path: Path) -> None:
+    hub = _Hub(tmp_path / "fetched")
+    family = HubertFamily(WeightLocations(explicit=tmp_path, hub=hub))
+    with pytest.raises(ModelError, match=r"'japanese-hubert-base' is not on this worker.*config\.json") as caught:
+        family.resolve("japanese-hubert-base")
+    assert caught.value.error_code == "model_unavailable" and hub.requests == []
+    with pytest.raises(UnknownNameError, match="spin"):
+        family.resolve("spinn")

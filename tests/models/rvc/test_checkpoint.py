@@ -196,12 +196,24 @@ def refusal(path: Path) -> ModelError:
 
 
 @pytest.mark.parametrize(
+    ("stated", "embedder"),
+    [(None, None), ("contentvec", "contentvec"), ("hubert_base", "contentvec"), ("Spin", "spin"),
+     ("korean-hubert-base", "korean-hubert-base")],
+)  # fmt: skip
+def test_the_content_encoder_that_a_voice_states_is_read(
+    tmp_path: Path, stated: str | None, embedder: str | None
+) -> None:
+    path = rvc_files.save(tmp_path / "a.pth", rvc_files.make_content() | {"embedder_model": stated})
+    assert read_header(path).embedder == embedder
+
+
+@pytest.mark.parametrize(
     ("changes", "code", "reason"),
     [
         ({"vocoder": "RefineGAN"}, "model_unsupported", "RefineGAN"),
         ({"vocoder": "MRF HiFi-GAN"}, "model_unsupported", "MRF"),
         ({"vocoder": 3}, "model_unsupported", "another"),
-        ({"embedder_model": "spin"}, "model_unsupported", "contentvec"),
+        ({"embedder_model": "wav2vec"}, "model_unsupported", "contentvec"),
         ({"config": None}, "broken_checkpoint", "18"),
         ({"weight": {}}, "broken_checkpoint", "content features"),
         ({"weight": 3}, "broken_checkpoint", "no 'weight'"),

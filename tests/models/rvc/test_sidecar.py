@@ -23,6 +23,12 @@ def test_the_usual_pitch_of_a_voice_is_read_and_other_keys_are_ignored(tmp_path:
     assert read_sidecar(tmp_path / "missing.json") == Sidecar()
 
 
+def test_the_content_encoder_of_a_voice_is_read_by_any_of_its_spellings(tmp_path: Path) -> None:
+    for spelling in ("Japanese-HuBERT-Base", "japanese_hubert_base"):
+        sidecar = read_sidecar(write(tmp_path / "voice.json", {"embedder": spelling}))
+        assert sidecar == Sidecar(embedder="japanese-hubert-base")
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -35,6 +41,8 @@ def test_the_usual_pitch_of_a_voice_is_read_and_other_keys_are_ignored(tmp_path:
         ({"f0_hz": 20}, "from 50 to 1100"),
         ('{"f0_hz": NaN}', "from 50 to 1100"),
         ('{"f0_hz": 1e999}', "from 50 to 1100"),
+        ({"f0_hz": 200, "embedder": "wav2vec"}, "contentvec, spin"),
+        ({"embedder": 3}, "contentvec, spin"),
         ({"padding": "x" * 70_000}, "more than 65536 bytes"),
     ],
 )
@@ -52,7 +60,7 @@ def test_a_voice_in_a_folder_and_a_single_file_both_have_one(tmp_path: Path) -> 
     voices = Voices([tmp_path])
     assert (voices.find("folder").f0_hz, voices.find("single").f0_hz) == (150, 300.5)
     rows = {info.name: info.to_json() for info in voices.list_voices()}
-    assert rows["folder"]["f0_hz"] == 150
+    assert rows["folder"]["f0_hz"] == 150 and "embedder" not in rows["folder"]
     write(tmp_path / "single.json", {"f0_hz": 3})
     assert voices.find("single").f0_hz is None and "'single.json'" in voices.find("single").warnings[-1]
 
