@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ DEFAULT_SAMPLE_RATE = 44_100
 _MAX_LAYERS = 64
 _MAX_BANDS = 256
 _MAX_STEMS = 256
+_MAX_MASK_LINEARS = 16
 _MAX_CHUNK = 1 << 23  # samples: three minutes
 _MAX_FFT = 1 << 15
 # Networks that share names of tensors or settings with a RoFormer, and that are not run: what tells each one.
@@ -57,7 +58,8 @@ class RoformerConfig:
         num_attention_heads, head_dim: of every layer.
         channels: that the network gets at once: 2, or 1 if it gets each channel alone.
         bands: the bins of each band.
-        mask_linears: linear layers in each band's mask estimator.
+        mask_linears: linear layers in each band's mask estimator, as the file has them: the yaml counts them in one way
+            for a Mel-Band RoFormer and in another for a BS RoFormer.
         mask_estimators: numbers in the file of the mask estimators, one for each of `stems`.
         n_fft, hop_length, win_length, normalized: of the spectrogram, as `torch.stft` takes them.
         zero_dc: whether the lowest bin of the result is set to 0.
@@ -131,6 +133,11 @@ def read_config(shapes: Shapes, settings: Settings) -> RoformerConfig:
     channels, bands = _read_bands(shapes, kind, n_fft, sample_rate)
     estimators = _list_mask_estimators(shapes)
     stems, complement = _read_stems(settings, estimators)
+    mask_linears = _count(
+        shapes, f"mask_estimators.{estimators[0]}.to_freqs.0.0.{{}}.weight", _MAX_MASK_LINEARS, step=2
+    )
+    for estimator in estimators:
+        _check_mask_estimator(shapes, estimator, dim, mask_linears, [2 * channels * len(band) for band in bands])
     win_length = model.integer("stft_win_length", n_fft, least=2, most=n_fft)
     return RoformerConfig(
         kind=kind,
@@ -142,7 +149,7 @@ def read_config(shapes: Shapes, settings: Settings) -> RoformerConfig:
         head_dim=inner // heads,
         channels=channels,
         bands=bands,
-        mask_linears=_count_mask_linears(shapes, estimators[0]),
+        mask_linears=mask_linears,
         mask_estimators=estimators,
         n_fft=n_fft,
         hop_length=model.integer("stft_hop_length", 512, most=win_length),
@@ -221,9 +228,19 @@ def _list_mask_estimators(shapes: Shapes) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _count_mask_linears(shapes: Shapes, estimator: int) -> int:
-    """The yaml's depth counts them in one way for a Mel-Band RoFormer and in another for a BS RoFormer."""
-    return _count(shapes, f"mask_estimators.{estimator}.to_freqs.0.0.{{}}.weight", 16, step=2)
+def _check_mask_estimator(shapes: Shapes, estimator: int, dim: int, linears: int, widths: Sequence[int]) -> None:
+    """Checks the shapes of one stem's tensors, which are read later than those of the rest."""
+    for band, width in enumerate(widths):
+        inputs = dim
+        for index in range(linears):
+            name = f"mask_estimators.{estimator}.to_freqs.{band}.0.{2 * index}"
+            bias = _shape(shapes, f"{name}.bias", 1)
+            # All bands of all stems have the first one's hidden layers.
+            first = _shape(shapes, f"mask_estimators.{estimator}.to_freqs.0.0.{2 * index}.bias", 1)
+            wanted = (2 * width,) if index == linears - 1 else first
+            if bias != wanted or _shape(shapes, f"{name}.weight", 2) != (*wanted, inputs):
+                raise CheckpointError(f"the sizes of its tensor '{name}.weight' do not fit those of the others")
+            (inputs,) = wanted
 
 
 def _read_sample_rate(settings: Settings) -> int:
