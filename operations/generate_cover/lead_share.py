@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from audio.parallel import map_parallel
 from audio.types import AudioSource, Check, Waveform
 
 N_FFT = 2048
@@ -26,20 +27,22 @@ def extract_lead(vocal: AudioSource, lead: AudioSource, backing: AudioSource, ch
         vocal, lead, backing: of one shape.
     """
     window = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
-    reach = -(-N_FFT // (2 * HOP_LENGTH))  # frames on either side that reach into a block
     block_length = _FRAMES_PER_BLOCK * HOP_LENGTH
-    for begin in range(0, vocal.num_samples, block_length):
-        check()
+
+    def extract_block(begin: int) -> Waveform:
         end = min(begin + block_length, vocal.num_samples)
-        first = begin // HOP_LENGTH - reach
+        reach = -(-N_FFT // (2 * HOP_LENGTH))  # frames on either side that reach into the block
         count = -(-(end - begin) // HOP_LENGTH) + 2 * reach
-        start = first * HOP_LENGTH - N_FFT // 2
+        start = begin - reach * HOP_LENGTH - N_FFT // 2
         length = (count - 1) * HOP_LENGTH + N_FFT
         spectra = [_transform(_read_padded(source, start, length), window) for source in (vocal, lead, backing)]
         lead_power, backing_power = np.abs(spectra[1]) ** 2 + _EPSILON, np.abs(spectra[2]) ** 2
         share = lead_power / (lead_power + backing_power)
-        samples = _invert(spectra[0] * share, window, length)
-        yield samples[:, begin - start : end - start]
+        return _invert(spectra[0] * share, window, length)[:, begin - start : end - start]
+
+    for block in map_parallel(extract_block, range(0, vocal.num_samples, block_length)):
+        check()
+        yield block
 
 
 def _read_padded(source: AudioSource, start: int, length: int) -> Waveform:
