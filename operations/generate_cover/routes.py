@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,11 @@ from models.separation import Role, SeparationModelInfo, StemPlan, plan_two_stem
 from operations.generate_cover.params import Choice, Params
 from operations.separation import SeparationPlan
 
-VOCAL_STEMS = ("vocals", "vocal")
-LEAD_STEMS = ("karaoke", "lead", "lead-vocal", "lead_vocal", "lead-vocals", "lead_vocals", "lead vocals")
-BACKING_STEMS = ("back-vocal", "back_vocal", "back-vocals", "back_vocals", "backing", "backing-vocals")
-DRY_STEMS = ("noreverb", "no_reverb", "no reverb", "dry", "noecho", "no_echo")
+VOCALS = re.compile(r"vocals?", re.IGNORECASE)
+LEAD = re.compile(r"karaoke|lead.*", re.IGNORECASE)
+BACKING = re.compile(r"back.*", re.IGNORECASE)
+DRY = re.compile(r"dry|dereverb|no[ _-]?(reverb|echo)", re.IGNORECASE)
+"""Names of stems in published models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,13 @@ def plan_route(params: Params, models: Models) -> RoutePlan:
     """
     song, lead = None, None
     if params.audio is not None:
-        lead = _plan_step(models, "lead_split", params.lead_split, "karaoke", params.karaoke_model, LEAD_STEMS)
+        lead = _plan_step(models, "lead_split", params.lead_split, "karaoke", params.karaoke_model, LEAD)
         song = _plan_song(params, models, has_karaoke=lead is not None)
         if song.heads is not None:
             lead = None
         elif lead is None and params.lead_split == "on":
             raise _missing_error("lead_split", "karaoke")
-    dry = _plan_step(models, "dereverb", params.dereverb, "dereverb", params.dereverb_model, DRY_STEMS)
+    dry = _plan_step(models, "dereverb", params.dereverb, "dereverb", params.dereverb_model, DRY)
     if dry is None and params.dereverb == "on":
         raise _missing_error("dereverb", "dereverb")
     missing = []
@@ -100,9 +102,9 @@ def plan_route(params: Params, models: Models) -> RoutePlan:
     return RoutePlan(song, lead, dry, (_warn_of_missing(missing),) if missing else ())
 
 
-def find_stem(stems: Sequence[str], names: Sequence[str]) -> str | None:
-    """The first stem that has one of the names, whatever its case."""
-    return next((stem for stem in stems if stem.casefold() in names), None)
+def find_stem(stems: Sequence[str], name: re.Pattern[str]) -> str | None:
+    """The first stem with such a name."""
+    return next((stem for stem in stems if name.fullmatch(stem)), None)
 
 
 def _plan_song(params: Params, models: Models, *, has_karaoke: bool) -> SongPlan:
@@ -124,7 +126,7 @@ def _plan_song(params: Params, models: Models, *, has_karaoke: bool) -> SongPlan
             model = separation.find_role("vocals")
     model = model or separation.resolve(params.separation_model)
     info = separation.describe(model.name)
-    vocals = find_stem(info.stems, VOCAL_STEMS)
+    vocals = find_stem(info.stems, VOCALS)
     if vocals is None:
         raise InvalidRequestError(
             f"'separation_model' is '{model.name}', which does not separate vocals. Its stems: "
@@ -142,14 +144,14 @@ def _plan_song(params: Params, models: Models, *, has_karaoke: bool) -> SongPlan
 
 def _find_heads(info: SeparationModelInfo) -> tuple[str, str] | None:
     """The names of lead and backing vocals, if the model estimates both beside the vocals."""
-    lead, backing = find_stem(info.stems, LEAD_STEMS), find_stem(info.stems, BACKING_STEMS)
-    if find_stem(info.stems, VOCAL_STEMS) is None or lead is None or backing is None:
+    lead, backing = find_stem(info.stems, LEAD), find_stem(info.stems, BACKING)
+    if find_stem(info.stems, VOCALS) is None or lead is None or backing is None:
         return None
     return lead, backing
 
 
 def _plan_step(  # noqa: PLR0913  (one argument a setting)
-    models: Models, field: str, choice: Choice, role: Role, name: str | None, stems: Sequence[str]
+    models: Models, field: str, choice: Choice, role: Role, name: str | None, stem_name: re.Pattern[str]
 ) -> SplitStep | None:
     """The step that a model of `role` does; None if it is off or there is no such model."""
     if choice == "off":
@@ -168,7 +170,7 @@ def _plan_step(  # noqa: PLR0913  (one argument a setting)
             code=ErrorCode.OPTION_UNSUPPORTED,
             details={"field": f"{role}_model", "role": info.role, "valid": valid},
         )
-    stem = find_stem(info.stems, stems) or info.stems[0]
+    stem = find_stem(info.stems, stem_name) or find_stem(info.stems, VOCALS) or info.stems[0]
     plan = SeparationPlan(model, StemPlan((stem,), (stem,), complement=None, residual=False))
     return SplitStep(plan, stem, is_automatic=choice == "auto" and name is None)
 
