@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from errors import ErrorCode, InvalidRequestError, ModelError
 from models import Models
-from models.family import LOCAL
-from models.separation import Role, SeparationModelInfo, StemPlan, plan_two_stems
+from models.family import LOCAL, ModelHandle
+from models.separation import Role, SeparationModelInfo, Separator, StemPlan, plan_two_stems
 from operations.generate_cover.params import Choice, Params
 from operations.separation import SeparationPlan
 
@@ -94,12 +94,21 @@ def plan_route(params: Params, models: Models) -> RoutePlan:
     dry = _plan_step(models, "dereverb", params.dereverb, "dereverb", params.dereverb_model, DRY)
     if dry is None and params.dereverb == "on":
         raise _missing_error("dereverb", "dereverb")
-    missing = []
+    missing: list[Role] = []
+    warnings = []
     if song is not None and params.lead_split == "auto" and lead is None and song.heads is None:
-        missing.append("karaoke")
+        if (heads := _find_model_with_heads(models)) is None:
+            missing.append("karaoke")
+        else:
+            warnings.append(
+                f"The backing vocals were converted together with the lead. Send 'separation_model': '{heads.name}' to"
+                " split them, which takes long without a GPU."
+            )
     if song is not None and params.dereverb == "auto" and dry is None:
         missing.append("dereverb")
-    return RoutePlan(song, lead, dry, (_warn_of_missing(missing),) if missing else ())
+    if missing:
+        warnings.append(_warn_of_missing(missing))
+    return RoutePlan(song, lead, dry, tuple(warnings))
 
 
 def find_stem(stems: Sequence[str], name: re.Pattern[str]) -> str | None:
@@ -114,14 +123,7 @@ def _plan_song(params: Params, models: Models, *, has_karaoke: bool) -> SongPlan
     model = None
     if params.separation_model is None:
         if splits and not has_karaoke and (on_gpu or params.lead_split == "on"):
-            model = next(
-                (
-                    separation.resolve(info.name)
-                    for info in separation.list_models()
-                    if info.availability == LOCAL and _find_heads(info) is not None
-                ),
-                None,
-            )
+            model = _find_model_with_heads(models)
         if model is None and on_gpu:
             model = separation.find_role("vocals")
     model = model or separation.resolve(params.separation_model)
@@ -140,6 +142,14 @@ def _plan_song(params: Params, models: Models, *, has_karaoke: bool) -> SongPlan
         stems = StemPlan(names, names, complement=None, residual=False)
         return SongPlan(SeparationPlan(model, stems), vocals, heads)
     return SongPlan(SeparationPlan(model, plan_two_stems(info.stems, vocals, residual=True)), vocals)
+
+
+def _find_model_with_heads(models: Models) -> ModelHandle[Separator] | None:
+    """The first model on this worker that estimates lead and backing vocals beside the vocals."""
+    separation = models.families.separation
+    listed = separation.list_models()
+    names = [info.name for info in listed if info.availability == LOCAL and _find_heads(info) is not None]
+    return separation.resolve(names[0]) if names else None
 
 
 def _find_heads(info: SeparationModelInfo) -> tuple[str, str] | None:

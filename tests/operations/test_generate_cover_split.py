@@ -273,6 +273,15 @@ def test_without_models_the_whole_vocal_is_converted_with_one_warning_that_says_
     assert all(word in reply["warnings"][0] for word in ("'karaoke'", "'dereverb'", "MODELS_DIR", ".yaml"))
 
 
+def test_on_a_cpu_a_model_with_heads_is_named_in_a_warning_and_used_if_the_request_demands_it() -> None:
+    parts = make_parts()
+    models = {"separator": chain_models(parts)["separator"], **heads_models(parts)}
+    reply = cover(models, make_song(parts))
+    assert len(reply["warnings"]) == 1 and "'separation_model': 'mega'" in reply["warnings"][0]
+    assert reply["split"]["karaoke_model"] is None and models["mega"].inputs == []
+    assert cover(models, make_song(parts), lead_split="on")["split"]["route"] == "heads"
+
+
 @pytest.mark.parametrize("field", ["lead_split", "dereverb"])
 def test_a_split_that_is_required_without_a_model_is_refused_before_the_song_is_read(field: str) -> None:
     models = {"separator": chain_models(make_parts())["separator"]}
