@@ -23,6 +23,7 @@ from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Ent
 from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
 from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.index import check_index
+from models.rvc.sidecar import MAX_SIDECAR_BYTES, SIDECAR
 from models.rvc.voices import VoiceFiles, Voices, select_files
 
 MAX_ENTRIES = 1000
@@ -87,7 +88,7 @@ def install(  # noqa: PLR0913  (all but two by keyword)
 def install_archive(
     voices: Voices, name: str, archive: BinaryIO, *, replace: bool = False, check: Check = lambda: None
 ) -> tuple[str, ...]:
-    """As `install`, from a zip with one `.pth` and at most one `.index`, in whatever folder of it.
+    """As `install`, from a zip with one `.pth`, at most one `.index` and perhaps a `voice.json`, in whatever folder.
 
     Returns:
         A sentence for each kind of file that was left out, because a voice does not need it.
@@ -97,7 +98,7 @@ def install_archive(
     """
     try:
         entries, chosen = _choose_entries(read_directory(archive, max_entries=MAX_ENTRIES))
-        parts = {path.suffix.lower(): unpack(archive, entry) for path, entry in entries.items()}
+        parts = {_get_part(path): unpack(archive, entry) for path, entry in entries.items()}
         _install(voices, name, parts, replace=replace, check=check)
         return chosen.warnings
     except ArchiveError as error:
@@ -117,8 +118,8 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
         with _staging(home) as staging:
             new = staging / "new"
             new.mkdir()
-            for suffix, pieces in parts.items():
-                _write(new / f"{name}{suffix}", pieces, check)
+            for part, pieces in parts.items():
+                _write(new / (part if part == SIDECAR else f"{name}{part}"), pieces, check)
             _check_voice(new, name)
             check()
             _put(new, home / name, name=name, replace=replace)
@@ -161,7 +162,17 @@ def _choose_entries(entries: list[Entry]) -> tuple[dict[PurePosixPath, Entry], V
     for paths, most in ((chosen.checkpoints, VOICE_LIMITS.max_bytes), (chosen.indexes, MAX_INDEX_BYTES)):
         for path in paths:
             _check_size(files[path], most)
-    return {path: files[path] for path in (*chosen.checkpoints, *chosen.indexes)}, chosen
+    sidecars = [path for path in shown_files if path.name == SIDECAR]
+    if len(sidecars) > 1:
+        raise ArchiveError(f"it holds {len(sidecars)} files called {SIDECAR}")
+    for path in sidecars:
+        _check_size(files[path], MAX_SIDECAR_BYTES)
+    return {path: files[path] for path in (*chosen.checkpoints, *chosen.indexes, *sidecars)}, chosen
+
+
+def _get_part(path: PurePosixPath) -> str:
+    """What a file is to a voice: `voice.json`, or its suffix."""
+    return SIDECAR if path.name == SIDECAR else path.suffix.lower()
 
 
 def _check_entry(path: PurePosixPath, entry: Entry) -> None:

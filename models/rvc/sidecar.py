@@ -11,7 +11,7 @@ from models.f0.catalog import F0_MAX, F0_MIN
 from models.hubert.catalog import ENCODERS, find_encoder
 
 SIDECAR = "voice.json"
-_MAX_BYTES = 1 << 16
+MAX_SIDECAR_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ def read_sidecar(path: Path) -> Sidecar:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            return _ignore(path, f"it has more than {_MAX_BYTES} bytes")
+            data = file.read(MAX_SIDECAR_BYTES + 1)
+        if len(data) > MAX_SIDECAR_BYTES:
+            return _ignore(path, f"it has more than {MAX_SIDECAR_BYTES} bytes")
         values = json.loads(data)
     except FileNotFoundError:
         return Sidecar()

@@ -269,6 +269,11 @@ def bad_archives(voice_files: Mapping[str, bytes]) -> dict[str, tuple[bytes, str
         "drive": (make_zip({"C:/model.pth": voice}), "leads out"),
         "link": (make_link_entry("/etc/passwd"), "link"),
         "encrypted": (patch_bytes(make_zip({"a.pth": voice}), 8, "<H", 1), "encrypted"),
+        "two sidecars": (
+            make_zip({"a.pth": voice, "voice.json": b"", "b/voice.json": b""}),
+            "2 files called voice.json",
+        ),
+        "large sidecar": (make_zip({"a.pth": voice, "voice.json": b"x" * 70_000}), "more than a voice can have"),
         "nested": (make_zip({"a.pth": voice, "more.zip": b""}), "another archive"),
         "many files": (make_zip({f"{number}.txt": b"" for number in range(1001)}), "more than 1000"),
         "bomb": (make_zip({"a.pth": bytes(50 << 20)}), "more than a voice can have"),
@@ -291,6 +296,15 @@ def test_an_archive_that_is_not_a_voice_or_is_hostile_is_refused(
     error = catch_error(models, name="alice", archive=encode_base64(data))
     assert message in error.message and error.error_code == "invalid_archive"
     assert list(folder.iterdir()) == []
+
+
+def test_the_voice_json_of_an_archive_is_installed_with_the_voice(
+    models: Models, folder: Path, voice_files: Mapping[str, bytes]
+) -> None:
+    archive = make_zip({"a/a.pth": voice_files["v2.pth"], "a/voice.json": b'{"f0_hz": 196, "embedder": "spin"}'})
+    voice = call(models, name="alice", archive=encode_base64(archive))["voice"]
+    assert (voice["f0_hz"], voice["embedder"]) == (196, "spin")
+    assert sorted(path.name for path in (folder / "alice").iterdir()) == ["alice.pth", "voice.json"]
 
 
 def test_a_trained_index_alone_in_an_archive_is_left_out_with_a_warning(
