@@ -23,6 +23,8 @@ from models.hubert.catalog import DEFAULT_ENCODER
 from models.hubert.family import LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
 from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
+from models.roformer.catalog import CATALOG as ROFORMER
+from models.roformer.family import RoformerFamily
 from models.rvc import RvcFamily, Voices
 from models.separation_models import SeparationModels
 from models.suno import SunoConfig, SunoFamily
@@ -132,7 +134,10 @@ def build(  # noqa: PLR0913  (one argument a setting)
             weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
         ),
         separation=SeparationModels(
-            [DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None)]
+            [
+                DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
+                RoformerFamily(weights),
+            ]
         ),
         voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
         content_encoders=HubertFamily(weights),
@@ -162,6 +167,7 @@ def list_published_models() -> list[dict[str, str]]:
             row(name, "separate", card.licence, f"not run: {why}" if (why := card.unsupported) else card.about)
             for name, card in DEMUCS.items()
         ),
+        *(row(name, "separate", f"{card.licence}: {card.licence_note}", card.about) for name, card in ROFORMER.items()),
         row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) of RVC voices"),
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
     ]

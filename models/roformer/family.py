@@ -16,6 +16,7 @@ from models.separation import SeparationFamily, SeparationModelInfo, Separator
 
 _NEEDED = ("torch", "safetensors", "yaml")
 _USUAL_STEMS = 4  # that one request computes of a model with many
+_MOST_PARTS = 8  # a model of more stems gives some of them and their parts: vocals, and lead vocals
 _LOCAL_LICENCE = "unknown"
 _LOCAL_NOTE = "Its files do not state a licence: ask whoever published them."
 
@@ -82,6 +83,8 @@ class RoformerFamily(SeparationFamily):
             availability=LOCAL,
             stems=config.outputs,
             role=choose_role(files, config),
+            overlap=1 - 1 / config.num_overlap,
+            is_partition=len(config.stems) <= _MOST_PARTS,
             sample_rate=config.sample_rate,
             licence=card.licence if card else _LOCAL_LICENCE,
             licence_note=card.licence_note if card else _LOCAL_NOTE,

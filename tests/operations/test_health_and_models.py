@@ -210,7 +210,15 @@ def test_the_registry_builds_without_reading_any_folder(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         (folder / "volume").exists()
     models = build(models_dir=folder / "models", volume_dirs=(folder / "volume",), voices_dir=folder / "voices")
-    assert [family.name for family in models.families] == ["suno", "musicgen", "demucs", "rvc", "hubert", "f0"]
+    assert [family.name for family in models.families] == [
+        "suno",
+        "musicgen",
+        "demucs",
+        "roformer",
+        "rvc",
+        "hubert",
+        "f0",
+    ]
     assert models.list_loaded() == []
 
 
