@@ -35,7 +35,7 @@ from typing import Any
 
 from errors import ErrorCode
 from testing.suno_provider import TOKEN
-from testing.tiny_volume import MUSIC, SEPARATION, VOICE, list_settings, write_volume
+from testing.tiny_volume import MUSIC, ROFORMER, SEPARATION, VOICE, list_settings, write_volume
 
 MAX_ERROR_BYTES = 10_000
 SECRETS = {
@@ -118,7 +118,10 @@ class Fuzz:
                 {"prompt": ["bass", "drums"], "model": MUSIC, "duration": 0.6, "n_samples": 1},
                 {"continuation_audio": song, "continuation_end": 0.5, "model": MUSIC, "duration": 0.5, "n_samples": 1},
             ),
-            "separate": ({"audio": song, "model": SEPARATION, "shifts": 0, "overlap": 0.25},),
+            "separate": (
+                {"audio": song, "model": SEPARATION, "shifts": 0, "overlap": 0.25},
+                {"audio": song, "model": ROFORMER, "shifts": 0, "overlap": 0.25},
+            ),
             "generate_cover": (
                 {"voice_audio": song, "instrument_audio": self.draw_audio(), "voice_model": VOICE, "f0_method": "pm"},
                 {"audio": song, "voice_model": VOICE, "f0_method": "pm"},
@@ -186,7 +189,7 @@ class Fuzz:
         models, voices = self.volume / "models", self.volume / "rvc_models"
         song = base64.b64encode(self._songs[0]).decode()
         cover = {"operation": "generate_cover", "voice_audio": song, "instrument_audio": song, "f0_method": "pm"}
-        kind = self.draw.choice(("music", "separation", "voice", "archive", "list", "hubert", "rmvpe"))
+        kind = self.draw.choice(("music", "separation", "roformer", "voice", "archive", "list", "hubert", "rmvpe"))
         if kind in ("hubert", "rmvpe"):
             name = {"hubert": "hubert_base.pt", "rmvpe": "rmvpe.pt"}[kind]
             self._damage_in_place(models / name)
@@ -209,6 +212,13 @@ class Fuzz:
                 "prompt": "a",
                 "model": "odd",
                 "duration": 0.5,
+            }
+        if kind == "roformer":
+            self._damage_folder(models / ROFORMER, models / "odd")
+            return "damaged RoFormer", {
+                "operation": "separate",
+                "audio": song,
+                "model": self.draw.choice(("odd", ROFORMER)),
             }
         self._damage_folder(models / SEPARATION, models / "odd")
         (models / "odd" / f"{SEPARATION}.yaml").rename(models / "odd" / "odd.yaml")
@@ -243,6 +253,7 @@ class FileDamage:
         """A damaged copy of a file. The name's suffix says what structure it has."""
         structured: Mapping[str, Callable[[bytes], bytes]] = {
             ".zip": self._damage_zip,
+            ".ckpt": self._damage_zip,
             ".pth": self._damage_zip,
             ".pt": self._damage_zip,
             ".bin": self._damage_zip,
@@ -378,7 +389,7 @@ def run_fuzz(home: Path, *, requests: int, seed: int, timeout_s: float = math.in
     from testing.suno_scenarios import SCENARIOS
 
     volume = write_volume(home / "volume")
-    with serve_provider(Provider(SCENARIOS["happy"])) as provider:
+    with serve_provider(Provider(SCENARIOS["happy"], balance=10**9)) as provider:
         environment = list_settings(volume) | SECRETS | {"SUNO_RATE_LIMIT": "10000"}
         environment |= {"SUNO_API_BASE_URL": provider.url, "SUNO_UPLOAD_BASE_URL": provider.url}
         return _send_requests(home / "temp", Fuzz(seed, volume), environment, requests=requests, timeout_s=timeout_s)

@@ -231,7 +231,7 @@ def run_soak(home: Path, *, jobs: int, seed: int, concurrency: int = 2) -> dict[
     server.start()
     host, port = server.get_host_and_port()
     bucket = _create_bucket(f"http://{host}:{port}")
-    with serve_provider(Provider(SCENARIOS["happy"])) as provider, start_control_plane() as plane:
+    with serve_provider(Provider(SCENARIOS["happy"], balance=10**9)) as provider, start_control_plane() as plane:
         env = plane.environment() | list_settings(volume)
         env |= {"SUNO_API_TOKEN": TOKEN, "SUNO_API_BASE_URL": provider.url, "SUNO_UPLOAD_BASE_URL": provider.url}
         env |= {"SUNO_RATE_LIMIT": "1000", "ALLOW_PRIVATE_URLS": "1", "CONCURRENCY": str(concurrency)}
