@@ -49,8 +49,7 @@ class SeparationModels:
     def find_role(self, role: Role) -> ModelHandle[Separator] | None:
         """The first model for `role` whose files are on this machine and can be used; None if there is none.
 
-        A model that was put here by hand comes before one that is only known to the catalogue: nothing is downloaded
-        because of a role.
+        Nothing is downloaded because of a role.
         """
         for family in self.families:
             for model in family.list_models():
