@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from errors import ModelError
@@ -94,6 +96,16 @@ def describe_each(
         except ModelError as error:
             rows.append(report(name, unavailable(error.message)))
     return rows
+
+
+def stamp_files(paths: Iterable[Path]) -> Hashable:
+    """A value that changes whenever one of the files does: what `ModelFamily.version_key` returns."""
+    stamps = []
+    for path in paths:
+        with suppress(OSError):  # a file that is gone is an error when it is read
+            status = path.stat()
+            stamps.append((path, status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)
 
 
 class ModelFamily(ABC, Generic[EngineT]):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from audio.disk import materialize
-from audio.types import AudioSource
+from audio.types import AudioSource, Waveform
+from errors import sanitize
 from models import Models
+from models.checkpoints.errors import broken_checkpoint
 from models.family import ModelHandle
 from models.runtime.progress import Progress
 from models.separation import InferenceOptions, Separator, StemPlan, separate
@@ -49,10 +53,23 @@ def separate_stems(
 
     def run(separator: Separator) -> dict[str, AudioSource]:
         progress = warn_if_slow(job, source.num_samples / source.sample_rate)
-        blocks = separate(separator, source, plan.stems, plan.options, progress)
+        blocks = _require_finite(separate(separator, source, plan.stems, plan.options, progress), plan.model.name)
         return materialize(blocks, plan.stems.outputs, like=source, memory_bytes=memory_bytes, stack=job.exit_stack)
 
     return models.run(plan.model, run, observer=job)
+
+
+def _require_finite(blocks: Iterator[dict[str, Waveform]], model: str) -> Iterator[dict[str, Waveform]]:
+    """The blocks as they are; raises `ModelError` for samples that only damaged weights give."""
+    for stems in blocks:
+        if not all(np.isfinite(stem).all() for stem in stems.values()):
+            raise broken_checkpoint(
+                f"The separation model '{sanitize(model)}'",
+                "its stems have samples that are not finite, so its weights are damaged",
+                "Download its files again.",
+                details={"model": sanitize(model)},
+            )
+        yield stems
 
 
 def warn_if_slow(job: Job, duration: float, clock: Callable[[], float] = time.monotonic) -> Progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from models.family import (
     ModelHandle,
     Readiness,
     describe_each,
+    stamp_files,
     unavailable,
 )
 from models.runtime.progress import UNATTENDED, Observer
@@ -106,6 +108,10 @@ class DemucsFamily(SeparationFamily):
             max_segment=min((spec.max_segment for spec in specs if spec.max_segment is not None), default=None),
             sample_rate=specs[0].sample_rate,
         )
+
+    def version_key(self, name: str) -> Hashable:
+        files = self._folders.find(name)
+        return (files.bag, stamp_files(path for path in files.submodels if path)) if files else None
 
     def memory_bytes(self, name: str) -> int:
         """The weights of all submodels in float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from models.family import (
     ModelHandle,
     ModelInfo,
     Readiness,
+    stamp_files,
     unavailable,
 )
 from models.runtime.progress import UNATTENDED, Observer
@@ -97,6 +98,10 @@ class PitchFamily(ModelFamily[F0Estimator]):
         if missing := self._missing_reason(card):
             raise _unavailable_error(card, missing)
         return ModelHandle(self, card.name)
+
+    def version_key(self, name: str) -> Hashable:
+        folder = self._find_rmvpe() if name == "rmvpe" else None
+        return stamp_files([folder / RMVPE_FILE]) if folder else None
 
     def memory_bytes(self, name: str) -> int:
         """The weights in float32."""

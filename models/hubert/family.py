@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from models.family import (
     ModelHandle,
     ModelInfo,
     Readiness,
+    stamp_files,
     unavailable,
 )
 from models.hubert.catalog import DEFAULT_ENCODER, ENCODERS, OTHER_ENCODERS, find_encoder
@@ -114,6 +116,12 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         elif not self._availability().is_usable:
             raise _missing_error()
         return ModelHandle(self, encoder)
+
+    def version_key(self, name: str) -> Hashable:
+        path = self._find() if name == DEFAULT_ENCODER else self._find_folder(name)
+        if path is None:
+            return None
+        return stamp_files(sorted(path.iterdir()) if path.is_dir() else [path])
 
     def memory_bytes(self, name: str) -> int:
         """The weights in float32."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from models.family import (
     ModelInfo,
     Readiness,
     choose_default,
+    stamp_files,
     unavailable,
 )
 from models.musicgen.catalog import (
@@ -200,6 +201,10 @@ class MusicGenFamily(ModelFamily["Engine"]):
         if folder is not None and not self.diffusion.fits(self._describe(folder)):
             raise _make_mismatch_error(name)
         return handle
+
+    def version_key(self, name: str) -> Hashable:
+        folder = self._find_folder(name)
+        return stamp_files(sorted(path for path in folder.rglob("*") if path.is_file())) if folder else None
 
     def memory_bytes(self, name: str) -> int:
         """Estimate from the files, or from the model's dimensions if they are not here yet."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from audio import Audio
 from audio.types import AudioSource, DiskAudio
-from errors import AudioError, CancelledError, InvalidRequestError, RequestError, UnknownNameError
+from errors import AudioError, CancelledError, InvalidRequestError, ModelError, RequestError, UnknownNameError
 from models import Models, registry
 from models.separation import InferenceOptions, plan_stems, plan_two_stems, separate
 from operations.operation import find_operation
@@ -348,3 +348,22 @@ def test_the_operation_reports_its_readiness(models: Models) -> None:
     from operations.separate import get_readiness
 
     assert get_readiness(models).is_ready
+
+
+def test_a_model_that_is_replaced_is_loaded_again_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    song = encode(make_music(2, RATE))
+    models = registry.build(device="cpu", models_dir=tmp_path)
+    request = {"operation": "separate", "audio": song, "model": "mine", "output_format": "wav"}
+
+    def separate_with(network: Any) -> str:
+        tiny.save_bag(tmp_path / "mine", {"a": network})
+        reply = answer({"input": request}, settings=Settings(volume_dirs=()), models=models)
+        return str(reply["stems"]["drums"]["sha256"])
+
+    first, second = separate_with(tiny.htdemucs(seed=1)), separate_with(tiny.htdemucs(seed=2))
+    damaged = tiny.htdemucs(seed=1)
+    next(iter(damaged.parameters())).data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="'mine' cannot be used: its stems have samples that are not finite") as caught:
+        separate_with(damaged)
+    assert caught.value.error_code == "broken_checkpoint"
+    assert first != second and separate_with(tiny.htdemucs(seed=1)) == first
