@@ -333,7 +333,10 @@ def _is_plain(name: str) -> bool:
 
 
 def _leads_below(path: Path, root: Path) -> bool:
-    return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
+    try:
+        return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
+    except OSError:  # a folder that the worker's user may not enter
+        return False
 
 
 def _version_key(path: Path) -> VersionKey | None:

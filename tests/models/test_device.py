@@ -43,6 +43,7 @@ def test_every_loader_prepares_the_device() -> None:
         "models/hubert/encoder.py",
         "models/musicgen/load.py",
         "models/musicgen/multiband_diffusion.py",
+        "models/roformer/family.py",
         "models/rvc/converter.py",
     }
     callers = {
