@@ -62,14 +62,11 @@ def try_writing(folder: Path) -> None:
 
 
 class SpooledFile(tempfile.SpooledTemporaryFile[bytes]):
-    """A binary file in memory, which moves to a temporary file as soon as it exceeds `memory_bytes`.
+    """A binary file in memory, which moves to a temporary file as soon as it exceeds `max_size` bytes.
 
     A write that finds the disk full raises `DiskFullError`; the base class would raise `OSError`, and often only when
     the file is read or closed.
     """
-
-    def __init__(self, memory_bytes: int) -> None:
-        super().__init__(memory_bytes)
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         with translate_disk_errors():

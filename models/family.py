@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -98,14 +97,22 @@ def describe_each(
     return rows
 
 
-def stamp_files(paths: Iterable[Path]) -> Hashable:
-    """A value that changes whenever one of the files does: what `ModelFamily.version_key` returns."""
-    stamps = []
-    for path in paths:
-        with suppress(OSError):  # a file that is gone is an error when it is read
-            status = path.stat()
-            stamps.append((path, status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(stamps)
+FileStamp = tuple[Path, int, int, int]
+
+
+def stamp_file(path: Path) -> FileStamp | None:
+    """Path, inode, time of change and size in bytes of a file; None if it does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return path, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def stamp_files(paths: Iterable[Path]) -> tuple[FileStamp, ...]:
+    """A value that changes whenever one of the files does, for `ModelFamily.version_key`; files that are gone are left
+    out, because reading them is the error."""
+    return tuple(stamp for path in paths if (stamp := stamp_file(path)) is not None)
 
 
 class ModelFamily(ABC, Generic[EngineT]):

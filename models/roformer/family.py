@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from errors import ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
 from models.device import prepare_device
-from models.family import LOCAL, READY, Availability, ModelHandle, Readiness, describe_each, unavailable
+from models.family import LOCAL, READY, Availability, ModelHandle, Readiness, describe_each, stamp_files, unavailable
 from models.roformer.catalog import ALIASES, CATALOG, DEFAULT_MODEL, ModelCard
 from models.roformer.checkpoint import ModelFiles, RoformerCheckpoint, read_model_config
 from models.roformer.repository import RoformerRepository, canonical_name, choose_role
@@ -93,7 +93,7 @@ class RoformerFamily(SeparationFamily):
 
     def version_key(self, name: str) -> Hashable:
         files = self._find(name)
-        return tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in (files.weights, files.settings))
+        return stamp_files((files.weights, files.settings))
 
     def memory_bytes(self, name: str) -> int:
         """The size of the file; of a model with many stems, the part of it that four stems need."""

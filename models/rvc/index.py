@@ -75,7 +75,7 @@ def read_index(path: Path, *, width: int) -> Index:
     Raises:
         ModelError: `broken_checkpoint`: it is damaged, or was made for voices of the other version.
     """
-    with _open(path) as reader:
+    with _open_index(path) as reader:
         head = _read_head(reader, width)
         vectors = np.empty((head.count, width), np.float32)
         clusters = np.full(head.count, -1, np.int64)
@@ -89,7 +89,7 @@ def read_index(path: Path, *, width: int) -> Index:
 
 def check_index(path: Path, *, width: int) -> None:
     """Checks as `read_index` does, and keeps no vectors."""
-    with _open(path) as reader:
+    with _open_index(path) as reader:
         head = _read_head(reader, width)
         seen = np.zeros(head.count, bool)
         for _, _, ids in _lists(reader, width, head):
@@ -99,7 +99,7 @@ def check_index(path: Path, *, width: int) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Reader]:
+def _open_index(path: Path) -> Iterator[_Reader]:
     """Opens an index; errors name it."""
     remedy = "Create the index again, or remove it: the voice works without one."
     with report_broken(f"The index '{sanitize(path.name)}'", remedy):

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, Generic, TypeVar
 
 from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
-from models.family import LOCAL, Availability, ModelInfo, describe_each
+from models.family import LOCAL, Availability, FileStamp, ModelInfo, describe_each, stamp_file, stamp_files
 from models.rvc.checkpoint import read_header
 from models.rvc.sidecar import SIDECAR, Sidecar, read_sidecar
 
@@ -27,7 +27,6 @@ _TRAINED_INDEX = re.compile(r"trained_.*\.index", re.IGNORECASE | re.DOTALL)
 
 _FILES_SHOWN = 5
 
-VersionKey = tuple[str, int, int, int]
 PathT = TypeVar("PathT", bound=PurePath)
 
 
@@ -150,7 +149,7 @@ class Voices:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
-        self._headers: dict[VersionKey, _Header] = {}
+        self._headers: dict[FileStamp, _Header] = {}
 
     @property
     def folder(self) -> Path | None:
@@ -179,12 +178,11 @@ class Voices:
             raise _not_found(name, self.names())
         return self._read_voice(name, places[name])
 
-    def version_key(self, name: str) -> tuple[VersionKey, ...]:
+    def version_key(self, name: str) -> tuple[FileStamp, ...]:
         """Returns a value that changes whenever one of the voice's files does."""
         place = self._list_places().get(name)
         files = self._list_files(place) if place else None
-        keys = map(_version_key, (*files.checkpoints, *files.indexes) if files else ())
-        return tuple(key for key in keys if key is not None)
+        return stamp_files((*files.checkpoints, *files.indexes) if files else ())
 
     def list_voices(self) -> list[VoiceInfo]:
         """Returns every voice; those that cannot be used with the reason."""
@@ -254,7 +252,7 @@ class Voices:
             )
         checkpoint, index = files.checkpoints[0], next(iter(files.indexes), None)
         header = self._read_header(checkpoint)
-        size = sum(key[-1] for path in (checkpoint, index) if path and (key := _version_key(path)))
+        size = sum(key[-1] for path in (checkpoint, index) if path and (key := stamp_file(path)))
         return Voice(
             name,
             checkpoint,
@@ -270,7 +268,7 @@ class Voices:
 
     def _read_header(self, path: Path) -> _Header:
         """Reads what the checkpoint states about itself; again only if the file has changed."""
-        key = _version_key(path)
+        key = stamp_file(path)
         if key is None:
             raise ModelError(f"No model file exists any more at '{sanitize(path.name)}'.", code=ErrorCode.NO_MODEL_FILE)
         if key not in self._headers:
@@ -337,12 +335,3 @@ def _leads_below(path: Path, root: Path) -> bool:
         return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(root)
     except OSError:  # a folder that the worker's user may not enter
         return False
-
-
-def _version_key(path: Path) -> VersionKey | None:
-    """Returns path, inode, time of change and size of a file; None if it does not exist."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
