@@ -37,6 +37,7 @@ from testing.repository import ROOT
 from testing.signals import encode_file, make_tone
 from testing.suno_provider import TOKEN, Provider, serve_provider
 from testing.suno_scenarios import SCENARIOS
+from testing.tiny_volume import write_volume
 
 pytestmark = pytest.mark.skipif(bool(why_not_possible()), reason=why_not_possible())
 
@@ -62,21 +63,13 @@ class Endpoint:
         assert reply.get("success") is True, f"{reply}\n{self.worker.read_output()[-2000:]}"
 
 
-def write_volume(volume: Path) -> None:
-    """Tiny weights of every family that needs files, and a voice's files that a request can install."""
-    from testing.tiny_demucs import htdemucs, save_bag
+def prepare_volume(volume: Path) -> None:
+    """A volume for every operation, with a melody model and Multi-Band Diffusion; the voices are the image user's."""
     from testing.tiny_musicgen import Shape, write_checkpoint, write_diffusion
-    from testing.tiny_rvc import write_hubert_file, write_rmvpe, write_voice
 
-    models = volume / "models"
-    write_checkpoint(models / "tiny", Shape(melody=True))
-    save_bag(models / "htdemucs", {"tiny": htdemucs()})
-    write_checkpoint(models / "tiny-mbd")
+    models = write_volume(volume) / "models"
+    write_checkpoint(models / "tiny-melody", Shape(melody=True))
     write_diffusion(models / "multiband-diffusion" / DIFFUSION_FILE, sample_rate=16_000)
-    write_hubert_file(models / "hubert_base.pt")
-    write_rmvpe(models / "rmvpe.pt")
-    write_voice(volume / "uploads", "new")
-    write_voice(volume / "rvc_models", "my_voice")
     os.chown(volume / "rvc_models", *read_user())
 
 
@@ -89,7 +82,7 @@ def endpoint() -> Iterator[Endpoint]:
         for path in (app, volume):
             path.mkdir()
         copy_code(app)
-        write_volume(volume)
+        prepare_volume(volume)
         with serve_provider(Provider(SCENARIOS["happy"])) as provider, log.open("wb") as sink:
             settings = {
                 "VOLUME_DIRS": str(volume),
@@ -119,7 +112,7 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
         "add_voice": {"name": "new", "checkpoint": str(volume / "uploads" / "new" / "new.pth")},
         "extend_via_suno": {"audio_id": "audio-1", "mode": "submit"},
         "generate_cover": {"audio": song, "voice_model": "my_voice"},
-        "generate_music": {"prompt": "piano", "model": "tiny", "duration": 1, "melody_audio": song},
+        "generate_music": {"prompt": "piano", "model": "tiny-melody", "duration": 1, "melody_audio": song},
         "health_check": {},
         "list_models": {"schemas": True},
         "separate": {"audio": song, "model": "htdemucs", "output_format": "mp3"},
@@ -148,7 +141,7 @@ def test_every_request_of_the_hubs_tests_succeeds_in_the_image(endpoint: Endpoin
 
 
 def test_multi_band_diffusion_works_with_the_packages_of_the_image(endpoint: Endpoint) -> None:
-    reply = endpoint.run("generate_music", prompt="piano", model="tiny-mbd", duration=1, mbd=True)
+    reply = endpoint.run("generate_music", prompt="piano", model="tiny", duration=1, mbd=True)
     endpoint.assert_success(reply)
 
 
