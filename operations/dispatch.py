@@ -10,7 +10,7 @@ from typing import Any
 from errors import InvalidRequestError, sanitize
 from models import Models
 from operations.operation import Operation, find_operation
-from operations.params import AudioOutParams, Params
+from operations.params import DeliveryParams, Params
 from worker.input.load import load_audio, load_file
 from worker.job import Job
 from worker.output.deliver import check_delivery, deliver
@@ -28,8 +28,8 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
     with job.exit_stack:
         name, operation, params = _parse_request(job.input)
         logger.info("%s started", name)
-        audio_out = params.audio_out() if isinstance(params, AudioOutParams) else AudioOut()
-        if isinstance(params, AudioOutParams):
+        audio_out = params.audio_out() if isinstance(params, DeliveryParams) else AudioOut()
+        if isinstance(params, DeliveryParams):
             check_delivery(audio_out, job=job, settings=settings)
         plan = operation.plan(params, models)
         with job.stage("intake"):

@@ -91,7 +91,22 @@ def _describe_option(option: Literal["bit_depth", "bitrate"]) -> str:
     return "; ".join(parts)
 
 
-class AudioOutParams(Params):
+class DeliveryParams(Params):
+    """Adds `delivery`, for an operation that returns files."""
+
+    delivery: Delivery = Field(
+        AudioOut.delivery,
+        description="Where audio and files go: `inline` (base64 in the reply), `bucket` (S3 upload; the reply has a"
+        " link) or `volume` (a file on the mounted volume, the reply has its path). `auto` uses the bucket if one is"
+        " configured, else inline.",
+    )
+
+    def audio_out(self) -> AudioOut:
+        """How the result is delivered."""
+        return AudioOut(delivery=self.delivery)
+
+
+class AudioOutParams(DeliveryParams):
     """Adds the audio-out fields. `AUTO_FORMATS` are the formats that `output_format: "auto"` tries, best first."""
 
     AUTO_FORMATS: ClassVar[tuple[FormatName, ...]] = FORMAT_NAMES
@@ -110,12 +125,6 @@ class AudioOutParams(Params):
         ge=BITRATE_RANGE[0],
         le=BITRATE_RANGE[1],
         description=f"Bitrate of lossy formats in kbit/s: {_describe_option('bitrate')}.",
-    )
-    delivery: Delivery = Field(
-        AudioOut.delivery,
-        description="Where the audio goes: `inline` (base64 in the reply), `bucket` (S3 upload; the reply has a link)"
-        " or `volume` (a file on the mounted volume, the reply has its path). `auto` uses the bucket if one is"
-        " configured, else inline.",
     )
     normalize: NormalizeMode = Field(
         AudioOut.normalize,

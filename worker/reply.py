@@ -1,10 +1,10 @@
-"""What an operation returns, before the delivery turns its audio into artefacts."""
+"""What an operation returns, before the delivery turns its audio and its files into artefacts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from audio.dsp.normalize import DEFAULT_LUFS, NormalizeMode
 from audio.files.formats import FORMAT_NAMES, Encoding, FormatName, auto_encodings
@@ -66,6 +66,25 @@ class Output:
 
 
 @dataclass(frozen=True)
+class FileOutput:
+    """One file to deliver as it is: a picture, or an archive of arrays.
+
+    Args:
+        file: seekable; delivered from its start, and not closed by the delivery.
+        name: the file name without its extension.
+        format: the format's name in the reply, which is also the extension: `png`, `npz`.
+        content_type: the media type, for a bucket.
+        extra: further keys beside the artefact's own.
+    """
+
+    file: BinaryIO
+    name: str
+    format: str
+    content_type: str = "application/octet-stream"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reply:
     """An operation's result.
 
@@ -77,6 +96,7 @@ class Reply:
             model).
         always_list: puts `outputs` into the reply even if there is only one.
         aliases: further names of stems, by alias.
+        files: artefacts that are not audio, by name; they are delivered in the same way as the audio.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +105,7 @@ class Reply:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     always_list: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, FileOutput] = field(default_factory=dict)
 
     @property
     def all_outputs(self) -> list[Output]:

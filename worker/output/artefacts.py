@@ -1,4 +1,5 @@
-"""The audio of one reply as encoded files: a common level, parallel encoding, file names, sizes before encoding."""
+"""The audio of one reply as encoded files: a common level, parallel encoding, file names, sizes before encoding; and
+its other files as they are."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from audio.temporary import SpooledFile
 from audio.types import AudioSource
 from errors import InternalError
 from worker.job import Job
-from worker.reply import AudioOut, Reply
+from worker.reply import AudioOut, FileOutput, Reply
 
 SPOOL_BYTES = 4 << 20  # of each of up to 32 files
 MAX_NAME_BYTES = 120
@@ -36,6 +37,7 @@ FLAC_SPREAD = (0.8, 1.25)
 BITRATE_SPREAD = {"mp3": (0.97, 1.03), "opus": (0.0, 1.1), "ogg": (0.0, math.inf)}
 LOUDNESS_TOLERANCE = 0.5
 HEADER_BYTES = 4096
+HASH_BYTES = 1 << 20
 MPEG1_HZ = 32000  # below this sample rate mp3 has no bitrates above 160 kbit/s
 
 ItemT = TypeVar("ItemT")
@@ -44,7 +46,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """One encoded file, open at its start.
+    """One complete file, open at its start.
 
     Args:
         fields: what the reply says about it: `filename`, `format`, `size` and so on.
@@ -99,6 +101,10 @@ class OutputEncoder:
     Args:
         reply: its outputs, then its stems, are encoded in that order.
         job: gets the warnings, and ends the work if it is cancelled.
+
+    Attributes:
+        has_audio: whether there is audio at all.
+        files: those of `reply.files`, which are not encoded.
     """
 
     def __init__(self, reply: Reply, audio_out: AudioOut, job: Job) -> None:
@@ -113,6 +119,8 @@ class OutputEncoder:
         self._groups = [[index] for index in range(count)] + [list(range(count, len(outputs)))] * bool(reply.stems)
         self._audios = self._map_groups([output.audio for output in outputs], self._normalize)
         self._below_full_scale: list[AudioSource] | None = None
+        self.has_audio = bool(outputs)
+        self.files = make_file_artefacts(list(reply.files.values()))
 
     def estimate_sizes(self, encoding: Encoding) -> SizeEstimate:
         """The sizes that the files will have. Encodes nothing, except short excerpts for flac."""
@@ -243,6 +251,26 @@ def make_unique(names: Sequence[str]) -> list[str]:
             candidate = f"{name}-{number}"
         unique.append(candidate)
     return unique
+
+
+def make_file_artefacts(outputs: Sequence[FileOutput]) -> list[Artefact]:
+    """The files as artefacts, each with its size and checksum."""
+    names = make_unique([make_file_name(output.name) for output in outputs])
+    artefacts = []
+    for output, name in zip(outputs, names, strict=True):
+        output.file.seek(0)
+        digest = hashlib.sha256()
+        while block := output.file.read(HASH_BYTES):
+            digest.update(block)
+        fields = {
+            "filename": f"{name}.{output.format}",
+            "format": output.format,
+            "size": output.file.tell(),
+            "sha256": digest.hexdigest(),
+        }
+        output.file.seek(0)
+        artefacts.append(Artefact(output.file, output.content_type, fields, ()))
+    return artefacts
 
 
 def _extrapolate_size(audio: AudioSource, encoding: Encoding) -> float:

@@ -1,4 +1,4 @@
-"""From an operation's `Reply` to the success reply: its audio inline, in a bucket or on a volume."""
+"""From an operation's `Reply` to the success reply: its audio and files inline, in a bucket or on a volume."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
     job: Job,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Encodes and delivers all audio of `reply` and returns the whole success reply, within the inline budget.
+    """Encodes and delivers all audio and files of `reply`; returns the whole success reply, within the inline budget.
 
     Args:
         used: the request's parameters as they were used, without audio.
@@ -55,9 +55,9 @@ def deliver(  # noqa: PLR0913  (all that a reply is made of, by name)
     """
     builder = _ReplyBuilder(reply, operation, used, job, settings.inline_budget_bytes)
     delivered = None
-    if reply.all_outputs:
+    if reply.all_outputs or reply.files:
         with job.stage("delivery"):
-            delivered = _deliver_audio(builder, audio_out, job, settings)
+            delivered = _deliver_artefacts(builder, audio_out, job, settings)
     body = builder.build(delivered)
     dump_json(body, budget_bytes=settings.inline_budget_bytes)
     return body
@@ -112,9 +112,10 @@ def write_artefacts(folder: Path, artefacts: Sequence[Artefact]) -> list[dict[st
 
 @dataclass(frozen=True, slots=True)
 class _Delivered:
-    """Delivered audio: the keys of each output in the reply, and the encoding and delivery that were used."""
+    """What was delivered: the keys of each output and file in the reply; the encoding and delivery that were used."""
 
     artefacts: Sequence[Mapping[str, Any]]
+    files: Sequence[Mapping[str, Any]]
     delivery: str
     encoding: Encoding | None
 
@@ -132,19 +133,20 @@ class _ReplyBuilder:
     def build(self, delivered: _Delivered | None) -> dict[str, Any]:
         timings = {name: round(seconds, 4) for name, seconds in self.job.timings.items()}
         used_in_delivery: dict[str, Any] = {}
-        if delivered is not None and delivered.encoding is not None:
-            used_in_delivery = {**delivered.encoding.request_fields, "delivery": delivered.delivery}
+        if delivered is not None:
+            encoding = delivered.encoding if self.reply.all_outputs else None
+            used_in_delivery = {**(encoding.request_fields if encoding else {}), "delivery": delivered.delivery}
         return {
             "success": True,
             "operation": self.operation,
             **self.reply.fields,
-            **(self._build_audio_keys(delivered) if delivered is not None else {}),
+            **(self._build_artefact_keys(delivered) if delivered is not None else {}),
             "parameters": {name: used_in_delivery.get(name, value) for name, value in self.used.items()},
             "timings": timings | {"total_s": round(time.monotonic() - self.job.started, 4)},
             "warnings": list(self.job.warnings),
         }
 
-    def _build_audio_keys(self, delivered: _Delivered) -> dict[str, Any]:
+    def _build_artefact_keys(self, delivered: _Delivered) -> dict[str, Any]:
         items = [
             {**artefact, **output.extra}
             for artefact, output in zip(delivered.artefacts, self.reply.all_outputs, strict=True)
@@ -158,6 +160,9 @@ class _ReplyBuilder:
             keys["stems"] = dict(stems)
             for alias, name in self.reply.aliases.items():
                 keys["stems"][alias] = self._copy_stem(keys["stems"], name)
+        if self.reply.files:
+            files = zip(self.reply.files.items(), delivered.files, strict=True)
+            keys["files"] = {name: {**artefact, **file.extra} for (name, file), artefact in files}
         return keys
 
     def _copy_stem(self, stems: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
@@ -169,7 +174,7 @@ class _ReplyBuilder:
         }
 
 
-def _deliver_audio(builder: _ReplyBuilder, audio_out: AudioOut, job: Job, settings: Settings) -> _Delivered:
+def _deliver_artefacts(builder: _ReplyBuilder, audio_out: AudioOut, job: Job, settings: Settings) -> _Delivered:
     from worker.output.artefacts import OutputEncoder
 
     encoder = OutputEncoder(builder.reply, audio_out, job)
@@ -201,13 +206,15 @@ def _deliver_audio(builder: _ReplyBuilder, audio_out: AudioOut, job: Job, settin
 def _deliver_inline(
     encoder: OutputEncoder, builder: _ReplyBuilder, audio_out: AudioOut, settings: Settings
 ) -> _Delivered:
-    from worker.output.inline import InlineBudget, encode_inline
+    from worker.output.inline import InlineBudget, base64_size, encode_files, encode_inline
 
     placeholders = [{"output_audio": "", **fields} for fields in encoder.build_placeholders()]
-    outline = builder.build(_Delivered(placeholders, "inline", None))
+    file_placeholders = [{"output_file": "", **artefact.fields} for artefact in encoder.files]
+    outline = builder.build(_Delivered(placeholders, file_placeholders, "inline", None))
+    file_bytes = sum(base64_size(artefact.size) for artefact in encoder.files)
     budget = InlineBudget(
         limit=settings.inline_budget_bytes,
-        overhead_bytes=len(dump_json(outline).encode()) + MARGIN_BYTES,
+        overhead_bytes=len(dump_json(outline).encode()) + file_bytes + MARGIN_BYTES,
         first_is_duplicated=builder.reply.has_list,
     )
     artefacts, encoding = encode_inline(
@@ -218,7 +225,7 @@ def _deliver_inline(
     )
     if audio_out.prefers_float and not encoding.keeps_overs:
         builder.job.warn(f"32-bit float wav did not fit into the reply, so the audio is {encoding.format}.")
-    return _Delivered(artefacts, "inline", encoding)
+    return _Delivered(artefacts, encode_files(encoder.files), "inline", encoding)
 
 
 def _upload(encoder: OutputEncoder, encoding: Encoding, job: Job, settings: Settings) -> _Delivered:
@@ -234,12 +241,13 @@ def _upload(encoder: OutputEncoder, encoding: Encoding, job: Job, settings: Sett
     folder = f"{_make_folder_name(job.id)}/{uuid.uuid4().hex[:12]}"
     with encoder.encode(encoding) as artefacts:
         uploaded = []
-        for artefact in artefacts:
+        for artefact in [*artefacts, *encoder.files]:
             key = f"{folder}/{artefact.filename}"
             url = uploader.upload(artefact.file, key=key, content_type=artefact.content_type)
             uploaded.append({"output_url": url, **artefact.fields})
         encoder.record_warnings(artefacts)
-    return _Delivered(uploaded, "bucket", encoding)
+    count = len(artefacts)
+    return _Delivered(uploaded[:count], uploaded[count:], "bucket", encoding)
 
 
 def _write_to_volume(encoder: OutputEncoder, encoding: Encoding, job: Job, settings: Settings) -> _Delivered:
@@ -247,7 +255,7 @@ def _write_to_volume(encoder: OutputEncoder, encoding: Encoding, job: Job, setti
     with encoder.encode(encoding) as artefacts:
         try:
             folder = volume.make_unique_dir(root, VOLUME_FOLDER, _make_folder_name(job.id))
-            written = write_artefacts(folder, artefacts)
+            written = write_artefacts(folder, [*artefacts, *encoder.files])
         except OSError as error:
             raise DeliveryError(
                 f"The result could not be written to the volume ({error.strerror or 'not writable'})."
@@ -255,7 +263,8 @@ def _write_to_volume(encoder: OutputEncoder, encoding: Encoding, job: Job, setti
                 code=ErrorCode.VOLUME_UNAVAILABLE,
             ) from error
         encoder.record_warnings(artefacts)
-    return _Delivered(written, "volume", encoding)
+    count = len(artefacts)
+    return _Delivered(written[:count], written[count:], "volume", encoding)
 
 
 def _list_other_deliveries(job: Job, settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""Audio as base64 inside the reply: the first encoding that fits the budget, or an error that says what would fit."""
+"""Audio and files as base64 in the reply: the first encoding that fits the budget, or an error that says what would."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audio.files.formats import Encoding, suggested_encodings
-from worker.output.artefacts import OutputEncoder
+from worker.output.artefacts import Artefact, OutputEncoder
 from worker.output.strict_json import too_large_error
 
 
@@ -18,7 +18,7 @@ class InlineBudget:
 
     Args:
         limit: bytes of the whole JSON.
-        overhead_bytes: bytes of the JSON that are not base64.
+        overhead_bytes: bytes of the JSON that are not base64 of audio.
         first_is_duplicated: whether the first output is in the reply twice, at the top level and in `outputs`.
     """
 
@@ -29,7 +29,7 @@ class InlineBudget:
     def measure(self, sizes: Sequence[int]) -> int:
         """Bytes of the whole JSON with files of these sizes in it."""
         all_sizes = [*sizes, sizes[0]] if self.first_is_duplicated else sizes
-        return self.overhead_bytes + sum((size + 2) // 3 * 4 for size in all_sizes)
+        return self.overhead_bytes + sum(map(base64_size, all_sizes))
 
 
 def encode_inline(
@@ -60,10 +60,25 @@ def encode_inline(
     would_fit = [encoding.request_fields for encoding in _find_fitting(encoder, encodings, budget)]
     options = [", ".join(f"{name} {value}" for name, value in fields.items()) for fields in would_fit]
     options += [f"delivery {name}" for name in deliveries]
-    advice = f"What would fit: {'; '.join(options)}." if options else "No format would fit."
+    advice = [f"What would fit: {'; '.join(options)}."] if options else ["No format would fit."] * encoder.has_audio
     if "bucket" not in deliveries:
-        advice += " A bucket (the BUCKET_* settings, or s3Config beside the input) takes files of any size."
-    raise too_large_error(total, budget.limit, advice, {"would_fit": would_fit, "deliveries": list(deliveries)})
+        advice.append("A bucket (the BUCKET_* settings, or s3Config beside the input) takes files of any size.")
+    details = {"would_fit": would_fit, "deliveries": list(deliveries)}
+    raise too_large_error(total, budget.limit, " ".join(advice), details)
+
+
+def encode_files(files: Sequence[Artefact]) -> list[dict[str, Any]]:
+    """The fields of each file with its base64 in `output_file`."""
+    encoded = []
+    for artefact in files:
+        artefact.file.seek(0)  # an upload that failed may have read it
+        encoded.append({"output_file": base64.b64encode(artefact.file.read()).decode("ascii"), **artefact.fields})
+    return encoded
+
+
+def base64_size(size: int) -> int:
+    """Characters of base64 for `size` bytes."""
+    return (size + 2) // 3 * 4
 
 
 def _find_fitting(encoder: OutputEncoder, tried: Sequence[Encoding], budget: InlineBudget) -> list[Encoding]:

@@ -173,7 +173,7 @@ def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings
             raw_job, job_id=job_id, timeout_s=settings.job_timeout_s, report=progress.report, output_dir=output_dir
         )
         reply = run_job(job, settings)
-    shown = _write_audio(reply, _OutputFolder(output_dir))
+    shown = _write_artefacts(reply, _OutputFolder(output_dir))
     can_print_unicode = "utf" in (sys.stdout.encoding or "").lower()
     sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=not can_print_unicode) + "\n")
     return _fail(str(reply["error"])) if "error" in reply else 0
@@ -206,7 +206,7 @@ def _parse_job(name: str, text: str) -> Any:
 
 
 class _OutputFolder:
-    """The folder that audio is written to; an existing file is kept unless it has the same content."""
+    """The folder that artefacts are written to; an existing file is kept unless it has the same content."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -229,16 +229,17 @@ class _OutputFolder:
         return path
 
 
-def _write_audio(value: Any, folder: _OutputFolder) -> Any:
-    """`value` with the base64 of each artefact replaced by a note; `output_file` names the file with the audio."""
+def _write_artefacts(value: Any, folder: _OutputFolder) -> Any:
+    """`value` with the base64 of each artefact replaced by a note; `output_file` names the file that has it."""
     if isinstance(value, Mapping):
-        shown = {key: _write_audio(item, folder) for key, item in value.items()}
-        encoded = value.get("output_audio")
-        if isinstance(encoded, str):
-            path = folder.write(str(value.get("filename", "")), base64.b64decode(encoded))
-            sys.stderr.write(f"Wrote {path}\n")
-            shown |= {"output_audio": f"<{len(encoded)} characters of base64>", "output_file": str(path)}
+        shown = {key: _write_artefacts(item, folder) for key, item in value.items()}
+        for key in ("output_audio", "output_file"):
+            encoded = value.get(key)
+            if isinstance(encoded, str):
+                path = folder.write(str(value.get("filename", "")), base64.b64decode(encoded))
+                sys.stderr.write(f"Wrote {path}\n")
+                shown |= {key: f"<{len(encoded)} characters of base64>", "output_file": str(path)}
         return shown
     if isinstance(value, (list, tuple)):
-        return [_write_audio(item, folder) for item in value]
+        return [_write_artefacts(item, folder) for item in value]
     return value
