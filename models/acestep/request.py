@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from audio import Audio
 from audio.types import AudioSource
 from models.acestep.metas import INSTRUMENTAL, Metas
+from models.runtime.progress import Progress
 
 Task = Literal["text2music", "cover", "repaint", "lego", "extract", "complete"]
 InferMethod = Literal["ode", "sde"]
@@ -118,3 +119,22 @@ class SongResult:
     timings: Mapping[str, float]
     steps: int
     warnings: tuple[str, ...] = ()
+
+
+class SongEngine(Protocol):
+    """What the operations use of a loaded ACE-Step model."""
+
+    def generate(
+        self, request: SongRequest, *, progress: Progress, on_clip: Callable[[Audio], None] | None = None
+    ) -> SongResult:
+        """The clips of `request`.
+
+        Args:
+            progress: is told the fraction that is done, at every step and every tile of the codec.
+            on_clip: takes every clip as soon as it is done, in order; the result then has none.
+        """
+        ...
+
+    def encode_codes(self, source: AudioSource, *, progress: Progress) -> tuple[int, ...]:
+        """The audio codes of a recording, five a second, as the planner reads them; the last may contain silence."""
+        ...
