@@ -15,6 +15,12 @@ LANGUAGES: Final = (
 TIME_SIGNATURES: Final = (2, 3, 4, 6)
 MIN_BPM, MAX_BPM = 30, 300
 MIN_DURATION_S, MAX_DURATION_S = 10, 600
+# fmt: off
+TRACKS: Final = (
+    "woodwinds", "brass", "fx", "synth", "strings", "percussion", "keyboard", "guitar", "bass", "drums",
+    "backing_vocals", "vocals",
+)
+# fmt: on
 INSTRUMENTAL: Final = "[Instrumental]"  # the lyrics of music without vocals
 
 

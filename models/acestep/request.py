@@ -86,7 +86,7 @@ class SongRequest:
         task: what is done with the source; `text2music` has none.
         source: the recording that is edited, of any sample rate, mono or stereo.
         reference: a recording whose timbre and style the clips follow; None: none.
-        tracks: for `lego` and `extract` one, for `complete` one or more names of `conditions.TRACKS`.
+        tracks: for `lego` and `extract` one, for `complete` one or more names of `metas.TRACKS`.
         repainting: the window of `repaint`, and optionally of `lego`.
         cover_strength: the share of the steps that follows the source (or the codes), 0..1.
     """
