@@ -14,10 +14,11 @@ from models.musicgen.decode import EagerBackend, Window, decode_window
 from models.musicgen.engine import Engine
 from models.musicgen.forward import prefill
 from models.musicgen.inspect import inspect_checkpoint
-from models.musicgen.lm import LanguageModel, Linear
+from models.musicgen.lm import LanguageModel
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest, Sampling
 from models.musicgen.sampling import SamplingMode
+from models.runtime.linear import Linear
 
 GREEDY = Sampling(temperature=0.0)
 

@@ -19,11 +19,11 @@ from errors import DeadlineError
 from models.device import is_out_of_memory
 from models.musicgen.conditioning import BatchConditions
 from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
-from models.musicgen.kv_cache import mask_value
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms
 from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecorder
+from models.runtime.kv_cache import mask_value
 
 STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
 REPLAYS_AHEAD = 2  # replays queued on the device: it never waits, and a cancellation takes effect within two of them

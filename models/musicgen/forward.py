@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch.nn import functional as F
 
-from models.musicgen.kv_cache import CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
 from models.musicgen.lm import LanguageModel, Layer
 from models.musicgen.pattern import UNKNOWN_CODE
 from models.musicgen.sampling import SamplingMode, sample
+from models.runtime.kv_cache import CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
 
 
 @dataclass(frozen=True, slots=True)

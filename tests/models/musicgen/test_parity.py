@@ -15,10 +15,10 @@ from errors import CancelledError, DeadlineError
 from models.musicgen.conditioning import BatchConditions
 from models.musicgen.decode import EagerBackend, decode_window
 from models.musicgen.engine import Engine
-from models.musicgen.lm import PackedLinear, PlainLinear, build_linear
 from models.musicgen.pattern import UNKNOWN_CODE, DelayPattern
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms, find_kth, sample
+from models.runtime.linear import PackedLinear, PlainLinear, build_linear
 from testing.audiocraft_reference import compute_audiocraft_conditions, compute_audiocraft_logits, load_audiocraft_lm
 from testing.musicgen_steps import (
     GREEDY,

@@ -9,7 +9,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.musicgen.kv_cache import KEY_CHUNK, CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
+from models.runtime.kv_cache import KEY_CHUNK, CacheShape, KVCache, allocate_kv_caches, attend_one_query, mask_value
 
 CPU = torch.device("cpu")
 SHAPE = CacheShape(rows=3, heads=2, columns=3 * KEY_CHUNK - 5, head_dim=32)
@@ -163,3 +163,33 @@ def test_attention_over_a_text_equals_torchs() -> None:
     query = random_query()
     expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=1.0).flatten(1)
     torch.testing.assert_close(attend_one_query(query, keys, values, bias), expected)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@given(data=st.data())
+@effort(max_examples=25, deadline=None)
+def test_columns_may_be_stored_in_parts_and_are_read_back(dense: bool, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, SHAPE.columns), label="count")
+    cuts = sorted(data.draw(st.sets(st.integers(1, count), max_size=3), label="cuts"))
+    keys_values = random_columns(count)
+    (cache,) = allocate_kv_caches(1, SHAPE, dtype=torch.float32, device=CPU, dense=dense)
+    for start, end in zip([0, *cuts], [*cuts, count], strict=True):
+        cache.write_prefill(keys_values[:, :, :, start:end], start)
+    length = data.draw(st.integers(1, count), label="length")
+    assert torch.equal(cache.read(length), keys_values[:, :, :, :length])
+
+
+@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize("length", [1, KEY_CHUNK, SHAPE.columns])
+def test_queries_of_a_group_share_a_head_of_keys_and_values(dense: bool, length: int) -> None:
+    """Grouped-query attention equals attention in which each head of keys and values is repeated for its queries."""
+    shape = CacheShape(SHAPE.rows, SHAPE.heads, SHAPE.columns, SHAPE.head_dim, group=3)
+    keys_values, generator = random_columns(SHAPE.columns), torch.Generator().manual_seed(4)
+    query = torch.randn(shape.rows, shape.heads, shape.group, shape.head_dim, generator=generator) / 5
+    bias = torch.zeros(shape.rows, 1, 1, length)
+    bias[0, ..., : length // 2] = mask_value(torch.float32)
+    (cache,) = allocate_kv_caches(1, shape, dtype=torch.float32, device=CPU, dense=dense)
+    cache.write_prefill(keys_values)
+    repeated = keys_values[:, :, :, :length].repeat_interleave(shape.group, 2)
+    expected = exact_attention(query.flatten(1, 2).unsqueeze(2), repeated, bias)
+    torch.testing.assert_close(cache.attend(query, length, bias).double(), expected, atol=2e-6, rtol=0)

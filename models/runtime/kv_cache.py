@@ -13,12 +13,17 @@ KEY_CHUNK = 64  # columns stored side by side in one row of keys
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """R rows, H heads, N columns and D = `head_dim` numbers in each head."""
+    """R rows, H heads of keys and values, N columns and D = `head_dim` numbers in each head.
+
+    Args:
+        group: G, how many heads of queries read one head of keys and values.
+    """
 
     rows: int
     heads: int
     columns: int
     head_dim: int
+    group: int = 1
 
 
 class KVCache(Protocol):
@@ -28,8 +33,8 @@ class KVCache(Protocol):
     def nbytes(self) -> int:
         """Of the stored keys and values."""
 
-    def write_prefill(self, keys_values: torch.Tensor) -> None:
-        """Stores the first n columns: `[2, R, H, n, D]`, keys and values."""
+    def write_prefill(self, keys_values: torch.Tensor, start: int = 0) -> None:
+        """Stores the n columns from `start` on: `[2, R, H, n, D]`, keys and values."""
 
     def write(self, cache_position: torch.Tensor, keys_values: torch.Tensor) -> None:
         """Stores the column at `cache_position` (`[1]`, on the device): `[2, R, H, 1, D]`, keys and values."""
@@ -38,12 +43,15 @@ class KVCache(Protocol):
         """Attention over the first `length` columns.
 
         Args:
-            query: `[R, H, 1, D]`.
+            query: `[R, H, G, D]`.
             bias: `[R or 1, 1, 1, length]`, added to the scores.
 
         Returns:
-            `[R, H * D]`.
+            `[R, H * G * D]`.
         """
+
+    def read(self, length: int) -> torch.Tensor:
+        """Returns the first `length` columns, `[2, R, H, length, D]`."""
 
 
 class DenseKVCache:
@@ -54,8 +62,8 @@ class DenseKVCache:
         self._keys_values = torch.zeros(size, dtype=dtype, device=device)
         self.nbytes = self._keys_values.nbytes
 
-    def write_prefill(self, keys_values: torch.Tensor) -> None:
-        self._keys_values[:, :, :, : keys_values.shape[3]] = keys_values
+    def write_prefill(self, keys_values: torch.Tensor, start: int = 0) -> None:
+        self._keys_values[:, :, :, start : start + keys_values.shape[3]] = keys_values
 
     def write(self, cache_position: torch.Tensor, keys_values: torch.Tensor) -> None:
         self._keys_values.index_copy_(3, cache_position, keys_values.to(self._keys_values.dtype))
@@ -63,6 +71,9 @@ class DenseKVCache:
     def attend(self, query: torch.Tensor, length: int, bias: torch.Tensor | None) -> torch.Tensor:
         keys, values = self._keys_values[:, :, :, :length].to(query.dtype)  # no copy, except of float16 on a CPU
         return _fused_attention(query, keys, values, bias)
+
+    def read(self, length: int) -> torch.Tensor:
+        return self._keys_values[:, :, :, :length]
 
 
 class EmbeddingBagKVCache:
@@ -83,11 +94,14 @@ class EmbeddingBagKVCache:
         self._indices = indices
         self.nbytes = self._keys.nbytes + self._values.nbytes
 
-    def write_prefill(self, keys_values: torch.Tensor) -> None:
+    def write_prefill(self, keys_values: torch.Tensor, start: int = 0) -> None:
         keys, values = keys_values
-        self._values[:, :, : values.shape[2]] = values
-        for chunk, columns in enumerate(torch.split(keys, KEY_CHUNK, dim=2)):
-            self._keys[:, :, chunk, :, : columns.shape[2]] = columns.transpose(2, 3)
+        end = start + values.shape[2]
+        self._values[:, :, start:end] = values
+        for chunk in range(start // KEY_CHUNK, _num_chunks(end)):
+            first, last = max(start, chunk * KEY_CHUNK), min(end, (chunk + 1) * KEY_CHUNK)
+            stored = self._keys[:, :, chunk, :, first - chunk * KEY_CHUNK : last - chunk * KEY_CHUNK]
+            stored.copy_(keys[:, :, first - start : last - start].transpose(2, 3))
 
     def write(self, cache_position: torch.Tensor, keys_values: torch.Tensor) -> None:
         key, value = keys_values[:, :, :, 0]
@@ -96,14 +110,18 @@ class EmbeddingBagKVCache:
         self._keys[:, :, column // KEY_CHUNK, :, column % KEY_CHUNK] = key
 
     def attend(self, query: torch.Tensor, length: int, bias: torch.Tensor | None) -> torch.Tensor:
-        rows, heads, _, head_dim = query.shape
+        rows, heads, group, head_dim = query.shape
         dtype = self._values.dtype
         key_rows, value_rows = self._indices.first(length)
-        weights = query.to(dtype).expand(-1, -1, key_rows.shape[0] // (rows * heads), -1).reshape(-1, head_dim)
-        scores = _sum_rows(self._keys.view(-1, KEY_CHUNK), key_rows, weights).view(rows, heads, 1, -1)[..., :length]
+        weights = query.to(dtype).unsqueeze(3).expand(-1, -1, -1, _num_chunks(length), -1).reshape(-1, head_dim)
+        scores = _sum_rows(self._keys.view(-1, KEY_CHUNK), key_rows, weights).view(rows, heads, group, -1)[..., :length]
         probabilities = (scores if bias is None else scores + bias).softmax(-1).to(dtype)
         sums = _sum_rows(self._values.view(-1, head_dim), value_rows, probabilities.view(-1, length))
-        return sums.view(rows, heads * head_dim)
+        return sums.view(rows, heads * group * head_dim)
+
+    def read(self, length: int) -> torch.Tensor:
+        keys = self._keys[:, :, : _num_chunks(length)].transpose(3, 4).flatten(2, 3)
+        return torch.stack([keys[:, :, :length], self._values[:, :, :length]])
 
 
 class RowIndices:
@@ -112,12 +130,13 @@ class RowIndices:
     def __init__(self, shape: CacheShape) -> None:
         series, chunks = shape.rows * shape.heads, _num_chunks(shape.columns)
         keys = torch.arange(series * chunks * shape.head_dim, dtype=torch.int32)
-        self._keys = keys.view(series, chunks, shape.head_dim)
-        self._values = torch.arange(series * shape.columns, dtype=torch.int32).view(series, shape.columns)
+        values = torch.arange(series * shape.columns, dtype=torch.int32)
+        self._keys = keys.view(series, chunks, shape.head_dim).repeat_interleave(shape.group, 0)
+        self._values = values.view(series, shape.columns).repeat_interleave(shape.group, 0)
         self._length, self._first = shape.columns, (self._keys.flatten(0, 1), self._values)
 
     def first(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """For the first `length` columns: `[R * H * chunks, D]` rows of keys and `[R * H, length]` rows of values."""
+        """Rows of the first `length` columns: of keys `[R * H * G * chunks, D]` and of values `[R * H * G, length]`."""
         if length != self._length:
             keys = self._keys[:, : _num_chunks(length)].flatten(0, 1)
             self._length, self._first = length, (keys, self._values[:, :length].contiguous())
