@@ -89,6 +89,11 @@ class ErrorCode(StrEnum):
         "The audio field or the file behind it is empty, or the audio has no samples.",
         "Send a file that contains audio.",
     )
+    SILENT_AUDIO = (
+        "silent_audio",
+        "The audio is silent, and the operation needs sound in it.",
+        "Send a recording with sound.",
+    )
     EMPTY_FILE = (
         "empty_file",
         "The file is empty.",
