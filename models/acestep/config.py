@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 
-SAMPLE_RATE = 48_000
 FRAME_RATE = 25  # latents a second
 
 _MAX_WIDTH = 1 << 14

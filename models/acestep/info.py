@@ -20,6 +20,7 @@ class AceStepModelInfo(ModelInfo):
     Args:
         licence: of the weights.
         tasks: what it was trained for: `text2music`, and the tasks of edit_music.
+        takes_codes: whether its files have the audio tokenizer, which covers and audio codes need.
         is_turbo: it is distilled to few steps, without classifier-free guidance.
         num_steps: the default.
         max_steps: the most that are accepted.
@@ -30,6 +31,7 @@ class AceStepModelInfo(ModelInfo):
 
     licence: str
     tasks: tuple[Task, ...] = ()
+    takes_codes: bool = True
     is_turbo: bool = True
     num_steps: int = 8
     max_steps: int = 20
@@ -46,6 +48,7 @@ class AceStepModelInfo(ModelInfo):
             "sample_rate": SAMPLE_RATE,
             "channels": CHANNELS,
             "tasks": list(self.tasks),
+            "audio_codes": self.takes_codes,
             "languages": list(LANGUAGES),
             "min_duration_s": MIN_DURATION_S,
             "max_duration_s": MAX_DURATION_S,

@@ -21,7 +21,8 @@ from torch import nn
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Model
 
-from models.acestep.config import SAMPLE_RATE, NetworkConfig, SamplingDefaults, TextEncoderConfig, VaeConfig, Widths
+from models.acestep.config import NetworkConfig, SamplingDefaults, TextEncoderConfig, VaeConfig, Widths
+from models.acestep.info import CHANNELS, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import tokenizers
@@ -56,19 +57,20 @@ class Components:
     Args:
         transformer: `AceStepTransformer1DModel`: predicts the velocity of latents `[B, T, C]`.
         condition_encoder: `AceStepConditionEncoder`, whose `null_condition_emb` is the unconditional branch's.
-        audio_tokenizer: `AceStepAudioTokenizer`: latents to codes.
-        audio_token_detokenizer: `AceStepAudioTokenDetokenizer`: quantised codes to latents.
+        audio_tokenizer: `AceStepAudioTokenizer`: latents to codes; None: the model's files have none, as those of
+            acestep-v15-xl-turbo-diffusers, and it makes neither covers nor music from codes.
+        audio_token_detokenizer: `AceStepAudioTokenDetokenizer`: quantised codes to latents; None as the tokenizer is.
         vae: `AutoencoderOobleck`, with weight norm as it is stored.
         text_encoder: `Qwen3Model`.
         tokenizer: of the text encoder; it appends `<|endoftext|>` to a text.
-        silence_latent: `[1, T, C]`, latents of silence, in the dtype of the model.
+        silence_latent: `[1, T, C]`, latents of 600 s of silence, in the dtype of the model; the condition encoder's.
         config: sizes, defaults, device and dtype.
     """
 
     transformer: nn.Module
     condition_encoder: nn.Module
-    audio_tokenizer: nn.Module
-    audio_token_detokenizer: nn.Module
+    audio_tokenizer: nn.Module | None
+    audio_token_detokenizer: nn.Module | None
     vae: nn.Module
     text_encoder: nn.Module
     tokenizer: tokenizers.Tokenizer
@@ -77,8 +79,8 @@ class Components:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Every network by its name."""
-        return {
+        """Every network that there is, by its name."""
+        networks = {
             "transformer": self.transformer,
             "condition_encoder": self.condition_encoder,
             "audio_tokenizer": self.audio_tokenizer,
@@ -86,13 +88,14 @@ class Components:
             "vae": self.vae,
             "text_encoder": self.text_encoder,
         }
+        return {name: network for name, network in networks.items() if network is not None}
 
     @property
     def memory_bytes(self) -> int:
         """Of all weights and buffers."""
         networks = self.networks.values()
         tensors = [tensor for module in networks for tensor in (*module.parameters(), *module.buffers())]
-        return sum(tensor.nbytes for tensor in (*tensors, self.silence_latent))
+        return sum(tensor.nbytes for tensor in tensors)
 
 
 class ContiguousConv1d(nn.Conv1d):
@@ -168,6 +171,7 @@ def build_vae(config: VaeConfig) -> nn.Module:
             channel_multiples=list(config.channel_multiples),
             decoder_channels=config.decoder_channels,
             decoder_input_channels=config.latent_channels,
+            audio_channels=CHANNELS,
             sampling_rate=SAMPLE_RATE,
         )
     return cast("nn.Module", vae)
