@@ -12,6 +12,7 @@ from errors import unknown_name_error
 from models.cache import EngineCache
 from models.checkpoints.hub import VOLUME_CACHE, HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
+from models.checkpoints.releases import GitHubReleases
 from models.checkpoints.revisions import REVISIONS
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
@@ -194,4 +195,5 @@ def find_weights(
         folders=tuple(folders[1:] if models_dir else folders),
         hub=None if constants.HF_HUB_OFFLINE else hub,
         revisions=revisions,
+        releases=None if constants.HF_HUB_OFFLINE else GitHubReleases(cache=download_dir, volumes=volume_dirs),
     )

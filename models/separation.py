@@ -141,6 +141,10 @@ class SeparationModelInfo(ModelInfo):
         licence: of the weights.
         licence_note: what is on record about the licence, when its name does not say all.
         about: one sentence.
+        hub_id: its repository on the Hugging Face hub; None: it is not there, or not on record.
+        source: the page on which it is published; None: not on record.
+        sha256: of its weights, in hexadecimal digits; None: not on record.
+        size: of its weights in bytes; None: not known.
     """
 
     stems: tuple[str, ...] = ()
@@ -152,6 +156,10 @@ class SeparationModelInfo(ModelInfo):
     licence: str = "unknown"
     licence_note: str = ""
     about: str = "A model folder of this worker."
+    hub_id: str | None = None
+    source: str | None = None
+    sha256: str | None = None
+    size: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -164,6 +172,10 @@ class SeparationModelInfo(ModelInfo):
             "licence": self.licence,
             "licence_note": self.licence_note,
             "about": self.about,
+            "hub_id": self.hub_id,
+            "source": self.source,
+            "sha256": self.sha256,
+            "size": self.size,
             "available": self.availability.to_json(),
         }
 

@@ -1,34 +1,36 @@
-"""Downloads files from the Hugging Face hub, through its own client. Importable without torch.
-
-A download runs in a thread of its own, which the job polls: a job that is cancelled leaves at once, and the download
-goes on for the next job that needs the files. It ends with the process; the client then starts the file again.
-"""
+"""Downloads files from the Hugging Face hub, through its own client. Importable without torch."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from errors import ErrorCode, ModelError
-from models.checkpoints.hub_errors import find_cause, may_pass, to_model_error
+from models.checkpoints.downloads import RETRY_S, Download, Downloads, choose_cache, measure_free_bytes
+from models.checkpoints.hub_errors import to_model_error
 from models.runtime.progress import UNATTENDED, Observer
 
 logger = logging.getLogger(__name__)
 
 VOLUME_CACHE = Path("huggingface-cache") / "hub"  # below a volume: where RunPod mounts cached models
 NEWEST = "main"
-POLL_S = 0.05
-ATTEMPTS = 3
-RETRY_S = 1.0
 TIMEOUT_S = 20.0  # of the request for the list of files
-ABANDONED_S = 3600.0  # age of a partial file that nobody writes any more
+
+
+@dataclass(frozen=True, slots=True)
+class HubRepository:
+    """What a repository holds.
+
+    Args:
+        commit: of the listed revision.
+        sizes: bytes of each file, by its name; 0: not known.
+    """
+
+    commit: str
+    sizes: Mapping[str, int]
 
 
 class Hub(Protocol):
@@ -44,32 +46,23 @@ class Hub(Protocol):
         """
 
 
-@dataclass
-class _Download:
-    """Files of one repository on their way: sizes in bytes, and in the end the folder or what ended the `with` block.
+class ListingHub(Protocol):
+    """Lists the files of a repository that a request names, and fetches some of one revision."""
 
-    The thread that downloads enters it; jobs wait for `done`, then call `result`.
-    """
+    def list_files(self, hub_id: str, observer: Observer = UNATTENDED) -> HubRepository:
+        """Returns what the newest revision holds; raises as `fetch`."""
 
-    done_bytes: int = 0
-    total_bytes: int = 0
-    folder: Path | None = None
-    error: BaseException | None = None
-    done: threading.Event = field(default_factory=threading.Event)
+    def fetch(
+        self, hub_id: str, files: Sequence[str], observer: Observer = UNATTENDED, *, revision: str | None = None
+    ) -> Path:
+        """As `Hub.fetch`.
 
-    def __enter__(self) -> None: ...
+        Args:
+            revision: a commit; None: the pinned one, else the newest.
+        """
 
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
-        self.error = error
-        self.done.set()
-        return True
-
-    def result(self) -> Path:
-        """The folder with the files; raises what ended the download."""
-        if self.error is not None:
-            raise self.error
-        assert self.folder is not None, "a download ends with a folder or an error"
-        return self.folder
+    def find_cached(self, hub_id: str, commit: str, files: Sequence[str]) -> Path | None:
+        """Returns the folder with the files of a commit if all of them are here."""
 
 
 @dataclass(frozen=True)
@@ -96,71 +89,65 @@ class HuggingFaceHub:
     volumes: Sequence[Path] = ()
     revisions: Mapping[str, str] = field(default_factory=dict)
     endpoint: str | None = None
-    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
+    free_bytes: Callable[[Path], int] = measure_free_bytes
     retry_s: float = RETRY_S
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _downloads: dict[tuple[str, tuple[str, ...]], _Download] = field(default_factory=dict)
+    _downloads: Downloads = field(default_factory=lambda: Downloads(to_model_error))
 
-    def fetch(self, hub_id: str, files: Sequence[str], observer: Observer = UNATTENDED) -> Path:
-        download = self._join_or_start(hub_id, tuple(files))
-        reported = -1
-        while not download.done.wait(POLL_S):
-            observer.check()
-            if download.total_bytes and download.done_bytes != reported:
-                reported = download.done_bytes
-                observer.report_download(hub_id, reported, download.total_bytes)
-        return download.result()
+    def fetch(
+        self, hub_id: str, files: Sequence[str], observer: Observer = UNATTENDED, *, revision: str | None = None
+    ) -> Path:
+        wanted = tuple(files)
 
-    def _join_or_start(self, hub_id: str, files: tuple[str, ...]) -> _Download:
-        """The download of these files that is running; a new one if there is none."""
-        with self._lock:
-            download = self._downloads.get((hub_id, files))
-            if download is None or download.done.is_set():
-                download = self._downloads[hub_id, files] = _Download()
-                # A daemon: the worker does not wait for it at its end, which an executor's threads would make it do.
-                run = threading.Thread(
-                    target=self._run, args=(hub_id, files, download), name=f"download {hub_id}", daemon=True
-                )
-                run.start()
-            return download
+        def work(download: Download[Path]) -> Path:
+            return self._download(hub_id, wanted, revision, download)
 
-    def _run(self, hub_id: str, files: tuple[str, ...], download: _Download) -> None:
-        with download:
-            started = time.monotonic()
-            download.folder = self._download_with_retries(hub_id, files, download)
-            seconds = time.monotonic() - started
-            logger.info("Downloaded %s: %.0f MB in %.1f s", hub_id, download.total_bytes / 1e6, seconds)
+        key = (hub_id, wanted, revision)
+        return self._downloads.run(hub_id, key, work, retry_s=self.retry_s, observer=observer)
 
-    def _download_with_retries(self, hub_id: str, files: tuple[str, ...], download: _Download) -> Path:
-        import httpx2
+    def list_files(self, hub_id: str, observer: Observer = UNATTENDED) -> HubRepository:
+        def work(download: Download[HubRepository]) -> HubRepository:
+            return self._list(hub_id, None)
 
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._download(hub_id, files, download)
-            except (OSError, RuntimeError, httpx2.HTTPError) as error:  # RuntimeError: hf_xet's
-                cause = find_cause(error)
-                if attempt == ATTEMPTS or not may_pass(cause):
-                    logger.warning("Downloading %s failed: %s", hub_id, type(cause).__name__)
-                    raise to_model_error(cause, hub_id) from error
-                logger.warning("Downloading %s failed (%s); trying again", hub_id, type(cause).__name__)
-            time.sleep(self.retry_s * attempt)
-        raise AssertionError("the last attempt returns or raises")
+        return self._downloads.run(hub_id, (hub_id,), work, retry_s=self.retry_s, observer=observer)
 
-    def _download(self, hub_id: str, files: tuple[str, ...], download: _Download) -> Path:
-        from huggingface_hub import HfApi, hf_hub_download
+    def find_cached(self, hub_id: str, commit: str, files: Sequence[str]) -> Path | None:
         from huggingface_hub.file_download import repo_folder_name
 
-        revision = self.revisions.get(hub_id, NEWEST)
+        name = repo_folder_name(repo_id=hub_id, repo_type="model")
+        folders = (cache / name / "snapshots" / commit for cache in self._list_caches())
+        return next((folder for folder in folders if all((folder / file).is_file() for file in files)), None)
+
+    def _list(self, hub_id: str, revision: str | None) -> HubRepository:
+        from huggingface_hub import HfApi
+
+        revision = revision or self.revisions.get(hub_id, NEWEST)
         info = HfApi(endpoint=self.endpoint).model_info(
             hub_id, revision=revision, files_metadata=True, timeout=TIMEOUT_S
         )
-        commit = info.sha or revision
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
-        wanted = _choose_files(hub_id, files, sizes)
+        return HubRepository(info.sha or revision, sizes)
+
+    def _download(self, hub_id: str, files: tuple[str, ...], revision: str | None, download: Download[Path]) -> Path:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.file_download import repo_folder_name
+
+        repository = self._list(hub_id, revision)
+        commit = repository.commit
+        wanted = _choose_files(hub_id, files, repository.sizes)
         name = repo_folder_name(repo_id=hub_id, repo_type="model")
-        cache = self._choose_cache(hub_id, name, commit, wanted)
-        folder = cache / name / "snapshots" / commit
-        missing = sorted((file for file in wanted if not (folder / file.name).exists()), key=lambda file: file.size)
+
+        def find_missing(cache: Path) -> list[_File]:
+            snapshot = cache / name / "snapshots" / commit
+            return [file for file in wanted if not (snapshot / file.name).exists()]
+
+        cache = choose_cache(
+            hub_id,
+            self._list_caches(),
+            Path(name, "blobs"),
+            measure_missing=lambda cache: sum(file.size for file in find_missing(cache)),
+            free_bytes=self.free_bytes,
+        )
+        missing = sorted(find_missing(cache), key=lambda file: file.size)
         download.total_bytes = max(download.total_bytes, sum(file.size for file in missing))
         download.done_bytes = download.total_bytes - sum(file.size for file in missing)
         logger.info("Downloading %s (%s): %.0f MB", hub_id, commit, download.total_bytes / 1e6)
@@ -173,41 +160,19 @@ class HuggingFaceHub:
                 endpoint=self.endpoint,
                 tqdm_class=_count_into(download),
             )
-        return folder
-
-    def _choose_cache(self, hub_id: str, name: str, commit: str, files: Sequence[_File]) -> Path:
-        """The first cache that can be written and has room for what it lacks; removes abandoned partial files there.
-
-        Raises:
-            ModelError: `disk_full`: none has room. `model_unavailable`: none can be written.
-        """
-        full: ModelError | None = None
-        for cache in self._list_caches():
-            try:
-                blobs = cache / name / "blobs"
-                blobs.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=blobs):  # raises if the folder cannot be written
-                    _remove_abandoned(blobs)
-                free = self.free_bytes(blobs)
-            except OSError:
-                logger.info("%s cannot be written", cache)
-                continue
-            needed = sum(file.size for file in files if not (cache / name / "snapshots" / commit / file.name).exists())
-            if free >= needed:
-                return cache
-            full = full or _disk_full_error(hub_id, cache, needed, free)
-        raise full or ModelError(
-            f"'{hub_id}' cannot be downloaded: no folder for it can be written. Mount a volume that the worker's user "
-            "may write to, or set HF_HUB_CACHE to such a folder.",
-            details={"hub_id": hub_id},
-        )
+        return cache / name / "snapshots" / commit
 
     def _list_caches(self) -> list[Path]:
-        from huggingface_hub import constants
+        return list_caches(self.cache, self.volumes)
 
-        if self.cache is not None:
-            return [self.cache]
-        return [*(volume / VOLUME_CACHE for volume in self.volumes if volume.is_dir()), Path(constants.HF_HUB_CACHE)]
+
+def list_caches(cache: Path | None, volumes: Sequence[Path]) -> list[Path]:
+    """The hub caches that downloads may go to, in order, as `HuggingFaceHub` takes them."""
+    from huggingface_hub import constants
+
+    if cache is not None:
+        return [cache]
+    return [*(volume / VOLUME_CACHE for volume in volumes if volume.is_dir()), Path(constants.HF_HUB_CACHE)]
 
 
 def _choose_files(hub_id: str, wanted: Sequence[str], sizes: Mapping[str, int]) -> list[_File]:
@@ -228,7 +193,7 @@ def _choose_files(hub_id: str, wanted: Sequence[str], sizes: Mapping[str, int]) 
     return chosen
 
 
-def _count_into(download: _Download) -> type[Any]:
+def _count_into(download: Download[Path]) -> type[Any]:
     """A stand-in for the client's progress bars, which prints nothing and adds the bytes to `download`."""
 
     class Counter:
@@ -245,7 +210,7 @@ def _count_into(download: _Download) -> type[Any]:
         def __exit__(self, *error: object) -> None: ...
 
         def update(self, count: float | None = 1) -> None:
-            download.done_bytes = min(download.done_bytes + int(count or 0), download.total_bytes)
+            download.count(int(count or 0))
 
         def update_transfer(self, count: float | None = 1) -> None: ...
 
@@ -258,20 +223,3 @@ def _count_into(download: _Download) -> type[Any]:
         def close(self) -> None: ...
 
     return Counter
-
-
-def _remove_abandoned(blobs: Path) -> None:
-    """Removes partial files that a worker left behind when it was killed; the client never resumes them."""
-    for path in blobs.glob("*.incomplete"):
-        if time.time() - path.stat().st_mtime > ABANDONED_S:
-            path.unlink(missing_ok=True)
-            logger.info("Removed an abandoned partial download of %s", blobs.parent.name)
-
-
-def _disk_full_error(hub_id: str, cache: Path, needed: int, free: int) -> ModelError:
-    return ModelError(
-        f"'{hub_id}' needs {needed / 1e6:.0f} MB in {cache}, which has {free / 1e6:.0f} MB free. Free space there, "
-        "mount a larger volume, or set HF_HUB_CACHE to a folder on another disk.",
-        code=ErrorCode.DISK_FULL,
-        details={"hub_id": hub_id, "place": str(cache), "needed_bytes": needed, "free_bytes": free},
-    )

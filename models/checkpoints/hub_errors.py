@@ -20,12 +20,14 @@ def find_cause(error: BaseException) -> BaseException:
 
 
 def _read_status(error: BaseException) -> int | None:
+    from httpx2 import HTTPStatusError
     from huggingface_hub.errors import HfHubHTTPError
 
-    return error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    return error.response.status_code if isinstance(error, HfHubHTTPError | HTTPStatusError) else None
 
 
-def _is_disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk had no room left for a file."""
     return (isinstance(error, OSError) and error.errno in _FULL) or "No space left on device" in str(error)
 
 
@@ -49,7 +51,7 @@ def _is_incomplete(error: BaseException) -> bool:
 
 def to_model_error(error: BaseException, hub_id: str) -> ModelError:
     """The error for the caller: what failed, and what to do."""
-    if _is_disk_full(error):
+    if is_disk_full(error):
         return ModelError(
             f"The disk became full while '{hub_id}' was downloaded. Free space on the volume or mount a larger one, or "
             "set HF_HUB_CACHE to a folder on another disk.",

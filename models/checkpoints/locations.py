@@ -10,6 +10,7 @@ from pathlib import Path
 
 from errors import ErrorCode, InvalidRequestError, sanitize
 from models.checkpoints.hub import Hub
+from models.checkpoints.releases import FOLDER, Releases
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,2}")
 _REVISION = re.compile(r"[0-9a-f]{7,64}")
@@ -25,6 +26,7 @@ class WeightLocations:
         folders: more folders of model folders: on volumes, and baked into the image.
         hub: where weights that are in none of these are downloaded from; None: offline.
         revisions: the commit to prefer in a hub cache, by repository.
+        releases: where weights that were published as a release on GitHub are downloaded from; None: offline.
     """
 
     explicit: Path | None = None
@@ -32,6 +34,7 @@ class WeightLocations:
     folders: tuple[Path, ...] = ()
     hub: Hub | None = None
     revisions: Mapping[str, str] = field(default_factory=dict)
+    releases: Releases | None = None
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -63,6 +66,10 @@ class WeightLocations:
                 yield from _find_snapshots(cache, hub_id, self.revisions.get(hub_id, ""))
         for root in self.folders:
             yield from (root / name for name in names)
+
+    def iter_released(self, model: str) -> Iterator[Path]:
+        """Yields every folder that may hold the files of a release that were downloaded as `model`."""
+        return filter(can_search, (cache / FOLDER / model for cache in (*self._first, *self.hub_caches)))
 
     def find(self, names: Sequence[str], hub_ids: Sequence[str], needs: Sequence[str]) -> Path | None:
         """Returns the first of the `iter_candidates` that holds all files `needs`; None if there is none.

@@ -153,6 +153,8 @@ def _describe_without_files(name: str, availability: Availability) -> Separation
         sample_rate=card.sample_rate,
         licence=card.licence,
         about=card.about,
+        hub_id=card.repository,
+        source=f"https://huggingface.co/{card.repository}",
     )
 
 

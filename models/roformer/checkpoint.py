@@ -38,10 +38,20 @@ _REMEDY = "Copy its files again as they were published: the weights, and the yam
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The two files of a model."""
+    """The files of a model.
+
+    Args:
+        weights: the `.ckpt` or `.safetensors`.
+        settings: the yaml; or what it would state, for a published model that has none.
+    """
 
     weights: Path
-    settings: Path
+    settings: Path | Mapping[str, Any]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are there."""
+        return (self.weights, self.settings) if isinstance(self.settings, Path) else (self.weights,)
 
 
 class RoformerCheckpoint:
@@ -80,8 +90,9 @@ class RoformerCheckpoint:
 
 
 def read_model_config(files: ModelFiles) -> RoformerConfig:
-    """Reads what a model is, from the yaml and from the names and shapes of the tensors; raises as the class."""
-    stated = read_settings(files.settings)
+    """Reads what a model is, from its settings and from the names and shapes of the tensors; raises as the class."""
+    settings = files.settings
+    stated = read_settings(settings) if isinstance(settings, Path) else Settings(settings)
     with report_broken_file(files.weights):
         try:
             return read_config(_read_shapes(files.weights, _version(files.weights)), stated)

@@ -194,9 +194,7 @@ def _missing_error(field: str, role: Role) -> ModelError:
     )
 
 
-_HOW_TO_INSTALL = (
-    "the .ckpt or .safetensors with the .yaml below MODELS_DIR; docs/operations/generate_cover.md has names"
-)
+_HOW_TO_INSTALL = "the .ckpt or .safetensors with the .yaml below MODELS_DIR; list_models has names"
 _EFFECTS = {
     "karaoke": "the backing vocals were converted together with the lead",
     "dereverb": "the reverb of the vocals was converted with them",

@@ -112,7 +112,7 @@ def test_a_stem_that_the_model_does_not_give_is_refused_with_its_stems(models: M
 
 def test_a_published_model_that_is_not_here_is_refused_with_what_to_do(models: Models) -> None:
     with pytest.raises(ModelError, match="below MODELS_DIR") as caught:
-        run_separate(models, make_song(0.1), model="mega53")
+        run_separate(models, make_song(0.1), model="karaoke")
     assert caught.value.error_code == ErrorCode.MODEL_UNAVAILABLE
 
 
@@ -131,7 +131,13 @@ def test_list_models_tells_role_and_licence_of_models_that_are_here_and_of_publi
     assert rows["four"]["role"] == "stems" and rows["htdemucs"]["role"] == "stems"
     published = rows["mvsep_mega_model_bs_roformer_53_stems_v1"]
     assert published["licence"] == "MIT" and "issue 245" in published["licence_note"]
-    assert published["available"].startswith("not here")
+    assert published["hub_id"] is None and published["source"].endswith("releases/tag/v1.0.21")
+    assert published["size"] == 1_368_919_887 and published["sha256"].startswith("c62820893bbf86d4")
+    assert published["available"] == rows["kim"]["available"] == "download"
+    assert rows["kim"]["hub_id"] == "KimberleyJSN/melbandroformer" and rows["kim"]["size"] == 913_106_900
+    unknown = rows["model_bs_roformer_ep_368_sdr_12.9628"]
+    assert unknown["available"].startswith("not here") and unknown["sha256"] is unknown["size"] is None
+    assert rows["target"]["sha256"] is rows["target"]["hub_id"] is None and rows["target"]["size"] > 0
 
 
 def test_the_default_model_stays_htdemucs(models: Models) -> None:

@@ -17,8 +17,9 @@ import httpx2
 import pytest
 
 from errors import CancelledError, ErrorCode, ModelError
+from models.checkpoints.downloads import ABANDONED_S
 from models.checkpoints.hf_folder import REQUIRED_FILES
-from models.checkpoints.hub import ABANDONED_S, HuggingFaceHub
+from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.hub_errors import to_model_error
 from models.checkpoints.locations import WeightLocations
 from models.musicgen.family import TEXT_ENCODER_FILES

@@ -229,15 +229,15 @@ def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path, monk
 )
 def test_a_broken_or_hostile_yaml_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     files = _write(tmp_path)
-    files.settings.write_text(content)
+    files.weights.with_suffix(".yaml").write_text(content)
     _check_refused(files, "'tiny.yaml'", reason)
 
 
 def test_a_yaml_in_another_encoding_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     files = _write(tmp_path)
-    files.settings.write_bytes(b"model: \xff\xfe")
+    files.weights.with_suffix(".yaml").write_bytes(b"model: \xff\xfe")
     _check_refused(files, "'tiny.yaml'", "plain data")
-    files.settings.unlink()
+    files.weights.with_suffix(".yaml").unlink()
     _check_refused(files, "'tiny.yaml'")
     files = _write(tmp_path / "b")
     files.weights.unlink()

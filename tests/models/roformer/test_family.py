@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,22 @@ import pytest
 import torch
 
 from errors import ErrorCode, ModelError, UnknownNameError
+from models.bake import bake
+from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
+from models.checkpoints.releases import GitHubReleases, Release
+from models.checkpoints.settings import Settings
 from models.demucs.family import DemucsFamily
-from models.family import LOCAL, READY
-from models.roformer.catalog import ALIASES, CATALOG, DEFAULT_MODEL, NONE_PUBLISHED
+from models.family import DOWNLOAD, LOCAL, READY
+from models.roformer.catalog import CATALOG, DEFAULT_MODEL, NONE_PUBLISHED, ModelCard
+from models.roformer.checkpoint import read_settings
+from models.roformer.config import read_config
 from models.roformer.family import RoformerFamily
 from models.separation import Role, SeparationModelInfo
 from testing import tiny_demucs
+from testing.fake_hub import start_fake_hub
+from testing.loopback import Request, Write, respond_with, serve
+from testing.models import make_models
 from testing.tiny_roformer import Shape, make_state, write_roformer
 from tests.models.roformer.test_checkpoint import SMALL
 
@@ -68,9 +79,8 @@ def test_what_is_on_record_about_licences_is_shown_of_models_that_are_not_here(t
     assert rows[DEFAULT_MODEL]["licence"] == "MIT"
     assert "2026-09-25" in rows[DEFAULT_MODEL]["licence_note"]
     assert rows["kim"]["licence"] == "GPL-3.0"
-    assert "not here: put its .ckpt" in rows["kim"]["available"]
+    assert rows["kim"]["available"].startswith("not here, and downloads are off: put its .ckpt")
     assert not family.readiness().is_ready
-    assert set(ALIASES.values()) <= set(CATALOG)
     assert [name for name, card in CATALOG.items() if card.has_clear_licence] == [DEFAULT_MODEL]
 
 
@@ -153,7 +163,8 @@ def test_folders_of_demucs_are_left_to_demucs_and_the_other_way_round(tmp_path: 
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "model.safetensors").write_bytes(b"")
     roformer, demucs = _family(tmp_path), DemucsFamily(WeightLocations(explicit=tmp_path))
-    assert set(roformer.names()) - set(CATALOG) - set(ALIASES) == {"mel"}
+    aliases = {alias for card in CATALOG.values() for alias in card.aliases}
+    assert set(roformer.names()) - set(CATALOG) - aliases == {"mel"}
     assert "mel" not in demucs.names()
     assert "bag" in demucs.names()
 
@@ -196,6 +207,123 @@ def test_descriptions_are_plain_json(tmp_path: Path) -> None:
     _write(tmp_path / "a", target="vocals")
     rows: list[SeparationModelInfo] = _family(tmp_path).list_models()
     assert json.loads(json.dumps([row.to_json() for row in rows]))[-1]["role"] == "vocals"
+
+
+HUB_ID = "org/tiny"
+
+
+def _make_card(weights: Path, **more: Any) -> ModelCard:
+    data = weights.read_bytes()
+    return replace(
+        ModelCard(role="vocals", about="Tiny.", licence="MIT", licence_note="On record.", stems=("vocals", "other")),
+        weights_file=weights.name,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        **more,
+    )
+
+
+def _make_tiny(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A model's weights, and what its yaml states."""
+    weights = _write(folder, target="vocals")
+    yaml = weights.with_suffix(".yaml")
+    settings = dict(read_settings(yaml).values)
+    return weights, settings
+
+
+def test_a_model_known_by_its_hub_id_is_downloaded_checked_and_runs_without_a_yaml(tmp_path: Path) -> None:
+    weights, settings = _make_tiny(tmp_path / "published")
+    card = _make_card(weights, hub_id=HUB_ID, settings=settings)
+    with start_fake_hub({weights.name: weights.read_bytes(), "other.ckpt": b"not asked for"}) as server:
+        cache = tmp_path / "cache"
+        hub = HuggingFaceHub(cache=cache, endpoint=server.endpoint)
+        family = RoformerFamily(WeightLocations(hub_caches=(cache,), hub=hub), {"tiny": card})
+        row = family.describe("tiny")
+        assert (row.availability, row.stems, row.download_bytes) == (DOWNLOAD, ("vocals", "other"), card.size)
+        assert family.memory_bytes("tiny") == card.size and server.asked == []
+        handle = family.resolve("tiny")
+        family.download(handle.name)
+        assert server.sent == [weights.name]
+        separator = family.load("tiny", device="cpu")
+        assert separator.stems == family.describe("tiny").stems == row.stems
+        assert family.describe("tiny").availability == LOCAL
+        family.download("tiny")
+        assert server.sent == [weights.name]
+
+
+def test_a_download_of_another_content_is_removed_and_refused(tmp_path: Path) -> None:
+    weights, settings = _make_tiny(tmp_path / "published")
+    card = _make_card(weights, hub_id=HUB_ID, settings=settings)
+    with start_fake_hub({weights.name: b"x" * card.size}) as server:
+        cache = tmp_path / "cache"
+        hub = HuggingFaceHub(cache=cache, endpoint=server.endpoint)
+        family = RoformerFamily(WeightLocations(hub_caches=(cache,), hub=hub), {"tiny": card})
+        with pytest.raises(ModelError, match="not the one that was published") as caught:
+            family.download("tiny")
+        assert caught.value.error_code == ErrorCode.BROKEN_CHECKPOINT
+        assert family.describe("tiny").availability == DOWNLOAD
+        assert not [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size == card.size]
+
+
+def test_a_model_of_a_release_is_downloaded_with_its_yaml_when_a_request_names_it(tmp_path: Path) -> None:
+    weights, _ = _make_tiny(tmp_path / "published")
+    yaml = weights.with_suffix(".yaml")
+    checksum = hashlib.sha256(yaml.read_bytes()).hexdigest()
+    card = _make_card(
+        weights,
+        release=Release("owner/name", "v1"),
+        settings_file=yaml.name,
+        settings_size=yaml.stat().st_size,
+        settings_sha256=checksum,
+        has_clear_licence=True,
+    )
+    content = {path.name: path.read_bytes() for path in (weights, yaml)}
+
+    def respond(request: Request, write: Write) -> None:
+        respond_with(content[request.path.rpartition("/")[2]])(request, write)
+
+    with serve(respond) as server:
+        cache = tmp_path / "cache"
+        releases = GitHubReleases(cache=cache, endpoint=server.url(""))
+        family = RoformerFamily(WeightLocations(hub_caches=(cache,), releases=releases), {"tiny": card})
+        assert family.describe("tiny").to_json()["source"] == "https://github.com/owner/name/releases/tag/v1"
+        models = make_models(separation=family)
+        assert models.families.separation.find_role("vocals") is None, "nothing is downloaded because of a role"
+        bake(["roformer/tiny"], models)
+        found = models.families.separation.find_role("vocals")
+        assert found is not None and found.name == "tiny"
+        assert models.run(found, lambda separator: separator.stems) == ("vocals", "other")
+
+
+def test_a_known_file_without_a_yaml_is_run_and_another_is_refused(tmp_path: Path) -> None:
+    weights, settings = _make_tiny(tmp_path / "tiny")
+    weights.with_suffix(".yaml").unlink()
+    for size, reason in ((0, ""), (1, "one .yaml file")):
+        card = replace(_make_card(weights, hub_id=HUB_ID, settings=settings), size=weights.stat().st_size + size)
+        family = RoformerFamily(WeightLocations(explicit=tmp_path), {"tiny": card})
+        if reason:
+            with pytest.raises(ModelError, match=reason):
+                family.describe("tiny")
+        else:
+            assert family.describe("tiny").stems == ("vocals", "other")
+
+
+def test_what_the_catalogue_states_of_a_model_without_a_yaml_fits_its_published_sizes(tmp_path: Path) -> None:
+    card = CATALOG["kim"]
+    assert card.settings is not None and [file.name for file in card.files] == ["MelBandRoformer.ckpt"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in make_state(Shape(kind="mel", num_bands=60)).items()}
+    config = read_config(shapes, Settings(card.settings))
+    assert config.outputs == card.stems
+    assert (config.hop_length, config.n_fft, config.chunk_length, config.num_overlap) == (441, 2048, 352_800, 2)
+    assert card.overlap == 1 - 1 / config.num_overlap
+
+
+def test_only_models_with_checksums_on_record_are_ever_downloaded() -> None:
+    assert [name for name, card in CATALOG.items() if card.files] == [DEFAULT_MODEL, "kim"]
+    mega = CATALOG[DEFAULT_MODEL]
+    named = {2: "back-vocal", 4: "bass", 15: "drums", 27: "lead-vocal", 36: "snare", 41: "toms", 49: "vocal"}
+    assert len(mega.stems) == 53 and {index: mega.stems[index] for index in named} == named
+    assert all(len(file.sha256) == 64 and file.size > 0 for card in CATALOG.values() for file in card.files)
 
 
 def _write(folder: Path, **more: Any) -> Path:
