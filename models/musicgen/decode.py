@@ -5,24 +5,22 @@ The path of a token: `Engine.generate` -> `decode_window` -> `forward.decode_ste
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial as bind
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
 from errors import DeadlineError
-from models.device import is_out_of_memory
 from models.musicgen.conditioning import BatchConditions
 from models.musicgen.forward import DecodeState, StateShape, allocate_state, compute_cross_kv, decode_step, prefill
 from models.musicgen.lm import LanguageModel
 from models.musicgen.request import Sampling
 from models.musicgen.sampling import SamplingMode, draw_uniforms
-from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecorder
+from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecorder, retry_with_memory
 from models.runtime.kv_cache import mask_value
 
 STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
@@ -30,9 +28,6 @@ REPLAYS_AHEAD = 2  # replays queued on the device: it never waits, and a cancell
 TEXT_ROOM = 128  # tokens; the context of a captured state is a multiple of this
 MAX_CAPTURED_STATES = 3
 GRAPH_BYTES = 25_000_000  # of device and host memory for one graph of the largest model, an estimate
-
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +226,7 @@ class CudaGraphBackend(DecodeBackend):
 
     def start(self, window: Window) -> Decoding:
         """See `DecodeBackend`."""
-        decoding = _retry_with_memory(lambda: self._find_or_allocate(window), self._shrink)
+        decoding = retry_with_memory(lambda: self._find_or_allocate(window), self._shrink)
         fill_state(self._lm, decoding.state, window)
         return decoding
 
@@ -314,7 +309,7 @@ class _CapturedDecoding:
         for start in range(first, last, STEPS_PER_REPLAY):
             length = min(round_up_columns(start + STEPS_PER_REPLAY), self.shape.columns)
             if (mode, length) not in self._graphs:
-                self._graphs[mode, length] = _retry_with_memory(bind(self._capture, mode, length), self._drop_others)
+                self._graphs[mode, length] = retry_with_memory(bind(self._capture, mode, length), self._drop_others)
             self._graphs[mode, length]()
             written = range(start + 1, min(start + STEPS_PER_REPLAY, last) + 1)
             queued.append((written, self._recorder.record_event()))
@@ -334,18 +329,6 @@ class _CapturedDecoding:
             repeats=STEPS_PER_REPLAY,
             mutated=(self.state.cache_position, self.state.sequence),
         )
-
-
-def _retry_with_memory(action: Callable[[], T], free_memory: Callable[[], None]) -> T:
-    """`action()`; if memory does not suffice, once more after `free_memory()`."""
-    try:
-        return action()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        logger.warning("The GPU's memory did not suffice for a decoding state; dropping those that are kept")
-    free_memory()  # out of the except block, so that the tensors of the failed attempt are gone
-    return action()
 
 
 def _wait_for_next(queued: deque[tuple[range, Callable[[], None]]]) -> Iterator[int]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from models.device import is_out_of_memory
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -152,3 +153,15 @@ class CudaGraphed:
         finally:
             for tensor, value in zip(mutated, before, strict=True):
                 tensor.copy_(value)
+
+
+def retry_with_memory(action: Callable[[], T], free_memory: Callable[[], None]) -> T:
+    """`action()`; if memory does not suffice, once more after `free_memory()`."""
+    try:
+        return action()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.warning("The GPU's memory did not suffice for the state of a CUDA graph; dropping those that are kept")
+    free_memory()  # out of the except block, so that the tensors of the failed attempt are gone
+    return action()
