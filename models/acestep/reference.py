@@ -9,7 +9,7 @@ import torch
 
 from audio import Audio
 from audio.dsp.resample import resample
-from audio.types import Waveform
+from audio.types import AudioSource, Waveform
 from errors import AudioError, ErrorCode
 from models.acestep.codec import CHANNELS, LatentCodec
 from models.runtime.progress import Progress, ignore_progress
@@ -19,7 +19,7 @@ NUM_PARTS: Final = 3
 _SILENCE: Final = 1e-6  # largest sample of a recording that counts as silent
 
 
-def encode_reference(codec: LatentCodec, audio: Audio, *, progress: Progress = ignore_progress) -> torch.Tensor:
+def encode_reference(codec: LatentCodec, audio: AudioSource, *, progress: Progress = ignore_progress) -> torch.Tensor:
     """Encodes a recording for the timbre encoder.
 
     Args:
@@ -35,7 +35,7 @@ def encode_reference(codec: LatentCodec, audio: Audio, *, progress: Progress = i
     return codec.encode(torch.from_numpy(select_parts(audio, codec.sample_rate)), progress=progress)
 
 
-def select_parts(audio: Audio, sample_rate: int) -> Waveform:
+def select_parts(audio: AudioSource, sample_rate: int) -> Waveform:
     """Returns the first ten seconds, the ten from a third of the recording on, and the last ten, one after the other.
 
     A recording of less than 30 s is repeated first. Samples beyond full scale are clipped, as in training.
@@ -52,10 +52,10 @@ def select_parts(audio: Audio, sample_rate: int) -> Waveform:
             code=ErrorCode.SILENT_AUDIO,
         )
     part = PART_S * audio.sample_rate
-    repeats = max(-(-NUM_PARTS * part // audio.num_samples), 1)
-    waveform = np.tile(audio.waveform, (1, repeats))
-    length = waveform.shape[1]
-    starts = 0, length // NUM_PARTS, length - part
-    parts = np.concatenate([waveform[:, start : start + part] for start in starts], axis=1)
+    if audio.num_samples < NUM_PARTS * part:
+        repeats = -(-NUM_PARTS * part // audio.num_samples)
+        audio = Audio(np.tile(audio.read(0, audio.num_samples), (1, repeats)), audio.sample_rate)
+    starts = 0, audio.num_samples // NUM_PARTS, audio.num_samples - part
+    parts = np.concatenate([audio.read(start, part) for start in starts], axis=1)
     resampled = resample(Audio(parts, audio.sample_rate), sample_rate).waveform.clip(-1.0, 1.0)
     return np.broadcast_to(resampled, (CHANNELS, resampled.shape[1])).copy()

@@ -96,7 +96,7 @@ class SongRequest:
     sampling: DiffusionSampling
     task: Task = "text2music"
     source: AudioSource | None = None
-    reference: Audio | None = None
+    reference: AudioSource | None = None
     tracks: tuple[str, ...] = ()
     repainting: Repainting | None = None
     cover_strength: float = 1.0
