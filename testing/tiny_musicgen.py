@@ -18,6 +18,15 @@ CARD = 32
 CODEBOOKS = 4
 DIM = 32
 T5_DIM = 24
+SEGMENTED: dict[str, Any] = {
+    "audio_channels": 2,
+    "num_filters": 4,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "norm_type": "time_group_norm",
+}
+"""Settings by which `write_hub_codec` writes a codec that works in segments, as EnCodec at 48 kHz."""
 WORDS = ("slow", "fast", "piano", "drums", "bass", "techno", "ambient", "with", "and", "bpm", "in", "major", "minor")
 
 
@@ -314,6 +323,8 @@ def write_codec_pointer(folder: Path, hub_id: str = "facebook/encodec_32khz") ->
 def write_hub_codec(folder: Path, *, cardinality: int = CARD, **changes: Any) -> Path:
     """A tiny EnCodec as transformers stores it, 50 frames a second at 16 kHz, with `CODEBOOKS` codebooks.
 
+    Its codes depend on the sound: the codebooks hold what the encoder makes of noise.
+
     `changes` are settings of transformers' `EncodecConfig`.
     """
     from transformers import EncodecConfig
@@ -335,9 +346,32 @@ def write_hub_codec(folder: Path, *, cardinality: int = CARD, **changes: Any) ->
         "norm_type": "weight_norm",
     }
     config = EncodecConfig(**(settings | changes))
-    model = HubEncodec(config)
-    for name, buffer in model.quantizer.named_buffers():
-        if name.endswith("embed"):
-            torch.nn.init.normal_(buffer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = HubEncodec(config)
+        model.eval()
+        fit_codebooks(model)
     model.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def fit_codebooks(model: Any) -> None:
+    """Fills the codebooks of transformers' EnCodec with what the encoder makes of noise, and each codebook leaves over,
+    as training does.
+
+    Biases are 0 and weights larger than at the start of training: otherwise random biases outweigh the sound.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif name.endswith("weight.original0"):  # the lengths of weight norm
+            parameter.mul_(1.6)
+    config = model.config
+    samples = config.codebook_size * config.hop_length
+    latents = model.encoder(0.2 * torch.randn(1, config.audio_channels, samples))
+    for layer in model.quantizer.layers:
+        vectors = latents[0].T
+        spread = 0.1 * vectors.std(0) * torch.randn_like(vectors)
+        layer.codebook.embed.copy_(vectors[torch.randperm(len(vectors))] + spread)
+        latents = latents - layer.decode(layer.encode(latents))

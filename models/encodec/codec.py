@@ -1,69 +1,40 @@
-"""EnCodec: audio to codes and back (arXiv 2210.13438), mono or as two interleaved channels, in float32.
-
-Checkpoints in transformers' and in audiocraft's own format become the same network.
-"""
+"""EnCodec as it is used: audio to codes and back, mono or as two interleaved channels, in bounded memory."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 
-from models.checkpoints.hf_folder import find_weights, read_config
-from models.checkpoints.settings import Settings
-from models.checkpoints.tensor_loader import TensorLoader, read_tensors
-from models.checkpoints.weight_norm import fold_weight_norm
-from models.encodec.seanet import Layer, SEANetConfig, build_decoder, build_encoder
-from models.runtime.chunks import plan_chunks
+from audio.types import AudioSource, Waveform
+from models.encodec.codes import EncodedAudio
+from models.encodec.network import EnCodec, Read
+from models.encodec.segments import decode_segments, encode_segments
+from models.runtime.dtype import float32_convolutions
 from models.runtime.progress import Progress, ignore_progress
 
 CHUNK_S = 10.0  # the widest layer takes 8 MB a second
-CONTEXT_FRAMES = 16  # on either side of a chunk; the receptive field of the layers after the LSTM is less than 4
-MAX_LSTM_LAYERS = 16
-
-FINAL_ACTIVATIONS: Mapping[str, Layer] = {"Tanh": torch.tanh}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EnCodec:
-    """A loaded network for one channel, or for all channels of a codec that was trained on them together.
-
-    Args:
-        sample_rate: Hz.
-        codebooks: `[card, D]` each.
-        encoder: `[B, C, samples]` to `[B, D, frames]`.
-        decoder: `[B, D, frames]` to `[B, C, samples]`: the layers at the frame rate, and those after them.
-        nbytes: of all weights.
-    """
-
-    config: SEANetConfig
-    sample_rate: int
-    codebooks: tuple[torch.Tensor, ...]
-    encoder: list[Layer]
-    decoder: tuple[list[Layer], list[Layer]]
-    nbytes: int
+GPU_BATCH = 8  # segments
 
 
 class Codec:
-    """A codec as a language model uses it.
+    """A codec as a language model or an operation uses it.
 
     Args:
         codebooks: how many of the network's are in use, for one channel.
         stereo: two mono channels with interleaved codebooks, as in MusicGen's stereo models.
-        chunk_s: seconds of audio decoded at a time.
+        chunk_s: seconds of audio that are encoded or decoded at a time.
     """
 
     def __init__(self, network: EnCodec, *, codebooks: int, stereo: bool = False, chunk_s: float = CHUNK_S) -> None:
         assert len(network.codebooks) >= codebooks, f"the codec has {len(network.codebooks)} of {codebooks} codebooks"
-        self._network, self._stereo, self._chunk_s = network, stereo, chunk_s
-        self._codebooks = network.codebooks[:codebooks]
+        self._network, self._group = network, 2 if stereo else 1
         self.sample_rate = network.sample_rate
         self.hop_length = network.config.hop_length
-        self.channels = 2 if stereo else network.config.channels
-        self.codebooks = codebooks * (2 if stereo else 1)
+        self.channels = network.config.channels * self._group
+        self.codebooks = codebooks * self._group
+        self._chunk_frames = max(int(chunk_s * self.frame_rate), 1)
 
     @property
     def frame_rate(self) -> float:
@@ -85,35 +56,26 @@ class Codec:
             `[B, K, frames]`, one frame for each `hop_length` samples, rounded up.
         """
         assert waveform.ndim == 3, f"the codec takes [B, C, samples], not {list(waveform.shape)}"
-        batch, channels, _ = waveform.shape
+        batch, channels, samples = waveform.shape
         assert channels == self.channels, f"{channels} channels for a codec of {self.channels}"
-        mono = waveform.reshape(batch * channels, 1, -1) if self._stereo else waveform
-        residual = _apply(self._network.encoder, mono).transpose(1, 2)
-        codes = []
-        for codebook in self._codebooks:
-            distances = torch.addmm(codebook.square().sum(1), residual.flatten(0, 1), codebook.T, alpha=-2)
-            codes.append(distances.argmin(-1).view(residual.shape[:2]))
-            residual = residual - codebook[codes[-1]]
-        stacked = torch.stack(codes, dim=1)
-        return stacked.view(batch, -1, *stacked.shape[1:]).transpose(1, 2).flatten(1, 2)
+        inputs, hop = waveform.reshape(batch * self._group, -1, samples), self.hop_length
+        parts = self._encode_whole(
+            lambda start, stop: inputs[..., start * hop : stop * hop], samples, self.codebooks, ignore_progress
+        )
+        return torch.cat(list(parts), dim=-1)
 
     def split_channels(self, codes: torch.Tensor) -> torch.Tensor:
         """`[B, K, T]` interleaved codes to `[channels, B, K / channels, T]`; a codec that is not stereo has one."""
         batch, codebooks, frames = codes.shape
-        assert codebooks == self.codebooks, f"codes of {codebooks} codebooks, the codec has {self.codebooks}"
-        count = 2 if self._stereo else 1
-        return codes.reshape(batch, codebooks // count, count, frames).permute(2, 0, 1, 3)
+        assert codebooks <= self.codebooks, f"codes of {codebooks} codebooks, the codec has {self.codebooks}"
+        return codes.reshape(batch, codebooks // self._group, self._group, frames).permute(2, 0, 1, 3)
 
     def decode_latents(self, codes: torch.Tensor) -> torch.Tensor:
         """`[B, K, T]` codes of one channel to latents `[B, D, T]`, the sum of their codebooks' vectors."""
-        vectors = [codebook[codes[:, k]] for k, codebook in enumerate(self._codebooks)]
-        return torch.stack(vectors).sum(0).transpose(1, 2)
+        return self._network.dequantize(codes)
 
     def decode(self, codes: torch.Tensor, *, progress: Progress = ignore_progress) -> torch.Tensor:
         """Turns codes into audio, in bounded memory whatever the length.
-
-        The layers at the frame rate, LSTM included, run over the whole. The others have a receptive field of a few
-        frames and run in chunks with context, so that the result is that of a single pass.
 
         Args:
             codes: `[B, K, T]`.
@@ -122,107 +84,101 @@ class Codec:
         Returns:
             `[B, C, T * hop_length]`.
         """
-        channels = self.split_channels(codes)
-        hidden = self.decode_latents(channels.flatten(0, 1))
-        at_frame_rate, upsampling = self._network.decoder
-        hidden = _apply(at_frame_rate, hidden)
-        frames, parts = hidden.shape[-1], []
-        for chunk in plan_chunks(frames, size=int(self._chunk_s * self.frame_rate), context=CONTEXT_FRAMES):
-            progress(chunk.keep_start / frames)
-            part = _apply(upsampling, hidden[..., chunk.start : chunk.stop])
-            parts.append(part[..., chunk.scale_inside(self.hop_length)])
-        return torch.cat(torch.cat(parts, dim=-1).chunk(len(channels)), dim=1)
+        return torch.cat(list(self._decode_whole(codes, progress)), dim=-1)
+
+    @torch.inference_mode()
+    def encode_audio(
+        self, source: AudioSource, *, codebooks: int, progress: Progress = ignore_progress
+    ) -> EncodedAudio:
+        """Finds the codes of audio of any length; in memory are the codes and one chunk of the audio.
+
+        Args:
+            source: with the codec's sample rate and channels, and at least one sample.
+            codebooks: of all channels; at most `self.codebooks`.
+            progress: called before each chunk.
+        """
+        assert (source.sample_rate, source.channels) == (self.sample_rate, self.channels), "audio as the codec takes it"
+        network, group, hop = self._network, self._group, self.hop_length
+
+        def read(start: int, count: int) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(source.read(start, count))).to(network.device)
+
+        def read_frames(start: int, stop: int) -> torch.Tensor:
+            return read(start * hop, (stop - start) * hop).view(group, network.config.channels, -1)
+
+        with float32_convolutions():
+            if network.segments is None:
+                parts = self._encode_whole(read_frames, source.num_samples, codebooks, progress)
+                codes = np.concatenate([_to_int16(part[0]) for part in parts], axis=1)
+                return EncodedAudio(codes, source.num_samples)
+            segments, scales = [], []
+            for found, levels in encode_segments(
+                network, read, source.num_samples, codebooks=codebooks, batch=self._batch, progress=progress
+            ):
+                segments += [_to_int16(one) for one in found]
+                scales.append(levels.float().cpu().numpy())
+            codes = np.concatenate(segments, axis=1)
+            return EncodedAudio(
+                codes, source.num_samples, np.concatenate(scales) if network.segments.normalize else None
+            )
+
+    @torch.inference_mode()
+    def decode_audio(self, encoded: EncodedAudio, *, progress: Progress = ignore_progress) -> Iterator[Waveform]:
+        """Turns codes into audio of any length.
+
+        Args:
+            encoded: codes of this codec, with a scale for each segment if it has scales.
+            progress: called before each chunk.
+
+        Yields:
+            Consecutive samples `[C, n]`, `encoded.num_samples` in total.
+        """
+        network, remaining = self._network, encoded.num_samples
+        with float32_convolutions():
+            for part in self._decode_parts(network, encoded, progress):
+                samples = part[:, :remaining].float().cpu().numpy()
+                remaining -= samples.shape[1]
+                yield np.ascontiguousarray(samples)
+
+    def _decode_parts(self, network: EnCodec, encoded: EncodedAudio, progress: Progress) -> Iterator[torch.Tensor]:
+        codes = torch.from_numpy(encoded.codes)
+        if network.segments is None:
+            for part in self._decode_whole(codes[None], progress):
+                yield part[0]
+            return
+        yield from decode_segments(
+            network,
+            codes,
+            None if encoded.scales is None else torch.from_numpy(encoded.scales),
+            counts=network.segments.count_frames(encoded.num_samples, self.hop_length),
+            batch=self._batch,
+            progress=progress,
+        )
+
+    @property
+    def _batch(self) -> int:
+        return 1 if self._network.device.type == "cpu" else GPU_BATCH
+
+    def _encode_whole(self, read: Read, samples: int, codebooks: int, progress: Progress) -> Iterator[torch.Tensor]:
+        """Yields `[B, K, n]`. `read` gives `[B * group, C / group, n]`."""
+        assert self._network.segments is None, "a codec that works in segments encodes by `encode_audio`"
+        frames, group = -(-samples // self.hop_length), self._group
+        for latents in self._network.encode_chunks(read, frames, size=self._chunk_frames, progress=progress):
+            codes = self._network.quantize(latents, codebooks // group)
+            yield codes.view(-1, group, *codes.shape[1:]).transpose(1, 2).flatten(1, 2)
+
+    def _decode_whole(self, codes: torch.Tensor, progress: Progress) -> Iterator[torch.Tensor]:
+        """Yields `[B, C, n]`."""
+        network = self._network
+        channels = self.split_channels(codes).flatten(0, 1)
+
+        def read(start: int, stop: int) -> torch.Tensor:
+            return network.dequantize(channels[..., start:stop].to(network.device, torch.long))
+
+        for part in network.decode_chunks(read, codes.shape[-1], size=self._chunk_frames, progress=progress):
+            yield torch.cat(part.chunk(self._group), dim=1)
 
 
-def _apply(layers: list[Layer], x: torch.Tensor) -> torch.Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-def from_folder(folder: Path, device: str) -> EnCodec:
-    """Loads a network from transformers' format.
-
-    Raises:
-        CheckpointError: tensors are missing or of another shape, or a setting is not supported.
-    """
-    settings = read_config(folder)
-    settings.require("normalize", None, False)
-    settings.require("norm_type", None, "weight_norm")
-    config = SEANetConfig(
-        channels=settings.integer("audio_channels", 1),
-        filters=settings.integer("num_filters", 32),
-        dimension=settings.integer("hidden_size", 128),
-        ratios=settings.integers("upsampling_ratios", (8, 5, 4, 2)),
-        residual_layers=settings.integer("num_residual_layers", 1, least=0),
-        kernel=settings.integer("kernel_size", 7),
-        last_kernel=settings.integer("last_kernel_size", 7),
-        residual_kernel=settings.integer("residual_kernel_size", 3),
-        dilation=settings.integer("dilation_growth_rate", 2),
-        compress=settings.integer("compress", 2),
-        lstm=settings.integer("num_lstm_layers", 2, least=0, most=MAX_LSTM_LAYERS),
-        causal=settings.flag("use_causal_conv", True),
-        pad_mode=_read_pad_mode(settings),
-        trim_right=settings.number("trim_right_ratio", 1.0, least=-1.0),
-        shortcut=settings.flag("use_conv_shortcut", True),
-    )
-    state = read_tensors(find_weights(folder), mapped=True)
-    return _build(config, settings.integer("sampling_rate", 24_000), state, device)
-
-
-def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Settings, device: str) -> EnCodec:
-    """Loads a network from audiocraft's own format; raises as `from_folder`."""
-    encodec, seanet = settings.section("encodec"), settings.section("seanet")
-    encodec.require("autoencoder", "seanet")
-    encodec.require("quantizer", "rvq")
-    encodec.require("renormalize", None, False)
-    encodec.require("channels", seanet.get("channels"))
-    seanet.require("activation", None, "ELU")
-    seanet.require("activation_params.alpha", None, 1.0)
-    seanet.require("encoder", None, {})
-    seanet.require("norm", None, "weight_norm", "none")
-    seanet.require("decoder.final_activation", None, *FINAL_ACTIVATIONS)
-    seanet.require("decoder.final_activation_params", None, {})
-    config = SEANetConfig(
-        channels=encodec.integer("channels"),
-        filters=seanet.integer("n_filters"),
-        dimension=seanet.integer("dimension"),
-        ratios=seanet.integers("ratios"),
-        residual_layers=seanet.integer("n_residual_layers", least=0),
-        kernel=seanet.integer("kernel_size", 7),
-        last_kernel=seanet.integer("last_kernel_size", 7),
-        residual_kernel=seanet.integer("residual_kernel_size", 3),
-        dilation=seanet.integer("dilation_base", 2),
-        compress=seanet.integer("compress", 2),
-        lstm=seanet.integer("lstm", 0, least=0, most=MAX_LSTM_LAYERS),
-        causal=seanet.flag("causal"),
-        pad_mode=_read_pad_mode(seanet),
-        trim_right=seanet.number("decoder.trim_right_ratio", 1.0, least=-1.0),
-        shortcut=not seanet.flag("true_skip", True),
-        final=FINAL_ACTIVATIONS.get(seanet.get("decoder.final_activation") or ""),
-    )
-    return _build(config, encodec.integer("sample_rate"), state, device)
-
-
-def _read_pad_mode(settings: Settings) -> str:
-    settings.require("pad_mode", None, "reflect", "constant", "replicate", "circular")
-    return settings.text("pad_mode", "reflect")
-
-
-def _build(config: SEANetConfig, sample_rate: int, state: Mapping[str, torch.Tensor], device: str) -> EnCodec:
-    """Builds the network of these tensors, whichever format's names they have."""
-    named = fold_weight_norm({_rename(name): tensor for name, tensor in state.items()})
-    loaders = [TensorLoader(named, device, prefix) for prefix in ("encoder.", "decoder.", "quantizer.layers.")]
-    encoder, decoder = build_encoder(config, loaders[0]), build_decoder(config, loaders[1])
-    codebooks: list[torch.Tensor] = []
-    while (name := f"{len(codebooks)}.codebook.embed") in loaders[2]:
-        codebooks.append(loaders[2](name, -1, config.dimension))
-    nbytes = sum(loader.nbytes for loader in loaders)
-    return EnCodec(config, sample_rate, tuple(codebooks), encoder, decoder, nbytes=nbytes)
-
-
-def _rename(name: str) -> str:
-    """Returns audiocraft's name of a tensor as transformers' own."""
-    name = re.sub(r"^(encoder|decoder)\.model\.", r"\1.layers.", name)
-    name = re.sub(r"\.(conv\.conv|convtr\.convtr)\.", ".conv.", name)
-    return name.replace("quantizer.vq.layers.", "quantizer.layers.").replace("._codebook.", ".codebook.")
+def _to_int16(codes: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    converted: np.ndarray[tuple[int, ...], np.dtype[np.int16]] = codes.to(torch.int16).cpu().numpy()
+    return converted

@@ -15,11 +15,12 @@ from typing import Any
 
 from errors import ErrorCode, ModelError, sanitize
 from models.checkpoints.errors import CheckpointError, UnsafeCheckpointError, broken_checkpoint
-from models.checkpoints.hf_folder import CONFIG_FILE, REQUIRED_FILES, measure_weights, read_config
+from models.checkpoints.hf_folder import REQUIRED_FILES, measure_weights, read_config
 from models.checkpoints.locations import WeightLocations
 from models.checkpoints.safe_pickle import TensorRef
 from models.checkpoints.settings import Settings
 from models.checkpoints.torch_file import OPERATOR_LIMITS, open_torch_file, select_tensors
+from models.encodec.spec import read_spec
 from models.musicgen.catalog import CODEC_BYTES, CODEC_HUB_ID, TEXT_ENCODERS
 from models.musicgen.xp_config import CONFIG_CLASSES, read_xp_config
 
@@ -76,6 +77,7 @@ class CodecInfo:
         codebooks: of one channel.
         cardinality: codes in each codebook.
         dimension: of the latents.
+        hop_length: samples per frame.
         nbytes: of its weights.
         hub_id: its repository if it is in transformers' format; None for audiocraft's own.
         folder: its files if it is in transformers' format; None while it has to be downloaded.
@@ -86,6 +88,7 @@ class CodecInfo:
     codebooks: int
     cardinality: int
     dimension: int
+    hop_length: int
     nbytes: int
     hub_id: str | None = None
     folder: Path | None = None
@@ -119,6 +122,11 @@ class CheckpointInfo:
     def sample_rate(self) -> int:
         """Of the output, in Hz."""
         return self.codec.sample_rate
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether two channels are encoded by themselves, and their codebooks interleaved."""
+        return self.channels > self.codec.channels
 
     @property
     def to_fetch(self) -> tuple[str, ...]:
@@ -318,6 +326,7 @@ def _inspect_codec(folder: Path, weights: WeightLocations) -> CodecInfo:
                 codebooks=settings.integer("rvq.n_q"),
                 cardinality=settings.integer("rvq.bins"),
                 dimension=settings.integer("seanet.dimension"),
+                hop_length=math.prod(settings.integers("seanet.ratios")),
                 nbytes=sum(tensor.nbytes for tensor in package.state.values()),
             )
         if hub_id != CODEC_HUB_ID:
@@ -325,25 +334,24 @@ def _inspect_codec(folder: Path, weights: WeightLocations) -> CodecInfo:
     place = WeightLocations(folders=(folder, folder.parent)).find((CODEC_FOLDER,), (), REQUIRED_FILES)
     place = place or weights.find((CODEC_FOLDER,), (CODEC_HUB_ID,), REQUIRED_FILES)
     if place is None:  # as published
-        return CodecInfo(32_000, 1, 4, 2048, 128, CODEC_BYTES, hub_id=CODEC_HUB_ID)
+        return CodecInfo(32_000, 1, 4, 2048, 128, 640, CODEC_BYTES, hub_id=CODEC_HUB_ID)
     with report_part(folder, CODEC_FOLDER):
         return _inspect_hub_codec(place)
 
 
 def _inspect_hub_codec(folder: Path) -> CodecInfo:
-    """Reads the settings of transformers' EnCodec: the highest bandwidth, in kbit/s, says how many codebooks it has."""
+    """Reads the settings of transformers' EnCodec."""
     config = read_config(folder)
-    sample_rate, cardinality = config.integer("sampling_rate"), config.integer("codebook_size", least=2)
-    hop_length = math.prod(config.integers("upsampling_ratios", (8, 5, 4, 2)))
-    if hop_length > sample_rate:
-        raise CheckpointError(f"its frames are longer than a second, by 'upsampling_ratios' in {CONFIG_FILE}")
-    bits_per_s = 1000 * max(config.numbers("target_bandwidths"))
+    spec = read_spec(config)
+    if spec.segments is not None:
+        raise CheckpointError("it encodes audio in segments, which the codec of a language model does not")
     return CodecInfo(
-        sample_rate=sample_rate,
-        channels=config.integer("audio_channels"),
-        codebooks=int(bits_per_s / (sample_rate / hop_length * math.log2(cardinality))),
-        cardinality=cardinality,
+        sample_rate=spec.sample_rate,
+        channels=spec.channels,
+        codebooks=spec.codebooks,
+        cardinality=spec.cardinality,
         dimension=config.integer("hidden_size"),
+        hop_length=spec.hop_length,
         nbytes=measure_weights(folder),
         hub_id=CODEC_HUB_ID,
         folder=folder,

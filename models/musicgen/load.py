@@ -12,7 +12,8 @@ from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader
 from models.checkpoints.torch_file import open_torch_file
 from models.device import prepare_device
-from models.encodec.codec import Codec, from_audiocraft, from_folder
+from models.encodec.codec import Codec
+from models.encodec.load import from_audiocraft, from_folder
 from models.musicgen.conditioning import (
     ChromaConditioner,
     ConditioningProvider,
@@ -57,11 +58,9 @@ def load_engine(
         config = LMConfig.from_settings(settings)
         lm = load_language_model(state, config, device=device, dtype=dtype)
         conditioning = _load_conditioning(info, settings, state, config, device)
-        stereo = settings.flag("interleave_stereo_codebooks.use")
-        if stereo:
+        if info.is_interleaved:
             settings.require("interleave_stereo_codebooks.per_timestep", None, False)
-    with report_part(info.folder, CODEC_FOLDER if info.codec.folder else CODEC_FILE):
-        codec = _load_codec(info, device, stereo=stereo)
+    codec = load_codec(info, device)
     backend: DecodeBackend = EagerBackend(lm)
     if cuda_graphs and lm.device.type == "cuda":
         backend = CudaGraphBackend(lm, window_frames=int(info.window * codec.frame_rate))
@@ -111,15 +110,20 @@ def _load_conditioning(
     return ConditioningProvider(config, texts, melody, info.window, biased)
 
 
-def _load_codec(info: CheckpointInfo, device: str, *, stereo: bool) -> Codec:
-    """Loads the codec, in float32, with as many codebooks as the language model predicts."""
-    if info.codec.folder is not None:
-        model = from_folder(info.codec.folder, device)
-    else:
-        package, state = read_weights(info.folder / CODEC_FILE)
-        model = from_audiocraft(state, package.settings, device)
-    codebooks = info.codebooks // (2 if stereo else 1)
-    tables = model.codebooks[:codebooks]
-    if len(tables) < codebooks or any(len(table) != info.cardinality for table in tables):
-        raise CheckpointError(f"its tensors hold other codebooks than {codebooks} of {info.cardinality} codes")
-    return Codec(model, codebooks=codebooks, stereo=stereo)
+def load_codec(info: CheckpointInfo, device: str) -> Codec:
+    """Loads the codec of a checkpoint, in float32, with as many codebooks as the language model predicts.
+
+    Raises:
+        ModelError: it is broken or not supported.
+    """
+    with report_part(info.folder, CODEC_FOLDER if info.codec.folder else CODEC_FILE):
+        if info.codec.folder is not None:
+            model = from_folder(info.codec.folder, device)
+        else:
+            package, state = read_weights(info.folder / CODEC_FILE)
+            model = from_audiocraft(state, package.settings, device)
+        codebooks = info.codebooks // (2 if info.is_interleaved else 1)
+        tables = model.codebooks[:codebooks]
+        if len(tables) < codebooks or any(len(table) != info.cardinality for table in tables):
+            raise CheckpointError(f"its tensors hold other codebooks than {codebooks} of {info.cardinality} codes")
+        return Codec(model, codebooks=codebooks, stereo=info.is_interleaved)

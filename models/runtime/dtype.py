@@ -93,6 +93,18 @@ def tf32_products(enabled: bool) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+@contextmanager
+def float32_convolutions() -> Iterator[None]:
+    """Within the block, convolutions and LSTMs on a GPU multiply in float32; torch's default rounds them to TF32."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
+
+
 def kv_cache_dtype(device: torch.device | str, weights: torch.dtype) -> torch.dtype:
     """The type of MusicGen's cached keys and values.
 

@@ -11,7 +11,8 @@ import torch
 
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
-from models.encodec.codec import Codec, from_audiocraft, from_folder
+from models.encodec.codec import Codec
+from models.encodec.load import from_audiocraft, from_folder
 from models.musicgen.load import read_weights
 from models.musicgen.xp_config import read_xp_config
 from testing.audiocraft_reference import load_audiocraft_codec

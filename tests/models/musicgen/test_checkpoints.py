@@ -298,6 +298,7 @@ def test_the_default_for_a_melody_is_a_melody_model(original: Path, tmp_path: Pa
         (lambda folder: write_broken_codec(folder, target_bandwidths=[]), "encodec_32khz"),
         (lambda folder: write_broken_codec(folder, upsampling_ratios=[1 << 20] * 4000), "encodec_32khz"),
         (lambda folder: write_broken_codec(folder, sampling_rate=10**400), "encodec_32khz"),
+        (lambda folder: write_broken_codec(folder, chunk_length_s=1.0, overlap=0.01), "encodec_32khz"),
     ],
 )
 def test_a_missing_broken_or_mismatching_part_is_named_before_anything_is_loaded(

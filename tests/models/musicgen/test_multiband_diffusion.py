@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from models.encodec.codec import Codec, from_folder
+from models.encodec.codec import Codec
+from models.encodec.load import from_folder
 from models.musicgen.multiband_diffusion import CHUNK_S, CONTEXT_S, STEPS, MultiBandDiffusion
 from models.runtime.progress import ignore_progress
 from testing.tiny_musicgen import write_hub_codec

@@ -211,7 +211,7 @@ def test_loading_imports_no_modelling_code_of_transformers(tmp_path: Path) -> No
         "import sys, models.musicgen.load as load\n"
         "from pathlib import Path\n"
         "from models.musicgen.t5 import T5, read_tokenizer\n"
-        "from models.encodec.codec import from_folder\n"
+        "from models.encodec.load import from_folder\n"
         "folder = Path(sys.argv[1])\n"
         "T5.read(folder / 't5', 'cpu')(read_tokenizer(folder / 't5')('slow piano'))\n"
         "from_folder(folder / 'codec', 'cpu')\n"
