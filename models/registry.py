@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,11 @@ def build(  # noqa: PLR0913  (one argument a setting)
                 RoformerFamily(weights),
             ]
         ),
-        voices=RvcFamily(find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs), uploads=voice_uploads),
+        voices=RvcFamily(
+            find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs),
+            uploads=voice_uploads,
+            hub=_make_hub(volume_dirs, download_dir, {}),
+        ),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
     )
@@ -188,12 +192,22 @@ def find_weights(
     folders = [*([models_dir] if models_dir else []), *(volume / "models" for volume in volume_dirs), BAKED]
     on_volumes = (volume / VOLUME_CACHE for volume in volume_dirs)
     revisions = REVISIONS if pin_models else {}
-    hub = HuggingFaceHub(cache=download_dir, volumes=volume_dirs, revisions=revisions)
     return WeightLocations(
         explicit=models_dir,
         hub_caches=(Path(constants.HF_HUB_CACHE), *on_volumes, BAKED),
         folders=tuple(folders[1:] if models_dir else folders),
-        hub=None if constants.HF_HUB_OFFLINE else hub,
+        hub=_make_hub(volume_dirs, download_dir, revisions),
         revisions=revisions,
         releases=None if constants.HF_HUB_OFFLINE else GitHubReleases(cache=download_dir, volumes=volume_dirs),
     )
+
+
+def _make_hub(
+    volume_dirs: Sequence[Path], download_dir: Path | None, revisions: Mapping[str, str]
+) -> HuggingFaceHub | None:
+    """The hub; None if the worker is set to work offline."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    return HuggingFaceHub(cache=download_dir, volumes=volume_dirs, revisions=revisions)

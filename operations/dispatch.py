@@ -31,6 +31,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         audio_out = params.audio_out() if isinstance(params, DeliveryParams) else AudioOut()
         if isinstance(params, DeliveryParams):
             check_delivery(audio_out, job=job, settings=settings)
+        operation.prepare(params, job, models)
         plan = operation.plan(params, models)
         with job.stage("intake"):
             _load_inputs(params, job, settings)

@@ -30,14 +30,20 @@ def is_always_ready(models: Models) -> Readiness:
     return READY
 
 
+def needs_nothing(params: Any, job: Job, models: Models) -> None:
+    """The preparation of an operation that plans with what is on this worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[ParamsT, PlanT]):
-    """One operation: three steps and what the worker says about them.
+    """One operation: its steps and what the worker says about them.
 
     Args:
         params: validates the request's parameters.
+        prepare: fetches what `plan` has to look into, if the request names something that is not on this worker.
         plan: resolves the models and refuses what cannot work, before any audio or file of the request is fetched and
-            before any model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved twice.
+            before any other model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved
+            twice.
         run: does the work. The request's audio is in `job.audio`, its files in `job.files`.
         readiness: whether the operation can work on this worker. Imports no model library.
         aliases: further names that callers may use.
@@ -47,6 +53,7 @@ class Operation(Generic[ParamsT, PlanT]):
     params: type[ParamsT]
     plan: Callable[[ParamsT, Models], PlanT]
     run: Callable[[PlanT, Job, Models], Reply]
+    prepare: Callable[[ParamsT, Job, Models], None] = needs_nothing
     readiness: Callable[[Models], Readiness] = is_always_ready
     aliases: tuple[str, ...] = ()
     optional: bool = False

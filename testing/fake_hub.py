@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from testing.loopback import Request, Write, serve
 
@@ -72,7 +73,8 @@ class FakeHub:
         elif path.startswith("/api/models/"):
             self._list_files(path, write)
         else:
-            self._send(method, path.rpartition("/")[2], request.headers.get("range", "bytes=0-"), write)
+            name = unquote(path.partition(f"/resolve/{self.commit}/")[2])
+            self._send(method, name, request.headers.get("range", "bytes=0-"), write)
 
     def _list_files(self, path: str, write: Write) -> None:
         hub_id, _, revision = path.removeprefix("/api/models/").partition("/revision/")

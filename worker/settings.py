@@ -137,7 +137,8 @@ class Settings(_Environment):
         SWITCH,
         False,
         group="models",
-        doc="Allows requests to add voices to that folder (`add_voice`).",
+        doc="Allows requests to add voices to that folder (`add_voice`), and to name voices on the Hugging Face hub"
+        " (`hf://<user>/<repo>`).",
     )
     models_dir: Path | None = variable("MODELS_DIR", PATH, None, group="models", doc="Folder of all other weights.")
     hf_hub_cache: Path | None = variable(

@@ -1,4 +1,4 @@
-"""Compares a downloaded file with the SHA-256 that is on record for it."""
+"""Compares a downloaded file with the SHA-256 that is on record for it, and removes one that cannot be used."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def require_sha256(path: Path, expected: str, check: Check = skip_check) -> None
         is_intact = digest.hexdigest() == expected
     finally:
         if not is_intact:
-            content = path.resolve()
-            path.unlink(missing_ok=True)
-            content.unlink(missing_ok=True)
+            remove_cached_file(path)
     if not is_intact:
         raise ModelError(
             f"The file '{sanitize(path.name)}' that was downloaded is not the one that was published: its SHA-256 is "
@@ -41,3 +39,10 @@ def require_sha256(path: Path, expected: str, check: Check = skip_check) -> None
             "below MODELS_DIR.",
             code=ErrorCode.BROKEN_CHECKPOINT,
         )
+
+
+def remove_cached_file(path: Path) -> None:
+    """Removes a file from a hub cache: the link in the snapshot, and the content that it leads to."""
+    content = path.resolve()
+    path.unlink(missing_ok=True)
+    content.unlink(missing_ok=True)

@@ -9,8 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError
-from models.family import READY, ModelFamily, ModelHandle, Readiness
+from models.checkpoints.hub import ListingHub
+from models.family import READY, ModelFamily, ModelHandle, Readiness, stamp_files
+from models.runtime.progress import UNATTENDED, Observer
 from models.rvc.config import FEATURE_WIDTHS
+from models.rvc.hub_voices import HubVoices, is_hub_name, parse_name
 from models.rvc.voices import Voice, VoiceInfo, Voices
 
 if TYPE_CHECKING:
@@ -24,14 +27,16 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
 
     Args:
         voices: the folders that are searched.
-        uploads: whether `install` may add one.
+        uploads: whether `install` may add one, and `fetch` download one.
+        hub: of the voices that requests name as `hf://<user>/<repo>`; None: offline.
     """
 
     name = "rvc"
 
-    def __init__(self, voices: Voices, *, uploads: bool = False) -> None:
+    def __init__(self, voices: Voices, *, uploads: bool = False, hub: ListingHub | None = None) -> None:
         self.voices = voices
         self.uploads = uploads
+        self._hub_voices = HubVoices(hub)
 
     def list_models(self) -> list[VoiceInfo]:
         return self.voices.list_voices()
@@ -63,14 +68,42 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
 
     def find(self, name: str) -> Voice:
         """The voice called `name`; raises as `resolve`."""
+        if is_hub_name(name):
+            self._require_hub_voices(name)
+            return self._hub_voices.find(name)
         return self.voices.find(name)
 
+    def fetch(self, name: str, observer: Observer = UNATTENDED) -> None:
+        """Downloads and checks the voice `hf://<user>/<repo>`, unless its newest version is here.
+
+        Args:
+            observer: is told of the bytes that have arrived; what its `check` raises ends the wait.
+
+        Raises:
+            InvalidRequestError: the name is not of that form.
+            ModelError: `voice_upload_off`; the repository holds no voice that can be used, or cannot be reached.
+        """
+        self._require_hub_voices(name)
+        self._hub_voices.fetch(name, observer)
+
+    def _require_hub_voices(self, name: str) -> None:
+        parse_name(name)
+        if not self.uploads:
+            raise ModelError(
+                f"The voice '{name}' is on the Hugging Face hub, and this worker does not take voices from requests. "
+                "Name one that list_models shows, or set ALLOW_VOICE_UPLOAD=1 on the worker.",
+                code=ErrorCode.VOICE_UPLOAD_OFF,
+            )
+
     def version_key(self, name: str) -> Hashable:
+        if is_hub_name(name):
+            voice = self.find(name)
+            return stamp_files(path for path in (voice.checkpoint, voice.index) if path is not None)
         return self.voices.version_key(name)
 
     def memory_bytes(self, name: str) -> int:
         """The weights, stored as float16, in float32, and the index."""
-        voice = self.voices.find(name)
+        voice = self.find(name)
         index = voice.index.stat().st_size if voice.index else 0
         return 2 * (voice.size - index) + index
 
@@ -84,7 +117,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         from models.rvc.converter import load_voice_converter
         from models.rvc.index import read_index
 
-        voice = self.voices.find(name)
+        voice = self.find(name)
         checkpoint = read_checkpoint(voice.checkpoint)
         index = read_index(voice.index, width=FEATURE_WIDTHS[checkpoint.version]) if voice.index else None
         return load_voice_converter(checkpoint, index, device=device)

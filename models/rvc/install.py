@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError, sanitize
 from models.checkpoints.zip_directory import DEFLATED, STORED, ArchiveError, Entry, read_directory, unpack
-from models.rvc.checkpoint import VOICE_LIMITS, check_checkpoint
+from models.rvc.checkpoint import VOICE_LIMITS, Header, check_checkpoint
 from models.rvc.config import FEATURE_WIDTHS
 from models.rvc.index import check_index
 from models.rvc.sidecar import MAX_SIDECAR_BYTES, SIDECAR
@@ -120,7 +120,8 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
             new.mkdir()
             for part, pieces in parts.items():
                 _write(new / (part if part == SIDECAR else f"{name}{part}"), pieces, check)
-            _check_voice(new, name)
+            index = new / f"{name}.index"
+            check_voice(new / f"{name}.pth", index if index.exists() else None)
             check()
             _put(new, home / name, name=name, replace=replace)
     except OSError as error:
@@ -131,10 +132,16 @@ def _install(voices: Voices, name: str, parts: dict[str, Iterator[bytes]], *, re
         ) from error
 
 
-def _check_voice(folder: Path, name: str) -> None:
-    header = check_checkpoint(folder / f"{name}.pth")
-    if (index := folder / f"{name}.index").exists():
+def check_voice(checkpoint: Path, index: Path | None) -> Header:
+    """Checks everything in the files of a voice, as nothing in them is trusted.
+
+    Raises:
+        ModelError: a file is not what it should be, or the index does not fit the checkpoint.
+    """
+    header = check_checkpoint(checkpoint)
+    if index is not None:
         check_index(index, width=FEATURE_WIDTHS[header.version])
+    return header
 
 
 def _chunks(file: BinaryIO, most: int) -> Iterator[bytes]:

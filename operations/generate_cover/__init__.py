@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from models import Models
 from models.family import READY, Readiness
+from models.rvc.hub_voices import is_hub_name
 from operations.generate_cover.params import Params
 from operations.generate_cover.plan import Plan, plan
 from operations.generate_cover.run import run
 from operations.operation import Operation
+from worker.job import Job
 
 __all__ = ["OPERATION", "Params", "Plan", "plan", "run"]
 
@@ -19,8 +21,18 @@ def get_readiness(models: Models) -> Readiness:
     return next((one for one in readiness if not one.is_ready), READY)
 
 
+def prepare(params: Params, job: Job, models: Models) -> None:
+    """Fetches the voices that the request names by their address on the hub; the plan depends on what they are."""
+    names = [params.voice_model, *([params.backup_voice_model] if params.backup_voice_model else [])]
+    if remote := [name for name in dict.fromkeys(names) if is_hub_name(name)]:
+        with job.stage("voice", (0.0, 0.0)):
+            for name in remote:
+                models.families.voices.fetch(name, job)
+
+
 OPERATION = Operation(
     params=Params,
+    prepare=prepare,
     plan=plan,
     run=run,
     readiness=get_readiness,

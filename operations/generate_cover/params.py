@@ -49,7 +49,10 @@ class Params(AudioOutParams):
         None, description="The instrumental. It must start at the same time as `voice_audio`."
     )
     backup_audio: AudioField | None = Field(None, description="Backing vocals, in addition to `voice_audio`.")
-    voice_model: Name = Field(description="Name of the voice, as in `list_models`. Alias: `rvc_model`.")
+    voice_model: Name = Field(
+        description="Name of the voice, as in `list_models`; or `hf://<user>/<repo>`, a voice on the"
+        " Hugging Face hub, where `ALLOW_VOICE_UPLOAD=1`. Alias: `rvc_model`."
+    )
     embedder: Name | None = Field(
         None,
         description="Content encoder that the voice was trained with: `contentvec`, `spin`, `chinese-hubert-base`,"
