@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 
-from models.acestep.config import NetworkConfig, SamplingDefaults, TextEncoderConfig, VaeConfig, Widths
+from models.acestep.catalog import GUIDED, TURBO
+from models.acestep.config import NetworkConfig, TextEncoderConfig, VaeConfig, Widths
 from models.acestep.network import AceStepConfig, Components, build_networks, build_text_encoder, build_vae
 
 Layout = Literal["original", "diffusers"]
@@ -76,7 +77,12 @@ def build_tiny_components(seed: int = 0, *, xl: bool = False, is_turbo: bool = T
         xl: the transformer is wider than its conditions, and the timbre encoder has a token of its own.
         is_turbo: with the defaults of a turbo model, 8 steps without guidance; else those of base and sft.
     """
-    sizes = replace(TINY, is_turbo=is_turbo, transformer=_XL_WIDTHS if xl else TINY.transformer)
+    sizes = replace(
+        TINY,
+        is_turbo=is_turbo,
+        version="turbo" if is_turbo else "base",
+        transformer=_XL_WIDTHS if xl else TINY.transformer,
+    )
     tokenizer = make_tokenizer()
     text = TextEncoderConfig(
         widths=TINY.encoder,
@@ -101,9 +107,7 @@ def build_tiny_components(seed: int = 0, *, xl: bool = False, is_turbo: bool = T
         silence_latent=silence,
         config=AceStepConfig(
             sizes=sizes,
-            defaults=SamplingDefaults(num_steps=8, shift=3.0, cfg_coef=1.0)
-            if is_turbo
-            else SamplingDefaults(num_steps=50, shift=1.0, cfg_coef=7.0),
+            defaults=TURBO if is_turbo else GUIDED,
             device=torch.device("cpu"),
             dtype=torch.float32,
         ),
@@ -180,7 +184,7 @@ def make_original_config(sizes: NetworkConfig) -> dict[str, Any]:
         "architectures": ["AceStepConditionGenerationModel"],
         "auto_map": {"AutoModel": f"{_MARKER}.Model"},
         "model_type": "acestep",
-        "model_version": "turbo" if sizes.is_turbo else "base",
+        "model_version": sizes.version,
         "dtype": "bfloat16",
         **_name_widths(sizes.transformer),
         "num_hidden_layers": sizes.num_layers,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from models.acestep.info import CHANNELS, SAMPLE_RATE
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 
@@ -18,6 +19,9 @@ _MAX_LAYERS = 128
 _MAX_HEADS = 256
 _MAX_FRAMES = 15_000  # of latents: 600 s, the length of the silence
 _MAX_CODES = 1 << 20
+_MAX_HEAD_DIM = 1024
+_MAX_MULTIPLE = 64
+_MAX_VOCABULARY = 1 << 20
 _LAYER_TYPES = ("sliding_attention", "full_attention")  # by turns
 
 
@@ -60,6 +64,7 @@ class NetworkConfig:
         fsq_dim: width that codes are projected to.
         fsq_levels: of the finite scalar quantiser, the fastest first.
         is_turbo: whether the model has guidance and few steps distilled into it.
+        version: what the file calls the model: `turbo`, `sft`, `base`; empty: nothing.
     """
 
     transformer: Widths
@@ -81,6 +86,7 @@ class NetworkConfig:
     fsq_dim: int = 2048
     fsq_levels: tuple[int, ...] = (8, 8, 8, 5, 5, 5)
     is_turbo: bool = False
+    version: str = ""
 
     @property
     def is_xl(self) -> bool:
@@ -150,6 +156,7 @@ def read_network_config(settings: Settings) -> NetworkConfig:
     settings.require("timbre_hidden_dim", None, channels)
     settings.require("fsq_input_num_quantizers", None, 1)
     settings.require("use_sliding_window", None, True)
+    version = settings.text("model_version", "")
     levels = settings.integers("fsq_input_levels", (8, 8, 8, 5, 5, 5), least=2)
     config = NetworkConfig(
         transformer=transformer,
@@ -158,7 +165,7 @@ def read_network_config(settings: Settings) -> NetworkConfig:
         num_lyric_layers=settings.integer("num_lyric_encoder_hidden_layers", 8, most=_MAX_LAYERS),
         num_timbre_layers=settings.integer("num_timbre_encoder_hidden_layers", 4, most=_MAX_LAYERS),
         num_pooler_layers=settings.integer("num_attention_pooler_hidden_layers", 2, most=_MAX_LAYERS),
-        head_dim=settings.integer("head_dim", 128, least=2, most=1024),
+        head_dim=settings.integer("head_dim", 128, least=2, most=_MAX_HEAD_DIM),
         latent_channels=channels,
         text_hidden_size=settings.integer("text_hidden_dim", 1024, most=_MAX_WIDTH),
         patch_size=settings.integer("patch_size", 2, most=16),
@@ -170,7 +177,8 @@ def read_network_config(settings: Settings) -> NetworkConfig:
         pool_window_size=settings.integer("pool_window_size", 5, most=256),
         fsq_dim=settings.integer("fsq_dim", encoder.hidden_size, most=_MAX_WIDTH),
         fsq_levels=levels,
-        is_turbo=settings.flag("is_turbo"),
+        is_turbo=settings.flag("is_turbo", version.startswith("turbo")),
+        version=version,
     )
     if config.head_dim % 2 or config.fsq_dim != encoder.hidden_size or config.codebook_size > _MAX_CODES:
         raise CheckpointError(
@@ -178,6 +186,47 @@ def read_network_config(settings: Settings) -> NetworkConfig:
             f"of {encoder.hidden_size}, {config.codebook_size} codes"
         )
     return config
+
+
+def read_vae_config(settings: Settings, config: NetworkConfig) -> VaeConfig:
+    """Reads the `config.json` of the VAE; raises `CheckpointError` if it does not fit the other networks."""
+    settings.require("_class_name", None, "AutoencoderOobleck")
+    settings.require("audio_channels", None, CHANNELS)
+    settings.require("sampling_rate", SAMPLE_RATE)
+    settings.require("decoder_input_channels", config.latent_channels)
+    settings.require("encoder_hidden_size", 2 * config.latent_channels)  # a mean and a scale for each channel
+    vae = VaeConfig(
+        encoder_hidden_size=settings.integer("encoder_hidden_size"),
+        decoder_channels=settings.integer("decoder_channels", most=_MAX_WIDTH),
+        latent_channels=config.latent_channels,
+        downsampling_ratios=settings.integers("downsampling_ratios"),
+        channel_multiples=settings.integers("channel_multiples"),
+    )
+    if math.prod(vae.downsampling_ratios) != SAMPLE_RATE // FRAME_RATE:
+        raise CheckpointError(f"its 'downsampling_ratios' do not make {FRAME_RATE} latents a second")
+    if len(vae.channel_multiples) != len(vae.downsampling_ratios) or max(vae.channel_multiples) > _MAX_MULTIPLE:
+        raise CheckpointError("its 'channel_multiples' do not fit its 'downsampling_ratios'")
+    return vae
+
+
+def read_text_encoder_config(settings: Settings, config: NetworkConfig) -> TextEncoderConfig:
+    """Reads the `config.json` of the text encoder; raises `CheckpointError` if it does not fit the other networks."""
+    settings.require("model_type", "qwen3")
+    settings.require("hidden_act", None, "silu")
+    settings.require("hidden_size", config.text_hidden_size)
+    settings.require("attention_bias", None, False)
+    settings.require("use_sliding_window", None, False)
+    settings.require("rope_scaling", None)
+    settings.require("rope_parameters.rope_type", None, "default")
+    theta = settings.number("rope_theta", 1e6)
+    return TextEncoderConfig(
+        widths=_read_widths(settings, ""),
+        num_layers=settings.integer("num_hidden_layers", most=_MAX_LAYERS),
+        head_dim=settings.integer("head_dim", 128, most=_MAX_HEAD_DIM),
+        vocab_size=settings.integer("vocab_size", most=_MAX_VOCABULARY),
+        rope_theta=settings.number("rope_parameters.rope_theta", theta),
+        rms_norm_eps=settings.number("rms_norm_eps", 1e-6, most=1.0),
+    )
 
 
 def _read_widths(settings: Settings, prefix: str) -> Widths:

@@ -137,6 +137,7 @@ def build_networks(config: NetworkConfig) -> dict[str, nn.Module]:
         patch_size=config.patch_size,
         encoder_hidden_size=config.encoder.hidden_size,
         is_turbo=config.is_turbo,
+        model_version=config.version,
     )
     patch = transformer.proj_in_conv
     transformer.proj_in_conv = ContiguousConv1d(

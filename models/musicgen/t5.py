@@ -15,11 +15,11 @@ import torch
 from torch.nn import functional as F
 
 from models.checkpoints.errors import CheckpointError
-from models.checkpoints.hf_folder import find_weights, read_config
+from models.checkpoints.hf_folder import TOKENIZER_FILE, find_weights, read_config, read_tokenizer_file
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
 
-TOKENIZER_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "spiece.model"
+SENTENCEPIECE_FILE = "spiece.model"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +47,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _read_fast(folder: Path) -> Tokenizer:
-    import tokenizers
-
-    try:
-        fast = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-    except Exception as error:
-        # The library raises `Exception` itself, and no class below it, for a file that it cannot read.
-        if type(error) is not Exception:
-            raise
-        raise CheckpointError(f"its {TOKENIZER_FILE} cannot be read") from error
-    fast.no_truncation()
-    fast.no_padding()
+    fast = read_tokenizer_file(folder)
     return Tokenizer(lambda text: list(fast.encode(text).ids), size=max(fast.get_vocab().values(), default=-1) + 1)
 
 

@@ -44,6 +44,10 @@ CREPE = DtypePolicy(cpu=torch.bfloat16)
 DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 # Its linear layers and attention only: spectrograms, norms, the residual stream and the masks' sums are float32.
 ROFORMER = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
+# As it was trained, and as its weights are stored.
+ACESTEP = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
+# Its waveform has the quiet parts of the music, too. On a GPU it is bound by memory, which bfloat16 halves.
+ACESTEP_VAE = DtypePolicy(cuda=torch.bfloat16)
 
 _BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
