@@ -12,7 +12,7 @@ from audio.disk import materialize
 from audio.types import AudioSource, Waveform
 from errors import sanitize
 from models import Models
-from models.checkpoints.errors import broken_checkpoint
+from models.checkpoints.errors import damaged_weights
 from models.family import ModelHandle
 from models.runtime.progress import Progress
 from models.separation import InferenceOptions, Separator, StemPlan, separate
@@ -63,12 +63,7 @@ def _require_finite(blocks: Iterator[dict[str, Waveform]], model: str) -> Iterat
     """The blocks as they are; raises `ModelError` for samples that only damaged weights give."""
     for stems in blocks:
         if not all(np.isfinite(stem).all() for stem in stems.values()):
-            raise broken_checkpoint(
-                f"The separation model '{sanitize(model)}'",
-                "its stems have samples that are not finite, so its weights are damaged",
-                "Download its files again.",
-                details={"model": sanitize(model)},
-            )
+            raise damaged_weights(f"The separation model '{sanitize(model)}'", "its stems have", model)
         yield stems
 
 

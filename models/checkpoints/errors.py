@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from errors import ErrorCode, ModelError
+from errors import ErrorCode, ModelError, sanitize
 
 
 class CheckpointError(ValueError):
@@ -37,6 +37,22 @@ def broken_checkpoint(
     """
     return ModelError(
         f"{subject} cannot be used: {reason}. {remedy}", code=ErrorCode.BROKEN_CHECKPOINT, details=details
+    )
+
+
+def damaged_weights(subject: str, result: str, model: str) -> ModelError:
+    """The error for weights that were read without a fault, and give samples that are not finite.
+
+    Args:
+        subject: as `broken_checkpoint` takes it.
+        result: what has such samples, as the beginning of a clause: `its stems have`.
+        model: the model's name, as in the request.
+    """
+    return broken_checkpoint(
+        subject,
+        f"{result} samples that are not finite, so its weights are damaged",
+        "Download its files again.",
+        details={"model": sanitize(model)},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from audio.disk import materialize_one
 from audio.dsp.mix import Silence, fit_length
 from audio.dsp.resample import resampled_length
 from audio.types import AudioSource
+from errors import sanitize
 from models import Models
+from models.checkpoints.errors import damaged_weights
 from models.family import ModelHandle
 from models.runtime.progress import sub_progress
 from worker.job import Job
@@ -125,7 +128,8 @@ def convert_vocal(
 
     def convert(encoder: ContentEncoder, voice: VoiceConverter) -> AudioSource:
         length = max(resampled_length(vocal.num_samples, vocal.sample_rate, voice.sample_rate), 1)
-        blocks = voice.convert(preprocessed, f0, encoder, settings=plan.settings(), progress=job.progress)
+        converted = voice.convert(preprocessed, f0, encoder, settings=plan.settings(), progress=job.progress)
+        blocks = _require_finite(converted, plan.voice.name)
         return materialize_one(
             fit_length(blocks, num_samples=length),
             like=Silence(voice.sample_rate, 1, length),
@@ -135,6 +139,14 @@ def convert_vocal(
 
     with job.stage("convert", (middle, end)):
         return ConvertedVocal(models.run_pair(plan.encoder, plan.voice, convert, observer=job), pitch_adjust)
+
+
+def _require_finite(blocks: Iterable[Waveform], voice: str) -> Iterator[Waveform]:
+    """The blocks as they are; raises `ModelError` for samples that only damaged weights give."""
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise damaged_weights(f"The voice '{sanitize(voice)}'", "the vocals that it converts have", voice)
+        yield block
 
 
 def _estimate_f0(

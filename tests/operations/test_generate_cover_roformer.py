@@ -125,6 +125,14 @@ def test_the_parts_of_a_song_sum_to_it(
     np.testing.assert_allclose(total + stems["reverb"] if "reverb" in stems else total, song, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["my_vocals", "many"])
+def test_a_silent_song_gives_a_silent_cover(models: Models, name: str) -> None:
+    song = np.zeros((2, RATE // 2), np.float32)
+    reply = cover(models, song, separation_model=name, reverb_wet=0.0)
+    assert decode_audio(reply).shape == song.shape and not decode_audio(reply).any()
+    assert reply["split"]["backing_skipped"]
+
+
 def test_a_model_of_another_role_is_refused(models: Models) -> None:
     with pytest.raises(InvalidRequestError, match="'vocals' and not 'karaoke'"):
         cover(models, make_song(0.1), karaoke_model="my_vocals")

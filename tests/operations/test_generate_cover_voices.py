@@ -153,3 +153,19 @@ def test_a_voice_is_converted_with_the_encoder_that_it_was_trained_with(folder: 
     (voice / "voice.json").write_text('{"embedder": "spin"}')
     assert call(models, vocal, band, voice_model="spun")["sha256"] == spun["sha256"]
     assert call(models, vocal, band, voice_model="spun", embedder="contentvec")["sha256"] == plain["sha256"]
+
+
+def test_a_voice_whose_weights_give_no_numbers_is_named_as_damaged(folder: Path, models: Models) -> None:
+    content = tiny_rvc.make_checkpoint()
+    content["weight"]["dec.conv_pre.bias"].fill_(60_000.0)  # finite in half precision, and far beyond it in the network
+    content["weight"]["dec.conv_post.weight"].fill_(60_000.0)
+    for key, value in content["weight"].items():
+        if key.endswith("weight_g") or "dec.ups" in key:
+            value.fill_(60_000.0)
+    (folder / "voices" / "damaged").mkdir(exist_ok=True)
+    torch.save(content, folder / "voices" / "damaged" / "damaged.pth")
+    vocal = encode_wav(make_vocals(0.3))
+    with pytest.raises(ModelError, match="The voice 'damaged' cannot be used: .* not finite") as caught:
+        call(models, vocal, vocal, voice_model="damaged")
+    assert caught.value.error_code == "broken_checkpoint" and caught.value.details["model"] == "damaged"
+    assert "/" not in caught.value.message

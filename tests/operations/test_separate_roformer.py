@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from errors import ErrorCode, InvalidRequestError, ModelError, UnknownNameError
 from models import Models, registry
 from testing.dispatch import answer
-from testing.tiny_roformer import write_roformer
+from testing.tiny_roformer import Shape, make_state, write_roformer
 from worker.settings import Settings
 
 Waveform = NDArray[np.float32]
@@ -142,3 +143,15 @@ def test_list_models_tells_role_and_licence_of_models_that_are_here_and_of_publi
 
 def test_the_default_model_stays_htdemucs(models: Models) -> None:
     assert models.families.separation.resolve(None).name == "htdemucs"
+
+
+@pytest.mark.parametrize(("value", "said"), [(float("nan"), "'bad.ckpt'"), (3e38, "'bad' cannot be used: its stems")])
+def test_weights_that_give_no_sound_are_named_whether_they_are_numbers_or_not(
+    models: Models, tmp_path: Path, value: float, said: str
+) -> None:
+    state = make_state(Shape())
+    state["band_split.to_features.3.1.weight"].fill_(value)  # 3e38 is a number, and overflows in the network
+    write_roformer(tmp_path / "bad", target="vocals", state=state)
+    with pytest.raises(ModelError, match="not finite") as caught:
+        run_separate(registry.build(device="cpu", models_dir=tmp_path), make_song(0.5), model="bad")
+    assert caught.value.error_code == ErrorCode.BROKEN_CHECKPOINT and said in caught.value.message

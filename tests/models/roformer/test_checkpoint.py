@@ -233,6 +233,22 @@ def test_a_broken_or_hostile_yaml_is_refused(tmp_path: Path, content: str, reaso
     _check_refused(files, "'tiny.yaml'", reason)
 
 
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.6])
+def test_a_truncated_yaml_is_refused(tmp_path: Path, part: float) -> None:
+    files = _write(tmp_path)
+    yaml = files.weights.with_suffix(".yaml")
+    yaml.write_bytes(yaml.read_bytes()[: int(part * yaml.stat().st_size)])
+    with pytest.raises(ModelError) as caught:
+        read_model_config(files)
+    assert caught.value.error_code == ErrorCode.BROKEN_CHECKPOINT and "'tiny." in caught.value.message
+
+
+def test_the_yaml_of_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    files = _write(tmp_path)
+    files.weights.with_suffix(".yaml").write_text("models: ['aaaa1111', 'bbbb2222']\nweights: [[1, 0], [0, 1]]\n")
+    _check_refused(files, "'tiny.yaml'", "no section 'model'")
+
+
 def test_a_yaml_in_another_encoding_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     files = _write(tmp_path)
     files.weights.with_suffix(".yaml").write_bytes(b"model: \xff\xfe")
