@@ -130,9 +130,9 @@ def splice(source: AudioSource, generated: Audio, *, first_frame: int, window: W
 
 
 def _fade(begin: int, end: int, *, source: range, total: int, fade: int) -> Waveform:
-    """The gain of the generated samples, `[total]`: 1 from `begin` to `end`, with a fade at each seam.
+    """The gain of the generated samples, `[total]`: 1 from `begin` to `end`, faded in and out at the seams.
 
-    A seam is where there is something of the source on the other side.
+    A seam is an end of the window beyond which there is something of the source.
     """
     gains = np.zeros(total, np.float32)
     gains[begin:end] = 1
