@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -264,26 +264,28 @@ def _write_diffusers(components: Components, model: Path, save: Callable[..., No
 
 def _write_vae(components: Components, folder: Path) -> None:
     write_weights(folder, components.vae.state_dict(), stem="diffusion_pytorch_model")
-    settings = asdict(TINY_VAE)
-    settings["decoder_input_channels"] = settings.pop("latent_channels")
-    _write_json(
-        folder / "config.json",
-        {"_class_name": "AutoencoderOobleck", "audio_channels": 2, "sampling_rate": 48_000, **settings},
-    )
+    _write_json(folder / "config.json", describe_vae(components))
+
+
+def describe_vae(components: Components) -> dict[str, Any]:
+    """Returns the settings of the VAE."""
+    network: Any = components.vae
+    settings = {key: value for key, value in network.config.items() if not key.startswith("_")}
+    return {"_class_name": "AutoencoderOobleck", **settings}
 
 
 def _write_text_encoder(components: Components, folder: Path, *, tokenizer_in: str) -> None:
     write_weights(folder, components.text_encoder.state_dict(), stem="model")
+    _write_json(folder / "config.json", describe_text_encoder(components))
+    (folder / tokenizer_in).mkdir(exist_ok=True)
+    components.tokenizer.save(str(folder / tokenizer_in / "tokenizer.json"))
+
+
+def describe_text_encoder(components: Components) -> dict[str, Any]:
+    """Returns the settings of the text encoder."""
     network: Any = components.text_encoder
     config = network.config
-    settings = {
-        "architectures": ["Qwen3Model"],
-        "model_type": "qwen3",
-        "rope_theta": int(config.rope_parameters["rope_theta"]),
-        "max_position_embeddings": 32_768,
-        "tie_word_embeddings": True,
-    }
-    for key in (
+    keys = (
         "vocab_size",
         "hidden_size",
         "intermediate_size",
@@ -294,11 +296,15 @@ def _write_text_encoder(components: Components, folder: Path, *, tokenizer_in: s
         "hidden_act",
         "rms_norm_eps",
         "attention_bias",
-    ):
-        settings[key] = getattr(config, key)
-    _write_json(folder / "config.json", settings)
-    (folder / tokenizer_in).mkdir(exist_ok=True)
-    components.tokenizer.save(str(folder / tokenizer_in / "tokenizer.json"))
+    )
+    return {
+        "architectures": ["Qwen3Model"],
+        "model_type": "qwen3",
+        "rope_theta": int(config.rope_parameters["rope_theta"]),
+        "max_position_embeddings": 32_768,
+        "tie_word_embeddings": True,
+        **{key: getattr(config, key) for key in keys},
+    }
 
 
 def _randomize(network: nn.Module) -> None:

@@ -53,8 +53,9 @@ class LatentCodec:
         self.hop_length: int = vae.hop_length
         self.latent_channels: int = vae.config.decoder_input_channels
         ratios: Sequence[int] = vae.config.downsampling_ratios
-        snake = choose_snake(self.device)
-        self._encoder, self._decoder = build_encoder(vae.encoder, snake), build_decoder(vae.decoder, snake)
+        snake, in_chunks = choose_snake(self.device), self.device.type == "cpu"
+        self._encoder = build_encoder(vae.encoder, snake, in_chunks=in_chunks)
+        self._decoder = build_decoder(vae.decoder, snake, in_chunks=in_chunks)
         self._encoder_context, self._decoder_context = (
             count_encoder_context(ratios),
             count_decoder_context(ratios[::-1]),

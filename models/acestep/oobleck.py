@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.nn.utils import remove_weight_norm
 
 from models.checkpoints.weight_norm import fold_weight_norm
 from models.device import is_out_of_memory
+from models.runtime.chunks import plan_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,8 @@ template <typename T> T snake(T x, T alpha, T scale) {
     return static_cast<T>(value + static_cast<float>(scale) * sine * sine);
 }
 """
+_CHUNKED_RATIO = 32  # samples in one position of chunks, at most
+_CHUNK_POSITIONS = 1024
 _UNIT_REACH = 3 * (1 + 3 + 9)  # samples on either side: kernels of 7 with the dilations of a block's three units
 
 
@@ -97,10 +102,7 @@ def count_decoder_context(ratios: Sequence[int]) -> int:
     Args:
         ratios: of the upsampling blocks, from the latents to the samples.
     """
-    reach = 3
-    for ratio in reversed(ratios):
-        reach = math.ceil((reach + _UNIT_REACH) / ratio) + 1
-    return reach + 3
+    return _count_upsampling_context(ratios) + 3
 
 
 def count_encoder_context(ratios: Sequence[int]) -> int:
@@ -109,26 +111,74 @@ def count_encoder_context(ratios: Sequence[int]) -> int:
     Args:
         ratios: of the downsampling blocks, from the samples to the latents.
     """
-    reach = 1
+    return _count_downsampling_context(ratios, reach=1)
+
+
+def build_decoder(decoder: Any, snake: SnakeFunction, *, in_chunks: bool = False) -> list[Layer]:
+    """Returns the layers of diffusers' `OobleckDecoder`: `[B, C, 1, frames]` to `[B, channels, 1, samples]`.
+
+    Args:
+        in_chunks: whether the widest tensors are made in chunks. The results are the same. A CPU then gets their memory
+            from the allocator and not from the kernel, page by page; a GPU would only have more kernels to launch.
+    """
+    blocks: list[list[Layer]] = [
+        [_Snake(block.snake1, snake), _TransposedConv(block.conv_t1), *_build_units(block, snake)]
+        for block in decoder.block
+    ]
+    first: list[Layer] = [_Conv(decoder.conv1)]
+    last: list[Layer] = [_Snake(decoder.snake1, snake), _Conv(decoder.conv2)]
+    if not in_chunks:
+        return [*first, *chain(*blocks), *last]
+    ratios = [block.conv_t1.stride[0] for block in decoder.block]
+    count = _count_wide_blocks(ratios[::-1])
+    wide = ratios[-count:]
+    chunked = _InChunks(
+        [*chain(*blocks[-count:]), *last], _count_upsampling_context(wide), output_ratio=math.prod(wide)
+    )
+    return [*first, *chain(*blocks[:-count]), chunked]
+
+
+def build_encoder(encoder: Any, snake: SnakeFunction, *, in_chunks: bool = False) -> list[Layer]:
+    """Returns the layers of diffusers' `OobleckEncoder`: `[B, channels, 1, samples]` to `[B, C, 1, frames]`.
+
+    Args:
+        in_chunks: see `build_decoder`.
+    """
+    blocks: list[list[Layer]] = [
+        [*_build_units(block, snake), _Snake(block.snake1, snake), _Conv(block.conv1)] for block in encoder.block
+    ]
+    first: list[Layer] = [_Conv(encoder.conv1)]
+    last: list[Layer] = [_Snake(encoder.snake1, snake), _Conv(encoder.conv2)]
+    if not in_chunks:
+        return [*first, *chain(*blocks), *last]
+    ratios = [block.conv1.stride[0] for block in encoder.block]
+    count = _count_wide_blocks(ratios)
+    wide = ratios[:count]
+    chunked = _InChunks(
+        [*first, *chain(*blocks[:count])], _count_downsampling_context(wide), input_ratio=math.prod(wide)
+    )
+    return [chunked, *chain(*blocks[count:]), *last]
+
+
+def _count_upsampling_context(ratios: Sequence[int]) -> int:
+    """Counts the inputs of the last blocks and layers on either side that the samples of one input depend on."""
+    reach = 3
+    for ratio in reversed(ratios):
+        reach = math.ceil((reach + _UNIT_REACH) / ratio) + 1
+    return reach
+
+
+def _count_downsampling_context(ratios: Sequence[int], *, reach: int = 0) -> int:
+    """Counts the outputs of the first layers and blocks on either side whose samples one output depends on."""
     for ratio in reversed(ratios):
         reach = (reach + 1) * ratio + ratio // 2 + _UNIT_REACH
     return math.ceil((reach + 3) / math.prod(ratios))
 
 
-def build_decoder(decoder: Any, snake: SnakeFunction) -> list[Layer]:
-    """Returns the layers of diffusers' `OobleckDecoder`: `[B, C, 1, frames]` to `[B, channels, 1, samples]`."""
-    layers: list[Layer] = [_Conv(decoder.conv1)]
-    for block in decoder.block:
-        layers += [_Snake(block.snake1, snake), _TransposedConv(block.conv_t1), *_build_units(block, snake)]
-    return [*layers, _Snake(decoder.snake1, snake), _Conv(decoder.conv2)]
-
-
-def build_encoder(encoder: Any, snake: SnakeFunction) -> list[Layer]:
-    """Returns the layers of diffusers' `OobleckEncoder`: `[B, channels, 1, samples]` to `[B, C, 1, frames]`."""
-    layers: list[Layer] = [_Conv(encoder.conv1)]
-    for block in encoder.block:
-        layers += [*_build_units(block, snake), _Snake(block.snake1, snake), _Conv(block.conv1)]
-    return [*layers, _Snake(encoder.snake1, snake), _Conv(encoder.conv2)]
+def _count_wide_blocks(ratios: Sequence[int]) -> int:
+    """Counts the blocks next to the samples whose tensors are wide. `ratios` begin at the samples."""
+    products: list[int] = list(accumulate(ratios, operator.mul))
+    return max(sum(product <= _CHUNKED_RATIO for product in products), 1)
 
 
 def run_layers(layers: Iterable[Layer], x: torch.Tensor) -> torch.Tensor:
@@ -141,6 +191,29 @@ def run_layers(layers: Iterable[Layer], x: torch.Tensor) -> torch.Tensor:
 
 def _build_units(block: Any, snake: SnakeFunction) -> list[Layer]:
     return [_ResidualUnit(unit, snake) for unit in (block.res_unit1, block.res_unit2, block.res_unit3)]
+
+
+class _InChunks:
+    """Runs layers in chunks of time, each with its context, as if they ran over the whole.
+
+    Args:
+        context: positions on either side of a chunk.
+        input_ratio: samples of the input in one position.
+        output_ratio: samples of the output in one position.
+    """
+
+    def __init__(self, layers: Sequence[Layer], context: int, *, input_ratio: int = 1, output_ratio: int = 1) -> None:
+        self._layers, self._context = layers, context
+        self._input_ratio, self._output_ratio = input_ratio, output_ratio
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        parts = []
+        for chunk in plan_chunks(x.shape[-1] // self._input_ratio, size=_CHUNK_POSITIONS, context=self._context):
+            part = x[..., chunk.start * self._input_ratio : chunk.stop * self._input_ratio]
+            for layer in self._layers:
+                part = layer(part)
+            parts.append(part[..., chunk.scale_inside(self._output_ratio)])
+        return torch.cat(parts, dim=-1)
 
 
 class _Conv:

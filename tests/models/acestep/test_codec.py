@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,21 @@ def test_the_context_of_a_tile_is_the_receptive_field_and_no_more() -> None:
     context = count_encoder_context(RATIOS)
     assert context - 1 <= -int(reached.min()) <= context
     assert context - 1 <= int(reached.max()) <= context
+
+
+@pytest.mark.parametrize("frames", [3, 40, 110])  # 60, 2400 and 6600 positions in chunks of 1024
+@torch.no_grad()
+def test_chunks_of_the_widest_layers_change_nothing(frames: int) -> None:
+    vae, latents, waveform = make_vae(), make_latents(frames).transpose(1, 2), make_waveform(frames * HOP)[None]
+    fold_weights(vae)
+    for build, part, x in ((build_decoder, vae.decoder, latents), (build_encoder, vae.encoder, waveform)):
+        whole = run_layers(build(part, compute_snake), x)
+        sizes = TensorSizes()
+        with sizes:
+            chunked = run_layers(build(part, compute_snake, in_chunks=True), x)
+        assert measure_error(chunked, whole) <= SEAM_LIMIT
+        widest = max(math.prod(shape) for shape in sizes.shapes if len(shape) == 4 and shape[1] > 2)
+        assert widest <= (1024 + 2 * 20) * 32 * 8  # positions with context, samples and channels
 
 
 def test_progress_is_reported_after_every_tile() -> None:
