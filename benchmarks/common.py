@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,18 @@ def choose_clock(name: str) -> Clock:
         return times.user + times.system + times.children_user + times.children_system
 
     return time.perf_counter if name == "wall" else cpu_seconds
+
+
+def read_peak_bytes() -> int:
+    """The most memory that this process has had so far.
+
+    Linux gives it without what the process that started this one had, which `getrusage` counts.
+    """
+    if (status := Path("/proc/self/status")).exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Stopwatch:

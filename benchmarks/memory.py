@@ -12,7 +12,6 @@ with a stub that copies its input, `generate_cover` with tiny networks.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import torch
 from torch import nn
 
 from benchmarks.checkpoints import write_htdemucs
-from benchmarks.common import SAMPLE_RATE, run_python, write_song
+from benchmarks.common import SAMPLE_RATE, read_peak_bytes, run_python, write_song
 from models.checkpoints.locations import WeightLocations
 from models.demucs.catalog import FOUR_STEMS
 from models.demucs.engine import DemucsSeparator, Runtime, SeparationModel
@@ -90,7 +89,7 @@ def run_job(network: Network, minutes: float) -> dict[str, Any]:
         "loaded_mb": loaded_mb,
         "peak_mb": peak_mb,
         "added_mb": peak_mb - loaded_mb,
-        "high_water_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "high_water_mb": round(read_peak_bytes() / 2**20),
         "disk_mb": disk_mb,
         "seconds": round(seconds, 2),
         "timings": reply["timings"],

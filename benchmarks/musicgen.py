@@ -27,7 +27,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.checkpoints import MUSICGEN_SIZES, write_musicgen
-from benchmarks.common import Clock, make_parser, name_device, print_result, set_up
+from benchmarks.common import Clock, make_parser, name_device, print_result, read_peak_bytes, set_up
 from benchmarks.musicgen_parity import DESCRIPTION, compare_logits, run_teacher_forced
 from models.checkpoints.locations import WeightLocations
 from models.musicgen.engine import Engine
@@ -281,7 +281,7 @@ def _measure_peak_memory(device: str) -> float:
     """Gigabytes: on a GPU of all tensors, on a CPU of the process."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+    return round(read_peak_bytes() / 1e9, 2)
 
 
 def _time(function: Callable[[], object], clock: Clock) -> float:

@@ -16,10 +16,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common import SAMPLE_RATE, compare, print_result, run_python, write_song
+from benchmarks.common import SAMPLE_RATE, compare, print_result, read_peak_bytes, run_python, write_song
 
 HEALTH = '{"input": {"operation": "health_check"}}'
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -94,7 +93,7 @@ def run_worker(output_format: str, source: str) -> dict[str, float]:
         settings=settings,
     )
     dump_json(reply)
-    return {"in_s": decoded - started, "out_s": time.perf_counter() - decoded, "peak_bytes": _peak_bytes()}
+    return {"in_s": decoded - started, "out_s": time.perf_counter() - decoded, "peak_bytes": read_peak_bytes()}
 
 
 def run_encoder(output_format: str, source: str) -> dict[str, float]:
@@ -110,7 +109,7 @@ def run_encoder(output_format: str, source: str) -> dict[str, float]:
     else:
         with AudioFile(file, "w", SAMPLE_RATE, 2, format="mp3", quality=320) as writer:
             writer.write(frames.T)
-    return {"out_s": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
+    return {"out_s": time.perf_counter() - started, "peak_bytes": read_peak_bytes()}
 
 
 def encode_song(seconds: float) -> str:
@@ -136,12 +135,6 @@ def _time(function: Callable[[], Any]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
-
-
-def _peak_bytes() -> int:
-    """High-water mark of this process's memory (VmHWM)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

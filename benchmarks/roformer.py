@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,7 +24,7 @@ from torch import nn
 
 from audio import Audio
 from audio.types import AudioSource, Waveform
-from benchmarks.common import choose_clock, make_parser, name_device, print_result, run_python, set_up
+from benchmarks.common import choose_clock, make_parser, name_device, print_result, read_peak_bytes, run_python, set_up
 from models.checkpoints.settings import Settings
 from models.roformer.config import read_config
 from models.roformer.engine import RoformerSeparator
@@ -192,9 +190,8 @@ def _separate_with_stub(minutes: float) -> dict[str, float]:
     for block in engine.separate(Mix(_LongSong(minutes * 60), SAMPLE_RATE), engine.stems):
         total += block.shape[-1]
     assert total == round(minutes * 60 * SAMPLE_RATE), "the stems are as long as the song"
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return {"minutes": minutes, "peak_mb": round(peak_mb, 1), "seconds": round(time.perf_counter() - started, 2)}
+    peak_mb = round(read_peak_bytes() / 1e6, 1)
+    return {"minutes": minutes, "peak_mb": peak_mb, "seconds": round(time.perf_counter() - started, 2)}
 
 
 class _StubNetwork(RoformerNetwork):

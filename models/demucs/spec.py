@@ -22,6 +22,7 @@ from models.checkpoints.safetensors_header import read_metadata
 from models.checkpoints.settings import Settings
 from models.checkpoints.torch_file import OPERATOR_LIMITS, TorchFile, open_torch_file
 from models.demucs.bag import MAX_SEGMENT_S, report_broken_file
+from models.family import FileStamp, stamp_file
 
 HTDEMUCS = "demucs.htdemucs.HTDemucs"
 # Files name one of these. No other class is ever imported or built.
@@ -65,16 +66,15 @@ class NetworkSpec:
 def read_spec(path: Path) -> NetworkSpec:
     """Reads what a `.safetensors` or `.th` file states; raises `ModelError` if it is no network that can be run."""
     with report_broken_file(path):
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise CheckpointError(f"it cannot be read ({type(error).__name__})") from error
-        return _read_version(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        if (version := stamp_file(path)) is None:
+            raise CheckpointError("it cannot be read")
+        return _read_version(version)
 
 
 @functools.lru_cache(maxsize=256)
-def _read_version(path: Path, *version: int) -> NetworkSpec:
+def _read_version(version: FileStamp) -> NetworkSpec:
     """Reads one version of a file once; the index of a published package takes 50 ms."""
+    path = version[0]
     if path.suffix == ".th":
         with open_package(path) as (_, spec):
             return spec

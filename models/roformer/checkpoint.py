@@ -17,6 +17,7 @@ from models.checkpoints.safe_pickle import NUMPY_SCALAR_NAMES, TensorRef
 from models.checkpoints.safetensors_header import read_shapes
 from models.checkpoints.settings import Settings
 from models.checkpoints.torch_file import OPERATOR_LIMITS, TorchFile, open_torch_file, select_tensors
+from models.family import FileStamp, stamp_file
 from models.roformer.config import RoformerConfig, UnsupportedVariantError, read_config
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def read_model_config(files: ModelFiles) -> RoformerConfig:
     stated = read_settings(settings) if isinstance(settings, Path) else Settings(settings)
     with report_broken_file(files.weights):
         try:
-            return read_config(_read_shapes(files.weights, _version(files.weights)), stated)
+            if (version := stamp_file(files.weights)) is None:
+                raise CheckpointError("it cannot be read")
+            return read_config(_read_shapes(version), stated)
         except UnsupportedVariantError as error:
             raise ModelError(
                 f"The separation model '{sanitize(files.weights.name)}' cannot be run: {error}.",
@@ -123,20 +126,13 @@ def broken_model(name: str, reason: str) -> ModelError:
 
 
 @functools.lru_cache(maxsize=64)
-def _read_shapes(path: Path, version: tuple[int, int, int]) -> Mapping[str, tuple[int, ...]]:
+def _read_shapes(version: FileStamp) -> Mapping[str, tuple[int, ...]]:
     """Reads one version of a file, once: the index of a file with 53 stems takes half a second."""
+    path = version[0]
     if path.suffix == ".safetensors":
         return {name.removeprefix(_PREFIX): shape for name, shape in read_shapes(path).items()}
     with _open_weights(path) as (_, tensors):
         return {name: ref.shape for name, ref in tensors.items()}
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise CheckpointError(f"it cannot be read ({type(error).__name__})") from error
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager
