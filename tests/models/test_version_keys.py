@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from models.acestep.family import AceStepFamily
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
 from models.f0 import PitchFamily
 from models.family import ModelFamily
 from models.hubert.family import HubertFamily
 from models.musicgen import MusicGenFamily
+from testing.tiny_acestep import write_tiny_acestep
 from testing.tiny_demucs import htdemucs, save_bag
 from testing.tiny_musicgen import write_checkpoint
 from testing.tiny_rvc import write_hubert_file, write_hubert_folder, write_rmvpe
@@ -22,6 +24,18 @@ from testing.tiny_rvc import write_hubert_file, write_hubert_folder, write_rmvpe
 Case = tuple[Callable[[Path], Any], Callable[[WeightLocations], ModelFamily[Any]], str, str]
 
 CASES: dict[str, Case] = {
+    "songs": (
+        lambda folder: write_tiny_acestep(folder, name="mine"),
+        AceStepFamily,
+        "mine",
+        "Qwen3-Embedding-0.6B/tokenizer.json",
+    ),
+    "songs of another layout": (
+        lambda folder: write_tiny_acestep(folder, layout="diffusers", name="mine"),
+        AceStepFamily,
+        "mine",
+        "mine/transformer/config.json",
+    ),
     "music": (
         lambda folder: write_checkpoint(folder / "mine"),
         lambda weights: MusicGenFamily(weights, demo=Path("no demo")),

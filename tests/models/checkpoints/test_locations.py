@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.acestep.family import AceStepFamily
 from models.checkpoints.locations import WeightLocations
 from models.demucs.family import DemucsFamily
 from models.f0 import PitchFamily
@@ -20,6 +21,7 @@ from models.hubert.family import HubertFamily
 from models.musicgen import MusicGenFamily
 from testing import tiny_demucs
 from testing.repository import ROOT
+from testing.tiny_acestep import write_tiny_acestep
 from testing.tiny_musicgen import write_checkpoint
 from testing.tiny_rvc import write_hubert_folder
 
@@ -58,6 +60,15 @@ def write_rmvpe(cache: Path) -> None:
     torch.save({}, make_snapshot(cache, "lj1995/VoiceConversionWebUI") / "rmvpe.pt")
 
 
+def write_songs(cache: Path) -> None:
+    write_tiny_acestep(make_snapshot(cache, "ACE-Step/Ace-Step1.5"))
+
+
+def has_songs(weights: WeightLocations) -> bool:
+    family = AceStepFamily(weights)
+    return family.resolve(None).name == "acestep-v15-turbo" and family.list_models()[1].availability == LOCAL
+
+
 def has_music(weights: WeightLocations) -> bool:
     family = MusicGenFamily(weights, demo=Path("/nonexistent"))
     return family.resolve("small").name == "small" and family.describe("small").availability == LOCAL
@@ -78,6 +89,7 @@ def has_rmvpe(weights: WeightLocations) -> bool:
 
 
 FAMILIES: dict[str, tuple[Callable[[Path], None], Callable[[WeightLocations], bool]]] = {
+    "songs": (write_songs, has_songs),
     "music": (write_music, has_music),
     "separation": (write_separation, has_separation),
     "content encoder": (write_content_encoder, has_content_encoder),
@@ -128,6 +140,7 @@ def test_folders_that_the_worker_may_not_read_are_passed_over() -> None:
     """As on a volume where another user put a model. Root may read everything, so the process gives that up."""
     program = """
 import os, pathlib, tempfile
+from models.acestep.family import AceStepFamily
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
 from models.f0 import PitchFamily
@@ -140,9 +153,13 @@ with tempfile.TemporaryDirectory() as name:
     root.chmod(0o755)
     for folder in ("mine", "small", "htdemucs", "demucs", "rvc", "contentvec", "models--facebook--musicgen-small"):
         (root / folder).mkdir(mode=0)
+    for folder in ("checkpoints", "vae", "acestep-v15-base", "acestep-v15-sft/vae", "Ace-Step1.5/acestep-v15-turbo"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "config.json").write_text('{"model_type": "acestep"}')
+        (root / folder).chmod(0)
     weights = WeightLocations(explicit=root, hub_caches=(root,))
     families = (MusicGenFamily(weights, demo=root / "demo"), DemucsFamily(weights), RvcFamily(Voices([root])),
-                HubertFamily(weights), PitchFamily(weights))
+                HubertFamily(weights), PitchFamily(weights), AceStepFamily(weights))
     is_root = os.getuid() == 0
     if is_root:
         os.setresuid(65532, 65532, 0)
@@ -153,8 +170,9 @@ with tempfile.TemporaryDirectory() as name:
     finally:
         if is_root:
             os.setresuid(0, 0, 0)
-        for folder in root.iterdir():
-            folder.chmod(0o700)
+        for path, folders, _ in os.walk(root):
+            for folder in folders:
+                os.chmod(os.path.join(path, folder), 0o700)
 print("done")
 """
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
