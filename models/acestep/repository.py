@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from errors import ModelError
 from models.acestep.catalog import (
@@ -33,7 +34,7 @@ from models.checkpoints.locations import WeightLocations, can_search
 from models.checkpoints.safetensors_shards import list_weight_files, name_index
 from models.runtime.progress import Observer
 
-_COLLECTIONS = ("checkpoints", "ACE-Step-1.5/checkpoints", "Ace-Step1.5", MAIN_HUB_ID)  # of model folders
+COLLECTIONS: Final = ("checkpoints", "ACE-Step-1.5/checkpoints", "Ace-Step1.5", MAIN_HUB_ID)  # of model folders
 _VAE_FILES = (CONFIG_FILE, f"{PART_STEM}.safetensors")
 _TEXT_ENCODER_FILES = (CONFIG_FILE, f"{MODEL_STEM}.safetensors", TOKENIZER_FILE)
 
@@ -88,7 +89,7 @@ class AceStepRepository:
 
     def _iter_published(self, card: ModelCard) -> Iterator[Path]:
         names = [card.name, f"{card.name}-diffusers"]
-        paths = [*names, *(f"ACE-Step/{name}" for name in names), *_COLLECTIONS]
+        paths = [*names, *(f"ACE-Step/{name}" for name in names), *COLLECTIONS]
         hub_ids = [hub_id for hub_id in (card.hub_id, card.diffusers_id) if hub_id]
         for folder in self.weights.iter_candidates(paths, hub_ids):
             yield from filter(can_search, (folder, folder / card.name))
@@ -102,7 +103,7 @@ class AceStepRepository:
         return next((folder for folder in places if _holds(folder, MODEL_STEM, TOKENIZER_FILE)), None)
 
     def _iter_shared(self, model: Path, part: str) -> Iterator[Path]:
-        collections = self.weights.iter_candidates((".", *_COLLECTIONS), (MAIN_HUB_ID,))
+        collections = self.weights.iter_candidates((".", *COLLECTIONS), (MAIN_HUB_ID,))
         yield from filter(can_search, (folder / part for folder in (model, model.parent, *collections)))
 
 

@@ -48,6 +48,10 @@ ROFORMER = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 ACESTEP = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 # Its waveform has the quiet parts of the music, too. On a GPU it is bound by memory, which bfloat16 halves.
 ACESTEP_VAE = DtypePolicy(cuda=torch.bfloat16)
+# As it was trained. Its audio codes do not survive coarser types.
+PLANNER_WEIGHTS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
+# The residual stream, for the reason given for MusicGen.
+PLANNER_ACTIVATIONS = DtypePolicy(cuda=torch.bfloat16)
 
 _BY_NAME = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -70,6 +70,7 @@ class PlannedSong:
     Args:
         caption, lyrics, metas, language: of the song; None or empty if the planner did not write it.
         genres: a line of the modes `inspire`, `format` and `understand`; empty if there is none.
+        warnings: sentences for the reply: lyrics that were cut.
     """
 
     caption: str | None
@@ -77,6 +78,7 @@ class PlannedSong:
     metas: Metas
     language: str | None
     genres: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
