@@ -329,6 +329,11 @@ class ErrorCode(StrEnum):
         "The archive is not a zip with one voice.",
         "Send a zip with one `.pth` and at most one `.index`.",
     )
+    INVALID_CODES = (
+        "invalid_codes",
+        "The codes are damaged, ragged, out of range, or of another codec.",
+        "Send `codes` as `encode_audio` returned them, with the model that made them.",
+    )
     PROVIDER_FAILED = (
         "provider_failed",
         "The Suno provider reported a failure.",

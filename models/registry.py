@@ -17,6 +17,8 @@ from models.checkpoints.revisions import REVISIONS
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, is_out_of_memory, resolve_device
+from models.encodec.catalog import CATALOG as CODECS
+from models.encodec.family import EncodecFamily
 from models.f0 import PitchFamily
 from models.f0.catalog import CATALOG as PITCH
 from models.family import ModelFamily
@@ -47,6 +49,7 @@ class Families:
     voices: RvcFamily
     content_encoders: HubertFamily
     f0: PitchFamily
+    codecs: EncodecFamily
 
     def __iter__(self) -> Iterator[ModelFamily[Any]]:
         """Every family, whatever its engines are."""
@@ -129,11 +132,10 @@ def build(  # noqa: PLR0913  (one argument a setting)
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
+    music = MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs)
     families = Families(
         suno=suno or SunoFamily(SunoConfig(token="")),
-        music=MusicGenFamily(
-            weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs
-        ),
+        music=music,
         separation=SeparationModels(
             [
                 DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
@@ -147,6 +149,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         ),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
+        codecs=EncodecFamily(weights, music),
     )
     return Models(families, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
 
@@ -175,6 +178,7 @@ def list_published_models() -> list[dict[str, str]]:
         *(row(name, "separate", f"{card.licence}: {card.licence_note}", card.about) for name, card in ROFORMER.items()),
         row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) of RVC voices"),
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
+        *(row(name, "encode_audio", card.licence, card.about) for name, card in CODECS.items()),
     ]
 
 

@@ -81,7 +81,7 @@ def _load_inputs(params: Params, job: Job, settings: Settings) -> None:
     """Opens every audio and file field that the request gives."""
     for field, kind in params.input_fields().items():
         source = getattr(params, field)
-        if source is None:
+        if not isinstance(source, str):  # absent, or a value in place of a file
             continue
         if kind == "file":
             job.files[field] = load_file(source, field=field, job=job, settings=settings)

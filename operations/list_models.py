@@ -35,6 +35,7 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
         "suno": families.suno.list_models(),
         "f0_methods": families.f0.list_models(),
         "content_encoders": families.content_encoders.list_models(),
+        "codecs": families.codecs.list_models(),
     }
     voices = [voice.name for voice in lists["voices"] if voice.availability.is_usable]
     fields: dict[str, Any] = {

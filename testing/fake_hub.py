@@ -1,7 +1,7 @@
 """A server on loopback that speaks the Hugging Face hub's API, for the hub's real client.
 
 It answers `/api/models/<id>/revision/<revision>` (commit, files and sizes) and `/<id>/resolve/<commit>/<file>` with the
-hub's headers and error codes. Tests set what is slow, cut, refused or wrong.
+hub's headers and error codes. Tests set what is slow, cut, refused or wrong. `FolderHub` stands for the client itself.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import unquote
 
+from models.runtime.progress import UNATTENDED, Observer
 from testing.loopback import Request, Write, serve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -130,3 +133,24 @@ def start_fake_hub(files: dict[str, bytes]) -> Iterator[FakeHub]:
     with serve(hub.respond) as server:
         hub.endpoint = server.url("")
         yield hub
+
+
+@dataclass
+class FolderHub:
+    """A hub whose repositories are folders; fetching copies them into a hub cache."""
+
+    repositories: dict[str, Path]
+    cache: Path
+    fetched: list[str] = field(default_factory=list)
+
+    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
+        self.fetched.append(hub_id)
+        return into_cache(self.repositories[hub_id], self.cache, hub_id)
+
+
+def into_cache(folder: Path, cache: Path, hub_id: str, revision: str = "0123abcd" * 5) -> Path:
+    """`folder` as the hub's client would have cached it."""
+    repository = cache / f"models--{hub_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text(revision)
+    return Path(shutil.copytree(folder, repository / "snapshots" / revision, dirs_exist_ok=True))

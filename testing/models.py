@@ -9,6 +9,7 @@ from typing import Any
 from models import Models
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
+from models.encodec.family import EncodecFamily
 from models.f0 import PitchFamily
 from models.family import ModelFamily
 from models.hubert.family import HubertFamily
@@ -23,13 +24,15 @@ from models.suno import SunoConfig, SunoFamily
 def empty_families() -> Families:
     """Every family as it is on a worker without weights, voices, a hub or a provider."""
     weights = WeightLocations()
+    music = MusicGenFamily(weights, demo=Path("no demo"))
     return Families(
         suno=SunoFamily(SunoConfig(token="")),
-        music=MusicGenFamily(weights, demo=Path("no demo")),
+        music=music,
         separation=SeparationModels([DemucsFamily(weights)]),
         voices=RvcFamily(Voices([])),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
+        codecs=EncodecFamily(weights, music),
     )
 
 

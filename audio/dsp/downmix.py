@@ -1,9 +1,11 @@
-"""Downmix of more than two channels to stereo with the weights of ITU-R BS.775-4 annex 4."""
+"""Downmix: of more than two channels to stereo with the weights of ITU-R BS.775-4 annex 4, and of stereo to mono."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from audio.types import AudioSource, Waveform
 
 _HALF_POWER = 0.5**0.5
 
@@ -32,3 +34,15 @@ def downmix_weights(channels: int, container: str) -> NDArray[np.float32]:
     order = _ORDERS.get(container, _WAV_ORDER).get(channels) or ("LR" * channels)[:channels]
     weights = np.array([_WEIGHTS[speaker] for speaker in order], np.float32)
     return np.asarray(weights / max(float(weights.sum(axis=0).max()), 1.0), np.float32)
+
+
+class MonoView(AudioSource):
+    """The mean of a source's channels, computed on reading."""
+
+    def __init__(self, source: AudioSource) -> None:
+        super().__init__(source.sample_rate, 1, source.num_samples)
+        self._source = source
+
+    def read(self, start: int, count: int) -> Waveform:
+        mean: Waveform = self._source.read(start, count).mean(axis=0, keepdims=True, dtype=np.float32)
+        return mean

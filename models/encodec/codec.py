@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from audio import Audio
 from audio.types import AudioSource, Waveform
 from models.encodec.codes import EncodedAudio
 from models.encodec.network import EnCodec, Read
@@ -139,6 +140,12 @@ class Codec:
                 samples = part[:, :remaining].float().cpu().numpy()
                 remaining -= samples.shape[1]
                 yield np.ascontiguousarray(samples)
+
+    def warm_up(self) -> None:
+        """Encodes and decodes a moment, so that the first job does not wait for kernels to be loaded and chosen."""
+        silence = Audio(np.zeros((self.channels, self.sample_rate), np.float32), self.sample_rate)
+        for _ in self.decode_audio(self.encode_audio(silence, codebooks=self.codebooks)):
+            pass
 
     def _decode_parts(self, network: EnCodec, encoded: EncodedAudio, progress: Progress) -> Iterator[torch.Tensor]:
         codes = torch.from_numpy(encoded.codes)

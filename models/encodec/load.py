@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+from models.checkpoints.errors import CheckpointError
 from models.checkpoints.hf_folder import find_weights, read_config
 from models.checkpoints.settings import Settings
 from models.checkpoints.tensor_loader import TensorLoader, read_tensors
 from models.checkpoints.weight_norm import fold_weight_norm
+from models.encodec.codec import Codec
 from models.encodec.network import EnCodec
 from models.encodec.seanet import Layer, SEANetConfig, build_decoder, build_encoder
-from models.encodec.spec import Segments, read_spec
+from models.encodec.spec import CodecSpec, Segments, read_spec
 
 MAX_LSTM_LAYERS = 16
 
@@ -49,6 +51,19 @@ def from_folder(folder: Path, device: str) -> EnCodec:
     )
     state = read_tensors(find_weights(folder), mapped=True)
     return _build(config, spec.sample_rate, state, device, spec.segments)
+
+
+def load_codec(folder: Path, spec: CodecSpec, device: str) -> Codec:
+    """Loads a codec in transformers' format, with all codebooks of its spec.
+
+    Raises:
+        CheckpointError: as `from_folder`; or its codebooks are not those of the spec.
+    """
+    network = from_folder(folder, device)
+    tables = network.codebooks[: spec.codebooks]
+    if len(tables) < spec.codebooks or any(len(table) != spec.cardinality for table in tables):
+        raise CheckpointError(f"its tensors hold other codebooks than {spec.codebooks} of {spec.cardinality} codes")
+    return Codec(network, codebooks=spec.codebooks)
 
 
 def from_audiocraft(state: Mapping[str, torch.Tensor], settings: Settings, device: str) -> EnCodec:

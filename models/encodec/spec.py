@@ -83,14 +83,12 @@ class CodecSpec:
         return 1 if self.segments is None else -(-num_samples // self.segments.stride)
 
     def longest_audio(self, frames: int) -> int:
-        """The most samples that audio with this many frames may have."""
-        if self.segments is None:
-            return frames * self.hop_length
-        full = -(-self.segments.length // self.hop_length)
-        whole, rest = divmod(frames, full)
-        if rest == 0:
-            return (whole - 1) * self.segments.stride + self.segments.length
-        return whole * self.segments.stride + min(rest * self.hop_length, self.segments.length)
+        """The most samples that audio with at most this many frames may have."""
+        low, high = 0, frames * self.hop_length
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.count_frames(middle) <= frames else (low, middle - 1)
+        return low
 
 
 def read_spec(config: Settings) -> CodecSpec:

@@ -187,6 +187,19 @@ class MusicGenFamily(ModelFamily["Engine"]):
             window=checkpoint.window,
         )
 
+    def list_local_names(self) -> list[str]:
+        """The canonical names of the models whose checkpoints are on this machine, intact or not."""
+        return [name for name in self._list_names() if self._find_folder(name)]
+
+    def find_checkpoint(self, name: str) -> CheckpointInfo | None:
+        """The checkpoint with the canonical `name`; None: it is not on this machine.
+
+        Raises:
+            ModelError: it is broken.
+        """
+        folder = self._find_folder(name)
+        return None if folder is None else self._describe(folder)
+
     def resolve_diffusion(self, name: str) -> ModelHandle[MultiBandDiffusion]:
         """Multi-Band Diffusion for the model with the canonical `name`.
 

@@ -110,6 +110,8 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
     song = make_song()
     return {
         "add_voice": {"name": "new", "checkpoint": str(volume / "uploads" / "new" / "new.pth")},
+        "decode_audio": {"codes": [[1, 2, 3]] * 4, "model": "tiny"},
+        "encode_audio": {"audio": song, "model": "tiny", "return_audio": True},
         "extend_via_suno": {"audio_id": "audio-1", "mode": "submit"},
         "generate_cover": {"audio": song, "voice_model": "my_voice"},
         "generate_music": {"prompt": "piano", "model": "tiny-melody", "duration": 1, "melody_audio": song},

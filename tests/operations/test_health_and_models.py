@@ -218,6 +218,7 @@ def test_the_registry_builds_without_reading_any_folder(tmp_path: Path) -> None:
         "rvc",
         "hubert",
         "f0",
+        "encodec",
     ]
     assert models.list_loaded() == []
 

@@ -10,8 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,8 @@ from models.musicgen.inspect import (
 )
 from models.musicgen.load import load_engine
 from models.musicgen.request import GenerationRequest
-from models.runtime.progress import UNATTENDED, Observer
 from testing.dispatch import answer
-from testing.fake_hub import start_fake_hub
+from testing.fake_hub import FolderHub, into_cache, start_fake_hub
 from testing.models import list_as_json, make_models
 from testing.repository import ROOT
 from testing.tiny_musicgen import Shape, write_checkpoint, write_codec_pointer, write_hub_codec, write_t5
@@ -55,27 +53,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(original: Path, tmp_path: Path) -> Path:
     """A copy that a test may break."""
     return Path(shutil.copytree(original, tmp_path / "models" / "tiny"))
-
-
-@dataclass
-class FolderHub:
-    """A hub whose repositories are folders; fetching copies them into a hub cache."""
-
-    repositories: dict[str, Path]
-    cache: Path
-    fetched: list[str] = field(default_factory=list)
-
-    def fetch(self, hub_id: str, patterns: Sequence[str], observer: Observer = UNATTENDED) -> Path:
-        self.fetched.append(hub_id)
-        return into_cache(self.repositories[hub_id], self.cache, hub_id)
-
-
-def into_cache(folder: Path, cache: Path, hub_id: str, revision: str = "0123abcd" * 5) -> Path:
-    """`folder` as the hub's client would have cached it."""
-    repository = cache / f"models--{hub_id.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True, exist_ok=True)
-    (repository / "refs" / "main").write_text(revision)
-    return Path(shutil.copytree(folder, repository / "snapshots" / revision, dirs_exist_ok=True))
 
 
 def family_of(weights: WeightLocations, demo: Path = NOWHERE) -> MusicGenFamily:
