@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,6 +83,25 @@ def test_the_conditional_branch_does_not_depend_on_guidance(components: Componen
     both, _ = predict(components, 64, guided=True)
     difference = float((both[:1] - alone).abs().max() / alone.abs().max())
     assert difference < 1e-6
+
+
+def test_a_step_in_bfloat16_is_near_that_in_float32() -> None:
+    """As near as diffusers' own: norms are rounded once here, and twice there."""
+    latents, context, conditions = draw(501)
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        components = build_tiny_components(seed=1)
+        module: Any = components.transformer.to(dtype=dtype)
+        transformer = DiffusionTransformer(module, components.condition_encoder.get_parameter("null_condition_emb"))
+        with torch.inference_mode():
+            kept = transformer.compute_cross_kv(conditions), transformer.make_positions(501)
+            inputs = StepInputs(context.to(dtype), *kept, guided=True)
+            results.append(transformer.predict(latents.to(dtype), torch.tensor([0.5], dtype=dtype), inputs))
+    exact, rounded = results
+    assert rounded.dtype == torch.bfloat16
+    error = float((rounded.float() - exact).norm() / exact.norm())
+    print(f"a step in bfloat16: relative error {error:.2g}")
+    assert error < 0.01
 
 
 @pytest.mark.parametrize("length", [10, 17, 18, 96, 97, 128, 301])  # in a window of 16: blocks from 97 on
