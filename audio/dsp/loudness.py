@@ -1,4 +1,4 @@
-"""Integrated loudness and true peak by ITU-R BS.1770-4, block by block, at any sample rate.
+"""Integrated loudness and true peak by ITU-R BS.1770-4, loudness range by EBU Tech 3342; block by block, at any rate.
 
 Not pyloudnorm: it refuses audio shorter than 0.4 s, filters all of it in float64 at once, and measures no true peak.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,23 @@ BLOCK_FRAMES = 1 << 18
 _RINGING_S = 0.25  # the high-pass at 38 Hz falls by a factor of e each 4 ms: 1e-26 is left
 _ABSOLUTE_GATE_LUFS = -70.0
 _RELATIVE_GATE_LU = -10.0
+_RANGE_GATE_LU = -20.0
+_RANGE_STEPS = 30  # of 100 ms
 _STEPS_PER_BLOCK = 4  # gating blocks of 400 ms, one every 100 ms
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """Loudness of a whole programme.
+
+    Args:
+        integrated: gated loudness in LUFS; -inf for audio that never exceeds the absolute gate of -70 LUFS.
+        range: loudness range in LU by EBU Tech 3342: between the 10th and the 95th percentile of the loudness of
+            3 s; 0 for shorter audio.
+    """
+
+    integrated: float
+    range: float
 
 
 def integrated_loudness(audio: AudioSource) -> float:
@@ -27,22 +44,45 @@ def integrated_loudness(audio: AudioSource) -> float:
 
     BS.1770 measures blocks of 400 ms and does not define shorter audio: that counts as one block of its own length.
     """
+    return measure_loudness(audio).integrated
+
+
+def measure_loudness(audio: AudioSource) -> Loudness:
+    """Integrated loudness and loudness range, in one pass."""
     edges = _find_step_edges(audio)
     energies = _measure_steps(audio, edges)
     if len(edges) <= _STEPS_PER_BLOCK:
-        blocks = np.array([energies.sum() / audio.num_samples]) if audio.num_samples else np.zeros(0)
-    else:
-        windows = np.lib.stride_tricks.sliding_window_view(energies, _STEPS_PER_BLOCK).sum(axis=1)
-        blocks = windows / (edges[_STEPS_PER_BLOCK:] - edges[:-_STEPS_PER_BLOCK])
-    return _gate(blocks)
+        return Loudness(_gate(energies / max(audio.num_samples, 1)), 0.0)
+    return Loudness(_gate(_average(energies, edges, _STEPS_PER_BLOCK)), _measure_range(energies, edges))
+
+
+def _average(energies: NDArray[np.float64], edges: NDArray[np.int64], steps: int) -> NDArray[np.float64]:
+    """Mean energy of every block of `steps` steps."""
+    windows = np.lib.stride_tricks.sliding_window_view(energies, steps).sum(axis=1)
+    return np.asarray(windows / (edges[steps:] - edges[:-steps]))
 
 
 def _gate(blocks: NDArray[np.float64]) -> float:
-    loud = blocks[blocks > 10.0 ** ((_ABSOLUTE_GATE_LUFS + 0.691) / 10.0)]
+    loud = _leave_out_silence(blocks)
     if not len(loud):
         return -math.inf
     loud = loud[loud > loud.mean() * 10.0 ** (_RELATIVE_GATE_LU / 10.0)]
     return float(-0.691 + 10.0 * np.log10(loud.mean()))
+
+
+def _leave_out_silence(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(blocks[blocks > 10.0 ** ((_ABSOLUTE_GATE_LUFS + 0.691) / 10.0)])
+
+
+def _measure_range(energies: NDArray[np.float64], edges: NDArray[np.int64]) -> float:
+    if len(energies) < _RANGE_STEPS:
+        return 0.0
+    loud = _leave_out_silence(_average(energies, edges, _RANGE_STEPS))
+    if not len(loud):
+        return 0.0
+    loud = loud[loud > loud.mean() * 10.0 ** (_RANGE_GATE_LU / 10.0)]
+    low, high = np.percentile(10.0 * np.log10(loud), (10, 95))
+    return float(high - low)
 
 
 def _find_step_edges(audio: AudioSource) -> NDArray[np.int64]:

@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audio import Audio
-from audio.dsp.loudness import BLOCK_FRAMES, integrated_loudness, k_weighting, oversample, true_peak_db
+from audio.dsp.loudness import (
+    BLOCK_FRAMES,
+    integrated_loudness,
+    k_weighting,
+    measure_loudness,
+    oversample,
+    true_peak_db,
+)
 from audio.files.formats import Encoding
 from audio.types import iter_blocks
 from testing.signals import encode_file, needs_ffmpeg
@@ -41,6 +48,21 @@ EBU_CASES = [
 @pytest.mark.parametrize(("steps", "expected"), EBU_CASES)
 def test_the_cases_of_ebu_tech_3341(steps: tuple[tuple[float, float], ...], expected: float, sample_rate: int) -> None:
     assert integrated_loudness(make_sines(*steps, sample_rate=sample_rate)) == pytest.approx(expected, abs=0.1)
+
+
+# Tech 3342 (2016) table 1, cases 1 to 4: steps of 20 s and the expected range in LU, tolerance 1.
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [((-20, -30), 10), ((-20, -15), 5), ((-40, -20), 20), ((-50, -35, -20, -35, -50), 15)],
+)
+def test_the_cases_of_ebu_tech_3342(levels: tuple[float, ...], expected: float) -> None:
+    loudness = measure_loudness(make_sines(*((level, 20.0) for level in levels), sample_rate=11025))
+    assert loudness.range == pytest.approx(expected, abs=1)
+
+
+def test_the_range_of_silence_and_of_short_audio_is_0() -> None:
+    assert measure_loudness(make_sines((-20.0, 2.9))).range == 0
+    assert measure_loudness(make_sines((-100.0, 5.0))).range == 0
 
 
 def test_the_filters_at_48_khz_are_those_in_the_standard() -> None:
