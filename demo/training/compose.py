@@ -154,6 +154,17 @@ def _triad(piece: Piece, degree: int) -> tuple[int, int, int]:
     return pitches[0], pitches[1], pitches[2]
 
 
+def list_chords(piece: Piece) -> list[tuple[int, str]]:
+    """Pitch class of the root (C = 0) and `major`, `minor` or `diminished`, for each bar."""
+    qualities = {(4, 7): "major", (3, 7): "minor", (3, 6): "diminished"}
+    progression = _progression(piece)
+    chords = []
+    for bar in range(piece.bars):
+        root, third, fifth = _triad(piece, progression[bar % len(progression)])
+        chords.append((root % 12, qualities[third - root, fifth - root]))
+    return chords
+
+
 def _voicing(piece: Piece, degree: int, seventh: bool) -> list[int]:
     """Chord tones folded into one octave and a half around middle C, so that neighbours move little."""
     root, third, fifth = _triad(piece, degree)
