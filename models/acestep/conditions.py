@@ -46,8 +46,11 @@ class ConditionEncoder:
 
 
 def choose_instruction_task(song: Song, task: Task) -> Task:
-    """The task whose instruction the text has: audio codes stand for the source of a cover."""
-    return "cover" if song.codes else task
+    """The task whose instruction the text has: audio codes stand for the source of a cover.
+
+    A task with a source of its own does not use codes.
+    """
+    return "cover" if song.codes and task == "text2music" else task
 
 
 def extend_with_silence(latents: torch.Tensor, silence: torch.Tensor, num_frames: int) -> torch.Tensor:

@@ -253,6 +253,12 @@ def test_without_any_strength_a_cover_is_music_from_the_same_text(loaded: Loaded
     assert not torch.equal(full, half) and not torch.equal(half, text)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_codes_of_a_song_change_nothing_in_an_edit(loaded: Loaded, task: Task) -> None:
+    plain, coded = (loaded.sample(ask(make_song(codes=codes), task=task))[0] for codes in (None, (7,) * 30))
+    assert torch.equal(plain, coded)
+
+
 def test_covers_follow_their_source(loaded: Loaded) -> None:
     first, other = (loaded.sample(ask(task="cover", source=make_source(seed=seed)))[0] for seed in (1, 2))
     assert not torch.equal(first, other)
