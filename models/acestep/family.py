@@ -155,7 +155,7 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
             tasks=list_tasks(has_track_tasks=has_track_tasks, takes_codes=takes_codes),
             takes_codes=takes_codes,
         )
-        return _set_defaults(info, self._find_defaults(name, parts.model))
+        return _set_defaults(info, _find_defaults(name, parts.model))
 
     def version_key(self, name: str) -> Hashable:
         folders = self._repository.find(name)
@@ -181,7 +181,7 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
 
         parts = self._fetch_missing(name, UNATTENDED)
         assert parts.model and parts.vae and parts.text_encoder, "everything has been downloaded"
-        defaults = self._find_defaults(name, parts.model)
+        defaults = _find_defaults(name, parts.model)
         components = load_components(parts.model, parts.vae, parts.text_encoder, defaults=defaults, device=device)
         return AceStepEngine(components, cuda_graphs=self._cuda_graphs)
 
@@ -228,11 +228,6 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
             read_text_encoder(folders, model.config) if folders.text_encoder else None,
         )
 
-    def _find_defaults(self, name: str, model: ModelPart) -> SamplingDefaults:
-        if card := BY_NAME.get(name):
-            return card.defaults
-        return TURBO if model.config.is_turbo else GUIDED
-
     def _choose_default(self) -> ModelHandle[AceStepEngine]:
         """The best model that is here, with all of its parts if there is one."""
         complete: list[tuple[str, ModelError | None]] = []
@@ -269,6 +264,13 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
         if parts.availability != LOCAL:
             raise ModelError(f"The model '{name}' was downloaded incompletely.", code=ErrorCode.MODEL_INCOMPLETE)
         return parts
+
+
+def _find_defaults(name: str, model: ModelPart) -> SamplingDefaults:
+    """The catalogue's, or those of the published models of the same kind."""
+    if card := BY_NAME.get(name):
+        return card.defaults
+    return TURBO if model.config.is_turbo else GUIDED
 
 
 def _set_defaults(info: AceStepModelInfo, defaults: SamplingDefaults) -> AceStepModelInfo:
