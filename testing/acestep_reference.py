@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import tokenizers
 import torch
-from diffusers.models.autoencoders.autoencoder_oobleck import AutoencoderOobleck
-from diffusers.models.transformers.ace_step_transformer import AceStepTransformer1DModel
 from diffusers.pipelines.ace_step.pipeline_ace_step import AceStepPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerFast
@@ -23,15 +21,18 @@ def build_published_pipeline(components: Components) -> Any:
     The components' transformer has a layer of ours, and an engine folds the weights of their VAE. So call this before
     there is an engine.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's old weight norm, whose names the files have
-        transformer = AceStepTransformer1DModel.from_config(cast("Any", components.transformer).config)
-        vae = AutoencoderOobleck.from_config(cast("Any", components.vae).config)
-    for ours, theirs in ((components.transformer, transformer), (components.vae, vae)):
-        theirs.load_state_dict(ours.state_dict(), strict=True, assign=True)
-        theirs.eval().requires_grad_(False)
+    transformer, vae = build_published_network(components.transformer), build_published_network(components.vae)
     vae.to(transformer.dtype)  # the pipeline hands the transformer's latents to it as they are
     return build_pipeline(replace(components, transformer=transformer, vae=vae))
+
+
+def build_published_network(network: Any) -> Any:
+    """Builds diffusers' class of a network as it is, with the same tensors as weights."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's old weight norm, whose names the files have
+        published = type(network).from_config(network.config)
+    published.load_state_dict(network.state_dict(), strict=True, assign=True)
+    return published.eval().requires_grad_(False)
 
 
 def build_pipeline(components: Components) -> Any:

@@ -24,10 +24,17 @@ class ConditionEncoder:
 
     def __init__(self, network: Any, silence: torch.Tensor, timbre_frames: int) -> None:
         self._network, self._silence, self._timbre_frames = network, silence, timbre_frames
+        self._timbre_of_silence: torch.Tensor | None = None
 
     def encode_timbre(self, reference: torch.Tensor | None) -> torch.Tensor:
-        """`[1, 1, E]` of a reference's latents `[1, T, C]`; without a reference, of silence."""
-        latents = self._silence[:, : self._timbre_frames] if reference is None else reference
+        """`[1, 1, E]` of a reference's latents `[1, T, C]`; without a reference, of silence, which is encoded once."""
+        if reference is not None:
+            return self._encode_timbre(reference)
+        if self._timbre_of_silence is None:
+            self._timbre_of_silence = self._encode_timbre(self._silence[:, : self._timbre_frames])
+        return self._timbre_of_silence
+
+    def _encode_timbre(self, latents: torch.Tensor) -> torch.Tensor:
         weight = self._network.text_projector.weight
         order = torch.zeros(1, dtype=torch.long, device=weight.device)  # the only reference of the only clip
         timbre, _ = self._network.timbre_encoder(latents.to(weight.device, weight.dtype), order)

@@ -22,7 +22,7 @@ from models.acestep.request import DiffusionSampling, Repainting, Song, SongRequ
 from models.acestep.steps import Conditions, CudaGraphBackend, EagerBackend, Predict
 from testing.graph_recorder import EagerRecorder
 from testing.quick_codec import QuickCodec
-from testing.signals import make_noise
+from testing.signals import make_noise, make_tone
 from testing.tiny_acestep import build_tiny_components
 
 RATE = 48_000
@@ -160,7 +160,11 @@ def test_songs_with_the_same_text_have_it_encoded_once() -> None:
     loaded.engine.generate(ask(make_song(1), make_song(2), make_song(3)))
     assert calls == {"text_encoder": 1, "lyrics": 1, "timbre": 1}
     loaded.engine.generate(ask(make_song(1), make_song(2, caption="other"), task="cover", cover_strength=0.5))
-    assert calls == {"text_encoder": 1 + 4, "lyrics": 2, "timbre": 2}  # the later steps have another instruction
+    # The later steps have another instruction; the timbre of silence, for songs without a reference, stays.
+    assert calls == {"text_encoder": 1 + 4, "lyrics": 2, "timbre": 1}
+    for request in (1, 2):
+        loaded.engine.generate(ask(make_song(1), make_song(2), reference=make_tone(1.0)))
+        assert calls["timbre"] == 1 + request
 
 
 def test_every_part_of_a_song_changes_the_music(loaded: Loaded) -> None:
