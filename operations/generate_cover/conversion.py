@@ -47,6 +47,7 @@ class F0Plan:
         key_change: semitones by which the whole song is transposed.
         voice_f0: usual f0 of the voice in Hz, for a `pitch_adjust` of None.
         autotune: 0..1, applied after the transposition, so that the converted vocal is in `autotune_key`.
+        autotune_key: None: chromatic; `auto` is replaced by the song's key before it is used.
     """
 
     method: ModelHandle[F0Estimator]

@@ -11,6 +11,7 @@ from errors import InvalidRequestError
 from models.demucs.catalog import DEFAULT_MODEL
 from models.f0.catalog import F0_MAX, F0_MIN
 from models.f0.contour import parse_key
+from operations.listening import AUTO
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 
 PART_FIELDS = ("voice_audio", "instrument_audio", "backup_audio")
@@ -126,7 +127,8 @@ class Params(AudioOutParams):
     )
     autotune_key: Name | None = Field(
         None,
-        description="Key of the cover for `autotune`: `C major`, `F# minor`, `Am`, or `chromatic`. Default: chromatic.",
+        description="Key of the cover for `autotune`: `C major`, `F# minor`, `Am`, or `chromatic`; `auto`: the key that"
+        " is heard in the song or its instrumental, with `pitch_change_all`. Default: chromatic.",
     )
     formant_shift: float = Field(
         0.0,
@@ -200,6 +202,6 @@ class Params(AudioOutParams):
         elif self.audio is None and missing:
             yield missing[0], f"is required together with '{parts[0]}'; or send the whole song as 'audio'"
         try:
-            parse_key(self.autotune_key)
+            parse_key(None if self.autotune_key == AUTO else self.autotune_key)
         except InvalidRequestError:
-            yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', or 'chromatic'"
+            yield "autotune_key", "must be a key such as 'C major', 'F# minor', 'Bb' or 'Am', 'chromatic' or 'auto'"

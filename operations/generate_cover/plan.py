@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from audio.dsp.effects import VocalChain
@@ -38,6 +38,17 @@ class Plan:
     return_stems: bool
     parameters: dict[str, Any]
     warnings: tuple[str, ...]
+
+    def with_autotune_key(self, key: str) -> Plan:
+        """The same plan with the vocals tuned to another key."""
+
+        def retune(conversion: ConversionPlan) -> ConversionPlan:
+            f0 = conversion.f0
+            return conversion if f0 is None else replace(conversion, f0=replace(f0, autotune_key=key))
+
+        return replace(
+            self, conversion=retune(self.conversion), backup=None if self.backup is None else retune(self.backup)
+        )
 
 
 def plan(params: Params, models: Models) -> Plan:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from audio.types import AudioSource
 from models import Models
-from operations.generate_cover.conversion import convert_vocal
+from operations.generate_cover.conversion import F0Plan, convert_vocal
 from operations.generate_cover.mixing import Parts, mix_stems, process_parts
 from operations.generate_cover.params import PART_FIELDS
 from operations.generate_cover.plan import Plan
 from operations.generate_cover.split import SplitVocals, separate_song, split_vocals
+from operations.listening import AUTO, listen
 from worker.job import Job
 from worker.reply import Output, Reply
 
@@ -22,11 +24,14 @@ ALIASES = {"lead": "vocals", "backing": "backup"}
 def run(plan: Plan, job: Job, models: Models) -> Reply:
     for warning in plan.warnings:
         job.warn(warning)
+    chosen: dict[str, Any] = {}
+    if plan.conversion.f0 is not None and plan.conversion.f0.autotune_key == AUTO and plan.conversion.f0.autotune:
+        chosen["autotune_key"] = _find_key(plan.conversion.f0, job)
+        plan = plan.with_autotune_key(chosen["autotune_key"])
     parts, split, start = _prepare_parts(plan, job, models)
     converted = _convert_parts(parts, plan, start, job, models)
     stems = process_parts(parts, converted, plan.mix, job)
     voice = plan.conversion.voice.name
-    chosen = {}
     if plan.conversion.f0 is not None and plan.conversion.f0.pitch_adjust is None:
         chosen["pitch_adjust"] = round(converted.vocals_semitones)
         if chosen["pitch_adjust"] % 12:
@@ -42,6 +47,16 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         parameters={**plan.parameters, **chosen},
         aliases={alias: name for alias, name in ALIASES.items() if split.report and name in outputs},
     )
+
+
+def _find_key(f0: F0Plan, job: Job) -> str:
+    """The key of the cover, from the song or the instrumental; `chromatic`, with a warning, if none is heard."""
+    field = "audio" if "audio" in job.audio else "instrument_audio"
+    keys = listen(job.audio[field], job).keys
+    if keys is None:
+        job.warn(f"No key was heard in '{field}', so 'autotune_key' is chromatic.")
+        return "chromatic"
+    return replace(keys[0], tonic=(keys[0].tonic + round(f0.key_change)) % 12).name
 
 
 def _prepare_parts(plan: Plan, job: Job, models: Models) -> tuple[Parts, SplitVocals, float]:

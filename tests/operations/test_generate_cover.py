@@ -28,6 +28,8 @@ from testing import tiny_demucs as tiny
 from testing.dispatch import answer
 from testing.fake_voices import Calls, FakeVoiceFamily, MissingEncoderFamily, fake_models
 from testing.models import make_models
+from testing.signals import make_noise
+from testing.songs import make_song
 from worker.settings import Settings
 
 Waveform = NDArray[np.float32]
@@ -285,6 +287,42 @@ def test_autotune_comes_after_the_transposition(voices: tuple[Models, Calls]) ->
     cover_parts(models, pitch_adjust=0.4, autotune=1.0)
     f0 = calls.converted[0][0]
     assert f0 is not None and f0.max() == pytest.approx(220, rel=1e-4)
+
+
+@pytest.mark.parametrize(("semitones", "key", "note"), [(0, "Eb major", 233.08), (1, "E major", 246.94)])
+def test_the_key_of_autotune_can_be_heard_in_the_instrumental(
+    voices: tuple[Models, Calls], semitones: int, key: str, note: float
+) -> None:
+    models, calls = voices
+    song = make_song(["D#", "G#", "A#", "D#"], bars=4)
+    sounds = {
+        "voice_audio": encode_wav(make_vocals(RATE)),
+        "instrument_audio": encode_wav(song.waveform, song.sample_rate),
+    }
+    reply = cover_parts(
+        models, **sounds, pitch_adjust=0.4, pitch_change_all=semitones, autotune=1.0, autotune_key="auto"
+    )
+    assert reply["parameters"]["autotune_key"] == key and reply["timings"]["listen_s"] > 0
+    f0 = calls.converted[0][0]
+    assert f0 is not None and f0.max() == pytest.approx(note, rel=1e-3)
+
+
+def test_autotune_is_chromatic_when_no_key_is_heard(voices: tuple[Models, Calls]) -> None:
+    models, calls = voices
+    noise = encode_wav(make_noise(1, 2 * RATE), RATE)
+    reply = cover_parts(models, instrument_audio=noise, pitch_adjust=0.4, autotune=1.0, autotune_key="auto")
+    assert reply["parameters"]["autotune_key"] == "chromatic"
+    assert any("No key was heard in 'instrument_audio'" in warning for warning in reply["warnings"])
+    f0 = calls.converted[0][0]
+    assert f0 is not None and f0.max() == pytest.approx(220, rel=1e-3)
+
+
+def test_nothing_is_analysed_unless_autotune_needs_a_key(voices: tuple[Models, Calls]) -> None:
+    assert "listen_s" not in cover_parts(voices[0], autotune=0.5)["timings"]
+    reply = cover_parts(voices[0], autotune_key="auto")
+    assert "listen_s" not in reply["timings"] and any(
+        "'autotune_key' has no effect" in one for one in reply["warnings"]
+    )
 
 
 def test_the_conversion_gets_the_settings_of_the_request(voices: tuple[Models, Calls]) -> None:
