@@ -15,6 +15,7 @@ LICENCE: Final = "MIT (card)"  # the repositories hold no licence file
 LOCAL_LICENCE: Final = "unknown: see its author's terms"
 
 TURBO: Final = SamplingDefaults(num_steps=8, shift=3.0, cfg_coef=1.0)
+TURBO_SHIFT1: Final = SamplingDefaults(num_steps=8, shift=1.0, cfg_coef=1.0)
 GUIDED: Final = SamplingDefaults(num_steps=50, shift=1.0, cfg_coef=7.0)
 MAX_STEPS: Final = 200
 MAX_TURBO_STEPS: Final = 20
@@ -53,7 +54,7 @@ class ModelCard:
 
     @property
     def is_turbo(self) -> bool:
-        return self.defaults == TURBO
+        return self.defaults.is_turbo
 
     @property
     def parameters(self) -> int:
@@ -93,7 +94,7 @@ CATALOG: tuple[ModelCard, ...] = (
     _make_card("turbo", TURBO, "songs with lyrics in 8 steps, 1.6 B parameters"),
     _make_card("turbo-continuous", TURBO, "turbo, distilled for every shift from 1 to 5"),
     _make_card("turbo-shift3", TURBO, "turbo, distilled for a shift of 3"),
-    _make_card("turbo-shift1", TURBO, "turbo, distilled for a shift of 1"),
+    _make_card("turbo-shift1", TURBO_SHIFT1, "turbo, distilled for a shift of 1"),
     _make_card("xl-sft", GUIDED, "songs with lyrics in 50 guided steps, 4.2 B parameters", in_diffusers=True),
     _make_card("sft", GUIDED, "songs with lyrics in 50 guided steps, 1.6 B parameters"),
     _make_card(

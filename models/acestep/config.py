@@ -113,6 +113,11 @@ class SamplingDefaults:
     shift: float
     cfg_coef: float
 
+    @property
+    def is_turbo(self) -> bool:
+        """Whether they are those of a turbo model, which has the guidance distilled into its weights."""
+        return self.cfg_coef == 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VaeConfig:

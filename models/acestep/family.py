@@ -274,12 +274,11 @@ def _find_defaults(name: str, model: ModelPart) -> SamplingDefaults:
 
 
 def _set_defaults(info: AceStepModelInfo, defaults: SamplingDefaults) -> AceStepModelInfo:
-    is_turbo = defaults == TURBO
     return replace(
         info,
-        is_turbo=is_turbo,
+        is_turbo=defaults.is_turbo,
         num_steps=defaults.num_steps,
-        max_steps=MAX_TURBO_STEPS if is_turbo else MAX_STEPS,
+        max_steps=MAX_TURBO_STEPS if defaults.is_turbo else MAX_STEPS,
         shift=defaults.shift,
         cfg_coef=defaults.cfg_coef,
     )

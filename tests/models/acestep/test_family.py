@@ -74,6 +74,8 @@ def test_every_published_model_is_listed_with_what_it_can_do() -> None:
     turbo, base = rows[TURBO], rows[BASE]
     assert (turbo["inference_steps"], turbo["shift"], turbo["cfg_coef"]) == (8, 3.0, 1.0)
     assert (base["inference_steps"], base["shift"], base["cfg_coef"]) == (50, 1.0, 7.0)
+    shift1 = list_rows(AceStepFamily(WeightLocations()))["acestep-v15-turbo-shift1"]
+    assert (shift1.num_steps, shift1.shift, shift1.is_turbo, shift1.max_steps) == (8, 1.0, True, 20)
     assert turbo["tasks"] == ["text2music", "cover", "repaint"] == rows["acestep-v15-xl-sft"]["tasks"]
     assert set(base["tasks"]) - set(turbo["tasks"]) == {"lego", "extract", "complete"}
     assert rows["acestep-v15-xl-base"]["tasks"] == base["tasks"]
