@@ -24,6 +24,8 @@ _TRUNK = ("band_split.", "layers.", "final_norm.", "linear_62_bias_0", "linear_6
 _NORM_EPS = 1e-24  # of the squared norm, as F.normalize bounds the norm
 # Tokens that one layer works on at once on a CPU, whose caches hold their activations.
 _CPU_TOKENS = 1024
+# Attention scores that are in memory at once on a CPU: those of 8 heads and 1024 positions.
+_CPU_SCORES = 8 * 1024 * 1024
 
 
 class RoformerNetwork(nn.Module):
@@ -268,21 +270,23 @@ class TransformerLayer(nn.Module):
         projected = F.linear(normalize(x).to(self._dtype), self.weight_in, self.bias_in)
         qkv = projected[..., : 3 * inner].view(*x.shape[:2], 3, heads, -1)
         queries, keys = self._rotate(qkv[:, :, :2]).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
+        attended = attend(queries, keys, qkv[:, :, 2].transpose(1, 2)).transpose(1, 2)
         gates = projected[..., 3 * inner :].sigmoid().unsqueeze(-1)
         x += F.linear((attended * gates).flatten(2), self.weight_out, self.bias_out)
         hidden = F.gelu(F.linear(normalize(x).to(self._dtype), self.weight_up, self.bias_up))
         x += F.linear(hidden, self.weight_down, self.bias_down)
 
     def _rotate(self, pairs: torch.Tensor) -> torch.Tensor:
-        """Turns the two halves of each head by the angles of their position: `[n, L, 2, heads, size]`."""
-        length = pairs.shape[1]
+        """Turns the two halves of each head by the angles of their position, and scales the queries as `attend` needs
+        them: `[n, L, 2, heads, size]`."""
+        length, size = pairs.shape[1], pairs.shape[-1]
         if self._rotation is None or len(self._rotation[0]) != length:
             positions = torch.arange(length, device=pairs.device, dtype=torch.float32)
             angles = torch.outer(positions, self.frequencies)
+            scales = torch.tensor([size**-0.5, 1.0], device=pairs.device)[:, None, None]
             self._rotation = (
-                torch.cat([angles.cos(), angles.cos()], dim=1).to(self._dtype)[:, None, None],
-                torch.cat([-angles.sin(), angles.sin()], dim=1).to(self._dtype)[:, None, None],
+                (torch.cat([angles.cos(), angles.cos()], dim=1)[:, None, None] * scales).to(self._dtype),
+                (torch.cat([-angles.sin(), angles.sin()], dim=1)[:, None, None] * scales).to(self._dtype),
             )
         cosines, sines = self._rotation
         first, second = pairs.chunk(2, dim=-1)
@@ -344,9 +348,35 @@ class MaskEstimator(nn.Module):
         return together.reshape(batch, len(together) // batch, -1, self._channels, 2)
 
 
+def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Attention of queries that are scaled already, `[n, heads, L, size]` each, to the same shape.
+
+    In bfloat16 on a CPU, products of whole matrices take two thirds of the time of torch's fused attention, which
+    multiplies small blocks. They round the scores to bfloat16, which costs 0.4 dB of 41 dB.
+    """
+    if queries.device.type != "cpu" or queries.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+    count, heads, length, size = queries.shape
+    result = queries.new_empty(count, length, heads, size).transpose(1, 2)
+    rows = min(length, max(1, _CPU_SCORES // (heads * length)))
+    step = max(1, _CPU_SCORES // (heads * length * rows))
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        for first in range(0, length, rows):
+            scores = queries[part, :, first : first + rows] @ keys[part].mT
+            torch.softmax(scores, dim=-1, out=scores)
+            result[part, :, first : first + rows] = scores @ values[part]
+    return result
+
+
 def normalize(x: torch.Tensor) -> torch.Tensor:
     """Scales the last dimension to a root mean square of 1; zeros stay zeros."""
-    return F.rms_norm(x, x.shape[-1:], eps=_NORM_EPS / x.shape[-1])
+    if x.device.type != "cpu":
+        return F.rms_norm(x, x.shape[-1:], eps=_NORM_EPS / x.shape[-1])
+    # On a CPU rms_norm is made of twice as many steps.
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale: torch.Tensor = norm.clamp_min_(_NORM_EPS**0.5).reciprocal_().mul_(x.shape[-1] ** 0.5)
+    return x * scale
 
 
 def freeze(tensor: torch.Tensor) -> nn.Parameter:

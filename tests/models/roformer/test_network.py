@@ -9,12 +9,13 @@ import librosa
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from models.checkpoints.errors import CheckpointError
 from models.checkpoints.settings import Settings
 from models.roformer.bands import covers_spectrum, group_equal_widths, index_masks, make_mel_bands, split_bins
 from models.roformer.config import RoformerConfig, read_config
-from models.roformer.network import RoformerNetwork
+from models.roformer.network import RoformerNetwork, attend
 from models.runtime.dtype import Precision
 from testing.roformer_reference import ReferenceNetwork, measure_snr_db
 from testing.tiny_roformer import Kind, Shape, State, make_state
@@ -119,6 +120,20 @@ def test_the_error_of_bfloat16_is_40_db_below_the_stems(kind: Kind) -> None:
     actual = _build(shape, state, precision="bfloat16")(_make_mix())
     assert actual.dtype == torch.float32
     assert measure_snr_db(expected, actual) > 40
+
+
+@pytest.mark.parametrize(("count", "length"), [(3, 60), (2, 1025), (1, 1500)])
+def test_attention_in_bfloat16_on_a_cpu_is_that_of_torch_for_any_number_and_length_of_rows(
+    count: int, length: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, values = torch.randn(3, count, 8, length, 16, generator=generator).to(torch.bfloat16)
+    expected = F.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), scale=0.25)
+    actual = attend(queries * 0.25, keys, values)
+    assert actual.shape == expected.shape and actual.dtype == torch.bfloat16
+    assert measure_snr_db(expected, actual.float()) > 45
+    exact = attend(queries.float() * 0.25, keys.float(), values.float())
+    assert measure_snr_db(expected, exact) > 100
 
 
 def test_only_the_mask_estimators_that_are_asked_for_are_read_and_they_give_what_all_of_them_give() -> None:
