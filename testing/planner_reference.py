@@ -11,12 +11,12 @@ import torch
 from models.acestep.planner.request import LmSampling
 
 
-def load_reference(folder: Path) -> Any:
+def load_reference(folder: Path, device: str = "cpu") -> Any:
     """transformers' `Qwen3ForCausalLM` with the planner's weights, in the type they are stored in."""
     from transformers import AutoModelForCausalLM
 
     reference: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    return reference.eval()
+    return reference.eval().to(device)
 
 
 @torch.inference_mode()
@@ -29,11 +29,13 @@ def generate_codes(  # noqa: PLR0913  (as many as `generate` has)
     num_codes: int,
     steps: int,
     sampling: LmSampling,
-) -> list[int]:
-    """The audio codes that `generate` draws; with a temperature of 0 they are the most likely ones."""
+    clips: int = 1,
+) -> list[list[int]]:
+    """The audio codes of each clip that `generate` draws; with a temperature of 0 they are the most likely ones."""
     from transformers import LogitsProcessorList
 
-    blocked = torch.zeros(reference.config.vocab_size)
+    device = reference.device
+    blocked = torch.zeros(reference.config.vocab_size, device=device)
     blocked[:num_text] = blocked[num_text + num_codes :] = -torch.inf
 
     def allow_codes(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -48,9 +50,12 @@ def generate_codes(  # noqa: PLR0913  (as many as `generate` has)
             "top_p": sampling.top_p,
         }
     if sampling.cfg_coef != 1:
-        settings |= {"guidance_scale": sampling.cfg_coef, "negative_prompt_ids": torch.tensor([list(unconditional)])}
+        settings |= {
+            "guidance_scale": sampling.cfg_coef,
+            "negative_prompt_ids": torch.tensor([list(unconditional)] * clips, device=device),
+        }
     found = reference.generate(
-        torch.tensor([list(prompt)]),
+        torch.tensor([list(prompt)] * clips, device=device),
         logits_processor=LogitsProcessorList([allow_codes]),
         min_new_tokens=steps,
         max_new_tokens=steps,
@@ -58,4 +63,4 @@ def generate_codes(  # noqa: PLR0913  (as many as `generate` has)
         pad_token_id=0,
         **settings,
     )
-    return [token - num_text for token in found[0, len(prompt) :].tolist()]
+    return [[token - num_text for token in row] for row in found[:, len(prompt) :].tolist()]

@@ -66,8 +66,12 @@ def write_tiny_planner(  # noqa: PLR0913  (the axes along which checkpoints diff
     return target
 
 
-def make_planner_tokenizer(num_codes: int = NUM_CODES) -> tokenizers.Tokenizer:
-    """Makes a byte-level BPE tokenizer that splits text as Qwen3's does."""
+def make_planner_tokenizer(num_codes: int = NUM_CODES, *, num_text: int = 0) -> tokenizers.Tokenizer:
+    """Makes a byte-level BPE tokenizer that splits text as Qwen3's does.
+
+    Args:
+        num_text: ids before those of the audio codes; tokens that no text has fill them up.
+    """
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {letter: index for index, letter in enumerate(letters)}
     merges: dict[tuple[str, str], None] = {}
@@ -75,6 +79,8 @@ def make_planner_tokenizer(num_codes: int = NUM_CODES) -> tokenizers.Tokenizer:
         for end in range(1, len(piece)):
             merges[piece[:end], piece[end]] = None
             vocabulary.setdefault(piece[: end + 1], len(vocabulary))
+    for index in range(len(vocabulary), num_text - len(_SPECIAL) - len(_THINK)):
+        vocabulary[f"<unused {index}>"] = index
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -26,7 +26,7 @@ from models.acestep.planner.forward import (
 from models.acestep.planner.lm import LanguageModel
 from models.acestep.planner.sampling import SamplingMode
 from models.runtime.cuda_graph import CudaGraphed, CudaGraphRecorder, GraphRecorder
-from models.runtime.progress import Progress, ignore_progress
+from models.runtime.progress import Check, Progress, ignore_progress, skip_check
 
 PREFILL_CHUNK = 256  # tokens that are read at once; between chunks a job may be cancelled
 STEPS_PER_REPLAY = 8  # the host looks at progress, cancellation and deadline once a replay
@@ -89,14 +89,19 @@ class TextDecoding(ABC):
         self.position = 0
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Reads the next tokens; returns the logits `[1, num_text]` of the one that follows."""
+    def read(self, tokens: Sequence[int], check: Check = skip_check) -> torch.Tensor:
+        """Reads the next tokens; returns the logits `[1, num_text]` of the one that follows.
+
+        Args:
+            check: called before each chunk of many tokens. Whatever it raises ends the reading.
+        """
         if len(tokens) == 1 and self.position:
             self.state.tokens.fill_(tokens[0])
             logits = self._read_one(self.position + 1)
             self.position += 1
             return logits
         for start in range(0, len(tokens), PREFILL_CHUNK):
+            check()
             chunk = torch.tensor([tokens[start : start + PREFILL_CHUNK]], dtype=torch.long, device=self.lm.device)
             hidden = read_tokens(self.lm, self.state, chunk, self.position)
             self.position += chunk.shape[1]

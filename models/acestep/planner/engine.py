@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial as bind
 
 import torch
 
@@ -21,7 +22,7 @@ from models.acestep.planner.constraint import (
     PlanGrammars,
     Write,
 )
-from models.acestep.planner.decode import DecodeBackend, TextDecoding, fill_state, read_prompt
+from models.acestep.planner.decode import CudaGraphBackend, DecodeBackend, TextDecoding, fill_state, read_prompt
 from models.acestep.planner.forward import write_code
 from models.acestep.planner.lm import LanguageModel
 from models.acestep.planner.parse import parse_plan
@@ -29,9 +30,10 @@ from models.acestep.planner.prompts import encode_codes_prompt, encode_plan_prom
 from models.acestep.planner.request import CodesRequest, LmSampling, PlannedSong, PlanRequest
 from models.acestep.planner.sampling import SamplingMode, SamplingValues, penalise, sample
 from models.acestep.planner.vocabulary import Vocabulary
-from models.runtime.progress import Progress, ignore_progress, sub_progress
+from models.runtime.progress import Check, Progress, ignore_progress, sub_progress
 
 CODE_RATE = 5  # audio codes a second
+WARM_UP_S = 120.0
 PROMPT_SHARE = 0.05  # of the progress of audio codes
 _EXPECTED_TOKENS = 300  # of a plan; its end is not known, so progress slows down towards it
 _MIN_ROOM = 1024  # tokens of a plan that a context must have room for
@@ -148,10 +150,15 @@ class PlannerEngine:
         return codes
 
     def warm_up(self) -> None:
-        """Plans a moment of music, so that the first request finds kernels loaded and chosen, and graphs captured."""
-        metas = Metas(bpm=120, key="C major", time_signature=4, duration=10)
+        """Plans music once, so that the first request finds kernels loaded and chosen, and graphs captured.
+
+        With graphs two minutes of it, for which a request for one clip needs the same graphs; otherwise a moment.
+        """
+        duration = WARM_UP_S if isinstance(self.backend, CudaGraphBackend) else 1 / CODE_RATE
+        metas = Metas(bpm=120, key="C major", duration=duration)
         song = self.plan(PlanRequest(mode="metas", seed=0, caption="slow piano", metas=metas, write_caption=False))
-        self.generate_codes(CodesRequest(caption="slow piano", lyrics=INSTRUMENTAL, song=song, duration=10, seeds=(0,)))
+        request = CodesRequest(caption="slow piano", lyrics=INSTRUMENTAL, song=song, duration=duration, seeds=(0,))
+        self.generate_codes(request)
 
     def _make_context_error(self, reason: str, remedy: str) -> InvalidRequestError:
         return InvalidRequestError(
@@ -189,8 +196,9 @@ class _PlanWriter:
                 token = choice.tokens[-1]
             else:
                 if pending:
-                    progress(1 - 0.5 ** (len(written) / _EXPECTED_TOKENS))
-                    logits = self._read(pending)
+                    check = bind(progress, 1 - 0.5 ** (len(written) / _EXPECTED_TOKENS))
+                    check()
+                    logits = self._read(pending, check)
                     pending = []
                 token = self._choose(logits, choice)
                 if not isinstance(choice, Peek):
@@ -201,8 +209,8 @@ class _PlanWriter:
             except StopIteration as end:
                 return written, bool(end.value)
 
-    def _read(self, tokens: Sequence[int]) -> torch.Tensor:
-        logits = self._decoding.read(tokens)
+    def _read(self, tokens: Sequence[int], check: Check) -> torch.Tensor:
+        logits = self._decoding.read(tokens, check)
         if self._mode.is_penalised:
             texts = [token for token in tokens if token < self._previous.shape[1]]
             self._previous[:, texts] = True

@@ -64,7 +64,7 @@ class _StoredTensors(Mapping[str, torch.Tensor]):
             raise CheckpointError(f"its file {sanitize(stored.path.name)} is broken, or is cut short") from error
         if not tensor.is_floating_point():
             raise CheckpointError(f"'{sanitize(name)}' holds no floating-point numbers")
-        if not bool(tensor.sum(dtype=torch.float32).isfinite()):
+        if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
             raise CheckpointError(f"'{sanitize(name)}' holds values that are not finite")
         return tensor
 

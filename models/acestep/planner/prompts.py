@@ -32,7 +32,7 @@ def encode_plan_prompt(request: PlanRequest, vocabulary: Vocabulary) -> list[int
     if request.mode == "inspire":
         user = f"{_or_no_input(caption)}\n\ninstrumental: {'true' if request.instrumental else 'false'}"
     elif request.mode == "format":
-        user = f"# Caption\n{_or_no_input(caption)}\n\n# Lyric\n{lyrics if lyrics.strip() else INSTRUMENTAL}"
+        user = _describe(_or_no_input(caption), lyrics).removesuffix("\n")
     else:
         user = _describe(caption, lyrics)
     return vocabulary.encode(_chat(_INSTRUCTIONS[request.mode], user))
@@ -74,7 +74,7 @@ def format_thoughts(song: PlannedSong, duration: float) -> str:
 
 
 def _describe(caption: str, lyrics: str) -> str:
-    return f"# Caption\n{caption}\n\n# Lyric\n{lyrics}\n"
+    return f"# Caption\n{caption}\n\n# Lyric\n{lyrics if lyrics.strip() else INSTRUMENTAL}\n"
 
 
 def _or_no_input(text: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from errors import CancelledError, InvalidRequestError
 from models.acestep.metas import INSTRUMENTAL, LANGUAGES, Metas
 from models.acestep.planner.checkpoint import read_checkpoint
-from models.acestep.planner.decode import STEPS_PER_REPLAY, CudaGraphBackend, EagerBackend
+from models.acestep.planner.decode import PREFILL_CHUNK, STEPS_PER_REPLAY, CudaGraphBackend, EagerBackend
 from models.acestep.planner.engine import PlannerEngine
 from models.acestep.planner.load import load_engine
 from models.acestep.planner.request import CodesRequest, LmSampling, PlanMode, PlannedSong, PlanRequest
@@ -149,6 +149,20 @@ def test_progress_rises_and_can_end_the_work(engine: PlannerEngine) -> None:
         with pytest.raises(CancelledError):
             run(cancel)
     assert engine.generate_codes(ask_codes()) == engine.generate_codes(ask_codes())
+
+
+def test_reading_many_codes_can_be_ended(engine: PlannerEngine) -> None:
+    calls = 0
+
+    def cancel(fraction: float) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise CancelledError("stop")
+
+    with pytest.raises(CancelledError):
+        engine.plan(PlanRequest(mode="understand", seed=0, codes=(1,) * 3 * PREFILL_CHUNK), progress=cancel)
+    assert calls == 3
 
 
 def test_captured_work_can_be_ended_too(engine: PlannerEngine) -> None:

@@ -80,7 +80,7 @@ def test_the_most_likely_codes_are_those_that_generate_finds(
 ) -> None:
     sampling = LmSampling(temperature=0, cfg_coef=cfg_coef, repetition_penalty=penalty)
     request = CodesRequest(caption="piano", lyrics="la", song=SONG, duration=12, seeds=(0,), sampling=sampling)
-    expected = generate_codes(
+    (expected,) = generate_codes(
         reference,
         encode_codes_prompt(request, engine.vocabulary),
         encode_unconditional_prompt("", engine.vocabulary),

@@ -49,6 +49,7 @@ UNDERSTAND = "Understand the given musical conditions and describe the audio sem
             PlanRequest(mode="metas", seed=0, caption="pop", lyrics="la"),
             chat(GENERATE, "# Caption\npop\n\n# Lyric\nla\n"),
         ),
+        (PlanRequest(mode="metas", seed=0), chat(GENERATE, "# Caption\n\n\n# Lyric\n[Instrumental]\n")),
         (PlanRequest(mode="inspire", seed=0, caption="pop"), chat(INSPIRE, "pop\n\ninstrumental: false")),
         (
             PlanRequest(mode="inspire", seed=0, caption=" ", instrumental=True),
