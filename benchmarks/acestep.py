@@ -2,6 +2,7 @@
 
     python -m benchmarks.acestep                                    10 s of music on a CPU, 60 s on a GPU
     python -m benchmarks.acestep --seconds 240 --device cuda
+    python -m benchmarks.acestep --planner                          and the planner against transformers' `generate`
     python -m benchmarks.acestep --folder /tmp/acestep              keeps the checkpoint (6.3 GB) for the next run
     python -m benchmarks.acestep --tiny                             tiny networks, to see that it runs
 
@@ -25,15 +26,19 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.acestep_checkpoint import NAME, load_acestep, write_acestep
+from benchmarks.acestep_planner import measure_planner, write_planner
 from benchmarks.common import Stopwatch, choose_clock, make_parser, name_device, print_result, read_peak_bytes, set_up
 from models.acestep.engine import AceStepEngine
 from models.acestep.metas import Metas
+from models.acestep.planner.engine import CODE_RATE
 from models.acestep.request import DiffusionSampling, Song, SongRequest
 from testing.acestep_reference import build_published_pipeline
 from testing.tiny_acestep import write_tiny_acestep
+from testing.tiny_planner import write_tiny_planner
 
 CPU_TARGET, GPU_TARGET = 2.0, 1.5  # times as fast as the pipeline
 TINY_SECONDS = 6.0
+PLANNER = "acestep-5Hz-lm-0.6B"
 SHIFT = 3.0
 STAGES = ("text", "conditions", "steps", "vae")
 SONG = Song(
@@ -80,6 +85,7 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=8, help="of the sampler")
     parser.add_argument("--runs", type=int, default=5 if on_gpu else 1, help="of each implementation; the best counts")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of all networks; default: as the device runs")
+    parser.add_argument("--planner", action="store_true", help="also the planner (0.6B), for the music's codes")
     parser.add_argument("--no-reference", action="store_true", help="only ours")
     parser.add_argument("--tiny", action="store_true", help="tiny networks")
     parser.add_argument("--folder", help="keeps the checkpoint here for the next run")
@@ -112,6 +118,9 @@ def _compare(root: Path, options: argparse.Namespace) -> None:
         ratio, target = reference.seconds / ours.seconds, GPU_TARGET if options.device == "cuda" else CPU_TARGET
         figures |= {"target_met": ratio >= target}
         print(f"{ratio:.2f} times as fast as diffusers (target {target:g}); signal to error {figures['snr_db']} dB")
+    if options.planner:
+        del engine, pipeline, components
+        figures["planner"] = _measure_planner(root, stopwatch, options)
     print_result(
         f"acestep {'tiny' if options.tiny else 'turbo 2B'}",
         device=name_device(options),
@@ -182,6 +191,26 @@ def _prepare_reference(
         return audio
 
     return run
+
+
+def _measure_planner(root: Path, stopwatch: Stopwatch, options: argparse.Namespace) -> dict[str, float | None]:
+    """Seconds for the audio codes of the music, of the prompt before them, and of loading; ours and the reference's."""
+    gc.collect()
+    folder = root / PLANNER
+    if not folder.exists():
+        (write_tiny_planner if options.tiny else write_planner)(root, PLANNER)
+    codes, turns = int(options.seconds * CODE_RATE), 0 if options.no_reference else 1
+    times = measure_planner(folder, stopwatch, device=options.device, codes=codes, turns=turns)
+    figures = {
+        "codes_s": codes * times.code,
+        "reference_codes_s": codes * times.reference_code if times.reference_code else None,
+        "prompt_s": times.prompt,
+        "load_s": times.load,
+    }
+    ratio = times.reference_code / times.code if times.reference_code else None
+    listed = f", {ratio:.2f} times as fast as generate" if ratio else ""
+    print(f"planner    {figures['codes_s']:9.3f} s for {codes} audio codes{listed}", flush=True)
+    return {name: None if seconds is None else round(seconds, 3) for name, seconds in figures.items()}
 
 
 def _time(owner: Any, method: str, stage: str, stopwatch: Stopwatch) -> None:
