@@ -9,9 +9,9 @@ from typing import Any
 
 from errors import InvalidRequestError, sanitize
 from models import Models
+from operations.inputs import load_inputs
 from operations.operation import Operation, find_operation
 from operations.params import DeliveryParams, Params
-from worker.input.load import load_audio, load_file
 from worker.job import Job
 from worker.output.deliver import check_delivery, deliver
 from worker.reply import AudioOut
@@ -34,7 +34,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         operation.prepare(params, job, models)
         plan = operation.plan(params, models)
         with job.stage("intake"):
-            _load_inputs(params, job, settings)
+            load_inputs(params, job)
         reply = operation.run(plan, job, models)
         result = deliver(
             reply,
@@ -75,15 +75,3 @@ def _read_params(envelope: Mapping[Any, Any]) -> dict[str, Any]:
             details={"stray": stray},
         )
     return {str(key): value for key, value in params.items()}
-
-
-def _load_inputs(params: Params, job: Job, settings: Settings) -> None:
-    """Opens every audio and file field that the request gives."""
-    for field, kind in params.input_fields().items():
-        source = getattr(params, field)
-        if not isinstance(source, str):  # absent, or a value in place of a file
-            continue
-        if kind == "file":
-            job.files[field] = load_file(source, field=field, job=job, settings=settings)
-        else:
-            job.audio[field] = load_audio(source, field=field, job=job, settings=settings)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from audio.dsp.normalize import NormalizeMode
 from audio.files.formats import BITRATE_RANGE, FORMAT_NAMES, OUTPUT_FORMATS, FormatName
@@ -74,10 +74,36 @@ class Params(BaseModel):
         inputs = {name: _find_input(field.annotation, field.metadata) for name, field in cls.model_fields.items()}
         return {name: found.kind for name, found in inputs.items() if found is not None}
 
+    def list_inputs(self) -> dict[str, tuple[InputKind, str]]:
+        """Kind and source of every input that the request has, by its path: `audio`, `tracks.0.audio`."""
+        inputs: dict[str, tuple[InputKind, str]] = {}
+        for name, kind in self.input_fields().items():
+            if isinstance(source := getattr(self, name), str):  # else absent, or a value in place of a file
+                inputs[name] = (kind, source)
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for index, item in enumerate(value if isinstance(value, list) else ()):
+                if isinstance(item, Item):
+                    inputs |= {f"{name}.{index}.{path}": found for path, found in item.list_inputs().items()}
+        return inputs
+
     def list_values(self) -> dict[str, Any]:
         """Every parameter with its value, inputs left out: the reply's `parameters`. A whole number has no `.0`."""
         values = self.model_dump(mode="json", exclude=set(self.input_fields()))
+        for name in values:
+            items = getattr(self, name)
+            if isinstance(items, list) and any(isinstance(item, Item) for item in items):
+                values[name] = [item.list_values() for item in items]
         return {name: _to_whole_number(value) for name, value in values.items()}
+
+
+class Item(Params):
+    """Base of the objects in a list that is a parameter, such as the tracks of a mix. It may have inputs too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
 
 
 def _describe_option(option: Literal["bit_depth", "bitrate"]) -> str:
@@ -175,12 +201,34 @@ def _list_errors(error: ValidationError, params: type[Params]) -> list[dict[str,
     problems: dict[str, dict[str, None]] = {}  # of each field, without repetition, in order
     type_problems: dict[str, dict[str, None]] = {}
     for entry in error.errors(include_input=False, include_url=False):
-        field = ".".join(sanitize(str(part)) for part in entry["loc"][:1]) or "params"
+        loc = entry["loc"]
+        item = find_item(params, loc[0]) if len(loc) > 1 else None
+        field = ".".join(sanitize(str(part)) for part in loc[: 1 if item is None else 3]) or "params"
         kind = type_problems if entry["type"].endswith("_type") else problems
+        if item is not None:
+            kind.setdefault(field, {})[_describe_item_problem(entry, item)] = None
+            continue
         # Beyond those shown, fields are only counted: a request may have any number of unknown fields.
         known = params.names() if len(problems) < MAX_ERRORS_SHOWN else []
         kind.setdefault(field, {})[_describe_problem(entry, field, known)] = None
     return [{"field": field, "problem": " or ".join(texts)} for field, texts in (type_problems | problems).items()]
+
+
+def find_item(params: type[Params], name: object) -> type[Item] | None:
+    """The type of the objects in a list, if the field is such a list."""
+    field = params.model_fields.get(str(name))
+    item = next(iter(get_args(field.annotation)), None) if field is not None else None
+    return item if isinstance(item, type) and issubclass(item, Item) else None
+
+
+def _describe_item_problem(entry: Mapping[str, Any], item: type[Item]) -> str:
+    """One pydantic error of an object in a list, or of one of its fields."""
+    if entry["type"] == "extra_forbidden":
+        known = item.names()
+        return f"is no such field.{suggest_name(str(entry['loc'][-1]), known)} Valid: {', '.join(known)}"
+    if entry["type"] == "model_type":
+        return "must be a JSON object"
+    return _describe_problem(entry, "", ())
 
 
 def _describe_problem(entry: Mapping[str, Any], field: str, known: Iterable[str]) -> str:

@@ -126,6 +126,10 @@ class Fuzz:
                 {"voice_audio": song, "instrument_audio": self.draw_audio(), "voice_model": VOICE, "f0_method": "pm"},
                 {"audio": song, "voice_model": VOICE, "f0_method": "pm"},
             ),
+            "mix_audio": (
+                {"tracks": [{"audio": song}, {"audio": self.draw_audio(), "pan": 0.5, "duck_under": 0}]},
+                {"tracks": [{"audio": song, "time_stretch": 1.5}] * 2, "master": [{"effect": "reverb"}]},
+            ),
             "encode_audio": ({"audio": song, "model": MUSIC}, {"audio": song, "model": MUSIC, "return_audio": True}),
             "decode_audio": ({"codes": [[1, 2, 3], [4, 5, 6]], "model": MUSIC}, {"codes": song, "model": MUSIC}),
             "add_voice": ({"name": "fuzz", "archive": str(self.volume / "uploads" / "new.zip"), "replace": True},),

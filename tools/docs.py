@@ -12,9 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from audio.dsp.master import EFFECTS, read_parameters
 from errors import ErrorCode
 from operations.operation import find_operation
-from operations.params import AudioOutParams, Params
+from operations.params import AudioOutParams, Params, find_item
 from testing.repository import ROOT
 from worker.settings import Settings
 
@@ -99,6 +100,23 @@ def write_parameters(name: str) -> str:
     return _write_parameters(operation.params, leave_out=shared)
 
 
+def write_items(name: str) -> str:
+    """The fields of the objects in a list that an operation takes."""
+    _, operation = find_operation(name)
+    items = [find_item(operation.params, field) for field in operation.params.model_fields]
+    return "\n\n".join(_write_parameters(item, leave_out=()) for item in items if item is not None)
+
+
+def write_effects() -> str:
+    """The effects of a master chain, with the range and the default of each parameter."""
+    rows = (
+        (f"`{name}`", f"`{key}`", f"{effect.ranges[key][0]:g}..{effect.ranges[key][1]:g}", f"`{default:g}`")
+        for name, effect in EFFECTS.items()
+        for key, default in read_parameters(name).items()
+    )
+    return make_table(("effect", "parameter", "range", "default"), rows)
+
+
 def _write_parameters(params: type[Params], *, leave_out: Collection[str]) -> str:
     schema = params.model_json_schema()
     required = set(schema.get("required", ()))
@@ -116,6 +134,8 @@ def _write_parameters(params: type[Params], *, leave_out: Collection[str]) -> st
 
 
 def _describe_type(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        return "object"
     if "enum" in field:
         return ", ".join(_show_json(value) for value in field["enum"])
     if "const" in field:
@@ -123,7 +143,7 @@ def _describe_type(field: Mapping[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(_describe_type(choice) for choice in field["anyOf"] if choice.get("type") != "null")
     if field.get("type") == "array":
-        return f"list of {_describe_type(field['items'])}"
+        return "list of " + _describe_type(field["items"])
     low = field.get("minimum", field.get("exclusiveMinimum"))
     high = field.get("maximum", field.get("exclusiveMaximum"))
     bounds = f" {low}..{high}" if low is not None and high is not None else ""
@@ -167,6 +187,8 @@ GENERATORS: Mapping[str, Callable[..., str]] = {
     "errors": write_errors,
     "audio_out": write_audio_out,
     "parameters": write_parameters,
+    "items": write_items,
+    "effects": write_effects,
     "models": write_models,
     "memory": write_memory,
 }

@@ -1,4 +1,4 @@
-"""The effects on cover vocals: high-pass, compressor and reverb by pedalboard, block by block."""
+"""Effects by pedalboard, block by block: those on cover vocals, and what all chains share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from audio.types import Waveform
 END_FADE_S = 0.01
 """Fade at the very end of the result, so that a reverb tail that is cut off does not click."""
 _BLOCK_FRAMES = 1 << 16
-_MIN_FRAMES = 64  # pedalboard takes the shorter side of a block as the channels
+MIN_FRAMES = 64  # pedalboard takes the shorter side of a block as the channels
 _MAX_FADE_FRACTION = 0.1  # of the total length
 
 
@@ -60,18 +60,18 @@ def apply_vocal_chain(
     """
     (*dynamics, reverb), position = chain.plugins(), 0
     fade = min(round(END_FADE_S * sample_rate), int(_MAX_FADE_FRACTION * num_samples))
-    for block in _equalize_blocks(fit_length(vocal, num_samples=num_samples)):
+    for block in equalize_blocks(fit_length(vocal, num_samples=num_samples)):
         count = block.shape[1]
-        processed = np.pad(block, ((0, 0), (0, max(_MIN_FRAMES - count, 0))))
+        processed = np.pad(block, ((0, 0), (0, max(MIN_FRAMES - count, 0))))
         for plugin in dynamics:
             processed = plugin.process(processed, sample_rate, reset=False)
         processed = np.ascontiguousarray(np.broadcast_to(processed, (channels, processed.shape[1])))
         processed = reverb.process(processed, sample_rate, reset=False)
-        yield _fade_end(processed[:, :count], num_samples - position, fade)
+        yield fade_end(processed[:, :count], num_samples - position, fade)
         position += count
 
 
-def _equalize_blocks(parts: Iterable[Waveform]) -> Iterator[Waveform]:
+def equalize_blocks(parts: Iterable[Waveform]) -> Iterator[Waveform]:
     """The same samples in blocks of equal size except the last: plugins reset their state when a larger block comes."""
     buffered, count = list[Waveform](), 0
     for part in parts:
@@ -86,7 +86,7 @@ def _equalize_blocks(parts: Iterable[Waveform]) -> Iterator[Waveform]:
         yield np.concatenate(buffered, axis=1)
 
 
-def _fade_end(block: Waveform, remaining: int, fade: int) -> Waveform:
+def fade_end(block: Waveform, remaining: int, fade: int) -> Waveform:
     """Fades out the last `fade` of the `remaining` samples from the start of `block` to the end of the result."""
     first = max(remaining - fade, 0)
     if first >= block.shape[1]:

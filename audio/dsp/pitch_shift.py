@@ -1,14 +1,16 @@
-"""Pitch shift by semitones that keeps the timing and the length, for audio of any length.
+"""Pitch shift that keeps the timing, and time stretch that keeps the pitch or shifts it, for audio of any length.
 
 Rubber Band (its finer engine, through `pedalboard.time_stretch`) keeps exact time only when it transposes downwards and
 the ratio is given for every sample: with a constant ratio its integer hops drift by up to 2 ms per second, and upwards
 always. So for a shift upwards the audio is first played faster (resampling, which does not drift) and Rubber Band slows
 it down again while transposing down by a tenth of a semitone. The remaining delay is constant and measured once.
+Another tempo is one more factor of the ratio that Rubber Band is given.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -47,11 +49,31 @@ def shift_pitch(
         progress: called with the fraction done, 0 to 1, at every chunk; an exception it raises ends the work.
         chunk_s: length of a chunk in seconds, more than 1; determines the memory needed.
     """
-    if not semitones:
+    yield from stretch_time(source, 1.0, semitones, progress, chunk_s=chunk_s)
+
+
+def stretched_length(num_samples: int, tempo: float) -> int:
+    """`num_samples / tempo`, rounded half up and at least 1."""
+    return max(math.floor(num_samples / tempo + 0.5), 1)
+
+
+def stretch_time(
+    source: AudioSource, tempo: float, semitones: float, progress: Progress, *, chunk_s: float = CHUNK_S
+) -> Iterator[Waveform]:
+    """The audio at another tempo and in another key, as `[C, n]` blocks of `stretched_length` samples in total.
+
+    What is at `t` seconds in the source is at `t / tempo` in the result, within about two milliseconds.
+
+    Args:
+        tempo: 0.5 to 2; 2 is twice as fast.
+        semitones: -24 to 24.
+        progress, chunk_s: as in `shift_pitch`; chunks are those of the result.
+    """
+    if not semitones and tempo == 1.0:
         yield from iter_blocks(source)
         return
-    overlap, length = _to_frames(_OVERLAP_S, source), source.num_samples
-    shift = _Shift(source.sample_rate, float(semitones))
+    overlap, length = _to_frames(_OVERLAP_S, source), stretched_length(source.num_samples, tempo)
+    shift = _Shift(source.sample_rate, float(semitones), tempo)
     borders = _plan_borders(length, _to_frames(chunk_s, source))
     spans = [(max(start - overlap, 0), min(stop + overlap, length)) for start, stop in pairwise(borders)]
     tail = np.zeros((source.channels, 0), np.float32)  # the last chunk's rendering of the time around its border
@@ -75,10 +97,11 @@ def _plan_borders(length: int, chunk: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """One key change, divided between resampling and Rubber Band."""
+    """One change of key and tempo, divided between resampling and Rubber Band."""
 
     sample_rate: int
     semitones: float
+    tempo: float = 1.0
 
     @property
     def down(self) -> float:
@@ -91,7 +114,7 @@ class _Shift:
         return float(2.0 ** ((self.semitones + self.down) / 12))
 
     def apply(self, waveform: Waveform) -> Waveform:
-        """`[C, n]` in the new key, delayed by `_measure_delay` samples and of about the same length."""
+        """`[C, n]` in the new key and tempo, delayed by `_measure_delay` samples and about `n / tempo` samples long."""
         import pedalboard
 
         if self.speed != 1.0:
@@ -99,7 +122,7 @@ class _Shift:
 
             faster = soxr.resample(np.ascontiguousarray(waveform.T), self.speed, 1.0, quality="VHQ")
             waveform = np.ascontiguousarray(faster.T)
-        stretch = np.full(waveform.shape[1], 1.0 / self.speed)
+        stretch = np.full(waveform.shape[1], self.tempo / self.speed)
         shifted = pedalboard.time_stretch(
             waveform, float(self.sample_rate), stretch, -self.down, preserve_formants=False
         )
@@ -109,7 +132,8 @@ class _Shift:
 @functools.lru_cache(maxsize=64)
 def _measure_delay(shift: _Shift) -> int:
     """Delay of `apply` in samples (negative: early), measured with clicks as the mean of their centres."""
-    spacing = int(_CLICK_EVERY_S * shift.sample_rate)
+    step = int(_CLICK_EVERY_S * shift.sample_rate)  # of the clicks in the result
+    spacing = round(step * shift.tempo)
     width = max(shift.sample_rate // 5000, 1)
     clicks = np.zeros(spacing * (_CLICKS + 2), np.float32)
     # Unevenly spaced, so that they fall on all positions of the engine's own grid.
@@ -117,23 +141,25 @@ def _measure_delay(shift: _Shift) -> int:
     for position in positions:
         clicks[position - width : position + width + 1] = np.hanning(2 * width + 3)[1:-1]
     energy = np.square(shift.apply(clicks[None])[0], dtype=np.float64)
-    late, reach = 0.0, spacing // 3
+    late, reach = 0.0, step // 3
+    expected = [round(position / shift.tempo) for position in positions[4:-4]]
     for _ in range(3):  # each time the windows are centred on the clicks found, so that no neighbour is counted
-        windows = np.stack([energy[round(position + late) - reach :][: 2 * reach] for position in positions[4:-4]])
+        windows = np.stack([energy[round(position + late) - reach :][: 2 * reach] for position in expected])
         centroids = windows @ np.arange(2 * reach) / np.maximum(windows.sum(axis=1), _EPSILON)
         late = round(late) + float(np.mean(centroids)) - reach
     return round(late)
 
 
 def _render(source: AudioSource, shift: _Shift, first: int, stop: int) -> Waveform:
-    """Samples `first` to `stop` of the source in its new key."""
+    """Samples `first` to `stop` of the result."""
     context = _to_frames(_CONTEXT_S, source)
-    waveform = np.zeros((source.channels, stop - first + 2 * context), np.float32)
-    start = max(first - context, 0)
-    block = source.read(start, stop + context - start)
-    begin = start - (first - context)
-    waveform[:, begin : begin + block.shape[1]] = block
-    shifted = shift.apply(waveform)[:, context + _measure_delay(shift) :][:, : stop - first]
+    begin, end = round(first * shift.tempo) - context, round(stop * shift.tempo) + context
+    waveform = np.zeros((source.channels, end - begin), np.float32)
+    start = max(begin, 0)
+    block = source.read(start, end - start)
+    waveform[:, start - begin : start - begin + block.shape[1]] = block
+    skipped = round(first - begin / shift.tempo) + _measure_delay(shift)
+    shifted = shift.apply(waveform)[:, skipped:][:, : stop - first]
     return np.pad(shifted, ((0, 0), (0, stop - first - shifted.shape[1])))
 
 

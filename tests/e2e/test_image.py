@@ -110,6 +110,7 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
     song = make_song()
     return {
         "add_voice": {"name": "new", "checkpoint": str(volume / "uploads" / "new" / "new.pth")},
+        "analyze": {"audio": song, "picture": True},
         "decode_audio": {"codes": [[1, 2, 3]] * 4, "model": "tiny"},
         "encode_audio": {"audio": song, "model": "tiny", "return_audio": True},
         "extend_via_suno": {"audio_id": "audio-1", "mode": "submit"},
@@ -117,6 +118,7 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
         "generate_music": {"prompt": "piano", "model": "tiny-melody", "duration": 1, "melody_audio": song},
         "health_check": {},
         "list_models": {"schemas": True},
+        "mix_audio": {"tracks": [{"audio": song}, {"audio": song, "semitones": 2}], "master": "loud"},
         "separate": {"audio": song, "model": "htdemucs", "output_format": "mp3"},
     }
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from audio import Audio
-from audio.dsp.pitch_shift import shift_pitch
+from audio.dsp.pitch_shift import shift_pitch, stretch_time, stretched_length
 from audio.types import Waveform
 
 RATE = 44_100
@@ -119,3 +119,15 @@ def test_an_exception_from_progress_ends_the_work() -> None:
     audio = Audio(np.zeros((1, 8 * RATE), np.float32), RATE)
     with pytest.raises(InterruptedError):
         list(shift_pitch(audio, 1, stop, chunk_s=2.0))
+
+
+@pytest.mark.parametrize(("tempo", "semitones"), [(0.5, 0), (0.8, -3), (1.25, 0), (2.0, 7)])
+def test_stretched_audio_is_in_time_across_chunks_to_half_a_millisecond_on_average(
+    tempo: float, semitones: float
+) -> None:
+    clicks, positions = make_clicks(8.0)
+    audio = Audio(clicks[None], RATE)
+    stretched = np.concatenate(list(stretch_time(audio, tempo, semitones, lambda fraction: None, chunk_s=3.0)), axis=1)
+    assert stretched.shape == (1, stretched_length(len(clicks), tempo)) == (1, round(len(clicks) / tempo))
+    delays = measure_delays(stretched[0], np.round(positions / tempo).astype(int)[1:-1])
+    assert abs(delays).max() < 0.0025 * RATE and abs(delays.mean()) < 0.0005 * RATE
