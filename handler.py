@@ -13,6 +13,7 @@ from worker import logs
 from worker.job import Job, build_job, read_job_id
 from worker.output.error_reply import build_error_reply
 from worker.settings import Settings, SettingsError
+from worker.stats import JobStats
 
 if TYPE_CHECKING:  # pydantic is not needed before the first request
     from models import Models
@@ -34,6 +35,12 @@ def _build_models(settings: Settings) -> Models:
     return models_for(settings)
 
 
+@functools.cache
+def get_stats() -> JobStats:
+    """The jobs of this process, counted."""
+    return JobStats()
+
+
 def handler(job: object) -> dict[str, Any]:
     """Runs one job, `{"id", "input": {"operation": ..., "params": {...}}}`, and returns its reply.
 
@@ -53,6 +60,8 @@ def handler(job: object) -> dict[str, Any]:
 
 def run_job(job: Job, settings: Settings) -> dict[str, Any]:
     """Runs `job` and returns its reply; never raises. The caller has entered the job's log context."""
+
+    job.stats = get_stats()
 
     def run() -> dict[str, Any]:
         from operations.dispatch import dispatch

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from errors import unknown_name_error
+from models.acestep.catalog import CATALOG as SONGS
+from models.acestep.catalog import LICENCE as SONG_LICENCE
+from models.acestep.family import AceStepFamily
+from models.acestep.planner.catalog import CATALOG as PLANNERS
+from models.acestep.planner.family import PlannerFamily
 from models.cache import EngineCache
 from models.checkpoints.hub import VOLUME_CACHE, HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
@@ -45,6 +50,8 @@ class Families:
 
     suno: SunoFamily
     music: MusicGenFamily
+    songs: AceStepFamily
+    planners: PlannerFamily
     separation: SeparationModels
     voices: RvcFamily
     content_encoders: HubertFamily
@@ -132,10 +139,16 @@ def build(  # noqa: PLR0913  (one argument a setting)
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
+    def measure_gpu() -> int:
+        gpu = gpu_finder() if on_gpu() else None
+        return gpu.total_bytes if gpu else 0
+
     music = MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs)
     families = Families(
         suno=suno or SunoFamily(SunoConfig(token="")),
         music=music,
+        songs=AceStepFamily(weights, on_gpu=on_gpu, cuda_graphs=cuda_graphs),
+        planners=PlannerFamily(weights, gpu_bytes=measure_gpu, cuda_graphs=cuda_graphs),
         separation=SeparationModels(
             [
                 DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
@@ -170,6 +183,8 @@ def list_published_models() -> list[dict[str, str]]:
             )
             for card in CATALOG
         ),
+        *(row(card.name, "generate_music, edit_music", SONG_LICENCE, card.about) for card in SONGS),
+        *(row(card.name, "plan_music", SONG_LICENCE, card.about) for card in PLANNERS),
         row(DEMO, "generate_music", DEMO_LICENCE, "the small demo model in this repository; rough"),
         *(
             row(name, "separate", card.licence, f"not run: {why}" if (why := card.unsupported) else card.about)

@@ -14,7 +14,7 @@ from operations.operation import Operation, find_operation
 from operations.params import DeliveryParams, Params
 from worker.job import Job
 from worker.output.deliver import check_delivery, deliver
-from worker.reply import AudioOut
+from worker.reply import AudioOut, Reply
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,10 @@ MAX_STRAY_KEYS_SHOWN = 20
 def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
     """Runs `job` and returns its success reply, ready to be serialised. Raises `RequestError` for all that fails."""
     job.settings = settings
-    with job.exit_stack:
-        name, operation, params = _parse_request(job.input)
+    with job.stats.measure() as measured, job.exit_stack:
+        name, operation, values = _read_envelope(job.input)
+        measured.operation = name
+        params: Params = operation.params.parse(values)
         logger.info("%s started", name)
         audio_out = params.audio_out() if isinstance(params, DeliveryParams) else AudioOut()
         if isinstance(params, DeliveryParams):
@@ -39,7 +41,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         result = deliver(
             reply,
             operation=name,
-            used=params.list_values() | dict(reply.parameters),
+            used=_list_used(params, reply),
             audio_out=audio_out,
             job=job,
             settings=settings,
@@ -48,7 +50,8 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         return result | {"refresh_worker": True} if models.needs_restart else result
 
 
-def _parse_request(envelope: object) -> tuple[str, Operation[Any, Any], Params]:
+def _read_envelope(envelope: object) -> tuple[str, Operation[Any, Any], dict[str, Any]]:
+    """The operation's own name, the operation, and the parameters as they were sent."""
     if not isinstance(envelope, Mapping):
         raise InvalidRequestError(
             "The job must be a JSON object whose 'input' is an object with 'operation' and its parameters."
@@ -57,7 +60,7 @@ def _parse_request(envelope: object) -> tuple[str, Operation[Any, Any], Params]:
     if not isinstance(operation_name, str):
         raise InvalidRequestError("'operation' is required and must be a string; try 'list_models' or 'health_check'.")
     name, operation = find_operation(operation_name)
-    return name, operation, operation.params.parse(_read_params(envelope))
+    return name, operation, _read_params(envelope)
 
 
 def _read_params(envelope: Mapping[Any, Any]) -> dict[str, Any]:
@@ -75,3 +78,9 @@ def _read_params(envelope: Mapping[Any, Any]) -> dict[str, Any]:
             details={"stray": stray},
         )
     return {str(key): value for key, value in params.items()}
+
+
+def _list_used(params: Params, reply: Reply) -> dict[str, Any]:
+    """The reply's `parameters`: those of the request, with the values that were really used."""
+    given = {name: value for name, value in params.list_values().items() if name not in reply.unused}
+    return given | dict(reply.parameters)

@@ -57,6 +57,7 @@ def run(plan: None, job: Job, models: Models) -> Reply:
             "operations": {name: one.to_json() for name, one in readiness.items()},
             "checks": {name: one.to_json() for name, one in checks.items()},
             "loaded_models": models.list_loaded(),
+            "stats": job.stats.to_json(),
             "uptime_s": round(time.monotonic() - models.started, 1),
         }
     )

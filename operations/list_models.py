@@ -30,7 +30,8 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
     families = models.families
     lists: dict[str, Sequence[ModelInfo]] = {
         "voices": families.voices.list_models(),
-        "music": families.music.list_models(),
+        "music": [*families.music.list_models(), *families.songs.list_models()],
+        "planners": families.planners.list_models(),
         "separation": families.separation.list_models(),
         "suno": families.suno.list_models(),
         "f0_methods": families.f0.list_models(),

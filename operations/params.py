@@ -49,15 +49,20 @@ class Params(BaseModel):
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
         """Validates `values`; null counts as absent. Raises one `InvalidRequestError` that lists every error."""
-        present, errors = _resolve_aliases({k: v for k, v in values.items() if v is not None}, cls.ALIASES)
+        present, errors = cls.resolve_names({k: v for k, v in values.items() if v is not None})
         try:
             params = cls.model_validate(present)
         except ValidationError as error:
-            raise _build_error(errors + _list_errors(error, cls), cls) from None
+            raise build_error(errors + _list_errors(error, cls), cls) from None
         errors += [{"field": field, "problem": problem} for field, problem in params.find_errors()]
         if errors:
-            raise _build_error(errors, cls)
+            raise build_error(errors, cls)
         return params
+
+    @classmethod
+    def resolve_names(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """`values` by the fields' own names, and an error for each field that has two values."""
+        return _resolve_aliases(values, cls.ALIASES)
 
     def find_errors(self) -> Iterable[tuple[str, str]]:
         """(field, problem) of every error that shows only between fields that are valid by themselves."""
@@ -241,7 +246,8 @@ def _describe_problem(entry: Mapping[str, Any], field: str, known: Iterable[str]
     return message.replace("Input should be", "must be").replace("should have", "must have")
 
 
-def _build_error(errors: list[dict[str, str]], params: type[Params]) -> InvalidRequestError:
+def build_error(errors: list[dict[str, str]], params: type[Params]) -> InvalidRequestError:
+    """The error for a request with `errors`, each with its `field` and `problem`."""
     shown = errors[:MAX_ERRORS_SHOWN]
     text = "; ".join(f"'{error['field']}' {error['problem'].rstrip('.')}" for error in shown)
     more = f"; and {len(errors) - len(shown)} more" if len(errors) > len(shown) else ""

@@ -35,7 +35,7 @@ from typing import Any
 
 from errors import ErrorCode
 from testing.suno_provider import TOKEN
-from testing.tiny_volume import MUSIC, ROFORMER, SEPARATION, VOICE, list_settings, write_volume
+from testing.tiny_volume import MUSIC, PLANNER, ROFORMER, SEPARATION, SONGS, VOICE, list_settings, write_volume
 
 MAX_ERROR_BYTES = 10_000
 SECRETS = {
@@ -117,7 +117,23 @@ class Fuzz:
                 {"prompt": "slow piano", "model": MUSIC, "duration": 0.5, "n_samples": 1},
                 {"prompt": ["bass", "drums"], "model": MUSIC, "duration": 0.6, "n_samples": 1},
                 {"continuation_audio": song, "continuation_end": 0.5, "model": MUSIC, "duration": 0.5, "n_samples": 1},
+                {"prompt": "piano", "model": SONGS, "duration": 2, "n_samples": 1, "inference_steps": 1},
             ),
+            "edit_music": (
+                {"audio": song, "task": "cover", "inference_steps": 1, "n_samples": 1},
+                {"audio": song, "task": "extract", "track": "drums", "inference_steps": 1, "n_samples": 1},
+                {"audio": song, "task": "repaint", "repainting_end": 0.5, "inference_steps": 1, "n_samples": 1},
+            ),
+            "plan_music": (
+                {"mode": "sample", "planner": PLANNER, "duration": 10},
+                {"mode": "understand", "planner": PLANNER, "audio_codes": [1, 2, 3]},
+                {"mode": "random"},
+            ),
+            "release_task": (
+                {"prompt": "piano", "audio_duration": 10, "inference_steps": 1, "batch_size": 1},
+                {"src_audio": song, "task_type": "cover", "inference_steps": 1, "batch_size": 1},
+            ),
+            "format_input": ({"prompt": "piano", "param_obj": {"duration": 10}},),
             "separate": (
                 {"audio": song, "model": SEPARATION, "shifts": 0, "overlap": 0.25},
                 {"audio": song, "model": ROFORMER, "shifts": 0, "overlap": 0.25},

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from models import Models
+from models.acestep.family import AceStepFamily
+from models.acestep.planner.family import PlannerFamily
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
 from models.encodec.family import EncodecFamily
@@ -28,6 +30,8 @@ def empty_families() -> Families:
     return Families(
         suno=SunoFamily(SunoConfig(token="")),
         music=music,
+        songs=AceStepFamily(weights),
+        planners=PlannerFamily(weights),
         separation=SeparationModels([DemucsFamily(weights)]),
         voices=RvcFamily(Voices([])),
         content_encoders=HubertFamily(weights),

@@ -99,7 +99,7 @@ def test_a_bug_has_an_id_in_reply_and_log_and_shows_no_internals(caplog: pytest.
     reply = handler({"input": FailingInput(KeyError("/home/someone/secret"))})
     assert reply["error_code"] == "internal_error" and reply["details"]["error_id"] in reply["error"]
     (message,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert message == f"Error {reply['details']['error_id']}: KeyError in operations.dispatch._parse_request"
+    assert message == f"Error {reply['details']['error_id']}: KeyError in operations.dispatch._read_envelope"
     assert "secret" not in json.dumps(reply) + caplog.text and "Traceback" not in caplog.text
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 from audio.dsp.master import EFFECTS, read_parameters
 from errors import ErrorCode
+from operations.acestep_api.parameters import ALIASES
+from operations.acestep_api.params import ApiParams, list_left_out, list_own_names
+from operations.engines import MusicEngine
 from operations.operation import find_operation
 from operations.params import AudioOutParams, Params, find_item
 from testing.repository import ROOT
@@ -120,17 +123,44 @@ def write_effects() -> str:
 def _write_parameters(params: type[Params], *, leave_out: Collection[str]) -> str:
     schema = params.model_json_schema()
     required = set(schema.get("required", ()))
+    fields = {key: field for key, field in schema["properties"].items() if key not in leave_out}
+    by_engine = len({str(field.get("engines")) for field in fields.values()}) > 1
     rows = [
         (
             f"`{key}`",
             _describe_type(field),
             "required" if key in required else _show_json(field.get("default")),
+            *((_describe_engines(field),) if by_engine else ()),
             str(field.get("description", "")),
         )
-        for key, field in schema["properties"].items()
-        if key not in leave_out
+        for key, field in fields.items()
     ]
-    return make_table(("parameter", "type", "default", "meaning"), rows)
+    return make_table(("parameter", "type", "default", *(("engine",) if by_engine else ()), "meaning"), rows)
+
+
+def _describe_engines(field: Mapping[str, Any]) -> str:
+    engines = [MusicEngine(name) for name in field.get("engines", ())]
+    return ", ".join(engine.label for engine in engines) or "all"
+
+
+def write_api_parameters(name: str) -> str:
+    """The parameters of an operation of the ACE-Step API: their spellings, and what each becomes."""
+    _, operation = find_operation(name)
+    assert issubclass(operation.params, ApiParams), f"{name} has no parameters of that API"
+    own_names, left_out = list_own_names(operation.params), list_left_out(operation.params)
+    schema = operation.params.model_json_schema()["properties"]
+    rows = [
+        (
+            ", ".join(f"`{spelling}`" for spelling in (key, *ALIASES.get(key, ()))),
+            _describe_type(field),
+            _show_json(field.get("default")),
+            "nothing" if key in left_out else f"`{own_names[key]}`",
+            f"Left out, with a warning: {left_out[key]}." if key in left_out else str(field.get("description", "")),
+        )
+        for key, field in schema.items()
+        if key not in AudioOutParams.model_fields
+    ]
+    return make_table(("parameter", "type", "default", "becomes", "meaning, and what differs"), rows)
 
 
 def _describe_type(field: Mapping[str, Any]) -> str:
@@ -167,6 +197,10 @@ def write_models() -> str:
 
 def write_memory() -> str:
     """Device memory of the models on a GPU, as the families estimate it before loading."""
+    from models.acestep.catalog import CATALOG as SONGS
+    from models.acestep.family import AceStepFamily
+    from models.acestep.planner.catalog import CATALOG as PLANNERS
+    from models.acestep.planner.family import PlannerFamily
     from models.checkpoints.locations import WeightLocations
     from models.demucs import DemucsFamily
     from models.demucs.catalog import CATALOG as SEPARATION
@@ -174,10 +208,14 @@ def write_memory() -> str:
     from models.musicgen.catalog import CATALOG as MUSIC
 
     weights = WeightLocations()
+    songs = AceStepFamily(weights, on_gpu=lambda: True)
+    planners = PlannerFamily(weights, gpu_bytes=lambda: 24 * 10**9)
     music = MusicGenFamily(weights, demo=ROOT / "demo/weights/musicgen", on_gpu=lambda: True)
     separation = DemucsFamily(weights)
     sizes = [(card.name, music.memory_bytes(card.name)) for card in MUSIC if not card.unsupported]
     sizes += [(name, separation.memory_bytes(name)) for name, card in SEPARATION.items() if not card.unsupported]
+    sizes += [(card.name, songs.memory_bytes(card.name)) for card in SONGS]
+    sizes += [(card.name, planners.memory_bytes(card.name)) for card in PLANNERS]
     rows = ((f"`{name}`", f"{size / 1e9:.1f}") for name, size in sorted(sizes, key=lambda row: -row[1]))
     return make_table(("model", "GB"), rows)
 
@@ -189,6 +227,7 @@ GENERATORS: Mapping[str, Callable[..., str]] = {
     "parameters": write_parameters,
     "items": write_items,
     "effects": write_effects,
+    "api_parameters": write_api_parameters,
     "models": write_models,
     "memory": write_memory,
 }

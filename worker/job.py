@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from errors import CancelledError, DeadlineError, sanitize
 from worker.settings import Settings
+from worker.stats import JobStats
 
 if TYPE_CHECKING:  # numpy is not needed to refuse a request
     from audio.types import AudioSource
@@ -42,6 +43,7 @@ class Job:
         details: what a caller must learn even if the job fails (a paid task's id); added to every later progress
             update and to the `details` of every later error.
         settings: of the worker that runs the job; the dispatcher sets them.
+        stats: of the process; the handler sets them.
         output_dir: the folder to which a local run writes the audio of its inline reply; None: nowhere.
         started: `time.monotonic()` value at which the job was received.
         audio: the request's audio by field; long audio is on disk.
@@ -57,6 +59,7 @@ class Job:
     report: Report = ignore_progress
     details: dict[str, Any] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    stats: JobStats = field(default_factory=JobStats)
     output_dir: Path | None = None
     started: float = field(default_factory=time.monotonic)
     audio: dict[str, AudioSource] = field(default_factory=dict)

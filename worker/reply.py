@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal
 
@@ -94,6 +94,7 @@ class Reply:
         stems: artefacts by name.
         parameters: values that replace the request's own because they were really used (a random seed, a default
             model).
+        unused: parameters that are left out of the reply, because what ran has no such settings.
         always_list: puts `outputs` into the reply even if there is only one.
         aliases: further names of stems, by alias.
         files: artefacts that are not audio, by name; they are delivered in the same way as the audio.
@@ -103,6 +104,7 @@ class Reply:
     outputs: Sequence[Output] = ()
     stems: Mapping[str, Output] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    unused: Collection[str] = ()
     always_list: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileOutput] = field(default_factory=dict)

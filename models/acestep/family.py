@@ -166,7 +166,8 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
 
     def memory_bytes(self, name: str) -> int:
         """Estimate from the files, or from the published sizes of what is not here yet."""
-        parts = self._inspect(name)
+        is_published = name in BY_NAME and self._repository.find(name) is None
+        parts = _Parts() if is_published else self._inspect(name)
         on_gpu = self._on_gpu()
         weight_bytes = 2 if on_gpu or cpu_multiplies_bfloat16() else 4
         model = parts.model.elements if parts.model else BY_NAME[name].parameters

@@ -1,31 +1,50 @@
-"""Makes music (or, with AudioGen, sound effects) from a description: with a local model, or with Suno (`suno/...`)."""
+"""Makes music from a description, with lyrics or without: with MusicGen, AudioGen, ACE-Step, or Suno (`suno/...`)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 from models import Models
-from models.family import Readiness
+from models.family import READY, Readiness
+from operations.engines import MusicEngine
+from operations.generate_music.acestep import plan_acestep, run_acestep
+from operations.generate_music.engine import choose_engine
+from operations.generate_music.musicgen import MusicPlan, plan_musicgen, run_musicgen
 from operations.generate_music.params import Params
-from operations.generate_music.plan import MusicPlan, plan_music
-from operations.generate_music.run import run_music
-from operations.generate_music.suno import SongPlan, plan_song, run_song
+from operations.generate_music.suno import SunoPlan, plan_suno, run_suno
 from operations.operation import Operation
+from operations.songs.run import SongPlan
 from worker.job import Job
 from worker.reply import Reply
 
 __all__ = ["OPERATION", "Params", "plan", "run"]
 
+Plan = MusicPlan | SongPlan | SunoPlan
 
-def plan(params: Params, models: Models) -> MusicPlan | SongPlan:
-    """The plan for a local model, or for Suno if `model` names a Suno version."""
-    return plan_song(params, models) if params.is_suno else plan_music(params, models)
+_PLANNERS: Mapping[MusicEngine, Callable[[Params, Models], Plan]] = {
+    MusicEngine.MUSICGEN: plan_musicgen,
+    MusicEngine.ACESTEP: plan_acestep,
+    MusicEngine.SUNO: plan_suno,
+}
 
 
-def run(plan: MusicPlan | SongPlan, job: Job, models: Models) -> Reply:
-    return run_song(plan, job) if isinstance(plan, SongPlan) else run_music(plan, job, models)
+def plan(params: Params, models: Models) -> Plan:
+    """The plan for the engine that `model` names, or for the best one here."""
+    engine, warnings = choose_engine(params, models)
+    plan = _PLANNERS[engine](params, models)
+    return replace(plan, warnings=(*warnings, *plan.warnings)) if warnings else plan
+
+
+def run(plan: Plan, job: Job, models: Models) -> Reply:
+    if isinstance(plan, SunoPlan):
+        return run_suno(plan, job)
+    return run_acestep(plan, job, models) if isinstance(plan, SongPlan) else run_musicgen(plan, job, models)
 
 
 def get_readiness(models: Models) -> Readiness:
-    return models.families.music.readiness()
+    """Ready if one of the local engines is; else MusicGen's reason."""
+    return READY if models.families.songs.readiness().is_ready else models.families.music.readiness()
 
 
 OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness)

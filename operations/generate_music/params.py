@@ -1,135 +1,91 @@
-"""The parameters of generate_music, for local models and for Suno."""
+"""The parameters of generate_music, for MusicGen, ACE-Step and Suno; each field says which of them take it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping
 
 from pydantic import Field
-from pydantic.json_schema import SkipJsonSchema
 
-from models.suno.catalog import CLIPS_PER_REQUEST, MAX_PROMPT_CHARS, MAX_STYLE_CHARS, MAX_TITLE_CHARS
-from operations.params import MAX_SEED, AudioField, AudioOutParams, Int, NonEmptyText, Text
+from models.acestep.metas import MAX_BPM, MIN_BPM, Metas
+from models.suno.catalog import CLIPS_PER_REQUEST
+from operations.clips import MAX_CLIPS, FinishingParams
+from operations.engines import MusicEngine, find_foreign
+from operations.generate_music.fields import MusicParams
+from operations.songs.params import ACESTEP_ONLY, PlannerParams, SamplingParams, is_instrumental
+from operations.songs.values import Codes, Language, find_problem, parse_key, parse_time_signature
 
-MAX_CLIPS = 32
 MIN_CONTINUATION_S = 0.1
+TIME_SIGNATURE_PROBLEM = "must be beats over note value: '4/4', '3/4', '6/8'"
 SUNO_PREFIX = "suno/"
-SUNO_FIELDS = ("lyrics", "style", "title", "instrumental", "max_wait_s")
+# Without a prompt, there must be one of these.
+CONTENT_FIELDS = (
+    "melody_audio", "continuation_audio", "lyrics", "style", "sample_query", "audio_codes", "style_audio"
+)  # fmt: skip
 AUDIO_FIELDS = ("melody_audio", "style_audio", "continuation_audio")
+# Settings of local models, which a request for Suno may have: they are left out, with a warning.
+IGNORED_BY_SUNO = (
+    "duration",
+    "seed",
+    "temperature",
+    "top_k",
+    "top_p",
+    "cfg_coef",
+    "extend_stride",
+    "continuation_start",
+    "continuation_end",
+    "include_prompt",
+    "mbd",
+    "partial",
+)
 KEY = re.compile(
     r"[A-Ga-g](#|b|♯|♭| sharp| flat)?( ?(m|min|minor|maj|major|dorian|phrygian|lydian|mixolydian|locrian))?"
 )
-TIME_SIGNATURE = re.compile(r"([1-9]|1\d|2[0-4])/(1|2|4|8|16)")
-
-Seed = Annotated[Int, Field(ge=0, le=MAX_SEED)]
+TIME_SIGNATURE = re.compile(r"([1-9]|1\d|2[0-4])(/(1|2|4|8|16))?")
 
 
-class Params(AudioOutParams):
+class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
     """What to generate, and how."""
 
-    ALIASES = {"description": "prompt", "text": "prompt", "guidance_scale": "cfg_coef"}
+    ALIASES = {
+        "description": "prompt",
+        "text": "prompt",
+        "guidance_scale": "cfg_coef",
+        "reference_audio": "style_audio",
+    }
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_CLIPS)] | None = Field(
+    vocal_language: Language | None = Field(
         None,
-        description="Describes the music. A list makes a batch with one or more clips of each prompt. Aliases:"
-        " `description`, `text`.",
+        description="Language of the vocals: `en`, `zh`, `ja`, ... Default: the planner's, else `en`.",
+        json_schema_extra=ACESTEP_ONLY,
     )
-    model: str | None = Field(
+    thinking: bool = Field(
+        False,
+        description="Let the planner complete the song's metas and write its audio codes first: better structure,"
+        " slower.",
+        json_schema_extra=ACESTEP_ONLY,
+    )
+    sample_query: str | None = Field(
         None,
-        max_length=200,
-        description="Model, as in `list_models`; `suno/<version>` uses Suno. Default: the best model on this worker.",
+        max_length=2000,
+        description="A short description from which the planner writes prompt, lyrics and metas, in place of `prompt`."
+        " Empty: it invents a song.",
+        json_schema_extra=ACESTEP_ONLY,
     )
-    duration: float = Field(
-        10.0,
-        ge=0.5,
-        le=600,
-        description="Length of the new music in seconds. If it is longer than the model's window, the music is"
-        " continued window by window.",
-    )
-    n_samples: Int = Field(1, ge=1, le=8, description="Number of clips for each prompt.")
-    seed: Seed | Annotated[list[Seed], Field(min_length=1, max_length=MAX_CLIPS)] | None = Field(
+    audio_codes: Codes | None = Field(
         None,
-        description="Seed of the first clip; each following clip uses the next number. A list gives every clip its own"
-        " seed. Default: random; the reply has the seeds that were used.",
+        description="Audio codes to follow, five a second, 0 to 63,999: a list, or a string as a reply has them.",
+        json_schema_extra=ACESTEP_ONLY,
     )
-    temperature: float = Field(
+    audio_cover_strength: float = Field(
         1.0,
         ge=0,
-        le=10,
-        description="Randomness of sampling. 0 = always the most likely code; higher values vary more.",
-    )
-    top_k: Int = Field(
-        250, ge=0, le=2048, description="Number of most likely codes that are sampled from. 0 = all codes."
-    )
-    top_p: float = Field(
-        0.0,
-        ge=0,
         le=1,
-        description="Sample from the smallest set of codes with at least this probability. 0 = off. Replaces `top_k`.",
+        description="Share of the steps that follow the audio codes. 0 = none, 1 = all.",
+        json_schema_extra=ACESTEP_ONLY,
     )
-    cfg_coef: float = Field(
-        3.0,
-        ge=0,
-        le=30,
-        description="How strictly the music follows the prompt (classifier-free guidance). 1 = no guidance. Alias:"
-        " `guidance_scale`.",
-    )
-    extend_stride: float = Field(
-        18.0,
-        gt=0,
-        le=60,
-        description="For long music: how far the window moves each time, in seconds. It must be shorter than the"
-        " model's window. Smaller values keep more context and take longer.",
-    )
-    negative_prompt: Text = Field("", description="Describes what the music must not sound like.")
-    melody_audio: AudioField | None = Field(
-        None, description="A recording whose melody the music follows. Needs a melody model."
-    )
-    # Not in the schema until there is a model for it. A request with it gets the reason why it cannot be used.
-    style_audio: SkipJsonSchema[AudioField | None] = None
-    continuation_audio: AudioField | None = Field(None, description="A recording that the music continues.")
-    continuation_start: float = Field(
-        0.0,
-        ge=0,
-        description="Start of the part of `continuation_audio` that is continued, in seconds.",
-    )
-    continuation_end: float | None = Field(
-        None, gt=0, description="End of that part, in seconds. Default: the end of the recording."
-    )
-    include_prompt: bool = Field(True, description="Begin the result with the part that is continued.")
-    bpm: float | None = Field(None, ge=20, le=300, description="Tempo in beats per minute, added to the prompt.")
-    key: str | None = Field(
-        None, max_length=20, description="Key, added to the prompt, such as `C minor` or `F# major`."
-    )
-    time_signature: str | None = Field(
-        None, max_length=5, description="Time signature, added to the prompt, such as `3/4`."
-    )
-    lyrics: NonEmptyText | None = Field(
-        None, max_length=MAX_PROMPT_CHARS, description="The words to sing. `suno/...` models only."
-    )
-    style: NonEmptyText | None = Field(
-        None, max_length=MAX_STYLE_CHARS, description="Genre, mood and voice. `suno/...` models only."
-    )
-    title: NonEmptyText | None = Field(
-        None, max_length=MAX_TITLE_CHARS, description="Title of the song. `suno/...` models only."
-    )
-    instrumental: bool = Field(False, description="Make a song without vocals. `suno/...` models only.")
-    max_wait_s: float | None = Field(
-        None,
-        ge=0,
-        le=900,
-        description="How long to wait for the song, in seconds. Default: 600. `suno/...` models only.",
-    )
-    mbd: bool = Field(
-        False,
-        description="Decode with Multi-Band Diffusion: fewer artefacts, slower. Only for MusicGen models of 32 kHz.",
-    )
-    trim_silence: bool = Field(False, description="Remove silence at the start and the end.")
-    fade_in: float = Field(0.0, ge=0, le=60, description="Length of the fade-in in seconds.")
-    fade_out: float = Field(0.0, ge=0, le=60, description="Length of the fade-out in seconds.")
-    partial: bool = Field(
-        False, description="If the job's time runs out, return what has been generated, with a warning."
+    return_codes: bool = Field(
+        False, description="Return the audio codes of every clip.", json_schema_extra=ACESTEP_ONLY
     )
 
     @property
@@ -152,12 +108,22 @@ class Params(AudioOutParams):
         missing = [part for part in additions if part and part.lower() not in text.lower()]
         return ", ".join([part for part in (text.rstrip(" .,;"), *missing) if part]) if missing else text
 
-    @classmethod
-    def names(cls) -> list[str]:
-        return [name for name in super().names() if name != "style_audio"]
+    def acestep_metas(self) -> Metas:
+        """The metas in ACE-Step's terms; `find_engine_errors` has found no error."""
+        return Metas(
+            bpm=None if self.bpm is None else round(self.bpm),
+            key=None if self.key is None else parse_key(self.key),
+            time_signature=None if self.time_signature is None else parse_time_signature(self.time_signature),
+            duration=self.duration,
+        )
 
     def find_errors(self) -> Iterable[tuple[str, str]]:
-        yield from self._find_suno_errors() if self.is_suno else self._find_music_errors()
+        """Errors of the request whatever the engine; those of Suno, which the model's name chooses."""
+        if self.is_suno:
+            yield from self.find_engine_errors(MusicEngine.SUNO)
+        elif self.prompt is None and not any(getattr(self, name) is not None for name in CONTENT_FIELDS):
+            yield "prompt", "is required unless there is 'melody_audio' or 'continuation_audio', or 'lyrics'"
+        yield from self.find_sampling_errors()
         count = len(self.prompts) * self.n_samples
         if count > MAX_CLIPS:
             yield "n_samples", f"makes {count} clips with {len(self.prompts)} prompts; at most {MAX_CLIPS} are allowed"
@@ -170,22 +136,58 @@ class Params(AudioOutParams):
         if self.key is not None and not KEY.fullmatch(self.key.strip()):
             yield "key", "must be a note from A to G, optionally with '#' or 'b' and 'major' or 'minor': 'F# minor'"
         if self.time_signature is not None and not TIME_SIGNATURE.fullmatch(self.time_signature):
-            yield "time_signature", "must be beats over note value: '4/4', '3/4', '6/8'"
+            yield "time_signature", TIME_SIGNATURE_PROBLEM
 
-    def _find_music_errors(self) -> Iterable[tuple[str, str]]:
-        for name in SUNO_FIELDS:
-            if name in self.model_fields_set:
-                yield name, f"can only be used with 'model': '{SUNO_PREFIX}<version>'"
+    def find_engine_errors(self, engine: MusicEngine) -> Iterable[tuple[str, str]]:
+        """(field, problem) of what `engine` does not take: parameters of other engines, and values out of its range."""
+        for name, problem in find_foreign(self, engine):
+            if engine is MusicEngine.SUNO and name in IGNORED_BY_SUNO:
+                continue
+            if engine is MusicEngine.SUNO and name in AUDIO_FIELDS:
+                yield name, "cannot be used with Suno; 'extend_via_suno' continues a recording"
+            else:
+                yield name, problem
+        yield from _FINDERS[engine](self)
+
+    def _find_musicgen_errors(self) -> Iterable[tuple[str, str]]:
         if self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
             yield "prompt", "is required unless there is 'melody_audio' or 'continuation_audio'"
+        yield from self._find_time_signature_error()
 
     def _find_suno_errors(self) -> Iterable[tuple[str, str]]:
-        for name in AUDIO_FIELDS:
-            if name in self.model_fields_set:
-                yield name, "cannot be used with Suno; 'extend_via_suno' continues a recording"
         if len(self.prompts) > 1:
             yield "prompt", "must be one text with Suno; send one request for each song"
         if self.n_samples > CLIPS_PER_REQUEST:
             yield "n_samples", f"must be at most {CLIPS_PER_REQUEST} with Suno, which makes {CLIPS_PER_REQUEST} clips"
         if not (self.prompts[0].strip() or self.lyrics or self.style):
             yield "prompt", "is required, or 'lyrics', or 'style' with 'instrumental'"
+        yield from self._find_time_signature_error()
+
+    def _find_time_signature_error(self) -> Iterable[tuple[str, str]]:
+        if self.time_signature is not None and "/" not in self.time_signature:
+            yield "time_signature", TIME_SIGNATURE_PROBLEM
+
+    def _find_acestep_errors(self) -> Iterable[tuple[str, str]]:
+        writes_text = [name for name in ("prompt", "lyrics") if getattr(self, name)]
+        if self.sample_query is not None:
+            for name in (*writes_text, *(("use_format",) if self.use_format else ())):
+                yield name, "contradicts 'sample_query', from which the planner writes the text; leave one of them out"
+            if self.audio_codes is not None:
+                yield "audio_codes", "contradicts 'sample_query', which makes a new song; leave one of them out"
+        elif self.use_format and not writes_text:
+            yield "use_format", "needs a 'prompt' or 'lyrics' to rewrite"
+        if self.instrumental and not is_instrumental(self.lyrics):
+            yield "instrumental", "contradicts 'lyrics'; leave one of them out"
+        if self.bpm is not None and not MIN_BPM <= self.bpm <= MAX_BPM:
+            yield "bpm", f"must be {MIN_BPM} to {MAX_BPM} with ACE-Step"
+        if self.key is not None and (problem := find_problem(parse_key, self.key)):
+            yield "key", f"{problem} with ACE-Step"
+        if self.time_signature is not None and (problem := find_problem(parse_time_signature, self.time_signature)):
+            yield "time_signature", f"{problem} with ACE-Step"
+
+
+_FINDERS: Mapping[MusicEngine, Callable[[Params], Iterable[tuple[str, str]]]] = {
+    MusicEngine.MUSICGEN: Params._find_musicgen_errors,
+    MusicEngine.ACESTEP: Params._find_acestep_errors,
+    MusicEngine.SUNO: Params._find_suno_errors,
+}

@@ -9,31 +9,17 @@ from models import Models
 from models.suno.catalog import DEFAULT_VERSION, find_version
 from models.suno.engine import SunoEngine
 from models.suno.payloads import SongOptions, Submission, generate
+from operations.clips import Finishing
+from operations.engines import MusicEngine, list_unused
 from operations.extend_via_suno.params import DEFAULT_WAIT_S
 from operations.extend_via_suno.task import PollingOptions, build_reply, fetch_task, submit_task
-from operations.generate_music.params import SUNO_PREFIX, Params
-from operations.generate_music.plan import Finishing
+from operations.generate_music.params import IGNORED_BY_SUNO, SUNO_PREFIX, Params
 from worker.job import Job
 from worker.reply import Output, Reply
 
-# Parameters of local models, which Suno does not have.
-IGNORED_FIELDS = (
-    "duration",
-    "seed",
-    "temperature",
-    "top_k",
-    "top_p",
-    "cfg_coef",
-    "extend_stride",
-    "continuation_start",
-    "continuation_end",
-    "include_prompt",
-    "mbd",
-)
-
 
 @dataclass(frozen=True, slots=True)
-class SongPlan:
+class SunoPlan:
     """What to submit to which provider; `model` is the name that the reply shows."""
 
     engine: SunoEngine
@@ -44,7 +30,7 @@ class SongPlan:
     warnings: tuple[str, ...]
 
 
-def plan_song(params: Params, models: Models) -> SongPlan:
+def plan_suno(params: Params, models: Models) -> SunoPlan:
     """The plan of a request for Suno.
 
     Raises:
@@ -54,7 +40,7 @@ def plan_song(params: Params, models: Models) -> SongPlan:
     engine = models.families.suno.engine()
     version, warning = find_version((params.model or "")[len(SUNO_PREFIX) :] or DEFAULT_VERSION)
     warnings = [warning] if warning else []
-    if ignored := [name for name in IGNORED_FIELDS if name in params.model_fields_set]:
+    if ignored := [name for name in IGNORED_BY_SUNO if name in params.model_fields_set]:
         warnings.append(f"Suno has no such settings, so these were left out: {', '.join(ignored)}.")
     options = SongOptions(
         version=version,
@@ -64,7 +50,7 @@ def plan_song(params: Params, models: Models) -> SongPlan:
         negative_tags=params.negative_prompt.strip() or None,
     )
     is_single = "n_samples" in params.model_fields_set and params.n_samples == 1
-    return SongPlan(
+    return SunoPlan(
         engine,
         generate(options, description=params.describe(params.prompts[0]), lyrics=params.lyrics),
         PollingOptions(
@@ -73,12 +59,12 @@ def plan_song(params: Params, models: Models) -> SongPlan:
             "first" if is_single else "all",
         ),
         SUNO_PREFIX + version.name,
-        Finishing.of(params),
+        params.finishing(),
         tuple(warnings),
     )
 
 
-def run_song(plan: SongPlan, job: Job) -> Reply:
+def run_suno(plan: SunoPlan, job: Job) -> Reply:
     for warning in plan.warnings:
         job.warn(warning)
     deadline = plan.engine.start_deadline(plan.polling.max_wait_s, job.check)
@@ -89,6 +75,7 @@ def run_song(plan: SongPlan, job: Job) -> Reply:
     return replace(
         reply,
         fields={**reply.fields, "model_used": plan.model},
+        unused=list_unused(Params, MusicEngine.SUNO),
         outputs=[_finish(output, plan.finishing) for output in reply.outputs],
     )
 

@@ -113,12 +113,17 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
         "analyze": {"audio": song, "picture": True},
         "decode_audio": {"codes": [[1, 2, 3]] * 4, "model": "tiny"},
         "encode_audio": {"audio": song, "model": "tiny", "return_audio": True},
+        "create_random_sample": {},
+        "edit_music": {"audio": song, "task": "extract", "track": "drums", "inference_steps": 2},
         "extend_via_suno": {"audio_id": "audio-1", "mode": "submit"},
+        "format_input": {"prompt": "piano", "param_obj": {"duration": 10}},
         "generate_cover": {"audio": song, "voice_model": "my_voice"},
         "generate_music": {"prompt": "piano", "model": "tiny-melody", "duration": 1, "melody_audio": song},
         "health_check": {},
         "list_models": {"schemas": True},
         "mix_audio": {"tracks": [{"audio": song}, {"audio": song, "semitones": 2}], "master": "loud"},
+        "plan_music": {"mode": "sample", "prompt": "piano", "duration": 10},
+        "release_task": {"prompt": "piano", "audio_duration": 5, "inference_steps": 2},
         "separate": {"audio": song, "model": "htdemucs", "output_format": "mp3"},
     }
 
