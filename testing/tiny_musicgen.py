@@ -350,28 +350,30 @@ def write_hub_codec(folder: Path, *, cardinality: int = CARD, **changes: Any) ->
         torch.manual_seed(0)
         model: Any = HubEncodec(config)
         model.eval()
-        fit_codebooks(model)
+        fit_codebooks(model, channels=config.audio_channels, hop_length=config.hop_length)
     model.save_pretrained(folder)
     return folder
 
 
 @torch.no_grad()
-def fit_codebooks(model: Any) -> None:
-    """Fills the codebooks of transformers' EnCodec with what the encoder makes of noise, and each codebook leaves over,
-    as training does.
+def fit_codebooks(model: Any, *, channels: int, hop_length: int, gain: float = 1.6) -> None:
+    """Makes the codes of a random EnCodec, of transformers or audiocraft, depend on the sound, as training does.
 
-    Biases are 0 and weights larger than at the start of training: otherwise random biases outweigh the sound.
+    Biases are 0 and weights larger than at the start of training: otherwise random biases outweigh the sound. Each
+    codebook has the mean and half the spread of what the encoder makes of noise and the codebooks before it leave over.
+
+    Args:
+        channels: of the audio.
+        hop_length: samples per frame.
+        gain: of each weight.
     """
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
-        elif name.endswith("weight.original0"):  # the lengths of weight norm
-            parameter.mul_(1.6)
-    config = model.config
-    samples = config.codebook_size * config.hop_length
-    latents = model.encoder(0.2 * torch.randn(1, config.audio_channels, samples))
-    for layer in model.quantizer.layers:
-        vectors = latents[0].T
-        spread = 0.1 * vectors.std(0) * torch.randn_like(vectors)
-        layer.codebook.embed.copy_(vectors[torch.randperm(len(vectors))] + spread)
-        latents = latents - layer.decode(layer.encode(latents))
+        elif name.endswith(("weight.original0", "weight_g")):  # the lengths of weight norm
+            parameter.mul_(gain)
+    tables = [buffer for name, buffer in model.quantizer.named_buffers() if name.endswith("codebook.embed")]
+    left = model.encoder(0.2 * torch.randn(1, channels, 1000 * hop_length))[0].T
+    for table in tables:
+        table.copy_(left.mean(0) + 0.5 * left.std(0) * torch.randn_like(table))
+        left = left - table[torch.cdist(left, table).argmin(1)]
