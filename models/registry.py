@@ -14,6 +14,9 @@ from models.acestep.catalog import LICENCE as SONG_LICENCE
 from models.acestep.family import AceStepFamily
 from models.acestep.planner.catalog import CATALOG as PLANNERS
 from models.acestep.planner.family import PlannerFamily
+from models.beat_this import BeatThisFamily
+from models.beat_this.catalog import CATALOG as BEATS
+from models.beat_this.catalog import LICENCE as BEATS_LICENCE
 from models.cache import EngineCache
 from models.checkpoints.hub import VOLUME_CACHE, HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
@@ -57,6 +60,7 @@ class Families:
     content_encoders: HubertFamily
     f0: PitchFamily
     codecs: EncodecFamily
+    beats: BeatThisFamily
 
     def __iter__(self) -> Iterator[ModelFamily[Any]]:
         """Every family, whatever its engines are."""
@@ -125,8 +129,8 @@ def build(  # noqa: PLR0913  (one argument a setting)
         download_dir: hub cache that downloads go to; None: the one on the first volume that can be written, else the
             hub client's own.
         pin_models: whether the tested revision of a published model is downloaded; False: the newest.
-        torch_home: torch's cache, in which `torch.hub` keeps the checkpoints that demucs 4.0 downloaded; None: there is
-            none.
+        torch_home: torch's cache, in which `torch.hub` keeps the checkpoints that demucs 4.0 and beat-this downloaded;
+            None: there is none.
         voices_dir: the folder of RVC voices; None: the first `rvc_models` that exists, on a volume or here.
         voice_uploads: whether a request may add a voice.
         cuda_graphs: whether a GPU replays the steps of decoding as CUDA graphs.
@@ -143,6 +147,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         gpu = gpu_finder() if on_gpu() else None
         return gpu.total_bytes if gpu else 0
 
+    torch_cache = torch_home / "hub" / "checkpoints" if torch_home else None
     music = MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs)
     families = Families(
         suno=suno or SunoFamily(SunoConfig(token="")),
@@ -151,7 +156,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         planners=PlannerFamily(weights, gpu_bytes=measure_gpu, cuda_graphs=cuda_graphs),
         separation=SeparationModels(
             [
-                DemucsFamily(weights, torch_cache=torch_home / "hub" / "checkpoints" if torch_home else None),
+                DemucsFamily(weights, torch_cache=torch_cache),
                 RoformerFamily(weights),
             ]
         ),
@@ -163,6 +168,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
         codecs=EncodecFamily(weights, music),
+        beats=BeatThisFamily(weights, torch_cache=torch_cache, on_gpu=on_gpu),
     )
     return Models(families, device=device, budget_bytes=budget_bytes, gpu_finder=gpu_finder)
 
@@ -194,6 +200,7 @@ def list_published_models() -> list[dict[str, str]]:
         row(DEFAULT_ENCODER, "generate_cover", LICENCE, "content encoder (HuBERT-base) of RVC voices"),
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
         *(row(name, "encode_audio", card.licence, card.about) for name, card in CODECS.items()),
+        *(row(name, "analyze", BEATS_LICENCE, card.about) for name, card in BEATS.items()),
     ]
 
 

@@ -37,6 +37,7 @@ def run(plan: Params, job: Job, models: Models) -> Reply:
         "f0_methods": families.f0.list_models(),
         "content_encoders": families.content_encoders.list_models(),
         "codecs": families.codecs.list_models(),
+        "beat_models": families.beats.list_models(),
     }
     voices = [voice.name for voice in lists["voices"] if voice.availability.is_usable]
     fields: dict[str, Any] = {

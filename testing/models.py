@@ -9,6 +9,7 @@ from typing import Any
 from models import Models
 from models.acestep.family import AceStepFamily
 from models.acestep.planner.family import PlannerFamily
+from models.beat_this import BeatThisFamily
 from models.checkpoints.locations import WeightLocations
 from models.demucs import DemucsFamily
 from models.encodec.family import EncodecFamily
@@ -37,6 +38,7 @@ def empty_families() -> Families:
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),
         codecs=EncodecFamily(weights, music),
+        beats=BeatThisFamily(weights),
     )
 
 

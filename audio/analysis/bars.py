@@ -23,7 +23,7 @@ class Bars:
     """Where bars start.
 
     Args:
-        beats_per_bar: 3 or 4.
+        beats_per_bar: 3 or 4; if a model has found the bars, any number.
         is_downbeat: of each beat.
     """
 
@@ -43,6 +43,13 @@ def find_bars(onsets: Floats, notes: Floats, beats: NDArray[np.float64]) -> Bars
     paths = {length: _place_downbeats(evidence, length) for length in (3, 4)}
     length = 3 if paths[3][0] > paths[4][0] + _TRIPLE_COST else 4
     return Bars(length, paths[length][1])
+
+
+def describe_tracked_bars(beats: NDArray[np.float64], downbeats: NDArray[np.float64]) -> Bars | None:
+    """The bars that a model has found; None for less than one bar. Most bars have `beats_per_bar` beats."""
+    is_downbeat = np.isin(beats, downbeats)
+    lengths = np.diff(np.flatnonzero(is_downbeat))
+    return Bars(int(np.bincount(lengths).argmax()), is_downbeat) if len(lengths) else None
 
 
 def _measure_evidence(onsets: Floats, notes: Floats, beats: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -51,13 +51,14 @@ class Spectra:
     Args:
         frame_length: samples of a frame, which is weighted by a Hann window.
         hop_length: samples between the centres of neighbouring frames.
+        before: half a frame of samples before the stream; None: silence.
     """
 
-    def __init__(self, frame_length: int, hop_length: int) -> None:
+    def __init__(self, frame_length: int, hop_length: int, *, before: Floats | None = None) -> None:
         self._frame_length, self._hop_length = frame_length, hop_length
         window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(frame_length) / frame_length)
         self._window = (window / (frame_length / 4)).astype(np.float32)
-        self._pending = np.zeros(frame_length // 2, np.float32)
+        self._pending = np.zeros(frame_length // 2, np.float32) if before is None else before
 
     def push(self, block: Floats) -> Iterator[Floats]:
         """The spectra of the frames that `block` `[n]` completes, as `[m, frame_length / 2 + 1]` arrays."""

@@ -24,6 +24,7 @@ _SILENT_S = 2.0  # beats that are further from any onset are left out
 _AUDIBLE = 0.1
 _START_TOLERANCE = 0.1  # of a beat by which the first beat may seem to be before the start
 _EDGE = 8  # beats whose distance goes on beyond the first and the last
+_NEAR = 0.1
 _SPAN = 32  # beats over which the reported tempo is measured
 
 
@@ -61,6 +62,52 @@ class Rhythm:
 
 
 NO_RHYTHM = Rhythm(None, np.zeros(0))
+
+
+@dataclass(frozen=True)
+class TrackedBeats:
+    """Beats that a model has found, in s; every downbeat is one of the beats."""
+
+    beats: NDArray[np.float64]
+    downbeats: NDArray[np.float64]
+
+
+def describe_tracked(tracked: TrackedBeats) -> Rhythm:
+    """The tempo of beats that a model has found; without a tempo if they are too few.
+
+    The confidence is the share of beats whose distance is within 10 % of the median, or of its half or double.
+    """
+    distances = np.diff(tracked.beats)
+    if len(distances) < MIN_BEATS:
+        return NO_RHYTHM
+    middle = float(np.median(distances))
+    shares = {factor: _share_near(distances, middle / factor) for factor in (1.0, 0.5, 2.0)}
+    factor = max((0.5, 2.0), key=lambda one: (shares[one], -abs(math.log2(60 / middle * one / 120))))
+    edges = np.arange(tracked.beats[0], tracked.beats[-1] + SECTION_S, SECTION_S)
+    sections = np.split(distances, np.searchsorted(tracked.beats[:-1], edges[1:-1]))
+    tempi = [60 / float(np.median(section)) for section in sections if len(section) >= MIN_BEATS]
+    bpm = 60 / middle
+    return Rhythm(
+        Tempo(
+            _measure_bpm(tracked.beats),
+            shares[1.0],
+            bpm * factor,
+            shares[factor],
+            min(tempi, default=bpm),
+            max(tempi, default=bpm),
+        ),
+        tracked.beats,
+    )
+
+
+def _share_near(distances: NDArray[np.float64], distance: float) -> float:
+    return float((np.abs(distances / distance - 1) < _NEAR).mean())
+
+
+def _measure_bpm(times: NDArray[np.float64]) -> float:
+    """The tempo of beats (s): from the median over many beats at once, whose times are rounded to frames."""
+    span = min(_SPAN, len(times) - 1)
+    return 60 * span / float(np.median(times[span:] - times[:-span]))
 
 
 def find_rhythm(onsets: Floats, spectrogram: NDArray[np.float16], progress: Progress) -> Rhythm:
@@ -172,8 +219,7 @@ def _leave_out_silence(beats: NDArray[np.int64], strength: Floats) -> NDArray[np
 def _describe_tempo(
     beats: NDArray[np.int64], hypotheses: Sequence[Sequence[Hypothesis]], chosen: Sequence[Hypothesis | None]
 ) -> Tempo:
-    span = min(_SPAN, len(beats) - 1)
-    bpm = 60 * FRAME_RATE * span / float(np.median(beats[span:] - beats[:-span]))
+    bpm = _measure_bpm(beats / FRAME_RATE)
     shares: dict[float, list[float]] = {1.0: [], 0.5: [], 2.0: []}
     for section, choice in zip(hypotheses, chosen, strict=True):
         if choice is not None:

@@ -50,7 +50,7 @@ def render(seed: int) -> NDArray[np.int16]:
         midi, raw = Path(folder) / "piece.mid", Path(folder) / "piece.raw"
         midi.write_bytes(encode_midi(compose(seed)))
         command = ["fluidsynth", *OPTIONS, "-r", str(SAMPLE_RATE), "-F", str(raw), SOUNDFONT, str(midi)]
-        subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(command, check=True, timeout=600, stdin=subprocess.DEVNULL, capture_output=True)
         stereo = np.fromfile(raw, dtype="<i2").reshape(-1, 2).astype(np.float32) / 32768
     mono = np.zeros(SAMPLES, np.float32)
     length = min(SAMPLES, len(stereo))

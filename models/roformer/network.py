@@ -7,6 +7,7 @@ for Music Source Separation (arXiv 2310.01809).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -227,6 +228,22 @@ class Transformer(nn.Module):
         return x if self.gamma is None else normalize(x).mul_(self.gamma)
 
 
+class AttentionSizes(Protocol):
+    """What a layer needs to know of its network.
+
+    Attributes:
+        dim: of the residual stream.
+        num_attention_heads, head_dim: of the attention.
+    """
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def num_attention_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+
+
 class TransformerLayer(nn.Module):
     """Self-attention with rotary positions and a gate for each head, then a feed-forward network.
 
@@ -239,7 +256,7 @@ class TransformerLayer(nn.Module):
         name: of the layer.
     """
 
-    def __init__(self, config: RoformerConfig, load: TensorLoader, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, config: AttentionSizes, load: TensorLoader, name: str, dtype: torch.dtype) -> None:
         super().__init__()
         dim, heads, size = config.dim, config.num_attention_heads, config.head_dim
         inner = heads * size

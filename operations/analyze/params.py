@@ -41,6 +41,12 @@ class Params(DeliveryParams):
         "pm",
         description="Method that estimates the pitch, as for `generate_cover`. `pm` and `harvest` need no weights.",
     )
+    beat_model: str | None = Field(
+        None,
+        max_length=100,
+        description="Model that finds beats and downbeats, as in `list_models` (`beat_models`), or `none`: signal"
+        " processing. Default: the best one whose file is on this worker, else `none`.",
+    )
     picture: bool = Field(
         False,
         description="Also return two PNG pictures in `files`: `waveform`, and `spectrogram` with beats and chords.",

@@ -11,24 +11,25 @@ from typing import TYPE_CHECKING, Any
 from audio.analysis.observed import ObservedAudio
 from audio.types import AudioSource
 from models import Models
-from operations.analyze.params import Feature
-from operations.analyze.plan import Plan
+from models.family import ModelHandle
+from operations.analyze.plan import NO_MODEL, Plan
 from worker.job import Job
 from worker.reply import FileOutput, Reply
 
 if TYPE_CHECKING:
     from audio.analysis.key import Key
     from audio.analysis.music import Music
+    from audio.analysis.rhythm import TrackedBeats
+    from models.beat_this.tracker import BeatTracker
 
-MUSIC_FEATURES: frozenset[Feature] = frozenset({"tempo", "beats", "downbeats", "time_signature", "key", "chords"})
 # Stage -> about how long it takes relative to the others.
-COSTS = {"music": 4, "loudness": 3, "silence": 1, "spectral": 2, "clipping": 1, "pitch": 6, "pictures": 4}
+COSTS = {"beats": 20, "music": 4, "loudness": 3, "silence": 1, "spectral": 2, "clipping": 1, "pitch": 6, "pictures": 4}
 
 
 def run(plan: Plan, job: Job, models: Models) -> Reply:
     source, features = job.audio["audio"], plan.features
-    needs_music = plan.params.picture or bool(features & MUSIC_FEATURES)
-    wanted = ["music"] * needs_music + [name for name in COSTS if name in features] + ["pictures"] * plan.params.picture
+    wanted = ["beats"] * (plan.beats is not None) + ["music"] * plan.needs_music
+    wanted += [name for name in COSTS if name in features and name != "beats"] + ["pictures"] * plan.params.picture
     ranges = _share_progress(wanted)
     fields: dict[str, Any] = {
         "duration": round(source.duration, 6),
@@ -36,11 +37,12 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
         "channels": source.channels,
     }
     music: Music | None = None
-    if needs_music:
+    if plan.needs_music:
         from audio.analysis.music import analyze_music
 
+        tracked = _track_beats(plan.beats, source, ranges["beats"], job, models) if plan.beats is not None else None
         with job.stage("music", ranges["music"]):
-            music = analyze_music(source, job.progress)
+            music = analyze_music(source, job.progress, tracked=tracked)
         fields |= {name: value for name, value in describe_music(music).items() if name in features}
     measurements: dict[str, Callable[[AudioSource], Any]] = {
         "loudness": measure_loudness,
@@ -63,8 +65,23 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
     if plan.params.picture and music is not None:
         with job.stage("pictures", ranges["pictures"]):
             files = draw_pictures(ObservedAudio(source, job.progress), music)
-    parameters = {"features": sorted(features)}
+    parameters = {
+        "features": sorted(features),
+        "beat_model": (plan.beats.name if plan.beats is not None else NO_MODEL) if plan.needs_music else None,
+    }
     return Reply(fields=fields, files=files, parameters=parameters)
+
+
+def _track_beats(
+    model: ModelHandle[BeatTracker], source: AudioSource, progress_range: tuple[float, float], job: Job, models: Models
+) -> TrackedBeats | None:
+    """The beats that a model finds; None for audio that is too short to have any."""
+    from audio.analysis.music import MIN_DURATION_S
+
+    if source.duration < MIN_DURATION_S:
+        return None
+    with job.stage("beats", progress_range):
+        return models.run(model, lambda tracker: tracker.track(source, job.progress), observer=job)
 
 
 def _share_progress(stages: Iterable[str]) -> dict[str, tuple[float, float]]:

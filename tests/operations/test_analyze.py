@@ -15,14 +15,22 @@ import soundfile
 from PIL import Image
 
 from audio import Audio
+from audio.analysis.rhythm import TrackedBeats
 from audio.files.formats import Encoding
-from errors import AudioError, CancelledError, ErrorCode, InvalidRequestError
+from audio.types import AudioSource
+from errors import AudioError, CancelledError, ErrorCode, InvalidRequestError, ModelError, UnknownNameError
 from models import Models, registry
+from models.beat_this import BeatThisFamily
+from models.beat_this.tracker import BeatTracker
+from models.checkpoints.locations import WeightLocations
+from models.runtime.progress import Progress
 from operations.analyze.params import FEATURES
 from operations.analyze.pitch import name_note
 from testing.dispatch import answer
+from testing.models import make_models
 from testing.signals import encode_file, make_noise
 from testing.songs import make_song
+from testing.tiny_beat_this import make_state, write_checkpoint
 from worker.settings import Settings
 
 ALWAYS = {"success", "operation", "duration", "sample_rate", "channels", "parameters", "timings", "warnings"}
@@ -153,6 +161,64 @@ def test_pictures_can_be_delivered_to_the_volume(models: Models, tmp_path: Path)
     )
     paths = {name: Path(artefact["output_path"]) for name, artefact in reply["files"].items()}
     assert all(path.is_relative_to(tmp_path) and Image.open(path).format == "PNG" for path in paths.values())
+
+
+class FakeTracker(BeatTracker):
+    """Finds five beats a bar at 150 beats per minute, whatever is played."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+
+    def track(self, source: AudioSource, progress: Progress) -> TrackedBeats:
+        progress(0.5)
+        self.lengths.append(source.duration)
+        beats = np.arange(0.2, source.duration, 0.4)
+        return TrackedBeats(beats, beats[1::5])
+
+
+class FakeBeatFamily(BeatThisFamily):
+    """A family whose file is here, and whose engine is a `FakeTracker`."""
+
+    def __init__(self, folder: Path) -> None:
+        write_checkpoint(folder / "small0.ckpt", make_state())
+        super().__init__(WeightLocations(explicit=folder))
+        self.tracker = FakeTracker()
+
+    def load(self, name: str, *, device: str) -> BeatTracker:
+        return self.tracker
+
+    def engine_bytes(self, engine: BeatTracker) -> int:
+        return 0
+
+
+def test_a_beat_model_that_is_here_finds_beats_bars_and_tempo(tmp_path: Path) -> None:
+    family = FakeBeatFamily(tmp_path)
+    models = make_models(beats=family)
+    song = make_song(["Am", "F", "C", "G"], bpm=96, bars=6)
+    reply = analyze(song, models)
+    assert family.tracker.lengths == [song.duration] and reply["parameters"]["beat_model"] == "small0"
+    assert reply["beats"][:3] == [0.2, 0.6, 1.0] and reply["downbeats"][:2] == [0.6, 2.6]
+    assert reply["tempo"]["bpm"] == pytest.approx(150) and reply["tempo"]["confidence"] == 1.0
+    assert reply["tempo"]["alternative"]["bpm"] == pytest.approx(75) and reply["tempo"]["range"] == [150.0, 150.0]
+    assert reply["time_signature"] == "5/4" and reply["key"]["name"] == "A minor"
+    assert reply["timings"]["beats_s"] >= 0
+    assert "beats_s" not in analyze(song, models, features=["loudness"])["timings"]
+    assert analyze(make_noise_song(0.5), models)["tempo"] is None and len(family.tracker.lengths) == 1
+
+
+def test_signal_processing_can_be_asked_for_and_missing_models_are_named(tmp_path: Path) -> None:
+    family = FakeBeatFamily(tmp_path)
+    models = make_models(beats=family)
+    reply = analyze(make_song(["C"], bars=4), models, features=["tempo"], beat_model="none")
+    assert reply["parameters"]["beat_model"] == "none" and not family.tracker.lengths
+    with pytest.raises(ModelError, match="put final0.ckpt"):
+        analyze(make_song(["C"], bars=2), models, features=["tempo"], beat_model="final0")
+    with pytest.raises(UnknownNameError, match="small0"):
+        analyze(make_song(["C"], bars=2), models, features=["tempo"], beat_model="smal0")
+
+
+def make_noise_song(seconds: float) -> Audio:
+    return Audio(make_noise(1, int(seconds * 22_050)), 22_050)
 
 
 def test_silence_gives_nulls(models: Models) -> None:

@@ -224,6 +224,7 @@ def test_the_registry_builds_without_reading_any_folder(tmp_path: Path) -> None:
         "hubert",
         "f0",
         "encodec",
+        "beat_this",
     ]
     assert models.list_loaded() == []
 
