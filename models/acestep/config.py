@@ -209,6 +209,9 @@ def read_vae_config(settings: Settings, config: NetworkConfig) -> VaeConfig:
     )
     if math.prod(vae.downsampling_ratios) != SAMPLE_RATE // FRAME_RATE:
         raise CheckpointError(f"its 'downsampling_ratios' do not make {FRAME_RATE} latents a second")
+    if any(ratio % 2 for ratio in vae.downsampling_ratios):
+        # A block with an odd ratio pads unevenly: its output is a sample shorter than its input says.
+        raise CheckpointError("its 'downsampling_ratios' are not all even")
     if len(vae.channel_multiples) != len(vae.downsampling_ratios) or max(vae.channel_multiples) > _MAX_MULTIPLE:
         raise CheckpointError("its 'channel_multiples' do not fit its 'downsampling_ratios'")
     return vae

@@ -157,6 +157,7 @@ def test_fewer_layers_than_the_file_holds_are_not_dropped_silently(original: Pat
         ({"audio_channels": 1}, "audio_channels"),
         ({"downsampling_ratios": [2, 4, 4, 8, 8]}, "25 latents a second"),
         ({"downsampling_ratios": [10**9]}, "downsampling_ratios"),
+        ({"downsampling_ratios": [2, 4, 4, 3, 20]}, "not all even"),
         ({"channel_multiples": [1, 2]}, "channel_multiples"),
         ({"channel_multiples": [1, 1, 2, 2, 10**6]}, "channel_multiples"),
         ({"decoder_channels": 8}, "decoder.conv1.weight_v"),
