@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from errors import ErrorCode, InvalidRequestError
 from models.acestep.info import AceStepModelInfo
 from models.acestep.request import DiffusionSampling
+from models.acestep.schedule import TURBO_STEPS, compute_timesteps, list_untrained_timesteps
 from operations.songs.params import SamplingParams
 
+CONTINUOUS = "acestep-v15-turbo-continuous"  # distilled for every shift
 GUIDANCE = ("use_adg", "cfg_interval_start", "cfg_interval_end")
 
 
@@ -35,12 +39,23 @@ def resolve_sampling(
         use_adg=params.use_adg and not info.is_turbo,
         cfg_interval=(params.cfg_interval_start, params.cfg_interval_end),
     )
+    return sampling, list(_list_turbo_warnings(params, cfg_coef, sampling, info)) if info.is_turbo else []
+
+
+def _list_turbo_warnings(
+    params: SamplingParams, cfg_coef: float | None, sampling: DiffusionSampling, info: AceStepModelInfo
+) -> Iterator[str]:
+    """What a distilled model does not do, and the timesteps that it was not distilled for."""
     ignored = [name for name in GUIDANCE if name in params.model_fields_set]
     if cfg_coef is not None and cfg_coef != sampling.cfg_coef:
         ignored.insert(0, "cfg_coef")
-    if not ignored or not info.is_turbo:
-        return sampling, []
-    return sampling, [
-        f"The model '{info.name}' is distilled and has no classifier-free guidance, so these were left out: "
-        f"{', '.join(ignored)}."
-    ]
+    if ignored:
+        yield (
+            f"The model '{info.name}' is distilled and has no classifier-free guidance, so these were left out: "
+            f"{', '.join(ignored)}."
+        )
+    takes_any_shift = info.name == CONTINUOUS and params.timesteps is None and sampling.num_steps == TURBO_STEPS
+    untrained = () if takes_any_shift else list_untrained_timesteps(compute_timesteps(sampling))
+    if untrained:
+        listed = ", ".join(f"{timestep:.4g}" for timestep in untrained)
+        yield f"The model '{info.name}' was not distilled for these timesteps, and may sound worse with them: {listed}."

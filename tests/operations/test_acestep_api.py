@@ -157,20 +157,45 @@ def test_reference_audio_is_the_style_and_source_audio_is_edited() -> None:
     assert reply.fields["dit_model"] == TURBO
 
 
-@pytest.mark.parametrize(
-    ("spelling", "own"),
-    [
-        ("reference_audio_path", "reference_audio"), ("refAudioPath", "reference_audio"),
-        ("ref_audio", "reference_audio"),
-        ("src_audio_path", "src_audio"), ("srcAudioPath", "src_audio"), ("ctx_audio", "src_audio"),
-        ("sourceAudioPath", "src_audio"), ("cot-caption", "use_cot_caption"), ("cot_language", "use_cot_language"),
-        ("constrainedDecoding", "constrained_decoding"), ("constrained", "constrained_decoding"),
-        ("parallel_thinking", "allow_lm_batch"), ("audio_format", "output_format"), ("format", "use_format"),
-        ("ditModel", "model"), ("targetDuration", "audio_duration"), ("useCotCaption", "use_cot_caption"),
-    ],
-)  # fmt: skip
-def test_further_spellings(spelling: str, own: str) -> None:
-    assert release_task.Params.spellings()[spelling] == own
+# The spellings that the server's parser takes, by what they are called there.
+SERVER_SPELLINGS = {
+    "prompt": "prompt caption",
+    "lyrics": "lyrics",
+    "thinking": "thinking",
+    "sample_mode": "sample_mode sampleMode",
+    "sample_query": "sample_query sampleQuery description desc",
+    "use_format": "use_format useFormat format",
+    "model": "model model_name modelName dit_model ditModel",
+    "key_scale": "key_scale keyscale keyScale key",
+    "time_signature": "time_signature timesignature timeSignature",
+    "audio_duration": "audio_duration duration audioDuration target_duration targetDuration",
+    "vocal_language": "vocal_language vocalLanguage language",
+    "bpm": "bpm",
+    "inference_steps": "inference_steps inferenceSteps",
+    "guidance_scale": "guidance_scale guidanceScale",
+    "use_random_seed": "use_random_seed useRandomSeed",
+    "seed": "seed",
+    "audio_cover_strength": "audio_cover_strength audioCoverStrength",
+    "reference_audio": "reference_audio_path ref_audio_path referenceAudioPath refAudioPath reference_audio ref_audio",
+    "src_audio": "src_audio_path ctx_audio_path sourceAudioPath srcAudioPath ctxAudioPath src_audio ctx_audio",
+    "task_type": "task_type taskType",
+    "infer_method": "infer_method inferMethod",
+    "use_tiled_decode": "use_tiled_decode useTiledDecode",
+    "constrained_decoding": "constrained_decoding constrainedDecoding constrained",
+    "constrained_decoding_debug": "constrained_decoding_debug constrainedDecodingDebug",
+    "use_cot_caption": "use_cot_caption cot_caption cot-caption",
+    "use_cot_language": "use_cot_language cot_language cot-language",
+    "is_format_caption": "is_format_caption isFormatCaption",
+    "allow_lm_batch": "allow_lm_batch allowLmBatch parallel_thinking",
+    "audio_code_string": "audio_code_string audioCodeString audio_codes",
+    "output_format": "audio_format",
+}
+
+
+@pytest.mark.parametrize(("own", "spellings"), SERVER_SPELLINGS.items())
+def test_every_spelling_of_the_server_is_known(own: str, spellings: str) -> None:
+    known = release_task.Params.spellings()
+    assert {spelling: known.get(spelling) for spelling in spellings.split()} == dict.fromkeys(spellings.split(), own)
 
 
 def test_no_two_parameters_share_a_spelling() -> None:

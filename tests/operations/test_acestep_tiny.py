@@ -170,6 +170,11 @@ def test_clients_of_the_acestep_api_are_answered(send: Send, source: str) -> Non
     assert send("create_random_sample")["caption"]
 
 
+def test_lyrics_beyond_the_limit_are_cut_with_a_warning_that_counts_the_tokens(send: Send) -> None:
+    reply = send("generate_music", prompt="pop", lyrics="la la la " * 500, duration=10, inference_steps=1)
+    assert any("lyrics were cut by" in warning and "2048 tokens" in warning for warning in reply["warnings"])
+
+
 def test_the_models_are_listed_with_what_they_do(send: Send) -> None:
     lists = send("list_models")
     rows = {row["name"]: row for row in lists["music"] if row["family"] == "acestep"}

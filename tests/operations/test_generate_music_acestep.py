@@ -444,6 +444,28 @@ def test_guidance_of_a_distilled_model_is_left_out_with_a_warning() -> None:
     assert "were left out: cfg_coef, use_adg, cfg_interval_end" in job.warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_warned"),
+    [
+        ({}, False),
+        ({"shift": 1}, False),
+        ({"shift": 2}, False),
+        ({"inference_steps": 4}, False),
+        ({"shift": 2.5}, True),
+        ({"inference_steps": 20}, True),
+        ({"timesteps": "1,0.75,0.3"}, False),
+        ({"timesteps": "0.97,0.5"}, True),
+        ({"model": BASE, "shift": 2.5}, False),
+        ({"model": "acestep-v15-turbo-continuous", "shift": 2.5}, False),
+        ({"model": "acestep-v15-turbo-continuous", "shift": 2.5, "inference_steps": 12}, True),
+    ],
+)
+def test_timesteps_that_a_turbo_model_was_not_distilled_for_are_named(fields: dict[str, Any], is_warned: bool) -> None:
+    models = make_song_models(Calls(), names=[TURBO, BASE, "acestep-v15-turbo-continuous"])
+    _, job = generate(models, duration=10, **fields)
+    assert any("was not distilled for these timesteps" in warning for warning in job.warnings) == is_warned
+
+
 def test_a_tempo_with_a_fraction_is_rounded_with_a_warning() -> None:
     calls = Calls()
     _, job = generate(make_song_models(calls), bpm=92.5, duration=10)
