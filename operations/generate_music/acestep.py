@@ -96,8 +96,9 @@ def _list_warnings(params: Params) -> Iterator[str]:
     has_text = params.sample_query is not None or not is_instrumental(params.lyrics)
     if not has_text and "" in (prompt.strip() for prompt in params.prompts):
         yield "A song without a prompt and without lyrics is left to chance; describe the music in 'prompt'."
-    if params.bpm is not None and not params.bpm.is_integer():
-        yield f"ACE-Step takes a whole number of beats per minute: {params.bpm:g} was rounded to {round(params.bpm)}."
+    if params.known_bpm is not None and not params.known_bpm.is_integer():
+        bpm = params.known_bpm
+        yield f"ACE-Step takes a whole number of beats per minute: {bpm:g} was rounded to {round(bpm)}."
     if params.thinking and params.audio_codes is not None:
         yield "'audio_codes' are given, so the planner wrote none."
     if params.return_codes and not params.thinking and params.audio_codes is None:

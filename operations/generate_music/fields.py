@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -118,14 +118,16 @@ class MusicParams(AudioOutParams):
     include_prompt: bool = Field(
         True, description="Begin the result with the part that is continued.", json_schema_extra=MUSICGEN_ONLY
     )
-    bpm: float | None = Field(
+    bpm: Annotated[float, Field(ge=20, le=300)] | Literal["auto"] | None = Field(
         None,
-        ge=20,
-        le=300,
-        description="Tempo in beats per minute; ACE-Step takes 30 to 300. For the others it is added to the prompt.",
+        description="Tempo in beats per minute; ACE-Step takes 30 to 300. For the others it is added to the prompt."
+        " `auto`: the tempo that is heard in `continuation_audio`, or else in `melody_audio`.",
     )
     key: str | None = Field(
-        None, max_length=20, description="Key, such as `C minor`, `F# major` or `Am`; ACE-Step takes major and minor."
+        None,
+        max_length=20,
+        description="Key, such as `C minor`, `F# major` or `Am`; ACE-Step takes major and minor. `auto`: the key that"
+        " is heard in `continuation_audio`, or else in `melody_audio`.",
     )
     time_signature: str | None = Field(
         None, max_length=5, description="Time signature, such as `3/4`; ACE-Step takes 2/4, 3/4, 4/4 and 6/8."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from audio import Audio
 from audio.dsp.edit import CutView
@@ -21,7 +21,8 @@ from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationR
 from models.separation import plan_stems
 from operations.clips import MEMORY_BYTES, ClipStore, Finishing, choose_seeds, require_room
 from operations.engines import MusicEngine, list_unused
-from operations.generate_music.params import MIN_CONTINUATION_S, Params
+from operations.generate_music.params import MIN_CONTINUATION_S, Params, add_facts, describe_bpm
+from operations.listening import listen
 from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
 from worker.reply import Output, Reply
@@ -50,6 +51,7 @@ class MusicPlan:
         request: without the audio of `melody` and `prompt`, which is loaded later.
         melody_separation: removes drums and bass from the melody; None: the melody is taken as it is.
         continuation: start and end of the part that is continued, in seconds; None as the end: the recording's end.
+        heard: which of `bpm` and `key` are those of the recording.
         finishing: of every clip.
         warnings: sentences for the reply.
     """
@@ -60,6 +62,7 @@ class MusicPlan:
     request: GenerationRequest
     melody_separation: SeparationPlan | None
     continuation: tuple[float, float | None]
+    heard: frozenset[str]
     finishing: Finishing
     warnings: tuple[str, ...]
 
@@ -96,6 +99,7 @@ def plan_musicgen(params: Params, models: Models) -> MusicPlan:
         ),
         separation,
         (params.continuation_start, params.continuation_end),
+        params.heard,
         params.finishing(),
         (*model.warnings, *_list_plan_warnings(params, model.name, separation)),
     )
@@ -159,7 +163,14 @@ def run_musicgen(plan: MusicPlan, job: Job, models: Models, *, memory_bytes: int
     """
     for warning in plan.warnings:
         job.warn(warning)
-    request = replace(plan.request, melody=prepare_melody(plan, job, models), prompt=_cut_continuation(plan, job))
+    heard = _hear(plan, job)
+    facts = (describe_bpm(heard.get("bpm")), heard.get("key") or "")
+    request = replace(
+        plan.request,
+        descriptions=[add_facts(description, *facts) for description in plan.request.descriptions],
+        melody=prepare_melody(plan, job, models),
+        prompt=_cut_continuation(plan, job),
+    )
     clips, result = _generate(plan, request, job, models, memory_bytes)
     if not result.complete:
         job.deadline = None  # it has passed; delivering the finished part takes little time
@@ -189,9 +200,23 @@ def run_musicgen(plan: MusicPlan, job: Job, models: Models, *, memory_bytes: int
             "extend_stride": request.stride,
             "duration": request.duration,
             "cfg_coef": request.sampling.cfg_coef,
+            **heard,
         },
         unused=list_unused(Params, MusicEngine.MUSICGEN),
     )
+
+
+def _hear(plan: MusicPlan, job: Job) -> dict[str, Any]:
+    """`bpm` and `key` of the recording, for those that are `auto`; None, with a warning, for what is not heard."""
+    if not plan.heard:
+        return {}
+    field = "continuation_audio" if "continuation_audio" in job.audio else "melody_audio"
+    music = listen(job.audio[field], job)
+    found = {"bpm": round(music.tempo.bpm) if music.tempo else None, "key": music.keys[0].name if music.keys else None}
+    for name in sorted(plan.heard):
+        if found[name] is None:
+            job.warn(f"No {'tempo' if name == 'bpm' else 'key'} was heard in '{field}', so '{name}' was left out.")
+    return {name: found[name] for name in plan.heard}
 
 
 def prepare_melody(plan: MusicPlan, job: Job, models: Models) -> Audio | None:

@@ -12,6 +12,7 @@ from models.suno.catalog import CLIPS_PER_REQUEST
 from operations.clips import MAX_CLIPS, FinishingParams
 from operations.engines import MusicEngine, find_foreign
 from operations.generate_music.fields import MusicParams
+from operations.listening import AUTO
 from operations.songs.params import ACESTEP_ONLY, PlannerParams, SamplingParams, is_instrumental
 from operations.songs.values import Codes, Language, find_problem, parse_key, parse_time_signature
 
@@ -42,6 +43,17 @@ KEY = re.compile(
     r"[A-Ga-g](#|b|♯|♭| sharp| flat)?( ?(m|min|minor|maj|major|dorian|phrygian|lydian|mixolydian|locrian))?"
 )
 TIME_SIGNATURE = re.compile(r"([1-9]|1\d|2[0-4])(/(1|2|4|8|16))?")
+
+
+def describe_bpm(bpm: float | None) -> str:
+    return "" if bpm is None else f"{bpm:g} bpm"
+
+
+def add_facts(prompt: str, *facts: str) -> str:
+    """`prompt` with each fact that it does not contain yet."""
+    text = prompt.strip()
+    missing = [fact for fact in facts if fact and fact.lower() not in text.lower()]
+    return ", ".join([part for part in (text.rstrip(" .,;"), *missing) if part]) if missing else text
 
 
 class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
@@ -97,22 +109,32 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
     def prompts(self) -> list[str]:
         return self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
 
+    @property
+    def known_bpm(self) -> float | None:
+        """The tempo of the request; None: there is none, or it is `auto`."""
+        return None if isinstance(self.bpm, str) else self.bpm
+
+    @property
+    def known_key(self) -> str | None:
+        """The key of the request; None: there is none, or it is `auto`."""
+        return None if self.key is None or self.key.strip().lower() == AUTO else self.key.strip()
+
+    @property
+    def heard(self) -> frozenset[str]:
+        """Which of `bpm` and `key` are `auto`."""
+        names = {"bpm"} if self.bpm == AUTO else set()
+        return frozenset(names | ({"key"} if self.key is not None and self.known_key is None else set()))
+
     def describe(self, prompt: str) -> str:
         """`prompt` with the tempo, key and time signature added, unless it contains them."""
-        additions = [
-            f"{self.bpm:g} bpm" if self.bpm is not None else "",
-            self.key.strip() if self.key is not None else "",
-            f"{self.time_signature} time" if self.time_signature is not None else "",
-        ]
-        text = prompt.strip()
-        missing = [part for part in additions if part and part.lower() not in text.lower()]
-        return ", ".join([part for part in (text.rstrip(" .,;"), *missing) if part]) if missing else text
+        time_signature = f"{self.time_signature} time" if self.time_signature is not None else ""
+        return add_facts(prompt, describe_bpm(self.known_bpm), self.known_key or "", time_signature)
 
     def acestep_metas(self) -> Metas:
         """The metas in ACE-Step's terms; `find_engine_errors` has found no error."""
         return Metas(
-            bpm=None if self.bpm is None else round(self.bpm),
-            key=None if self.key is None else parse_key(self.key),
+            bpm=None if self.known_bpm is None else round(self.known_bpm),
+            key=None if self.known_key is None else parse_key(self.known_key),
             time_signature=None if self.time_signature is None else parse_time_signature(self.time_signature),
             duration=self.duration,
         )
@@ -133,8 +155,11 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
             yield "continuation_audio", "is required with 'continuation_start' or 'continuation_end'"
         if self.continuation_end is not None and self.continuation_end - self.continuation_start < MIN_CONTINUATION_S:
             yield "continuation_end", f"must be at least {MIN_CONTINUATION_S} s after 'continuation_start'"
-        if self.key is not None and not KEY.fullmatch(self.key.strip()):
+        if self.known_key is not None and not KEY.fullmatch(self.known_key):
             yield "key", "must be a note from A to G, optionally with '#' or 'b' and 'major' or 'minor': 'F# minor'"
+        if self.melody_audio is None and self.continuation_audio is None:
+            for name in sorted(self.heard):
+                yield name, "can only be 'auto' with 'melody_audio' or 'continuation_audio', in which it is heard"
         if self.time_signature is not None and not TIME_SIGNATURE.fullmatch(self.time_signature):
             yield "time_signature", TIME_SIGNATURE_PROBLEM
 
@@ -178,9 +203,9 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
             yield "use_format", "needs a 'prompt' or 'lyrics' to rewrite"
         if self.instrumental and not is_instrumental(self.lyrics):
             yield "instrumental", "contradicts 'lyrics'; leave one of them out"
-        if self.bpm is not None and not MIN_BPM <= self.bpm <= MAX_BPM:
+        if self.known_bpm is not None and not MIN_BPM <= self.known_bpm <= MAX_BPM:
             yield "bpm", f"must be {MIN_BPM} to {MAX_BPM} with ACE-Step"
-        if self.key is not None and (problem := find_problem(parse_key, self.key)):
+        if self.known_key is not None and (problem := find_problem(parse_key, self.known_key)):
             yield "key", f"{problem} with ACE-Step"
         if self.time_signature is not None and (problem := find_problem(parse_time_signature, self.time_signature)):
             yield "time_signature", f"{problem} with ACE-Step"

@@ -33,6 +33,7 @@ from operations.generate_music.musicgen import MusicPlan, prepare_melody, run_mu
 from testing.dispatch import answer
 from testing.models import make_models
 from testing.signals import copy_to_disk
+from testing.songs import make_song
 from testing.tiny_demucs import htdemucs, save_bag
 from testing.tiny_musicgen import Shape, write_checkpoint, write_diffusion
 from worker.job import Job, compute_deadline
@@ -121,6 +122,30 @@ def test_tempo_key_and_time_signature_are_added_unless_the_prompt_has_them(model
     assert reply.outputs[0].extra["prompt"] == "slow piano, 92 bpm, F# minor, 3/4 time"
     reply, _ = generate(models, prompt="slow piano, 92 BPM", bpm=92.0)
     assert reply.outputs[0].extra["prompt"] == "slow piano, 92 BPM"
+
+
+@pytest.mark.parametrize("field", ["melody_audio", "continuation_audio"])
+def test_tempo_and_key_can_be_heard_in_the_recording(models: Models, field: str) -> None:
+    song = make_song(["Am", "F", "C", "G"], bpm=96)
+    part = {"continuation_start": 0.0, "continuation_end": 0.5} if field == "continuation_audio" else {}
+    model = "melody" if field == "melody_audio" else "small"
+    reply, job = generate(models, {field: song}, model=model, prompt="slow piano", bpm="auto", key="auto", **part)
+    assert reply.outputs[0].extra["prompt"] == "slow piano, 96 bpm, A minor"
+    assert (reply.parameters["bpm"], reply.parameters["key"]) == (96, "A minor") and job.timings["listen_s"] > 0
+
+
+def test_what_is_not_heard_in_the_recording_is_left_out_with_a_warning(models: Models) -> None:
+    reply, job = generate(models, {"melody_audio": make_tone(1.5)}, model="melody", bpm="auto", key="E minor")
+    assert reply.outputs[0].extra["prompt"] == "slow piano, E minor" and reply.parameters["bpm"] is None
+    assert "key" not in reply.parameters
+    assert any("No tempo was heard in 'melody_audio'" in warning for warning in job.warnings)
+
+
+@pytest.mark.parametrize("field", ["bpm", "key"])
+def test_tempo_and_key_can_only_be_heard_in_a_recording(field: str) -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        Params.parse({"prompt": "slow piano", field: "auto"})
+    assert [error["field"] for error in raised.value.details["errors"]] == [field]
 
 
 def test_the_default_is_the_best_model_for_the_inputs(models: Models) -> None:
