@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from errors import ErrorCode, InvalidRequestError, sanitize
 from models import Models
 from models.encodec.codes import EncodedAudio
 from models.encodec.codes_file import CodesFile, read_codes
-from models.encodec.spec import MAX_CODEBOOKS, CodecSpec
+from models.encodec.spec import CodecSpec
 from models.family import ModelHandle, Readiness
-from operations.codec import decode_codes
+from operations.codec import MAX_SCALE, CodeLists, check_codes, decode_codes, find_list_problems
 from operations.operation import Operation
 from operations.params import AudioOutParams, FileField, Int
 from worker.job import Job
@@ -27,16 +26,14 @@ if TYPE_CHECKING:
     from models.encodec.codec import Codec
 
 SAMPLE_BYTES = 4
-MAX_SCALE = 1e4  # of a segment; full scale is 1
 
 Scale = Annotated[float, Field(gt=0, le=MAX_SCALE)]
-Codes = Annotated[list[list[int]], Field(min_length=1, max_length=MAX_CODEBOOKS)]
 
 
 class Params(AudioOutParams):
     """The codes, and what made them."""
 
-    codes: FileField | Codes = Field(
+    codes: FileField | CodeLists = Field(
         description="The codes: lists of whole numbers, one list for each codebook, as `codes` of `encode_audio`; or"
         " the `.npz` file of `encode_audio` as base64, data URI, URL or volume path."
     )
@@ -64,17 +61,7 @@ class Params(AudioOutParams):
             return
         if self.model is None:
             yield "model", "is required when 'codes' are lists: send the 'model_used' of 'encode_audio'"
-        lengths = {len(row) for row in self.codes}
-        if len(lengths) > 1:
-            yield "codes", f"must have lists of one length, not of {min(lengths)} to {max(lengths)} codes"
-        elif lengths == {0}:
-            yield "codes", "must have at least one frame"
-        low, high = (
-            min(map(min, filter(None, self.codes)), default=0),
-            max(map(max, filter(None, self.codes)), default=0),
-        )
-        if low < 0 or high > np.iinfo(np.int16).max:
-            yield "codes", f"must be whole numbers from 0, below the codec's number of codes; they are {low} to {high}"
+        yield from (("codes", problem) for problem in find_list_problems(self.codes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,58 +121,6 @@ def _resolve_named(codes: CodesFile, models: Models) -> ModelHandle[Codec]:
             "The file in 'codes' does not name its codec. Send its name as 'model'.", code=ErrorCode.INVALID_CODES
         )
     return models.families.codecs.resolve(codes.model)
-
-
-def check_codes(codes: CodesFile, model: str, spec: CodecSpec) -> EncodedAudio:
-    """The codes as the codec takes them.
-
-    Raises:
-        InvalidRequestError: `invalid_codes`: they are not codes of this codec.
-    """
-    rows, frames = codes.codes.shape
-    highest = int(codes.codes.max())
-    stated_rates = [
-        f"they state {stated:g} {unit}, and it has {own:g}"
-        for stated, own, unit in (
-            (codes.sample_rate, spec.sample_rate, "Hz"),
-            (codes.frame_rate, spec.frame_rate, "frames a second"),
-        )
-        if stated is not None and abs(stated - own) > 1e-6 * own
-    ]
-    if stated_rates:
-        raise _other_codec_error("; ".join(stated_rates), model)
-    if rows > spec.codebooks or rows % spec.group:
-        has = f"{spec.codebooks}" if spec.group == 1 else f"an even number of at most {spec.codebooks}"
-        raise _other_codec_error(f"they are of {rows} codebooks, and it has {has}", model)
-    if highest >= spec.cardinality:
-        raise _other_codec_error(f"their highest is {highest}, and its codebooks have {spec.cardinality} codes", model)
-    num_samples = spec.longest_audio(frames) if codes.num_samples is None else codes.num_samples
-    if (expected := spec.count_frames(num_samples)) != frames:
-        raise _other_codec_error(
-            f"they have {frames} frames, and audio of {num_samples} samples has {expected}; check 'num_samples'", model
-        )
-    return EncodedAudio(codes.codes, num_samples, _check_scales(codes, num_samples, model, spec))
-
-
-def _check_scales(codes: CodesFile, num_samples: int, model: str, spec: CodecSpec) -> NDArray[np.float32] | None:
-    needed = spec.count_segments(num_samples) if spec.segments is not None and spec.segments.normalize else 0
-    given = 0 if codes.scales is None else len(codes.scales)
-    if given != needed:
-        raise _other_codec_error(f"they have {given} scales instead of {needed}", model)
-    if codes.scales is None:
-        return None
-    if not ((codes.scales > 0) & (codes.scales <= MAX_SCALE)).all():
-        raise _other_codec_error(f"a scale is not above 0 and at most {MAX_SCALE:g}", model)
-    return codes.scales
-
-
-def _other_codec_error(reason: str, model: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"The codes cannot be decoded by '{sanitize(model)}': {reason}. Send them as encode_audio returned them, with "
-        "the model that made them.",
-        code=ErrorCode.INVALID_CODES,
-        details={"field": "codes", "model": sanitize(model)},
-    )
 
 
 def _check_length(encoded: EncodedAudio, spec: CodecSpec, settings: Settings) -> None:

@@ -75,11 +75,12 @@ def write_codes(file: BinaryIO, encoded: EncodedAudio, *, spec: CodecSpec, model
     np.savez(file, **arrays)
 
 
-def read_codes(file: BinaryIO, *, max_bytes: int) -> CodesFile:
+def read_codes(file: BinaryIO, *, max_bytes: int, field: str = "codes") -> CodesFile:
     """Reads a file of codes, of `write_codes` or with at least `codes`.
 
     Args:
         max_bytes: the most that codes and scales may have after unpacking.
+        field: of the request that has the file, for errors.
 
     Raises:
         InvalidRequestError: `invalid_codes`: it is no such file, or larger.
@@ -107,10 +108,10 @@ def read_codes(file: BinaryIO, *, max_bytes: int) -> CodesFile:
         )
     except CheckpointError as error:
         raise InvalidRequestError(
-            f"The file in 'codes' cannot be used: {error}. Send the .npz file that encode_audio returned, or the codes "
-            "as lists.",
+            f"The file in '{field}' cannot be used: {error}. Send the .npz file that encode_audio returned, or the "
+            "codes as lists.",
             code=ErrorCode.INVALID_CODES,
-            details={"field": "codes"},
+            details={"field": field},
         ) from error
 
 

@@ -94,7 +94,7 @@ class Engine:
         assert len(request.descriptions) == len(request.seeds) > 0, "one seed for each description"
         run = _Run(self, request)
         with run.time_stage("condition_s"):
-            prompt = self._encode_prompt(request.prompt)
+            prompt = self._encode_prompt(request)
             windows = self._plan_windows(request, prompt.shape[-1])
             conditions = self.conditioning.prepare(request, self._resample_melody(request), slides=len(windows) > 1)
         codes, complete = run.generate_codes(prompt, windows, conditions, sub_progress(progress, 0.0, 1 - CODEC_SHARE))
@@ -117,11 +117,15 @@ class Engine:
         duration = self.window if isinstance(self.backend, CudaGraphBackend) else WARM_UP_S
         self.generate(GenerationRequest(["slow piano"], [0], duration, stride=self.window / 2))
 
-    def _encode_prompt(self, prompt: Audio | None) -> torch.Tensor:
+    def _encode_prompt(self, request: GenerationRequest) -> torch.Tensor:
         """`[1, K, P]` codes; P is 0 without a prompt."""
-        if prompt is None:
+        if request.prompt_codes is not None:
+            codes = torch.from_numpy(request.prompt_codes)
+            assert codes.shape[0] == self.lm.config.codebooks, f"a prompt of {codes.shape[0]} codebooks"
+            return codes[None].to(self.lm.device, torch.long)
+        if request.prompt is None:
             return torch.zeros(1, self.lm.config.codebooks, 0, dtype=torch.long, device=self.lm.device)
-        waveform = _convert_audio(prompt, self.sample_rate, self.codec.channels)
+        waveform = _convert_audio(request.prompt, self.sample_rate, self.codec.channels)
         return self.codec.encode(waveform[None].to(self.lm.device))
 
     def _plan_windows(self, request: GenerationRequest, known: int) -> list[SlidingWindow]:

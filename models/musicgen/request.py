@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from audio import Audio
 
 MAX_DRIFT_DB = 3.0  # how far the loudness of a window may differ from the first one's: music has dynamics
@@ -40,6 +43,7 @@ class GenerationRequest:
         negative: a description that takes the place of the null condition.
         melody: the melody to follow, without drums and bass; only for a model with melody conditioning.
         prompt: audio to continue, shorter than the window.
+        prompt_codes: codes of such audio in its place, `[K, T]`, all of the model's codebooks.
         include_prompt: whether the clips begin with the prompt.
         partial: whether to return what has been generated if the deadline passes.
     """
@@ -52,6 +56,7 @@ class GenerationRequest:
     negative: str = ""
     melody: Audio | None = None
     prompt: Audio | None = None
+    prompt_codes: NDArray[np.int16] | None = None
     include_prompt: bool = True
     partial: bool = False
 

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from models.suno.catalog import MAX_STYLE_CHARS, MAX_TITLE_CHARS
 from operations.clips import MAX_CLIPS, Seeds
+from operations.codec import CodeLists
 from operations.engines import MusicEngine, only
-from operations.params import AudioField, AudioOutParams, Int, NonEmptyText, Text
+from operations.params import AudioField, AudioOutParams, FileField, Int, NonEmptyText, Text
 from operations.songs.params import ACESTEP_ONLY, MAX_LYRICS_CHARS
 
 MUSICGEN_ONLY = only(MusicEngine.MUSICGEN)
@@ -102,6 +103,12 @@ class MusicParams(AudioOutParams):
     )
     continuation_audio: AudioField | None = Field(
         None, description="A recording that the music continues.", json_schema_extra=MUSICGEN_ONLY
+    )
+    continuation_codes: FileField | CodeLists | None = Field(
+        None,
+        description="In place of `continuation_audio`: codes of the model's codec that the music continues, as"
+        " `encode_audio` returns them: lists, or its `.npz` file as base64, data URI, URL or volume path.",
+        json_schema_extra=MUSICGEN_ONLY,
     )
     continuation_start: float = Field(
         0.0,

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from audio import Audio
 from audio.dsp.edit import CutView
 from audio.dsp.resample import resample_source
@@ -14,6 +17,7 @@ from audio.types import SAMPLE_BYTES, AudioSource, in_memory
 from errors import AudioError, ErrorCode, InvalidRequestError
 from models import Models
 from models.demucs.catalog import DEFAULT_MODEL
+from models.encodec.codes_file import CodesFile
 from models.family import LOCAL, ModelHandle
 from models.musicgen.catalog import DEMO
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
@@ -21,6 +25,7 @@ from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationR
 from models.separation import plan_stems
 from operations.clips import MEMORY_BYTES, ClipStore, Finishing, choose_seeds, require_room
 from operations.engines import MusicEngine, list_unused
+from operations.generate_music.continuation import check_continuation, read_file, read_lists
 from operations.generate_music.params import MIN_CONTINUATION_S, Params, add_facts, describe_bpm
 from operations.listening import listen
 from operations.separation import SeparationPlan, separate_stems
@@ -50,6 +55,7 @@ class MusicPlan:
         decoder: in place of the codec's own; None: the codec's own.
         request: without the audio of `melody` and `prompt`, which is loaded later.
         melody_separation: removes drums and bass from the melody; None: the melody is taken as it is.
+        continuation_codes: codes to continue that the request has in lists.
         continuation: start and end of the part that is continued, in seconds; None as the end: the recording's end.
         heard: which of `bpm` and `key` are those of the recording.
         finishing: of every clip.
@@ -61,6 +67,7 @@ class MusicPlan:
     decoder: ModelHandle[MultiBandDiffusion] | None
     request: GenerationRequest
     melody_separation: SeparationPlan | None
+    continuation_codes: CodesFile | None
     continuation: tuple[float, float | None]
     heard: frozenset[str]
     finishing: Finishing
@@ -98,11 +105,20 @@ def plan_musicgen(params: Params, models: Models) -> MusicPlan:
             partial=params.partial,
         ),
         separation,
+        _plan_continuation(params, model.name, info.window, models),
         (params.continuation_start, params.continuation_end),
         params.heard,
         params.finishing(),
         (*model.warnings, *_list_plan_warnings(params, model.name, separation)),
     )
+
+
+def _plan_continuation(params: Params, model: str, window: float, models: Models) -> CodesFile | None:
+    """The request's lists of codes; what is wrong with them is told at once if the model's checkpoint is here."""
+    codes = read_lists(params)
+    if codes is not None and models.families.music.find_checkpoint(model) is not None:
+        check_continuation(codes, model, window, models)
+    return codes
 
 
 def _no_melody(model: str, family: MusicGenFamily) -> InvalidRequestError:
@@ -170,6 +186,7 @@ def run_musicgen(plan: MusicPlan, job: Job, models: Models, *, memory_bytes: int
         descriptions=[add_facts(description, *facts) for description in plan.request.descriptions],
         melody=prepare_melody(plan, job, models),
         prompt=_cut_continuation(plan, job),
+        prompt_codes=_read_codes(plan, job, models),
     )
     clips, result = _generate(plan, request, job, models, memory_bytes)
     if not result.complete:
@@ -265,12 +282,25 @@ def _cut_continuation(plan: MusicPlan, job: Job) -> Audio | None:
     return in_memory(CutView(recording, first, last))
 
 
+def _read_codes(plan: MusicPlan, job: Job, models: Models) -> NDArray[np.int16] | None:
+    """The codes that are continued, of all codebooks of the model."""
+    codes = plan.continuation_codes or read_file(job)
+    if codes is None:
+        return None
+    models.families.music.download(plan.model.name, job)  # the codec of a published model is known with its files
+    return check_continuation(codes, plan.model.name, plan.info.window, models)
+
+
 def _generate(
     plan: MusicPlan, request: GenerationRequest, job: Job, models: Models, memory_bytes: int
 ) -> tuple[list[AudioSource], GenerationResult]:
     """The finished clips, and what else is known of them."""
     started = time.monotonic()
-    seconds = request.duration + (request.prompt.duration if request.prompt and request.include_prompt else 0.0)
+    seconds = request.duration
+    if request.include_prompt and request.prompt is not None:
+        seconds += request.prompt.duration
+    elif request.include_prompt and request.prompt_codes is not None:
+        seconds += plan.info.window  # the most that the codes may be
     needed_bytes = len(request.seeds) * round(seconds * plan.info.sample_rate) * plan.info.channels * SAMPLE_BYTES
     require_room(needed_bytes, memory_bytes)
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from models.acestep.metas import MAX_BPM, MIN_BPM, Metas
 from models.suno.catalog import CLIPS_PER_REQUEST
 from operations.clips import MAX_CLIPS, FinishingParams
+from operations.codec import find_list_problems
 from operations.engines import MusicEngine, find_foreign
 from operations.generate_music.fields import MusicParams
 from operations.listening import AUTO
@@ -21,7 +22,8 @@ TIME_SIGNATURE_PROBLEM = "must be beats over note value: '4/4', '3/4', '6/8'"
 SUNO_PREFIX = "suno/"
 # Without a prompt, there must be one of these.
 CONTENT_FIELDS = (
-    "melody_audio", "continuation_audio", "lyrics", "style", "sample_query", "audio_codes", "style_audio"
+    "melody_audio", "continuation_audio", "continuation_codes", "lyrics", "style", "sample_query", "audio_codes",
+    "style_audio",
 )  # fmt: skip
 AUDIO_FIELDS = ("melody_audio", "style_audio", "continuation_audio")
 # Settings of local models, which a request for Suno may have: they are left out, with a warning.
@@ -106,6 +108,11 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
         return self.model is not None and self.model.lower().startswith(SUNO_PREFIX)
 
     @property
+    def has_continuation(self) -> bool:
+        """Whether there is audio to continue, as a recording or as codes."""
+        return self.continuation_audio is not None or self.continuation_codes is not None
+
+    @property
     def prompts(self) -> list[str]:
         return self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
 
@@ -155,6 +162,11 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
             yield "continuation_audio", "is required with 'continuation_start' or 'continuation_end'"
         if self.continuation_end is not None and self.continuation_end - self.continuation_start < MIN_CONTINUATION_S:
             yield "continuation_end", f"must be at least {MIN_CONTINUATION_S} s after 'continuation_start'"
+        if self.continuation_codes is not None:
+            if self.continuation_audio is not None:
+                yield "continuation_codes", "cannot be sent together with 'continuation_audio'; send one of them"
+            if not isinstance(self.continuation_codes, str):
+                yield from (("continuation_codes", problem) for problem in find_list_problems(self.continuation_codes))
         if self.known_key is not None and not KEY.fullmatch(self.known_key):
             yield "key", "must be a note from A to G, optionally with '#' or 'b' and 'major' or 'minor': 'F# minor'"
         if self.melody_audio is None and self.continuation_audio is None:
@@ -175,7 +187,7 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
         yield from _FINDERS[engine](self)
 
     def _find_musicgen_errors(self) -> Iterable[tuple[str, str]]:
-        if self.prompt is None and self.melody_audio is None and self.continuation_audio is None:
+        if self.prompt is None and self.melody_audio is None and not self.has_continuation:
             yield "prompt", "is required unless there is 'melody_audio' or 'continuation_audio'"
         yield from self._find_time_signature_error()
 

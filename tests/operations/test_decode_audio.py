@@ -152,7 +152,9 @@ def test_codes_of_another_codec_are_refused_with_the_reason(models: Models, para
     params = {"model": "encodec_24khz"} | params
     if isinstance(params["codes"], dict):
         params["codes"] = pack(codes=np.array(CODES), **params["codes"])
-    with pytest.raises(InvalidRequestError, match=f"cannot be decoded by '{params['model']}': .*{message}") as refused:
+    with pytest.raises(
+        InvalidRequestError, match=f"codes' cannot be decoded by '{params['model']}': .*{message}"
+    ) as refused:
         decode(models, **params)
     assert refused.value.error_code == "invalid_codes" and refused.value.details["field"] == "codes"
 
