@@ -1,4 +1,4 @@
-"""Audio and codes for a codec: what `encode_audio` and `decode_audio` share."""
+"""Codes in requests, checked against their codec, and their audio: what all operations with codes share."""
 
 from __future__ import annotations
 

@@ -30,8 +30,24 @@ class Segments:
 
     def count_frames(self, num_samples: int, hop_length: int) -> list[int]:
         """Frames of each segment of audio with `num_samples` samples."""
-        lengths = [min(self.length, num_samples - start) for start in range(0, num_samples, self.stride)]
-        return [-(-length // hop_length) for length in lengths]
+        full = -(-self.length // hop_length)
+        whole, rest = self._count_whole(num_samples), self._measure_rest(num_samples)
+        return [full] * whole + [-(-length // hop_length) for length in rest]
+
+    def sum_frames(self, num_samples: int, hop_length: int) -> int:
+        """Frames of all segments; quick for any length."""
+        full = -(-self.length // hop_length)
+        return full * self._count_whole(num_samples) + sum(
+            -(-length // hop_length) for length in self._measure_rest(num_samples)
+        )
+
+    def _count_whole(self, num_samples: int) -> int:
+        return max((num_samples - self.length) // self.stride + 1, 0)
+
+    def _measure_rest(self, num_samples: int) -> list[int]:
+        """Samples of the segments that are not whole: the last ones."""
+        first = self._count_whole(num_samples) * self.stride
+        return [num_samples - start for start in range(first, num_samples, self.stride)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +92,7 @@ class CodecSpec:
         """Frames of audio with `num_samples` samples, of all segments together."""
         if self.segments is None:
             return -(-num_samples // self.hop_length)
-        return sum(self.segments.count_frames(num_samples, self.hop_length))
+        return self.segments.sum_frames(num_samples, self.hop_length)
 
     def count_segments(self, num_samples: int) -> int:
         """Segments of audio with `num_samples` samples; 1 if it is encoded as a whole."""

@@ -136,3 +136,13 @@ def test_the_longest_audio_of_a_number_of_frames_has_at_most_these_frames(segmen
         longest = spec.longest_audio(frames)
         assert longest >= samples and spec.count_frames(longest) == frames < spec.count_frames(longest + 1)
     assert spec.longest_audio(0) == 0
+
+
+@pytest.mark.parametrize(("length", "stride"), [(1000, 990), (1000, 500), (1000, 70), (1000, 1000), (10, 1)])
+def test_the_frames_of_all_segments_are_those_of_each(length: int, stride: int) -> None:
+    segments = Segments(length, stride, normalize=True)
+    for samples in (*range(1, 3000, 17), length, length + 1, stride, stride + 1, 10 * stride):
+        lengths = [min(length, samples - start) for start in range(0, samples, stride)]
+        counts = segments.count_frames(samples, 32)
+        assert counts == [-(-one // 32) for one in lengths] and segments.sum_frames(samples, 32) == sum(counts)
+    assert segments.sum_frames(10**15, 32) > 10**13  # at once
