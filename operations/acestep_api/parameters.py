@@ -92,7 +92,7 @@ def _load_json(text: str) -> Any:
     """What the text has; None if it is empty, and the text itself if it is no JSON."""
     try:
         return json.loads(text) if text.strip() else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

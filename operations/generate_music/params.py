@@ -167,7 +167,8 @@ class Params(FinishingParams, PlannerParams, SamplingParams, MusicParams):
                 yield "continuation_codes", "cannot be sent together with 'continuation_audio'; send one of them"
             if not isinstance(self.continuation_codes, str):
                 yield from (("continuation_codes", problem) for problem in find_list_problems(self.continuation_codes))
-        if self.known_key is not None and not KEY.fullmatch(self.known_key):
+        key = self.known_key
+        if key is not None and not KEY.fullmatch(key) and find_problem(parse_key, key):
             yield "key", "must be a note from A to G, optionally with '#' or 'b' and 'major' or 'minor': 'F# minor'"
         if self.melody_audio is None and self.continuation_audio is None:
             for name in sorted(self.heard):

@@ -63,7 +63,7 @@ SPELLINGS: dict[str, dict[str, Any]] = {
     "snake": {"key_scale": "Am", "time_signature": "3", "audio_duration": 20, "vocal_language": "de", "bpm": 90},
     "camel": {"keyScale": "Am", "timeSignature": "3", "audioDuration": 20, "vocalLanguage": "de", "bpm": 90},
     "short": {"keyscale": "Am", "timesignature": "3", "duration": 20, "language": "de", "bpm": 90},
-    "others": {"key": "Am", "timesignature": 3, "target_duration": 20, "language": "de", "bpm": 90.0},
+    "others": {"key": "A Minor", "timesignature": 3, "target_duration": 20, "language": "de", "bpm": 90.0},
 }
 
 
@@ -265,6 +265,7 @@ def test_a_key_of_the_other_server_is_never_repeated() -> None:
         ({"caption": "a", "prompt": "b"}, "'prompt' has different values"),
         ({"metas": [1]}, "'metas' must be an object"),
         ({"param_obj": "{bpm"}, "'param_obj' must be an object"),
+        ({"param_obj": "[" * 100_000}, "'param_obj' must be an object"),
         ({"metas": {"mood": "x"}}, "'mood' is unknown"),
         ({"bpm": 10, "batch_size": 9}, "'batch_size' .*8.*'bpm'|'bpm'.*'batch_size' .*8"),
         ({"guidance_scale": 99}, "'guidance_scale' must be less"),

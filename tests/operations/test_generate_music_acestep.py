@@ -96,6 +96,17 @@ def test_lyrics_metas_and_language_reach_the_model() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("C Major", "C major"), ("Am", "A minor"), ("AM", "A major"), ("bb", "Bb major"), ("g♯ min", "G# minor"),
+     ("e flat minor", "Eb minor"), ("D", "D major"), ("F#MINOR", "F# minor")],
+)  # fmt: skip
+def test_a_key_may_be_written_in_many_ways(text: str, key: str) -> None:
+    calls = Calls()
+    generate(make_song_models(calls), key=text, duration=10)
+    assert calls.songs[0].songs[0].metas.key == key
+
+
 @pytest.mark.parametrize("fields", [{}, {"lyrics": ""}, {"lyrics": "[inst]"}, {"instrumental": True}])
 def test_without_words_the_music_is_instrumental(fields: dict[str, Any]) -> None:
     calls = Calls()
