@@ -16,7 +16,7 @@ from models.encodec.codes_file import CodesFile, read_codes
 from models.encodec.spec import CodecSpec
 from models.family import ModelHandle, Readiness
 from operations.codec import MAX_SCALE, CodeLists, check_codes, decode_codes, find_list_problems
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 from operations.params import AudioOutParams, FileField, Int
 from worker.job import Job
 from worker.reply import Output, Reply
@@ -135,8 +135,14 @@ def _check_length(encoded: EncodedAudio, spec: CodecSpec, settings: Settings) ->
         )
 
 
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    return PlannedArtefacts(1)
+
+
 def get_readiness(models: Models) -> Readiness:
     return models.families.codecs.readiness()
 
 
-OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness, optional=True)
+OPERATION = Operation(
+    params=Params, plan=plan, run=run, artefacts=list_artefacts, readiness=get_readiness, optional=True
+)

@@ -36,7 +36,7 @@ def dispatch(job: Job, *, settings: Settings, models: Models) -> dict[str, Any]:
         operation.prepare(params, job, models)
         plan = operation.plan(params, models)
         with job.stage("intake"):
-            load_inputs(params, job)
+            load_inputs(params.list_inputs(), job)
         reply = operation.run(plan, job, models)
         result = deliver(
             reply,

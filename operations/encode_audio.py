@@ -23,7 +23,7 @@ from models.encodec.family import CodecModelInfo
 from models.encodec.spec import CodecSpec
 from models.family import ModelHandle, Readiness
 from operations.codec import decode_codes
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 from operations.params import AudioField, AudioOutParams, Int
 from worker.job import Job
 from worker.reply import FileOutput, Output, Reply
@@ -206,8 +206,14 @@ def _make_file(encoded: EncodedAudio, plan: Plan, job: Job) -> FileOutput:
     return FileOutput(cast(BinaryIO, file), "codes", "npz")
 
 
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    return PlannedArtefacts(int(plan.params.return_audio), files=("codes",))
+
+
 def get_readiness(models: Models) -> Readiness:
     return models.families.codecs.readiness()
 
 
-OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness, optional=True)
+OPERATION = Operation(
+    params=Params, plan=plan, run=run, artefacts=list_artefacts, readiness=get_readiness, optional=True
+)

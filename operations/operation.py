@@ -17,7 +17,7 @@ import operations
 from errors import unknown_name_error
 from models import Models
 from models.family import READY, Readiness
-from operations.params import Params
+from operations.params import AudioOutParams, DeliveryParams, Params
 from worker.job import Job
 from worker.reply import Reply
 
@@ -34,6 +34,20 @@ def needs_nothing(params: Any, job: Job, models: Models) -> None:
     """The preparation of an operation that plans with what is on this worker."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedArtefacts:
+    """What a plan's reply will have, as far as it is known before the work; None: known afterwards.
+
+    Args:
+        outputs: their number.
+        stems, files: their names, those of aliases included.
+    """
+
+    outputs: int | None = 0
+    stems: tuple[str, ...] | None = ()
+    files: tuple[str, ...] | None = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[ParamsT, PlanT]):
     """One operation: its steps and what the worker says about them.
@@ -45,6 +59,8 @@ class Operation(Generic[ParamsT, PlanT]):
             before any other model is downloaded or loaded. What it returns is handed to `run`, so nothing is resolved
             twice.
         run: does the work. The request's audio is in `job.audio`, its files in `job.files`.
+        artefacts: what the reply will have, so that a pipeline can be refused before it starts. None: it is known
+            afterwards only.
         readiness: whether the operation can work on this worker. Imports no model library.
         aliases: further names that callers may use.
         optional: the worker counts as healthy even if the operation is not ready.
@@ -54,9 +70,18 @@ class Operation(Generic[ParamsT, PlanT]):
     plan: Callable[[ParamsT, Models], PlanT]
     run: Callable[[PlanT, Job, Models], Reply]
     prepare: Callable[[ParamsT, Job, Models], None] = needs_nothing
+    artefacts: Callable[[PlanT], PlannedArtefacts] | None = None
     readiness: Callable[[Models], Readiness] = is_always_ready
     aliases: tuple[str, ...] = ()
     optional: bool = False
+
+    def list_artefacts(self, plan: PlanT) -> PlannedArtefacts:
+        """What the plan's reply will have."""
+        if self.artefacts is not None:
+            return self.artefacts(plan)
+        if issubclass(self.params, AudioOutParams):
+            return PlannedArtefacts(None, None, None)
+        return PlannedArtefacts(files=None if issubclass(self.params, DeliveryParams) else ())
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from models.separation import (
     plan_two_stems,
     segment_too_long_error,
 )
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 from operations.params import MAX_SEED, AudioField, AudioOutParams, Int
 from operations.separation import SeparationPlan, separate_stems
 from worker.job import Job
@@ -134,6 +134,11 @@ def _plan_stems(params: Params, info: SeparationModelInfo, model: str) -> StemPl
     return plan_stems(available, stems=params.stems, residual=params.residual and info.is_partition)
 
 
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    stems = plan.separation.stems.outputs
+    return PlannedArtefacts(stems=(*stems, *(alias for name, alias in INSTRUMENTAL.items() if name in stems)))
+
+
 def get_readiness(models: Models) -> Readiness:
     return models.families.separation.readiness()
 
@@ -142,6 +147,7 @@ OPERATION = Operation(
     params=Params,
     plan=plan,
     run=run,
+    artefacts=list_artefacts,
     readiness=get_readiness,
     optional=True,  # a worker without Demucs is healthy: it may make music, or covers from separate audio
 )

@@ -146,6 +146,17 @@ class Fuzz:
                 {"tracks": [{"audio": song}, {"audio": self.draw_audio(), "pan": 0.5, "duck_under": 0}]},
                 {"tracks": [{"audio": song, "time_stretch": 1.5}] * 2, "master": [{"effect": "reverb"}]},
             ),
+            "pipeline": (
+                {"steps": [
+                    {"id": "a", "operation": "mix_audio", "params": {"tracks": [{"audio": song}] * 2}},
+                    {"id": "b", "operation": "analyze", "params": {"audio": self.draw.choice(("$a", "$b", "$a.x"))}},
+                ], "return": [self.draw.choice(("$a", "$b", "$c", "$a.outputs.1"))]},
+                {"steps": [
+                    {"id": "parts", "operation": "separate", "params": {"audio": song, "model": SEPARATION}},
+                    {"id": "b", "operation": "encode_audio", "params": {"audio": "$parts.stems.bass", "model": MUSIC}},
+                    {"id": "c", "operation": "decode_audio", "params": {"codes": "$b.codes"}},
+                ], "partial": True},
+            ),
             "encode_audio": ({"audio": song, "model": MUSIC}, {"audio": song, "model": MUSIC, "return_audio": True}),
             "decode_audio": ({"codes": [[1, 2, 3], [4, 5, 6]], "model": MUSIC}, {"codes": song, "model": MUSIC}),
             "add_voice": ({"name": "fuzz", "archive": str(self.volume / "uploads" / "new.zip"), "replace": True},),

@@ -115,6 +115,29 @@ class Job:
             self.timings[f"{name}_s"] = self.timings.get(f"{name}_s", 0.0) + time.monotonic() - started
             self._stage, self._progress_range = before
 
+    def start_step(self, name: str, progress_range: tuple[float, float]) -> Job:
+        """A job for one step of this one: cancel, deadline and details are shared.
+
+        Inputs, warnings, timings and temporary files are its own; the caller closes its `exit_stack`. The step's
+        progress counts as `progress_range` of this job's, and its stages are reported as `<name>: <stage>`.
+        """
+        start, end = progress_range
+
+        def report(update: Mapping[str, Any]) -> None:
+            percent = round(100 * start + (end - start) * update["percent"], 1)
+            self._percent = max(self._percent, percent)
+            self.report({**update, "stage": f"{name}: {update['stage']}", "percent": self._percent})
+
+        return Job(
+            id=f"{self.id}/{name}",  # two equal submissions of two steps are both wanted
+            s3_config=self.s3_config,
+            deadline=self.deadline,
+            cancel=self.cancel,
+            report=report,
+            details=self.details,
+            settings=self.settings,
+        )
+
 
 def read_job_id(raw_job: object) -> str:
     """The id of a platform's job, short and printable; a random one if the job has none."""

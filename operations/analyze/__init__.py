@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from operations.analyze.params import Params
-from operations.analyze.plan import plan
+from operations.analyze.plan import Plan, plan
 from operations.analyze.run import run
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 
-OPERATION = Operation(params=Params, plan=plan, run=run)
+
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    return PlannedArtefacts(files=("waveform", "spectrogram") if plan.params.picture else ())
+
+
+OPERATION = Operation(params=Params, plan=plan, run=run, artefacts=list_artefacts)

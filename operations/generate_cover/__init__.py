@@ -8,7 +8,7 @@ from models.rvc.hub_voices import is_hub_name
 from operations.generate_cover.params import Params
 from operations.generate_cover.plan import Plan, plan
 from operations.generate_cover.run import run
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 from worker.job import Job
 
 __all__ = ["OPERATION", "Params", "Plan", "plan", "run"]
@@ -30,11 +30,17 @@ def prepare(params: Params, job: Job, models: Models) -> None:
                 models.families.voices.fetch(name, job)
 
 
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    """The cover; its parts depend on the song."""
+    return PlannedArtefacts(1, stems=None if plan.return_stems else ())
+
+
 OPERATION = Operation(
     params=Params,
     prepare=prepare,
     plan=plan,
     run=run,
+    artefacts=list_artefacts,
     readiness=get_readiness,
     aliases=("generate_cover_from_separate_audio",),
     optional=True,  # a worker without voices is healthy: it may serve music only

@@ -13,7 +13,7 @@ from operations.generate_music.engine import choose_engine
 from operations.generate_music.musicgen import MusicPlan, plan_musicgen, run_musicgen
 from operations.generate_music.params import Params
 from operations.generate_music.suno import SunoPlan, plan_suno, run_suno
-from operations.operation import Operation
+from operations.operation import Operation, PlannedArtefacts
 from operations.songs.run import SongPlan
 from worker.job import Job
 from worker.reply import Reply
@@ -42,9 +42,14 @@ def run(plan: Plan, job: Job, models: Models) -> Reply:
     return run_acestep(plan, job, models) if isinstance(plan, SongPlan) else run_musicgen(plan, job, models)
 
 
+def list_artefacts(plan: Plan) -> PlannedArtefacts:
+    """One output for each clip of MusicGen; the other engines tell afterwards."""
+    return PlannedArtefacts(len(plan.request.seeds) if isinstance(plan, MusicPlan) else None)
+
+
 def get_readiness(models: Models) -> Readiness:
     """Ready if one of the local engines is; else MusicGen's reason."""
     return READY if models.families.songs.readiness().is_ready else models.families.music.readiness()
 
 
-OPERATION = Operation(params=Params, plan=plan, run=run, readiness=get_readiness)
+OPERATION = Operation(params=Params, plan=plan, run=run, artefacts=list_artefacts, readiness=get_readiness)

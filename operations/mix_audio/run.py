@@ -152,3 +152,4 @@ def _report(source: AudioSource, job: Job) -> Iterator[Waveform]:
         job.progress(done / source.num_samples)
         yield block
         done += block.shape[1]
+    job.progress(1.0)

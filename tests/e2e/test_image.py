@@ -122,6 +122,12 @@ def build_requests(volume: Path) -> Mapping[str, dict[str, Any]]:
         "health_check": {},
         "list_models": {"schemas": True},
         "mix_audio": {"tracks": [{"audio": song}, {"audio": song, "semitones": 2}], "master": "loud"},
+        "pipeline": {
+            "steps": [
+                {"id": "parts", "operation": "separate", "params": {"audio": song}},
+                {"id": "facts", "operation": "analyze", "params": {"audio": "$parts.stems.drums"}},
+            ]
+        },
         "plan_music": {"mode": "sample", "prompt": "piano", "duration": 10},
         "release_task": {"prompt": "piano", "audio_duration": 5, "inference_steps": 2},
         "separate": {"audio": song, "model": "htdemucs", "output_format": "mp3"},
