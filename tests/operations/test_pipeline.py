@@ -144,16 +144,22 @@ def test_a_step_gives_what_the_same_operation_gives_alone(settings: Settings, mo
     assert reply["steps"][1]["loudness"]["integrated_lufs"] is not None and reply["steps"][0]["outputs"][0]["seed"] == 3
 
 
-def test_codes_pass_from_encode_audio_to_decode_audio(settings: Settings, models: Models) -> None:
+def test_codes_pass_from_encode_audio_to_the_operations_that_take_them(settings: Settings, models: Models) -> None:
     steps = {
         "song": GENERATE,
         "codes": {"operation": "encode_audio", "params": {"audio": "$song", "model": MUSIC}},
         "again": {"operation": "decode_audio", "params": {"codes": "$codes.codes"}},
+        "more": {"operation": "generate_music", "params": {"model": MUSIC, "continuation_codes": "$codes.codes"}},
     }
-    returns = ["$again", "$codes.files.codes"]
+    steps["more"]["params"] |= {"duration": 0.5}  # type: ignore[operator]
+    returns = ["$again", "$more", "$codes.files.codes"]
     params = make_params(steps=steps) | {"return": returns}
     reply = answer({"input": {"operation": "pipeline", "params": params}}, settings=settings, models=models)
-    assert reply["files"]["codes_codes"]["format"] == "npz" and reply["duration"] == pytest.approx(0.5, abs=0.1)
+    assert reply["files"]["codes_codes"]["format"] == "npz"
+    assert [output["duration"] for output in reply["outputs"]] == [
+        pytest.approx(0.5, abs=0.1),
+        pytest.approx(1.0, abs=0.1),
+    ]
 
 
 def test_several_returned_steps_have_their_ids_before_the_names_of_their_stems(
