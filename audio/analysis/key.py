@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from audio.analysis.chords import SUFFIXES, TRIADS, Chord
+from audio.analysis.chords import SUFFIXES, Chord
 from audio.analysis.frames import Floats
 from audio.analysis.notes import fold_bass, fold_treble, scale_rows
 
@@ -42,6 +42,8 @@ _OTHER_CHORD = 0.002
 _PROFILE_WEIGHT = 4.0
 _OPENING_WEIGHT = 0.7  # pieces start with the chord of their tonic more often than with any other
 _BASS_SHARE = 0.5
+_UNHEARD = 0.2  # strength of a third below which it tells little
+_RARE_FIFTH, _RARE_DIMINISHED = 0.2, 0.02
 _CONFIDENCE_SCALE = 3.0
 
 
@@ -68,44 +70,64 @@ class Key:
         return f"{self.tonic_name} {self.mode}"
 
 
-def find_key(notes: Floats, durations: NDArray[np.float64], chords: Sequence[Chord]) -> tuple[Key, Key] | None:
+def find_key(notes: Floats, edges: NDArray[np.float64], chords: Sequence[Chord]) -> tuple[Key, Key] | None:
     """The key and the runner-up; None if there are no chords.
 
     Args:
         notes: `[S, notes]` from `explain_notes`.
-        durations: `[S]` in s.
+        edges: `[S + 1]` of the spans, in s.
         chords: of the same spans.
     """
     sounding = [chord for chord in chords if chord.root is not None]
     if not sounding:
         return None
-    part = durations / durations.sum()
-    classes = part @ scale_rows(fold_treble(notes)) + _BASS_SHARE * (part @ scale_rows(fold_bass(notes)))
+    durations = np.diff(edges)
+    treble, bass = scale_rows(fold_treble(notes)), scale_rows(fold_bass(notes))
+    classes = (durations @ treble + _BASS_SHARE * (durations @ bass)) / durations.sum()
+    roots = [_weigh_triads(chord, treble, edges) for chord in sounding]
     keys: list[tuple[int, Mode]] = [(tonic, mode) for mode in _PROFILES for tonic in range(12)]
-    scores = np.array([_score(tonic, mode, classes, sounding) for tonic, mode in keys])
+    scores = np.array([_score(tonic, mode, classes, roots) for tonic, mode in keys])
     weights = np.exp(_CONFIDENCE_SCALE * (scores - scores.max()))
     shares = weights / weights.sum()
     first, second = (int(number) for number in np.argsort(-shares)[:2])
     return Key(*keys[first], float(shares[first])), Key(*keys[second], float(shares[second]))
 
 
-def _score(tonic: int, mode: Mode, classes: NDArray[np.float64], chords: Sequence[Chord]) -> float:
+@dataclass(frozen=True)
+class _WeighedRoot:
+    """The root of a chord, how likely each triad on it is, and its share of the time of all chords."""
+
+    root: int
+    triads: dict[str, float]
+    duration: float
+
+
+def _weigh_triads(chord: Chord, treble: Floats, edges: NDArray[np.float64]) -> _WeighedRoot:
+    """How likely each triad is by its third and its fifth: a bass alone leaves open whether it is major or minor."""
+    assert chord.root is not None, "only chords that sound have a root"
+    inside = (edges[:-1] >= chord.start - 1e-6) & (edges[1:] <= chord.end + 1e-6)
+    strengths = np.roll(treble[inside].mean(axis=0), -chord.root)
+    minor_third, major_third, flat_fifth, fifth = (float(strengths[step]) for step in (3, 4, 6, 7))
+    major = (major_third + _UNHEARD) / (major_third + minor_third + 2 * _UNHEARD)
+    is_flat = (flat_fifth + _RARE_FIFTH * _UNHEARD) / (flat_fifth + fifth + _UNHEARD)
+    diminished = is_flat if minor_third > major_third else _RARE_DIMINISHED
+    triads = {"major": major, "minor": (1 - major) * (1 - diminished), "diminished": (1 - major) * diminished}
+    return _WeighedRoot(chord.root, triads, chord.duration)
+
+
+def _score(tonic: int, mode: Mode, classes: NDArray[np.float64], roots: Sequence[_WeighedRoot]) -> float:
     """Logarithm of how likely the key is, up to a constant."""
     profile = np.roll(_PROFILES[mode], tonic)
     likeness = float(np.corrcoef(profile, classes)[0, 1]) if classes.std() > 0 else 0.0
-    total = sum(chord.duration for chord in chords)
-    usual = sum(
-        chord.duration
-        / total
-        * np.log(_CHORDS[mode].get(((_root(chord) - tonic) % 12, TRIADS[chord.quality]), _OTHER_CHORD))
-        for chord in chords
-    )
-    return float(usual + _PROFILE_WEIGHT * likeness + _OPENING_WEIGHT * (_root(chords[0]) == tonic))
-
-
-def _root(chord: Chord) -> int:
-    assert chord.root is not None, "only chords that sound have a root"
-    return chord.root
+    usual = 0.0
+    for one in roots:
+        step = (one.root - tonic) % 12
+        probability = sum(
+            weight * _CHORDS[mode].get((step, triad), _OTHER_CHORD) for triad, weight in one.triads.items()
+        )
+        usual += one.duration * float(np.log(probability))
+    usual /= sum(one.duration for one in roots)
+    return float(usual + _PROFILE_WEIGHT * likeness + _OPENING_WEIGHT * (roots[0].root == tonic))
 
 
 def name_chord(chord: Chord, key: Key | None) -> str:

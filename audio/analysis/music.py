@@ -80,6 +80,6 @@ def analyze_music(source: AudioSource, progress: Progress, *, tracked: TrackedBe
         bars = find_bars(onsets, notes, rhythm.beats)
     is_downbeat = np.concatenate(([False], bars.is_downbeat)) if bars is not None else np.zeros(len(notes), bool)
     chords = find_chords(notes, unexplained, edges, is_downbeat)
-    keys = find_key(notes, np.diff(edges), chords)
+    keys = find_key(notes, edges, chords)
     progress(1.0)
     return Music(rhythm.tempo, rhythm.beats, bars, chords, keys, tuning)

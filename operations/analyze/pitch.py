@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audio.analysis.frames import iter_mono
-from audio.types import AudioSource
+from audio.types import AudioSource, Check
 from models import Models
 from models.f0.catalog import HOP_LENGTH, SAMPLE_RATE
 from models.f0.estimator import F0Estimator
@@ -55,7 +55,7 @@ def _estimate(estimator: F0Estimator, waveform: NDArray[np.float32], progress: P
     return estimator.estimate(waveform, hop_length=HOP_LENGTH, filter_radius=3, progress=progress)
 
 
-def _iter_pieces(source: AudioSource, check: Any) -> Iterator[NDArray[np.float32]]:
+def _iter_pieces(source: AudioSource, check: Check) -> Iterator[NDArray[np.float32]]:
     """The audio as mono at 16 kHz, in pieces of 5 minutes."""
     length = _PIECE_S * SAMPLE_RATE
     pending = np.zeros(0, np.float32)
