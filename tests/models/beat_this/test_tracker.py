@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from beat_this.inference import split_predict_aggregate
+from beat_this.model.beat_tracker import BeatThis
+from beat_this.model.postprocessor import Postprocessor
 
 from audio import Audio
 from models.beat_this.network import BeatThisNetwork
@@ -24,8 +27,7 @@ def make_tracker(**sizes: int) -> BeatTracker:
 
 
 def make_reference(state: dict[str, torch.Tensor], dim: int, depth: int) -> Any:
-    tracker = pytest.importorskip("beat_this.model.beat_tracker", reason="beat-this is not installed")
-    network = tracker.BeatThis(transformer_dim=dim, n_layers=depth).eval()
+    network = BeatThis(transformer_dim=dim, n_layers=depth).eval()
     network.load_state_dict(state)
     return network
 
@@ -34,15 +36,13 @@ def make_reference(state: dict[str, torch.Tensor], dim: int, depth: int) -> Any:
 def test_logits_and_beats_are_those_of_the_reference(dim: int, depth: int, frames: int) -> None:
     state = make_state(dim=dim, depth=depth)
     reference = make_reference(state, dim, depth)
-    inference = pytest.importorskip("beat_this.inference")
-    postprocessor = pytest.importorskip("beat_this.model.postprocessor").Postprocessor()
     mel = np.abs(make_noise(frames, 128, level=1.0))
     with torch.inference_mode():
-        expected = inference.split_predict_aggregate(torch.from_numpy(mel), 1500, 6, "keep_first", reference)
+        expected = split_predict_aggregate(torch.from_numpy(mel), 1500, 6, "keep_first", reference)
     logits = BeatTracker(BeatThisNetwork(state, "cpu"), "cpu").predict(mel, lambda _: None)
     reference_logits = np.stack([expected["beat"].numpy(), expected["downbeat"].numpy()], axis=1)
     assert np.abs(logits - reference_logits).max() < 1e-4 * max(1.0, float(np.abs(reference_logits).max()))
-    beats, downbeats = postprocessor(expected["beat"], expected["downbeat"])
+    beats, downbeats = Postprocessor()(expected["beat"], expected["downbeat"])
     found = find_peaks(reference_logits)
     np.testing.assert_allclose(found.beats, beats)
     np.testing.assert_allclose(found.downbeats, downbeats)
