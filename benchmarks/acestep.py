@@ -210,7 +210,7 @@ def _measure_planner(root: Path, stopwatch: Stopwatch, options: argparse.Namespa
     ratio = times.reference_code / times.code if times.reference_code else None
     listed = f", {ratio:.2f} times as fast as generate" if ratio else ""
     print(f"planner    {figures['codes_s']:9.3f} s for {codes} audio codes{listed}", flush=True)
-    return {name: None if seconds is None else round(seconds, 3) for name, seconds in figures.items()}
+    return {name: None if seconds is None else round(seconds, 5) for name, seconds in figures.items()}
 
 
 def _time(owner: Any, method: str, stage: str, stopwatch: Stopwatch) -> None:

@@ -15,6 +15,7 @@ from audio.analysis.rhythm import TrackedBeats
 from audio.types import AudioSource
 from models.beat_this.network import NUM_MELS, BeatThisNetwork
 from models.checkpoints.tensor_loader import read_tensors
+from models.device import prepare_device
 from models.runtime.mel_scale import hz_to_slaney_mel, slaney_mel_to_hz
 from models.runtime.progress import Progress, sub_progress
 
@@ -46,6 +47,7 @@ class BeatTracker:
         Raises:
             CheckpointError: the file cannot be read, or is not one of Beat This!.
         """
+        prepare_device(device)
         return cls(BeatThisNetwork(read_tensors(path), device), device)
 
     @property

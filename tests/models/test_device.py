@@ -36,7 +36,11 @@ def test_attention_on_a_gpu_is_not_computed_by_cudnn(device: str, expected: bool
 def test_every_loader_prepares_the_device() -> None:
     """Which no other test notices on a machine without a GPU."""
     loaders = {
+        "models/acestep/load.py",
+        "models/acestep/planner/load.py",
+        "models/beat_this/tracker.py",
         "models/demucs/family.py",
+        "models/encodec/family.py",
         "models/f0/crepe.py",
         "models/f0/fcpe.py",
         "models/f0/rmvpe.py",
