@@ -41,7 +41,9 @@ def respond_with(body: bytes, *, status: str = "200 OK", headers: str = "") -> R
     """A valid response with `body`."""
 
     def respond(request: Request, write: Write) -> None:
-        write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body)
+        # The connection ends after one request; without the header a client would now and then reuse it and fail.
+        fields = f"Content-Length: {len(body)}\r\nConnection: close\r\n{headers}"
+        write(f"HTTP/1.1 {status}\r\n{fields}\r\n".encode() + body)
 
     return respond
 
