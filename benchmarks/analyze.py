@@ -3,7 +3,7 @@
     python -m benchmarks.analyze                 # 200 pieces of 30 s
     python -m benchmarks.analyze --pieces 20     # fewer
 
-The pieces are composed and rendered from seeds (needs fluidsynth and fluid-soundfont-gm, see demo/README.md); none of
+The pieces are composed and rendered from seeds (needs fluidsynth and fluid-soundfont-gm, see demo/music.md); none of
 the 200 was used while the analysis was developed. librosa's side: `beat.beat_track`, the mean of `feature.chroma_cqt`
 against the Krumhansl-Kessler profiles, and its median between beats against the 24 major and minor triads. The time is
 that of one minute of stereo at 44.1 kHz.

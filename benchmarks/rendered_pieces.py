@@ -1,6 +1,6 @@
 """Pieces whose tempo, beats, key and chords are known because we composed them, and how an analysis compares.
 
-They are rendered by FluidSynth with the FluidR3 GM soundfont, as for the training of the demo model (demo/README.md).
+They are rendered by FluidSynth with the FluidR3 GM soundfont, as for the training of the demo model (demo/music.md).
 """
 
 from __future__ import annotations

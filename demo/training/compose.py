@@ -3,7 +3,9 @@
 import math
 import random
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from demo.training.styles import (
     CRASH,
@@ -64,10 +66,15 @@ class Piece:
         return drums + [self.instruments[channel] for channel in sorted(self.instruments)]
 
 
-def compose(seed: int) -> Piece:
-    """Return the piece that belongs to `seed`; the same seed always gives the same notes."""
+def compose(seed: int, arrangement: str | None = None) -> Piece:
+    """Return the piece that belongs to `seed`; the same seed always gives the same notes.
+
+    Args:
+        arrangement: one of `ARRANGEMENTS`; None: the seed's own.
+    """
     rng = random.Random(seed)
-    arrangement = rng.choices(list(ARRANGEMENTS), list(ARRANGEMENTS.values()))[0]
+    drawn = rng.choices(list(ARRANGEMENTS), list(ARRANGEMENTS.values()))[0]
+    arrangement = arrangement or drawn
     name = rng.choice(list(STYLES))
     style = STYLES[name]
     # A third of the pieces ignore the genre's habit, so that the caption's number, not its genre, sets the tempo.
@@ -165,6 +172,23 @@ def list_chords(piece: Piece) -> list[tuple[int, str]]:
     return chords
 
 
+def describe_piece(piece: Piece) -> dict[str, Any]:
+    """What is true of the piece by construction, as JSON: tempo, key, instruments, and the chord of each bar."""
+    bar_s = BEATS_PER_BAR * 60 / piece.bpm
+    return {
+        "seed": piece.seed,
+        "style": piece.style,
+        "bpm": piece.bpm,
+        "beats_per_bar": BEATS_PER_BAR,
+        "key": piece.key,
+        "instruments": piece.parts,
+        "chords": [
+            {"start_s": round(bar * bar_s, 4), "root": KEYS[root], "quality": quality}
+            for bar, (root, quality) in enumerate(list_chords(piece))
+        ],
+    }
+
+
 def _voicing(piece: Piece, degree: int, seventh: bool) -> list[int]:
     """Chord tones folded into one octave and a half around middle C, so that neighbours move little."""
     root, third, fifth = _triad(piece, degree)
@@ -260,13 +284,25 @@ ARRANGERS = {
 }
 
 
-def encode_midi(piece: Piece) -> bytes:
-    """The piece as a standard MIDI file (format 0)."""
+def encode_midi(
+    piece: Piece, channels: Collection[int] = range(16), programs: Mapping[int, int] | None = None, setup: bytes = b""
+) -> bytes:
+    """The piece as a standard MIDI file (format 0).
+
+    Args:
+        channels: whose notes are in it.
+        programs: General MIDI programs that replace those of the channels' instruments.
+        setup: more channel messages of three bytes each, sent before the first note.
+    """
     events: list[tuple[int, int, bytes]] = [(0, 0, b"\xff\x51\x03" + struct.pack(">I", round(6e7 / piece.bpm))[1:])]
     for channel, name in piece.instruments.items():
         events.append((0, 1, bytes((0xC0 | channel, INSTRUMENTS[name][0]))))
         events.append((0, 1, bytes((0xB0 | channel, 7, 112 if channel == BASS else 92))))
+    events += [(0, 1, bytes((0xC0 | channel, program))) for channel, program in (programs or {}).items()]
+    events += [(0, 1, setup[at : at + 3]) for at in range(0, len(setup), 3)]
     for note in piece.notes:
+        if note.channel not in channels:
+            continue
         start, end = round(note.start * TICKS), round((note.start + note.length) * TICKS)
         events.append((start, 3, bytes((0x90 | note.channel, note.pitch, note.velocity))))
         events.append((end, 2, bytes((0x80 | note.channel, note.pitch, 0))))
