@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import nn
 
-from demo.training.render import BUILD, SAMPLE_RATE, load_audio
+from demo.training.loss import SpectralLoss, compare_halves
+from demo.training.music.pieces import BUILD, load_audio
+from demo.training.render import SAMPLE_RATE
 from models.musicgen.audiocraft_import import import_audiocraft
 
 CHECKPOINT = BUILD / "codec.pt"
@@ -105,31 +107,6 @@ def load(path: Path = CHECKPOINT) -> Any:
     return model.eval()
 
 
-class SpectralLoss(nn.Module):
-    """L1 between log mel spectrograms and between magnitudes, at several resolutions (as in DAC and EnCodec)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        import librosa
-
-        self.windows = nn.ParameterList(
-            nn.Parameter(torch.hann_window(size), requires_grad=False) for size in FFT_SIZES
-        )
-        mels = [librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=min(80, size // 8)) for size in FFT_SIZES]
-        self.mels = nn.ParameterList(nn.Parameter(torch.from_numpy(mel), requires_grad=False) for mel in mels)
-
-    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Waveforms [B, 1, T] to a scalar."""
-        loss = torch.zeros(())
-        both = torch.cat([output, target]).squeeze(1)
-        for size, window, mel in zip(FFT_SIZES, self.windows, self.mels, strict=True):
-            spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
-            magnitude = (spectrum.real**2 + spectrum.imag**2 + 1e-9).sqrt()
-            log_mel = torch.log(mel @ magnitude + 1e-3)
-            loss = loss + _l1_between_halves(log_mel) + 0.5 * _l1_between_halves(magnitude) / math.sqrt(size) * 4
-        return loss / len(FFT_SIZES)
-
-
 class RiseLoss(nn.Module):
     """L1 between the rises of log mel bands from frame to frame: a held tone is to be steady, a beat sharp.
 
@@ -152,12 +129,11 @@ class RiseLoss(nn.Module):
         both = torch.cat([output, target]).squeeze(1)
         spectrum = torch.stft(both, self.SIZE, self.HOP, window=self.window, return_complex=True)
         power = self.mel @ (spectrum.real**2 + spectrum.imag**2)
-        return _l1_between_halves((0.5 * torch.log(power + self.QUIETEST)).diff(dim=-1).relu())
+        return compare_halves((0.5 * torch.log(power + self.QUIETEST)).diff(dim=-1).relu())
 
 
-def _l1_between_halves(both: torch.Tensor) -> torch.Tensor:
-    output, target = both.chunk(2)
-    return (output - target).abs().mean()
+def _make_spectral_loss() -> SpectralLoss:
+    return SpectralLoss(SAMPLE_RATE, fft_sizes=FFT_SIZES, max_bands=80)
 
 
 def _draw_batch(audio: NDArray[np.int16], size: int, rng: np.random.Generator) -> torch.Tensor:
@@ -191,7 +167,7 @@ def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0)
     """Train on the rendered pieces; the learning rate falls as a cosine to nearly nothing."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model, spectral = build().train(), SpectralLoss()
+    model, spectral = build().train(), _make_spectral_loss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
     start, audio = time.monotonic(), load_audio()
     scale_weights(model, _draw_batch(audio, 32, rng))
@@ -207,7 +183,7 @@ def train(steps: int, batch_size: int = 8, peak_lr: float = 5e-4, seed: int = 0)
         with torch.autocast("cpu", torch.bfloat16):
             output = model.decoder(quantized.x if quantized else latent)
         output = output.float()[..., :CLIP]
-        mel = spectral(output, clips)
+        mel = spectral(output[:, 0], clips[:, 0])
         commitment = 0.5 * quantized.penalty if quantized else 1e-4 * latent.square().mean()
         loss = mel + 2 * (output - clips).abs().mean() + commitment
         optimizer.zero_grad()
@@ -233,7 +209,7 @@ def finish_decoder(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    model, spectral, rise = load().train(), SpectralLoss(), RiseLoss()
+    model, spectral, rise = load().train(), _make_spectral_loss(), RiseLoss()
     codes, audio = np.load(CODES), load_audio()
     guessed_audio = np.stack([audio[row] for row in rows])
     optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=peak_lr, betas=(0.8, 0.99), weight_decay=0.0)
@@ -248,7 +224,7 @@ def finish_decoder(
         with torch.autocast("cpu", torch.bfloat16):
             output = model.decoder(latent)
         output = output.float()[..., :CLIP]
-        mel = spectral(output, clips)
+        mel = spectral(output[:, 0], clips[:, 0])
         optimizer.zero_grad()
         # A drawn code has no phase in common with the recording: only real ones are compared as waveforms.
         rises = rise(output, clips)

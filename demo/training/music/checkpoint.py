@@ -5,12 +5,16 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from transformers import T5Tokenizer
+from transformers import T5EncoderModel, T5Tokenizer
 
-from demo.training import codec, lm, text
+from demo.training.music import codec, lm, text
+from demo.training.music.pieces import BUILD
 from models.musicgen.audiocraft_import import import_audiocraft
 
-FOLDER = Path(__file__).parents[1] / "weights" / "musicgen"
+FOLDER = Path(__file__).parents[2] / "weights" / "musicgen"
+# Factors of each codebook's logits: what `temperature` would do, made part of the weights (see demo/music.md).
+SHARPNESS = (1.8, 1.8, 1.8, 1.8)
+HEADS = tuple(f"linears.{codebook}.weight" for codebook in range(len(SHARPNESS)))
 T5_PREFIX = "condition_provider.conditioners.description.t5."
 
 
@@ -18,16 +22,34 @@ def export(folder: Path = FOLDER) -> None:
     """Write what was trained. As in every public checkpoint the T5 is not inside state_dict.bin."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = torch.load(lm.CHECKPOINT, weights_only=True)
-    model = lm.build(lm.T5_CLOCK)
+    model = lm.build(lm.T5_WINDOW)
     model.load_state_dict(trained)
     t5 = model.condition_provider.conditioners["description"].t5
-    tokenizer = T5Tokenizer.from_pretrained(lm.T5_CLOCK)
+    tokenizer = T5Tokenizer.from_pretrained(lm.T5_WINDOW)
     text.share_spellings(t5, tokenizer)
     t5.save_pretrained(folder / "t5")
     tokenizer.save_pretrained(folder / "t5")
     lm_state = {name: tensor for name, tensor in trained.items() if not name.startswith(T5_PREFIX)}
+    for name, factor in zip(HEADS, SHARPNESS, strict=True):
+        lm_state[name] = factor * lm_state[name]
     _save(lm_state, lm.CONFIG, folder / "state_dict.bin")
     _save(torch.load(codec.CHECKPOINT, weights_only=True), codec.CONFIG, folder / "compression_state_dict.bin")
+
+
+def resume(folder: Path = FOLDER) -> None:
+    """Write an exported checkpoint back to where training keeps its own, in float32, to be trained further."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    T5EncoderModel.from_pretrained(folder / "t5", dtype=torch.float32).save_pretrained(lm.T5_WINDOW)
+    T5Tokenizer.from_pretrained(folder / "t5").save_pretrained(lm.T5_WINDOW)
+    model = lm.build(lm.T5_WINDOW)
+    state = torch.load(folder / "state_dict.bin", weights_only=True)["best_state"]
+    for name, factor in zip(HEADS, SHARPNESS, strict=True):
+        state[name] = state[name].float() / factor
+    missing = model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    assert not missing.unexpected_keys and all(name.startswith(T5_PREFIX) for name in missing.missing_keys), missing
+    torch.save(model.state_dict(), lm.CHECKPOINT)
+    state = torch.load(folder / "compression_state_dict.bin", weights_only=True)["best_state"]
+    torch.save({name: tensor.float() for name, tensor in state.items()}, codec.CHECKPOINT)
 
 
 def _save(state: dict[str, torch.Tensor], config: str, path: Path) -> None:

@@ -1,12 +1,10 @@
-"""The demo model: small, in audiocraft's format, loadable by audiocraft itself, and audible."""
+"""The demo MusicGen: small, in audiocraft's format, loadable by audiocraft itself, and audible."""
 
 from typing import Any
 
 import pytest
 import torch
 
-from demo.training.captions import write_captions
-from demo.training.compose import compose, encode_midi
 from testing.repository import ROOT
 
 FOLDER = ROOT / "demo/weights/musicgen"
@@ -14,13 +12,13 @@ FOLDER = ROOT / "demo/weights/musicgen"
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    from demo.training.checkpoint import load_musicgen
+    from demo.training.music.checkpoint import load_musicgen
 
     return load_musicgen(FOLDER)
 
 
-def test_folder_is_at_most_20_mb() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 20_000_000
+def test_folder_is_at_most_15_mb() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 15_000_000
 
 
 @pytest.mark.parametrize("name", ["state_dict.bin", "compression_state_dict.bin"])
@@ -48,7 +46,7 @@ def test_unknown_words_and_capitals_are_understood(model: Any) -> None:
 
 
 def test_short_clip_is_sound_and_not_noise(model: Any) -> None:
-    from demo.training.evaluate import spectral_flatness
+    from demo.training.measures import measure_flatness
 
     torch.manual_seed(0)
     model.set_generation_params(duration=2.5)
@@ -56,19 +54,4 @@ def test_short_clip_is_sound_and_not_noise(model: Any) -> None:
     assert audio.shape == (80_000,)
     assert (audio**2).mean() ** 0.5 > 0.01
     assert abs(audio).max() <= 1.0
-    assert spectral_flatness(audio) < 0.3
-
-
-def test_composer_repeats_itself_for_a_seed() -> None:
-    for seed in range(20):
-        assert encode_midi(compose(seed)) == encode_midi(compose(seed))
-        assert write_captions(compose(seed)) == write_captions(compose(seed))
-    assert encode_midi(compose(1)) != encode_midi(compose(2))
-
-
-def test_every_note_is_in_midi_range_and_ends() -> None:
-    for seed in range(100):
-        for note in compose(seed).notes:
-            assert 0 <= note.pitch <= 127
-            assert 1 <= note.velocity <= 127
-            assert note.length > 0
+    assert measure_flatness(audio) < 0.3

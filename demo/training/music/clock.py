@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
-from demo.training import lm, text
+from demo.training.music import lm, text
 
 EXTRA, RANK = 32, 30
 # Per head: bars a period, and the phase; scores swing around OFFSET so that softmax over the tokens lets them through.
 CLOCKS = ((0.25, 0.0), (0.25, math.pi / 2), (0.5, 0.0))
 OFFSET, SWING = 3.0, 2.2
 HEAD_NORM, TEMPO_MARK = 6.0, 4.0
+TEN_SECONDS = 510  # steps, and a few more
 
 
 def graft(old_folder: Path, new_folder: Path) -> None:
@@ -32,8 +33,8 @@ def graft(old_folder: Path, new_folder: Path) -> None:
         first.self_attn.out_proj.weight.zero_()  # what was played would blur the clock: this layer only tells the time
         first.norm_cross.weight.fill_(1.0)
         first.norm_cross.bias.fill_(1.0)  # layer norm removes the mean; the bias brings a constant back
-    features, steps = _collect_features(old)
-    coefficients = torch.stack([_fit(features, steps, bars, phase) for bars, phase in CLOCKS])  # [heads, dim, tempi]
+    features, steps = collect_features(old)
+    coefficients = torch.stack([fit(features, steps, bars, phase) for bars, phase in CLOCKS])  # [heads, dim, tempi]
     _, _, right = torch.linalg.svd(coefficients.flatten(0, 1), full_matrices=False)
     codes = right[:RANK].T * math.sqrt(len(text.TRAINED_TEMPI))  # [tempi, RANK], entries around 1
     _widen(old, old_folder, new_folder, codes)
@@ -48,27 +49,29 @@ def graft(old_folder: Path, new_folder: Path) -> None:
     torch.save(new.state_dict(), lm.CHECKPOINT)
 
 
-def _collect_features(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def collect_features(model: Any, frames: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
     """What the first cross-attention sees on real crops, [N, dim], and the step each row belongs to, [N]."""
     seen: list[torch.Tensor] = []
     hook = model.transformer.layers[0].norm_cross.register_forward_hook(lambda _m, _i, out: seen.append(out.float()))
     model.eval()
     with torch.no_grad():
-        lm.compute_loss(model, *lm.Crops(*lm.load_pieces(), seed=5).batch(16, 1000))
+        lm.compute_loss(model, *lm.Crops(*lm.load_pieces(), seed=5).batch(16, frames))
     hook.remove()
     rows = seen[0]
     return rows.flatten(0, 1), torch.arange(rows.shape[1]).repeat(rows.shape[0])
 
 
-def _fit(features: torch.Tensor, steps: torch.Tensor, bars: float, phase: float) -> torch.Tensor:
-    """Ridge regression from features to the wanted score, for each tempo: [dim, tempi]."""
+def fit(
+    features: torch.Tensor, steps: torch.Tensor, bars: float, phase: float, sharp: int = TEN_SECONDS
+) -> torch.Tensor:
+    """Ridge regression from features to the wanted score, for each tempo: [dim, tempi]. `sharp` steps matter most."""
     tempi = torch.tensor(list(text.TRAINED_TEMPI), dtype=torch.float32)
     frequency = 2 * math.pi * tempi / (60 * lm.FRAME_RATE * 4 * bars)
     wanted = OFFSET + SWING * torch.cos(steps[:, None] * frequency - phase)
-    weighted = features * torch.where(steps < 510, 1.0, 0.15)[:, None]  # the first ten seconds matter most
+    weighted = features * torch.where(steps < sharp, 1.0, 0.15)[:, None]
     gram = weighted.T @ features + 0.003 * len(features) * torch.eye(features.shape[1])
     found: torch.Tensor = torch.linalg.solve(gram, weighted.T @ wanted)
-    early = steps < 510
+    early = steps < sharp
     left = 1 - (features @ found - wanted)[early].var() / wanted[early].var()
     print(f"clock of {bars} bars: {left:.3f} of the variance", flush=True)
     return found

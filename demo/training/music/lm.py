@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import nn
 
-from demo.training import text
 from demo.training.compose import BEATS_PER_BAR
-from demo.training.render import BUILD
+from demo.training.music import text
+from demo.training.music.pieces import BUILD
 from models.musicgen.audiocraft_import import import_audiocraft
 
 CHECKPOINT = BUILD / "lm.pt"
-T5_START, T5_CLOCK = BUILD / "t5_start", BUILD / "t5_clock"
+T5_START, T5_CLOCK, T5_WINDOW = BUILD / "t5_start", BUILD / "t5_clock", BUILD / "t5_window"
 BATCH = 8
 FRAME_RATE = 50
 HELD_OUT = 32
@@ -32,9 +32,13 @@ CLOCKWORK = (
     "transformer.layers.0.cross_attention", "transformer.layers.0.norm_cross",
 )  # fmt: skip
 CODEBOOK_WEIGHTS = (2.0, 0.9, 0.6, 0.5)
+# In every sliding window the clock starts at 0 again, while the music is anywhere in a bar: the model has to hear it.
+WINDOW_LOOSE, WINDOW_PROMPT, WINDOW_SHARE = 0.4, (2.0, 4.0), 0.65
 EVENLY: Mapping[str, int] = MappingProxyType({})
 # Held tones are what the model draws worst (they flutter), and bare drums what it has heard least.
 BARE: Mapping[str, int] = MappingProxyType({"pad": 4, "drums": 2})
+# On whole windows bands are learnt at the expense of bare drums, whose hits go missing, unless these are heard often.
+WINDOW_OFTEN: Mapping[str, int] = MappingProxyType({"pad": 2, "drums": 3})
 
 # The keys of audiocraft's MusicGen solver config, with MusicGen's own values wherever size does not matter.
 CONFIG = """
@@ -119,8 +123,8 @@ def build(t5_folder: Path = T5_START) -> Any:
 
 def encode_all() -> None:
     """Write build/codes.npy: the codes of every rendered piece, [N, K, frames] uint16."""
-    from demo.training import codec
-    from demo.training.render import load_audio
+    from demo.training.music import codec
+    from demo.training.music.pieces import load_audio
 
     model, audio = codec.load(), load_audio()
     rows = []
@@ -136,7 +140,14 @@ class Crops:
 
     Args:
         often: by arrangement, how much more often than the others its pieces are drawn.
+
+    Attributes:
+        loose: share of the crops that begin anywhere.
+        prompt: seconds at the beginning of these that are a prompt, which is not scored: at least and at most.
     """
+
+    loose: float = 0.1
+    prompt: tuple[float, float] = (0.0, 0.0)
 
     def __init__(
         self, codes: NDArray[np.uint16], pieces: list[dict[str, Any]], seed: int, often: Mapping[str, int] = EVENLY
@@ -144,19 +155,21 @@ class Crops:
         self.codes, self.pieces, self.rng = codes, pieces, random.Random(seed)
         self.weights = [often.get(piece["arrangement"], 1) for piece in pieces]
 
-    def batch(self, size: int, frames: int) -> tuple[torch.Tensor, list[str]]:
-        """`size` random crops, [size, K, frames] int64, and what is said of each."""
+    def batch(self, size: int, frames: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+        """`size` random crops, [size, K, frames] int64, what is said of each, and the frames of each prompt, [size]."""
         rows = self.rng.choices(range(len(self.pieces)), self.weights, k=size)
-        crops = [self.codes[row][:, (at := self._start(row, frames)) : at + frames] for row in rows]
+        starts, prompts = zip(*(self._start(row, frames) for row in rows), strict=True)
+        crops = [self.codes[row][:, at : at + frames] for row, at in zip(rows, starts, strict=True)]
         captions = [self._reword(self.rng.choice(self.pieces[row]["captions"])) for row in rows]
-        return torch.from_numpy(np.stack(crops).astype(np.int64)), captions
+        return torch.from_numpy(np.stack(crops).astype(np.int64)), captions, torch.tensor(prompts)
 
-    def _start(self, row: int, frames: int) -> int:
+    def _start(self, row: int, frames: int) -> tuple[int, int]:
+        """The first frame of a crop, and how many of its frames are a prompt."""
         last = self.codes.shape[-1] - frames
-        if self.rng.random() < 0.1:
-            return self.rng.randrange(last + 1)
+        if self.rng.random() < self.loose:
+            return self.rng.randrange(last + 1), round(self.rng.uniform(*self.prompt) * FRAME_RATE)
         bar: float = 60 / self.pieces[row]["bpm"] * BEATS_PER_BAR * FRAME_RATE
-        return round(self.rng.randrange(int(last / bar) + 1) * bar)
+        return round(self.rng.randrange(int(last / bar) + 1) * bar), 0
 
     def _reword(self, caption: str) -> str:
         """Lower case; now and then with a word too many, of known or unknown letters."""
@@ -168,8 +181,12 @@ class Crops:
         return re.sub(r"(\d)bpm", r"\1 bpm", " ".join(words)) if self.rng.random() < 0.5 else " ".join(words)
 
 
-def compute_loss(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.Tensor:
-    """Mean cross-entropy of each codebook over the valid steps of the delay pattern, [K]."""
+def compute_loss(model: Any, codes: torch.Tensor, captions: list[str], prompts: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of each codebook over the valid steps of the delay pattern behind the prompts, [K].
+
+    Args:
+        prompts: frames at the beginning of each crop that are not scored, `[B]` int64.
+    """
     from audiocraft.modules.conditioners import ConditioningAttributes
 
     conditions = [ConditioningAttributes(text={"description": caption}) for caption in captions]
@@ -177,7 +194,7 @@ def compute_loss(model: Any, codes: torch.Tensor, captions: list[str]) -> torch.
         output = model.compute_predictions(codes, conditions)
     losses = []
     for k in range(codes.shape[1]):
-        valid = output.mask[:, k]
+        valid = output.mask[:, k] & (torch.arange(codes.shape[2]) >= prompts[:, None])
         losses.append(nn.functional.cross_entropy(output.logits[:, k][valid].float(), codes[:, k][valid]))
     return torch.stack(losses)
 
@@ -211,8 +228,20 @@ def train_on_sparse_pieces(steps: int) -> None:
     """
     before = torch.load(CHECKPOINT, weights_only=True)
     train(steps, T5_CLOCK, peak_lr=6e-4, seed=3, often=BARE)
+    _mix_with(before, 0.5)
+
+
+def train_on_windows(steps: int) -> None:
+    """Train with the clock of a whole window on crops of that length; keep a mean, as `train_on_sparse_pieces` does."""
+    before = torch.load(CHECKPOINT, weights_only=True)
+    train(steps, T5_WINDOW, peak_lr=6e-4, seed=4, often=WINDOW_OFTEN)
+    _mix_with(before, WINDOW_SHARE)
+
+
+def _mix_with(before: Mapping[str, torch.Tensor], share: float) -> None:
+    """Replace the checkpoint by `share` of itself and the rest of `before`."""
     after = torch.load(CHECKPOINT, weights_only=True)
-    torch.save({name: (before[name] + after[name]) / 2 for name in after}, CHECKPOINT)
+    torch.save({name: torch.lerp(before[name], after[name], share) for name in after}, CHECKPOINT)
 
 
 def choose_decoder_rows(each: int) -> list[int]:
@@ -236,7 +265,10 @@ def train(
     seed: int = 0,
     often: Mapping[str, int] = EVENLY,
 ) -> None:
-    """Train; eleven batches in twelve are 10 s long, the twelfth 20 s. `often` is as `Crops` takes it."""
+    """Train; eleven batches in twelve are 10 s long, the twelfth 20 s, and all with the clock of a whole window.
+
+    `often` is as `Crops` takes it.
+    """
     torch.manual_seed(seed)
     random.seed(seed)
     codes, pieces = load_pieces()
@@ -249,12 +281,14 @@ def train(
             parameter.requires_grad_(not name.startswith(CLOCKWORK))
     crops = Crops(codes[HELD_OUT:], pieces[HELD_OUT:], seed, often)
     checks = Crops(codes[:HELD_OUT], pieces[:HELD_OUT], seed)
+    if t5_folder == T5_WINDOW:
+        crops.loose, crops.prompt = WINDOW_LOOSE, WINDOW_PROMPT
     optimizer = _make_optimizer(model, peak_lr)
     weights = torch.tensor(CODEBOOK_WEIGHTS)
     start, mean = time.monotonic(), torch.zeros(4)
     for step in range(steps):
-        _set_lr(optimizer, step, step / steps)
-        long = step % 12 == 11
+        set_lr(optimizer, step, step / steps)
+        long = step % 12 == 11 or t5_folder == T5_WINDOW
         losses = compute_loss(model, *crops.batch(BATCH // 2 if long else BATCH, 1000 if long else 500))
         optimizer.zero_grad()
         torch.autograd.backward((losses * weights).mean())
@@ -278,7 +312,7 @@ def _make_optimizer(model: Any, lr: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.97), fused=True)
 
 
-def _set_lr(optimizer: torch.optim.AdamW, step: int, progress: float) -> None:
+def set_lr(optimizer: torch.optim.AdamW, step: int, progress: float) -> None:
     peak = optimizer.defaults["lr"]
     for group in optimizer.param_groups:
         group["lr"] = peak * min(1.0, (step + 1) / 60) * (0.02 + 0.98 * math.cos(progress * math.pi / 2) ** 2)
