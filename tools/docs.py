@@ -158,7 +158,7 @@ def write_api_parameters(name: str) -> str:
             f"Left out, with a warning: {left_out[key]}." if key in left_out else str(field.get("description", "")),
         )
         for key, field in schema.items()
-        if key not in AudioOutParams.model_fields
+        if key in own_names | left_out and key not in AudioOutParams.model_fields
     ]
     return make_table(("parameter", "type", "default", "becomes", "meaning, and what differs"), rows)
 
@@ -204,13 +204,15 @@ def write_memory() -> str:
     from models.checkpoints.locations import WeightLocations
     from models.demucs import DemucsFamily
     from models.demucs.catalog import CATALOG as SEPARATION
+    from models.device import GIBIBYTE, Gpu
     from models.musicgen import MusicGenFamily
     from models.musicgen.catalog import CATALOG as MUSIC
 
     weights = WeightLocations()
-    songs = AceStepFamily(weights, on_gpu=lambda: True)
-    planners = PlannerFamily(weights, gpu_bytes=lambda: 24 * 10**9)
-    music = MusicGenFamily(weights, demo=ROOT / "demo/weights/musicgen", on_gpu=lambda: True)
+    gpu = Gpu("a card", total_bytes=24 * GIBIBYTE, free_bytes=24 * GIBIBYTE)
+    songs = AceStepFamily(weights, gpu_finder=lambda: gpu)
+    planners = PlannerFamily(weights, gpu_finder=lambda: gpu)
+    music = MusicGenFamily(weights, on_gpu=lambda: True)
     separation = DemucsFamily(weights)
     sizes = [(card.name, music.memory_bytes(card.name)) for card in MUSIC if not card.unsupported]
     sizes += [(name, separation.memory_bytes(name)) for name, card in SEPARATION.items() if not card.unsupported]

@@ -165,6 +165,14 @@ class Settings(_Environment):
         doc="Downloads the pinned revision of each published model that has one. `0` downloads the newest revision. A"
         " model that is here already is not downloaded again.",
     )
+    demo_models: bool = variable(
+        "DEMO_MODELS",
+        SWITCH,
+        True,
+        group="models",
+        doc="Whether the worker has its demo models, which answer a request that names no model if no real one is here."
+        " `0`: such a request is refused, so that an endpoint whose volume is missing does not reply with demo sound.",
+    )
     torch_home: Path | None = variable(
         "TORCH_HOME",
         PATH,

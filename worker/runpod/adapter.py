@@ -22,7 +22,7 @@ from errors import InternalError, RequestError, WorkerRestartError
 from worker import logs
 from worker.job import Job, build_job, read_job_id
 from worker.output.error_reply import build_error_reply
-from worker.runpod.progress import ProgressReporter, report_progress
+from worker.runpod.progress import ProgressReporter, Update, report_progress
 from worker.settings import Platform, Settings
 
 logger = logging.getLogger(__name__)
@@ -85,14 +85,18 @@ class Adapter:
         self._stuck: set[str] = set()
         self.config: dict[str, Any] = {"handler": self.run, "concurrency_modifier": self._concurrency}
 
-    async def run(self, raw_job: dict[str, Any]) -> dict[str, Any]:
-        """The function that the SDK calls. Cancelled, it ends when the job has ended, so that jobs do not overlap."""
+    async def run(self, raw_job: dict[str, Any], *, report: Callable[[Update], None] | None = None) -> dict[str, Any]:
+        """The function that the SDK calls. Cancelled, it ends when the job has ended, so that jobs do not overlap.
+
+        Args:
+            report: takes the job's progress outside RunPod, in a thread of its own.
+        """
         if self._restart_reason:
             return self._restart_reply()
         loop = asyncio.get_running_loop()
         running = _Running(threading.Event(), loop.create_future())
         try:
-            work = loop.run_in_executor(self._threads, self._work, raw_job, running)
+            work = loop.run_in_executor(self._threads, self._work, raw_job, running, report)
         except RuntimeError as error:  # the system has no thread to give
             return QuietReply(build_error_reply(error))
         self._running.add(running)
@@ -137,19 +141,27 @@ class Adapter:
         sentence = f"{self._restart_reason} The job was ended before it was done. Send the request again."
         return QuietReply(WorkerRestartError(sentence).to_reply())
 
-    def _work(self, raw_job: dict[str, Any], running: _Running) -> dict[str, Any]:
+    def _work(
+        self, raw_job: dict[str, Any], running: _Running, report: Callable[[Update], None] | None
+    ) -> dict[str, Any]:
         """The reply to send; what runs in a job's thread."""
         job_id = read_job_id(raw_job)
         with logs.job_context(job_id):
             try:
-                reply = self._catch_errors(lambda: self._run_and_check(raw_job, job_id, running))
+                reply = self._catch_errors(lambda: self._run_and_check(raw_job, job_id, running, report))
             except (SystemExit, KeyboardInterrupt) as error:  # a library's; raised again it would end the worker
                 reply = build_error_reply(error)
             return QuietReply(reply)
 
-    def _run_and_check(self, raw_job: dict[str, Any], job_id: str, running: _Running) -> dict[str, Any]:
+    def _run_and_check(
+        self,
+        raw_job: dict[str, Any],
+        job_id: str,
+        running: _Running,
+        report: Callable[[Update], None] | None,
+    ) -> dict[str, Any]:
         settings = self._settings
-        with report_progress(self._platform, raw_job.get("id") or job_id) as running.progress:
+        with report_progress(self._platform, raw_job.get("id") or job_id, report) as running.progress:
             job = build_job(
                 raw_job,
                 job_id=job_id,

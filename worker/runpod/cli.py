@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from worker import logs
 from worker.job import build_job, read_job_id
+from worker.request_file import MARK, RequestFileError, inline_files
 from worker.runpod.adapter import Adapter, CatchErrors, RunJob, set_sdk_log_level
 from worker.runpod.fitness import report_unfit
 from worker.runpod.progress import report_progress
@@ -35,6 +36,7 @@ prints the reply as JSON without the audio. Exit codes: 0 success, 1 error (mess
 On RunPod, the worker takes jobs until it is stopped.
 
   python handler.py --test_input '{"input": {"operation": "health_check"}}'
+  python handler.py --test_input @examples/separate.json    (in the file, "@inputs/song.flac" inlines a file beside it)
   python handler.py --rp_serve_api --rp_api_port 8000
 """
 
@@ -96,7 +98,13 @@ def _run(
         host, port = ("0.0.0.0", platform.realtime_port)
         if arguments.rp_serve_api:
             host, port = arguments.rp_api_host, arguments.rp_api_port
-        serve_api(adapter, host, port, shutdown_grace_s=settings.shutdown_grace_s)
+        serve_api(
+            adapter,
+            host,
+            port,
+            concurrency=settings.concurrency,
+            shutdown_grace_s=settings.shutdown_grace_s,
+        )
     else:
         from worker.runpod.job_loop import take_jobs
 
@@ -136,7 +144,9 @@ def _parse_arguments() -> argparse.Namespace:
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--test_input", "--test-input", metavar="JSON", help='run this one job, {"input": {...}}')
+    parser.add_argument(
+        "--test_input", "--test-input", metavar="JSON", help='run this one job, {"input": {...}} or @file'
+    )
     parser.add_argument("--rp_serve_api", action="store_true", help="serve RunPod's local API (/run, /runsync)")
     parser.add_argument("--rp_api_host", default="localhost", metavar="HOST", help="its host (default: localhost)")
     parser.add_argument("--rp_api_port", default=8000, type=int, metavar="PORT", help="its port (default: 8000)")
@@ -157,13 +167,13 @@ def _parse_one(text: str) -> int:
 
 
 def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings, root: Path = ROOT) -> int:
-    """Runs the job in `test_input` (JSON), else the one in test_input.json. Returns the exit code, 0 or 1.
+    """Runs the job in `test_input` (JSON or @file), else the one in test_input.json. Returns the exit code, 0 or 1.
 
     Args:
         root: the repository; test_input.json is searched there after the current folder, and a relative `OUTPUT_DIR`
             is a folder there.
     """
-    raw_job = _parse_job(*(("--test_input", test_input) if test_input is not None else _read_test_input(root)))
+    raw_job = _read_job(test_input, root)
     if settings.inline_budget_bytes == Settings.inline_budget_bytes:  # no platform limits the reply's size here
         settings = replace(settings, inline_budget_bytes=LOCAL_BUDGET_BYTES)
     job_id = read_job_id(raw_job)
@@ -179,14 +189,27 @@ def run_local_job(run_job: RunJob, test_input: str | None, *, settings: Settings
     return _fail(str(reply["error"])) if "error" in reply else 0
 
 
-def _read_test_input(root: Path) -> tuple[str, str]:
-    """The name and the text of the test_input.json to run."""
+def _read_job(test_input: str | None, root: Path) -> Any:
+    """The job that `--test_input` has as JSON, or the one in the file that it names, else in test_input.json."""
+    if test_input is not None and not test_input.startswith(MARK):
+        return _parse_job("--test_input", test_input)
+    path = _find_test_input(root) if test_input is None else Path(test_input.removeprefix(MARK))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CommandLineError(f"{path.name} cannot be read as UTF-8 text.") from None
+    except OSError as error:
+        raise CommandLineError(f"{path.name} cannot be read: {error.strerror}.") from None
+    try:
+        return inline_files(_parse_job(path.name, text), path.parent, root=root)
+    except RequestFileError as error:
+        raise CommandLineError(str(error)) from None
+
+
+def _find_test_input(root: Path) -> Path:
     for folder in (Path.cwd(), root):
         if (path := folder / TEST_INPUT).is_file():
-            try:
-                return TEST_INPUT, path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                raise CommandLineError(f"{TEST_INPUT} cannot be read as UTF-8 text.") from None
+            return path
     raise CommandLineError(
         f"There is no {TEST_INPUT} in the current folder or beside handler.py. Write one, or pass --test_input JSON."
     )

@@ -74,9 +74,20 @@ class ProgressReporter:
 
 
 @contextmanager
-def report_progress(platform: Platform, job_id: str) -> Iterator[ProgressReporter]:
-    """Yields the job's reporter; after the block nothing more is sent. Outside RunPod, updates are logged."""
-    reporter = ProgressReporter(_make_poster(platform, job_id) if platform.done_url else _log)
+def report_progress(
+    platform: Platform, job_id: str, report: Callable[[Update], None] | None = None
+) -> Iterator[ProgressReporter]:
+    """Yields the job's reporter; after the block nothing more is sent.
+
+    Outside RunPod, updates are logged and handed to `report`, which is called in the reporter's thread.
+    """
+
+    def send(update: Update) -> None:
+        _log(update)
+        if report is not None:
+            report(update)
+
+    reporter = ProgressReporter(_make_poster(platform, job_id) if platform.done_url else send)
     try:
         yield reporter
     finally:

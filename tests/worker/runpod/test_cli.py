@@ -97,6 +97,19 @@ def test_test_input_json_of_the_current_folder_is_run(tmp_path: Path) -> None:
     assert json.loads(run_script(FAKE_WORKER, [], home=tmp_path).stdout)["echo"] == "mine"
 
 
+def test_a_request_file_is_run_with_the_files_that_it_names_and_json_on_the_command_line_names_none(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "song.flac").write_bytes(b"fLaC")
+    (tmp_path / "request.json").write_text('{"input": {"operation": "echo", "value": "@song.flac"}}')
+    process = run_script(FAKE_WORKER, ["--test_input", "@request.json"], home=tmp_path)
+    assert json.loads(process.stdout)["echo"] == base64.b64encode(b"fLaC").decode()
+    process = run_job(tmp_path, operation="echo", value="@song.flac")
+    assert json.loads(process.stdout)["echo"] == "@song.flac"
+    process = run_script(FAKE_WORKER, ["--test_input", "@none.json"], home=tmp_path)
+    assert process.returncode == 1 and process.stderr.startswith("Error: none.json cannot be read")
+
+
 def test_without_one_the_repositorys_test_input_json_is_run_from_any_folder(tmp_path: Path) -> None:
     process = run_script(FAKE_WORKER, [], home=tmp_path)  # asks for music, which the fake worker does not have
     assert process.returncode == 1 and json.loads(process.stdout)["error_code"] == "internal_error"

@@ -23,7 +23,8 @@ DEEP = 900
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     port = find_free_port()
     home = tmp_path_factory.mktemp("api")
-    with start_worker(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env={}) as worker:
+    env = {"CANCEL_GRACE_S": "1"}
+    with start_worker(FAKE_WORKER, ["--rp_serve_api", "--rp_api_port", str(port)], home=home, env=env) as worker:
         local_api = Api(port, worker)
         wait_until_ready(local_api)
         yield local_api
@@ -188,3 +189,60 @@ def test_sigterm_ends_a_busy_server_in_bounded_time_and_its_client_gets_an_error
 def test_more_than_one_process_is_refused_with_a_sentence(tmp_path: Any) -> None:
     process = run_script(FAKE_WORKER, ["--rp_serve_api", "--rp_api_concurrency", "2"], home=tmp_path)
     assert process.returncode == 1 and "CONCURRENCY" in process.stderr and process.stderr.count("\n") == 1
+
+
+def submit(api: Api, **job_input: Any) -> str:
+    status, accepted = api.call("POST", "/run", json.dumps({"input": job_input}))
+    assert status == 200
+    return str(accepted["id"])
+
+
+def wait_for_status(api: Api, job_id: str, *wanted: str, timeout_s: float = 10.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while (reply := api.call("GET", f"/status/{job_id}")[1])["status"] not in wanted:
+        assert time.monotonic() < deadline, f"the job is {reply['status']} after {timeout_s} s"
+        time.sleep(0.02)
+    return reply
+
+
+def test_a_submitted_job_runs_by_itself_and_its_result_can_be_fetched_again(api: Api) -> None:
+    job_id = submit(api, operation="echo", value=5)
+    first = wait_for_status(api, job_id, "COMPLETED")
+    assert first["output"]["echo"] == 5 and api.call("GET", f"/status/{job_id}")[1] == first
+
+
+def test_the_status_of_a_running_job_has_its_progress_and_a_cancel_stops_it(api: Api) -> None:
+    before = len(api.worker.read_output())
+    running, queued = submit(api, operation="steps", count=100_000), submit(api, operation="echo", value=1)
+    wait_for_output(api.worker, " 0.0 %", after=before)
+    reply = wait_for_status(api, running, "IN_PROGRESS")
+    assert reply["output"] == {"stage": "steps", "percent": 0.0}
+    assert wait_for_status(api, queued, "IN_QUEUE") == {"id": queued, "status": "IN_QUEUE"}
+    health = api.call("GET", "/health")[1]
+    assert (health["jobs"]["inProgress"], health["jobs"]["inQueue"], health["workers"]["running"]) == (1, 1, 1)
+    assert api.call("POST", f"/cancel/{running}") == (200, {"id": running, "status": "CANCELLED"})
+    wait_for_output(api.worker, "worker.fake: stopped at step", after=before)
+    assert wait_for_status(api, queued, "COMPLETED")["output"]["echo"] == 1
+    assert wait_for_status(api, running, "CANCELLED") == {"id": running, "status": "CANCELLED"}
+
+
+def test_a_job_that_is_cancelled_in_the_queue_never_starts_and_disturbs_nothing(api: Api) -> None:
+    running, queued = submit(api, operation="steps", count=75), submit(api, operation="echo", value=1)  # 1.5 s
+    assert api.call("POST", f"/cancel/{queued}")[1]["status"] == "CANCELLED"
+    assert wait_for_status(api, running, "COMPLETED")["output"]["steps"] == 75
+    assert wait_for_status(api, queued, "CANCELLED") == {"id": queued, "status": "CANCELLED"}
+    assert api.worker.process.poll() is None
+
+
+def test_a_failed_job_has_its_code_and_details_as_on_the_platform(api: Api) -> None:
+    reply = wait_for_status(api, submit(api, operation="refuse"), "FAILED")
+    assert reply["error"] == "'duration' must be at most 600."
+    assert reply["output"] == {"error_code": "invalid_request", "details": {"field": "duration"}}
+    direct = api.runsync(operation="refuse")
+    assert (direct["error"], direct["output"]) == (reply["error"], reply["output"])
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/status/none"), ("POST", "/cancel/none")])
+def test_a_job_that_is_not_known_is_status_404(api: Api, method: str, path: str) -> None:
+    status, reply = api.call(method, path)
+    assert status == 404 and reply["error"]
