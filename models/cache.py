@@ -120,12 +120,15 @@ class EngineCache:
             handle: from `ModelFamily.resolve`.
             function: takes the engine. It is called again, once, if memory did not suffice; the observer is warned.
             observer: its `check` is called while waiting for files, memory or the device; what it raises ends the wait.
+                It is warned of a demo model.
 
         Raises:
             ModelError: the engine cannot be loaded, or is larger than the budget.
             DeviceMemoryError: memory did not suffice, even after every idle engine was evicted.
             DeviceError: the GPU failed, and takes no more work from this process.
         """
+        if handle.demo is not None and handle.demo.warning:
+            observer.warn(handle.demo.warning)
         with self._lease(handle, observer) as engine, self._hold_device(observer.check):
             return self._retry(str(handle), lambda: function(engine), observer)
 

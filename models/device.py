@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 GIBIBYTE = 1024**3
 GPU_RESERVE_BYTES = 3 * GIBIBYTE // 2  # CUDA context, cuBLAS and cuDNN workspaces, activations of the largest step
 RAM_FRACTION = 0.8
+BFLOAT16_CAPABILITY = (8, 0)  # Ampere
 _PCI_ID_LENGTH = 32
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory")
 # In the messages of torch and its libraries, in lower case. After most of these errors every later call fails as well,
 # and the others cannot be told from them.
@@ -42,11 +44,21 @@ _FAILURES = (
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first CUDA device that this process may use; sizes in bytes, `free_bytes` as of now."""
+    """The first CUDA device that this process may use; sizes in bytes, `free_bytes` as of now.
+
+    Args:
+        capability: CUDA compute capability, (major, minor).
+    """
 
     name: str
     total_bytes: int
     free_bytes: int
+    capability: tuple[int, int] = BFLOAT16_CAPABILITY
+
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether it has instructions for products in bfloat16; networks in that type run in float32 without them."""
+        return self.capability >= BFLOAT16_CAPABILITY
 
 
 class _NvmlMemory(ctypes.Structure):
@@ -73,11 +85,17 @@ def find_gpu() -> Gpu | None:
         _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(total), device)
         bus_id = ctypes.create_string_buffer(_PCI_ID_LENGTH)
         _call(cuda, "cuDeviceGetPCIBusId", bus_id, len(bus_id), device)
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        _call(cuda, "cuDeviceGetAttribute", ctypes.byref(major), _CAPABILITY_MAJOR, device)
+        _call(cuda, "cuDeviceGetAttribute", ctypes.byref(minor), _CAPABILITY_MINOR, device)
     except (OSError, AttributeError) as error:
         logger.debug("No CUDA device: %s", error)
         return None
     return Gpu(
-        name=name.value.decode(errors="replace"), total_bytes=total.value, free_bytes=_measure_free(bus_id, total.value)
+        name=name.value.decode(errors="replace"),
+        total_bytes=total.value,
+        free_bytes=_measure_free(bus_id, total.value),
+        capability=(major.value, minor.value),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from errors import ModelError
+from models.demo import DemoCard
 from models.runtime.progress import UNATTENDED, Observer
 
 EngineT = TypeVar("EngineT")
@@ -49,20 +51,33 @@ def unavailable(reason: str) -> Availability:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether a family or an operation can work; `reason` says why not and is empty if it can."""
+    """Whether a family or an operation can work.
+
+    Args:
+        reason: why it cannot; empty if it can.
+        is_demo: it can, and a request that names no model is answered by a demo model.
+    """
 
     reason: str = ""
+    is_demo: bool = False
 
     @property
     def is_ready(self) -> bool:
         return not self.reason
 
     def to_json(self) -> str:
-        """The value in a reply of health_check: `ready`, or the reason."""
-        return self.reason or "ready"
+        """The value in a reply of health_check: `ready`, `ready (demo)`, or the reason."""
+        return self.reason or ("ready (demo)" if self.is_demo else "ready")
 
 
 READY = Readiness()
+READY_AS_DEMO = Readiness(is_demo=True)
+
+
+def choose_readiness(found: Sequence[Readiness]) -> Readiness:
+    """The readiness of what one of several families can do: ready if one is, else by its demo, else the first's."""
+    ready = [one for one in found if one.is_ready]
+    return next((one for one in ready if not one.is_demo), (ready or found)[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +136,12 @@ class ModelFamily(ABC, Generic[EngineT]):
     Attributes:
         name: as PRELOAD and `loaded_models` spell it, `<name>/<model>`.
         downloadable: whether `download` can fetch models.
+        demos: its demo models by name, whether their files are here or not.
     """
 
     name: str
     downloadable: ClassVar[bool] = False
+    demos: Mapping[str, DemoCard] = MappingProxyType({})
 
     @abstractmethod
     def list_models(self) -> Sequence[ModelInfo]:
@@ -133,6 +150,16 @@ class ModelFamily(ABC, Generic[EngineT]):
     @abstractmethod
     def readiness(self) -> Readiness:
         """Whether the family can work at all."""
+
+    def judge_local(self, names: Sequence[str], *, otherwise: Readiness) -> Readiness:
+        """The readiness of a family with these models on the worker: a demo model alone is less than a real one."""
+        if any(self.find_demo(name) is None for name in names):
+            return READY
+        return READY_AS_DEMO if names else otherwise
+
+    def find_demo(self, name: str) -> DemoCard | None:
+        """What is known of a model as a demo model; None: it is a real one."""
+        return self.demos.get(name)
 
     @abstractmethod
     def search_paths(self) -> Sequence[str]:
@@ -204,6 +231,11 @@ class ModelHandle(Generic[EngineT]):
     family: ModelFamily[EngineT]
     name: str
     warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def demo(self) -> DemoCard | None:
+        """What is known of it as a demo model; None: it is a real one."""
+        return self.family.find_demo(self.name)
 
     def __str__(self) -> str:
         return f"{self.family.name}/{self.name}"

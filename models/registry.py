@@ -22,6 +22,8 @@ from models.checkpoints.hub import VOLUME_CACHE, HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
 from models.checkpoints.releases import GitHubReleases
 from models.checkpoints.revisions import REVISIONS
+from models.demo import CATALOG as DEMOS
+from models.demo import LICENCE as DEMO_LICENCE
 from models.demucs import DemucsFamily
 from models.demucs.catalog import CATALOG as DEMUCS
 from models.device import Gpu, find_gpu, is_out_of_memory, resolve_device
@@ -33,7 +35,7 @@ from models.family import ModelFamily
 from models.hubert.catalog import DEFAULT_ENCODER
 from models.hubert.family import LICENCE, HubertFamily
 from models.musicgen import MusicGenFamily
-from models.musicgen.catalog import CATALOG, DEMO, DEMO_LICENCE, NON_COMMERCIAL
+from models.musicgen.catalog import CATALOG, NON_COMMERCIAL
 from models.roformer.catalog import CATALOG as ROFORMER
 from models.roformer.family import RoformerFamily
 from models.rvc import RvcFamily, Voices
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 BAKED = ROOT / "weights"  # models that the Docker build bakes into the image
 VOICES = "rvc_models"
+DEMO = ROOT / "demo" / "weights"  # a folder for each family that has demo models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +120,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
     voice_uploads: bool = False,
     cuda_graphs: bool = True,
     suno: SunoFamily | None = None,
+    demo_dir: Path | None = DEMO,
     gpu_finder: Callable[[], Gpu | None] = find_gpu,
 ) -> Models:
     """Every family, in one `Models`. Nothing is read yet: folders, hub cache and devices are read when they are needed.
@@ -135,6 +139,7 @@ def build(  # noqa: PLR0913  (one argument a setting)
         voice_uploads: whether a request may add a voice.
         cuda_graphs: whether a GPU replays the steps of decoding as CUDA graphs.
         suno: the Suno provider with its HTTP client; None: there is none.
+        demo_dir: the folder of the demo models; None: there are none.
     """
     weights = find_weights(
         models_dir=models_dir, volume_dirs=volume_dirs, download_dir=download_dir, pin_models=pin_models
@@ -143,29 +148,35 @@ def build(  # noqa: PLR0913  (one argument a setting)
     def on_gpu() -> bool:
         return not resolve_device(device, gpu_finder() if device == "auto" else None).startswith("cpu")
 
-    def measure_gpu() -> int:
-        gpu = gpu_finder() if on_gpu() else None
-        return gpu.total_bytes if gpu else 0
+    def find_demos(family: str) -> Path | None:
+        return demo_dir / family if demo_dir else None
+
+    def find_used_gpu() -> Gpu | None:
+        return gpu_finder() if on_gpu() else None
+
+    def is_hub_reachable() -> bool:
+        return isinstance(weights.hub, HuggingFaceHub) and weights.hub.is_reachable()
 
     torch_cache = torch_home / "hub" / "checkpoints" if torch_home else None
-    music = MusicGenFamily(weights, demo=ROOT / "demo" / "weights" / "musicgen", on_gpu=on_gpu, cuda_graphs=cuda_graphs)
+    music = MusicGenFamily(weights, demo=find_demos("musicgen"), on_gpu=on_gpu, cuda_graphs=cuda_graphs)
     families = Families(
         suno=suno or SunoFamily(SunoConfig(token="")),
         music=music,
-        songs=AceStepFamily(weights, on_gpu=on_gpu, cuda_graphs=cuda_graphs),
-        planners=PlannerFamily(weights, gpu_bytes=measure_gpu, cuda_graphs=cuda_graphs),
+        songs=AceStepFamily(weights, demo=find_demos("acestep"), gpu_finder=find_used_gpu, cuda_graphs=cuda_graphs),
+        planners=PlannerFamily(weights, gpu_finder=find_used_gpu, cuda_graphs=cuda_graphs),
         separation=SeparationModels(
             [
-                DemucsFamily(weights, torch_cache=torch_cache),
-                RoformerFamily(weights),
-            ]
+                DemucsFamily(weights, demo=find_demos("demucs"), torch_cache=torch_cache),
+                RoformerFamily(weights, demo=find_demos("roformer")),
+            ],
+            is_hub_reachable=is_hub_reachable,
         ),
         voices=RvcFamily(
-            find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs),
+            find_voices(voices_dir=voices_dir, volume_dirs=volume_dirs, demo=find_demos("rvc")),
             uploads=voice_uploads,
             hub=_make_hub(volume_dirs, download_dir, {}),
         ),
-        content_encoders=HubertFamily(weights),
+        content_encoders=HubertFamily(weights, demo=find_demos("hubert")),
         f0=PitchFamily(weights),
         codecs=EncodecFamily(weights, music),
         beats=BeatThisFamily(weights, torch_cache=torch_cache, on_gpu=on_gpu),
@@ -191,7 +202,6 @@ def list_published_models() -> list[dict[str, str]]:
         ),
         *(row(card.name, "generate_music, edit_music", SONG_LICENCE, card.about) for card in SONGS),
         *(row(card.name, "plan_music", SONG_LICENCE, card.about) for card in PLANNERS),
-        row(DEMO, "generate_music", DEMO_LICENCE, "the small demo model in this repository; rough"),
         *(
             row(name, "separate", card.licence, f"not run: {why}" if (why := card.unsupported) else card.about)
             for name, card in DEMUCS.items()
@@ -201,12 +211,18 @@ def list_published_models() -> list[dict[str, str]]:
         *(row(card.name, "generate_cover", card.licence, card.about) for card in PITCH.values()),
         *(row(name, "encode_audio", card.licence, card.about) for name, card in CODECS.items()),
         *(row(name, "analyze", BEATS_LICENCE, card.about) for name, card in BEATS.items()),
+        *(row(card.name, card.operations, DEMO_LICENCE, card.about) for card in DEMOS),
     ]
 
 
-def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path]) -> Voices:
-    """The folders of voices: RVC_MODELS_DIR alone if it is set, else on the volumes, then in the working folder."""
-    return Voices([voices_dir] if voices_dir else [*(volume / VOICES for volume in volume_dirs), Path(VOICES)])
+def find_voices(*, voices_dir: Path | None, volume_dirs: Sequence[Path], demo: Path | None = None) -> Voices:
+    """The folders of voices: RVC_MODELS_DIR alone if it is set, else on the volumes, then in the working folder.
+
+    Args:
+        demo: the folder of the demo voices.
+    """
+    folders = [voices_dir] if voices_dir else [*(volume / VOICES for volume in volume_dirs), Path(VOICES)]
+    return Voices(folders, demo=demo)
 
 
 def find_weights(

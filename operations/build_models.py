@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models import Models
-from models.registry import build
+from models.registry import DEMO, build
 from models.suno import SunoConfig, SunoFamily
 from worker.http.client import HttpClient
 from worker.http.connection import Timeout
@@ -19,6 +19,7 @@ def models_for(settings: Settings) -> Models:
         volume_dirs=settings.volume_dirs,
         download_dir=settings.hf_hub_cache or (settings.hf_home and settings.hf_home / "hub"),
         pin_models=settings.pin_models,
+        demo_dir=DEMO if settings.demo_models else None,
         torch_home=settings.find_torch_home(),
         voices_dir=settings.rvc_models_dir,
         voice_uploads=settings.allow_voice_upload,

@@ -33,7 +33,7 @@ class Params(ApiParams):
     )
     bpm: Int | None = Field(None, description="Tempo, which is kept.", json_schema_extra=becomes("bpm"))
     key_scale: str | None = Field(None, description="Key, which is kept.", json_schema_extra=becomes("key"))
-    time_signature: Annotated[str | None, BeforeValidator(to_text)] = Field(
+    time_signature: Annotated[str | None, BeforeValidator(to_text, json_schema_input_type=str | int | None)] = Field(
         None, description="Beats per bar, which are kept.", json_schema_extra=becomes("time_signature")
     )
     vocal_language: str | None = Field(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from models.device import GIBIBYTE, Gpu
 from models.family import Readiness
 from operations.operation import Operation, load_operations
 from operations.params import Params as BaseParams
+from operations.version import read_version
 from worker import volume
 from worker.folders import describe_output_problem, describe_temporary_problem
 from worker.job import Job
@@ -74,13 +73,6 @@ def check_worker(models: Models, settings: Settings) -> dict[str, Readiness]:
         "output_folder": Readiness(describe_output_problem(ROOT / settings.output_dir)),
         "ffmpeg": Readiness(ffmpeg),
     }
-
-
-@functools.cache
-def read_version() -> str:
-    """The worker's version, from pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return str(project["version"])
 
 
 def _describe_gpu(gpu: Gpu) -> dict[str, Any]:

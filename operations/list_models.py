@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import Field
 
 from models import Models
-from models.family import ModelInfo
-from operations.operation import Operation, load_operations
+from models.demo import LICENCE
+from models.family import ModelFamily, ModelInfo
+from operations.operation import Operation, list_schemas
 from operations.params import Params as BaseParams
+from operations.version import read_version
 from worker.job import Job
 from worker.reply import Reply
 
@@ -18,7 +20,9 @@ from worker.reply import Reply
 class Params(BaseParams):
     """What to list."""
 
-    schemas: bool = Field(False, description="Add the JSON schema of every operation's parameters.")
+    schemas: bool = Field(
+        False, description="Add the JSON schema of every operation's parameters, and the worker's version."
+    )
 
 
 def plan(params: Params, models: Models) -> Params:
@@ -28,33 +32,39 @@ def plan(params: Params, models: Models) -> Params:
 def run(plan: Params, job: Job, models: Models) -> Reply:
     """The models of every family, and the folders in which files are looked for."""
     families = models.families
-    lists: dict[str, Sequence[ModelInfo]] = {
-        "voices": families.voices.list_models(),
-        "music": [*families.music.list_models(), *families.songs.list_models()],
-        "planners": families.planners.list_models(),
-        "separation": families.separation.list_models(),
-        "suno": families.suno.list_models(),
-        "f0_methods": families.f0.list_models(),
-        "content_encoders": families.content_encoders.list_models(),
-        "codecs": families.codecs.list_models(),
-        "beat_models": families.beats.list_models(),
+    lists: dict[str, Sequence[ModelFamily[Any]]] = {
+        "voices": [families.voices],
+        "music": [families.music, families.songs],
+        "planners": [families.planners],
+        "separation": families.separation.families,
+        "suno": [families.suno],
+        "f0_methods": [families.f0],
+        "content_encoders": [families.content_encoders],
+        "codecs": [families.codecs],
+        "beat_models": [families.beats],
     }
-    voices = [voice.name for voice in lists["voices"] if voice.availability.is_usable]
+    voices = [voice.name for voice in families.voices.list_models() if voice.availability.is_usable]
     fields: dict[str, Any] = {
         "models": voices,
         "count": len(voices),
-        **{field: [_describe(model) for model in listed] for field, listed in lists.items()},
+        **{
+            field: [_describe(model, family) for family in listed for model in family.list_models()]
+            for field, listed in lists.items()
+        },
         "search_paths": list(dict.fromkeys(path for family in families for path in family.search_paths())),
     }
     if plan.schemas:
-        fields["schemas"] = {
-            name: operation.params.model_json_schema() for name, operation in load_operations().items()
-        }
+        fields |= {"schemas": list_schemas(), "version": read_version()}
     return Reply(fields=fields)
 
 
-def _describe(model: ModelInfo) -> dict[str, Any]:
-    return model.to_json() | ({"download_bytes": model.download_bytes} if model.download_bytes else {})
+def _describe(model: ModelInfo, family: ModelFamily[Any]) -> dict[str, Any]:
+    row = model.to_json()
+    if model.download_bytes:
+        row["download_bytes"] = model.download_bytes
+    if demo := family.find_demo(model.name):
+        row |= {"demo": True, "licence": LICENCE, "about": demo.about}
+    return row
 
 
 OPERATION = Operation(params=Params, plan=plan, run=run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -93,6 +94,25 @@ def load_operations() -> Mapping[str, Operation[Any, Any]]:
         if isinstance(operation, Operation):
             found[name] = operation
     return MappingProxyType(found)
+
+
+def list_schemas() -> dict[str, dict[str, Any]]:
+    """The JSON schema of every operation's parameters, with the operation's `summary` and its `aliases`.
+
+    `summary` is the first sentence of the operation's module.
+    """
+    return {
+        name: {
+            "summary": _read_first_sentence(importlib.import_module(f"{operations.__name__}.{name}").__doc__),
+            "aliases": list(operation.aliases),
+            **operation.params.model_json_schema(),
+        }
+        for name, operation in load_operations().items()
+    }
+
+
+def _read_first_sentence(text: str | None) -> str:
+    return re.split(r"(?<=\.)\s", " ".join((text or "").split()), maxsplit=1)[0]
 
 
 def find_operation(name: str) -> tuple[str, Operation[Any, Any]]:

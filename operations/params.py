@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from audio.dsp.normalize import NormalizeMode
 from audio.files.formats import BITRATE_RANGE, FORMAT_NAMES, OUTPUT_FORMATS, FormatName
@@ -16,6 +27,8 @@ from worker.reply import AudioOut, BitDepth, Delivery
 MAX_ERRORS_SHOWN = 20
 MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps
 UNKNOWN = "is unknown"
+# pydantic writes the bounds of a field that may be null by its own names, which no other reader of JSON schemas knows.
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
 InputKind = Literal["audio", "file"]
 """Which of the job's inputs a field becomes: `job.audio` or `job.files` (the bytes as they are)."""
@@ -60,6 +73,17 @@ class Params(BaseModel):
         return params
 
     @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON schema, with `input` of the fields that are inputs, and `aliases` of those that have any."""
+        schema: JsonSchemaValue = _rename_bounds(handler.resolve_ref_schema(handler(core_schema)))
+        properties = schema.get("properties", {})
+        for name, kind in cls.input_fields().items():
+            properties[name]["input"] = kind
+        for alias, name in cls.list_aliases().items():
+            properties[name].setdefault("aliases", []).append(alias)
+        return schema
+
+    @classmethod
     def resolve_names(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """`values` by the fields' own names, and an error for each field that has two values."""
         return _resolve_aliases(values, cls.ALIASES)
@@ -72,6 +96,11 @@ class Params(BaseModel):
     def names(cls) -> list[str]:
         """Every field that a request may have, by each of its names."""
         return sorted({*cls.model_fields, *cls.ALIASES})
+
+    @classmethod
+    def list_aliases(cls) -> Mapping[str, str]:
+        """The field's own name by each of its other names."""
+        return cls.ALIASES
 
     @classmethod
     def input_fields(cls) -> dict[str, InputKind]:
@@ -109,6 +138,19 @@ class Item(Params):
     @classmethod
     def _drop_nulls(cls, values: Any) -> Any:
         return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values
+
+
+def _rename_bounds(schema: Any) -> Any:
+    """The same schema with the bounds of numbers under their names in JSON schema."""
+    if isinstance(schema, list):
+        return [_rename_bounds(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # A field may be called `le`; a bound is a number.
+    return {
+        (BOUNDS.get(key, key) if isinstance(value, int | float) else key): _rename_bounds(value)
+        for key, value in schema.items()
+    }
 
 
 def _describe_option(option: Literal["bit_depth", "bitrate"]) -> str:

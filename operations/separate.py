@@ -37,7 +37,10 @@ class Params(AudioOutParams):
 
     audio: AudioField = Field(description="The song to separate. Hours of audio are processed in bounded memory.")
     model: str | None = Field(
-        None, max_length=100, description=f"Separation model, as in `list_models`. Default: `{DEFAULT_MODEL}`."
+        None,
+        max_length=100,
+        description=f"Separation model, as in `list_models`. Default: `{DEFAULT_MODEL}` if it is on this worker or can"
+        " be downloaded, else another model that is here, the demo model last.",
     )
     stems: Annotated[list[StemName], Field(min_length=1, max_length=MAX_STEMS)] | None = Field(
         None, description="Stems to return. Only the sub-models that they need are run. Default: all of the model's."

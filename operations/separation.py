@@ -51,6 +51,9 @@ def separate_stems(
         The plan's stems by name, each with the source's length, sample rate and channels.
     """
 
+    for warning in plan.model.warnings:
+        job.warn(warning)
+
     def run(separator: Separator) -> dict[str, AudioSource]:
         progress = warn_if_slow(job, source.num_samples / source.sample_rate)
         blocks = _require_finite(separate(separator, source, plan.stems, plan.options, progress), plan.model.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from models import Models
@@ -27,7 +26,7 @@ from models.suno import SunoConfig, SunoFamily
 def empty_families() -> Families:
     """Every family as it is on a worker without weights, voices, a hub or a provider."""
     weights = WeightLocations()
-    music = MusicGenFamily(weights, demo=Path("no demo"))
+    music = MusicGenFamily(weights)
     return Families(
         suno=SunoFamily(SunoConfig(token="")),
         music=music,

@@ -340,6 +340,31 @@ def write_hubert_folder(path: Path, tiny: bool = True, *, seed: int = 0, zipped:
     return path
 
 
+def write_small_hubert_folder(path: Path, *, layers: int = 2, seed: int = 0) -> Path:
+    """Writes a HuBERT of `layers` layers of width 128 whose final projection gives 768 features, as the demo's does."""
+    from safetensors.torch import save_file
+    from transformers import HubertConfig, HubertModel
+
+    sizes: dict[str, Any] = {
+        "conv_dim": [16] * 7,
+        "hidden_size": 128,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+        "num_conv_pos_embeddings": 16,
+        "num_hidden_layers": layers,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = HubertModel(HubertConfig(**sizes))
+        projection = nn.Linear(128, HUBERT_WIDTH)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "masked_spec_embed"}
+    state |= {f"final_proj.{name}": tensor for name, tensor in projection.state_dict().items()}
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(sizes | {"model_type": "hubert", "feat_extract_norm": "group"}))
+    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, path / "model.safetensors")
+    return path
+
+
 _HUGGING_FACE_NAMES = (
     (".0.weight", ".conv.weight", "feature_extractor."),
     (".0.2.", ".0.layer_norm.", "feature_extractor."),

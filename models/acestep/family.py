@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from errors import ErrorCode, ModelError, sanitize, unknown_name_error
@@ -38,7 +39,9 @@ from models.acestep.info import AceStepModelInfo
 from models.acestep.repository import AceStepRepository, fetch_model, fetch_shared
 from models.checkpoints.locations import WeightLocations
 from models.checkpoints.safetensors_shards import count_elements
-from models.device import cpu_multiplies_bfloat16
+from models.demo import LICENCE as DEMO_LICENCE
+from models.demo import list_demos
+from models.device import Gpu, cpu_multiplies_bfloat16
 from models.family import (
     DOWNLOAD,
     LOCAL,
@@ -82,20 +85,27 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
 
     Args:
         weights: where checkpoints are looked for.
-        on_gpu: whether engines are loaded onto a GPU, on which every weight takes 2 bytes; on most CPUs it takes 4.
+        demo: folder of the demo model's folder; None: there is none.
+        gpu_finder: finds the GPU that engines are loaded onto; None: there is none.
         cuda_graphs: whether a GPU replays the steps of short songs as CUDA graphs.
     """
 
     name = "acestep"
     downloadable = True
+    demos = list_demos(name)
 
     def __init__(
-        self, weights: WeightLocations, *, on_gpu: Callable[[], bool] = lambda: False, cuda_graphs: bool = True
+        self,
+        weights: WeightLocations,
+        *,
+        demo: Path | None = None,
+        gpu_finder: Callable[[], Gpu | None] = lambda: None,
+        cuda_graphs: bool = True,
     ) -> None:
-        self._weights = weights
-        self._on_gpu = on_gpu
+        self._weights = weights.add_folder(demo)
+        self._gpu_finder = gpu_finder
         self._cuda_graphs = cuda_graphs
-        self._repository = AceStepRepository(weights)
+        self._repository = AceStepRepository(self._weights)
 
     def list_models(self) -> list[AceStepModelInfo]:
         """The catalogue, then local models; local ones are described by their files."""
@@ -104,12 +114,12 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
     def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
             return Readiness(f"not installed: {', '.join(missing)}")
-        if self._weights.hub is None and not any(info.availability.is_usable for info in self.list_models()):
-            return Readiness(
-                "no ACE-Step model that can be used is here: put one below MODELS_DIR, or let the worker download from "
-                "the Hugging Face hub"
-            )
-        return READY
+        local = [info.name for info in self.list_models() if info.availability.is_usable and self._is_here(info.name)]
+        no_model = (
+            "no ACE-Step model that can be used is here: put one below MODELS_DIR, or let the worker download from the "
+            "Hugging Face hub"
+        )
+        return self.judge_local(local, otherwise=READY if self._weights.hub else Readiness(no_model))
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -136,7 +146,7 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
         published = AceStepModelInfo(
             name=name,
             availability=DOWNLOAD,
-            licence=LICENCE if card else LOCAL_LICENCE,
+            licence=LICENCE if card else DEMO_LICENCE if name in self.demos else LOCAL_LICENCE,
             hub_id=card.hub_id if card else "",
             tasks=card.tasks if card else (),
         )
@@ -168,12 +178,12 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
         """Estimate from the files, or from the published sizes of what is not here yet."""
         is_published = name in BY_NAME and self._repository.find(name) is None
         parts = _Parts() if is_published else self._inspect(name)
-        on_gpu = self._on_gpu()
-        weight_bytes = 2 if on_gpu or cpu_multiplies_bfloat16() else 4
+        gpu = self._gpu_finder()
+        weight_bytes = 2 if (gpu.multiplies_bfloat16 if gpu else cpu_multiplies_bfloat16()) else 4
         model = parts.model.elements if parts.model else BY_NAME[name].parameters
         text = count_elements(parts.text_encoder.tensors) if parts.text_encoder else TEXT_ENCODER_PARAMETERS
         vae = count_elements(parts.vae.tensors) if parts.vae else VAE_PARAMETERS
-        return (model + text) * weight_bytes + vae * (2 if on_gpu else 4)
+        return (model + text) * weight_bytes + vae * (weight_bytes if gpu else 4)
 
     def load(self, name: str, *, device: str) -> AceStepEngine:
         """The engine of the model, after downloading what is missing."""
@@ -230,12 +240,11 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
         )
 
     def _choose_default(self) -> ModelHandle[AceStepEngine]:
-        """The best model that is here, with all of its parts if there is one."""
+        """The best model that is here, with all of its parts if there is one; the demo only if there is no other."""
         complete: list[tuple[str, ModelError | None]] = []
         incomplete: list[tuple[str, ModelError | None]] = []
-        for name in self._repository.list_names():
-            if self._repository.find(name) is None:
-                continue
+        names = [name for name in self._repository.list_names() if self._is_here(name)]
+        for name in [name for name in names if name not in self.demos] or names:
             try:
                 parts = self._inspect(name)
             except ModelError as error:
@@ -249,6 +258,10 @@ class AceStepFamily(ModelFamily["AceStepEngine"]):
             "MODELS_DIR.",
             code=ErrorCode.MODEL_UNAVAILABLE,
         )
+
+    def _is_here(self, name: str) -> bool:
+        """Whether the model's own folder is on this machine, intact or not."""
+        return self._repository.find(name) is not None
 
     def _fetch_missing(self, name: str, observer: Observer) -> _Parts:
         """What is here of the model after downloading the rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 VOLUME_CACHE = Path("huggingface-cache") / "hub"  # below a volume: where RunPod mounts cached models
 NEWEST = "main"
+PROBE_TIMEOUT_S, PROBE_LIFETIME_S = 3.0, 60.0
 TIMEOUT_S = 20.0  # of the request for the list of files
 
 
@@ -91,6 +93,7 @@ class HuggingFaceHub:
     endpoint: str | None = None
     free_bytes: Callable[[Path], int] = measure_free_bytes
     retry_s: float = RETRY_S
+    _probe: tuple[float, bool] | None = field(default=None, repr=False)
     _downloads: Downloads = field(default_factory=lambda: Downloads(to_model_error))
 
     def fetch(
@@ -109,6 +112,24 @@ class HuggingFaceHub:
             return self._list(hub_id, None)
 
         return self._downloads.run(hub_id, (hub_id,), work, retry_s=self.retry_s, observer=observer)
+
+    def is_reachable(self) -> bool:
+        """Whether the hub answers, whatever it answers; what was found is believed for a minute."""
+        now = time.monotonic()
+        if self._probe is None or now - self._probe[0] > PROBE_LIFETIME_S:
+            self._probe = (now, self._ask())
+        return self._probe[1]
+
+    def _ask(self) -> bool:
+        import requests
+        from huggingface_hub.constants import ENDPOINT
+
+        try:
+            requests.head(self.endpoint or ENDPOINT, timeout=PROBE_TIMEOUT_S)
+        except requests.RequestException as error:
+            logger.info("The Hugging Face hub cannot be reached: %s", type(error).__name__)
+            return False
+        return True
 
     def find_cached(self, hub_id: str, commit: str, files: Sequence[str]) -> Path | None:
         from huggingface_hub.file_download import repo_folder_name

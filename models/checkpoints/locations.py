@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from errors import ErrorCode, InvalidRequestError, sanitize
@@ -44,6 +44,10 @@ class WeightLocations:
     @property
     def _first(self) -> tuple[Path, ...]:
         return (self.explicit,) if self.explicit else ()
+
+    def add_folder(self, folder: Path | None) -> WeightLocations:
+        """The same places with one more folder of model folders, which is looked at last."""
+        return self if folder is None else replace(self, folders=(*self.folders, folder))
 
     def search_paths(self) -> list[str]:
         """Returns every place, in order, as `list_models` shows them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
+from models.demo import list_demos
 from models.demucs.bag import broken_model
 from models.demucs.catalog import CATALOG, DEFAULT_MODEL
 from models.demucs.repository import ModelFiles, ModelRepository
@@ -46,14 +47,16 @@ class DemucsFamily(SeparationFamily):
 
     Args:
         weights: where weights are looked for.
+        demo: folder of the demo models; None: there is none.
         torch_cache: the folder that `torch.hub` downloads checkpoints to, which is looked at last.
     """
 
     name = "demucs"
     downloadable = True
+    demos = list_demos(name)
 
-    def __init__(self, weights: WeightLocations, *, torch_cache: Path | None = None) -> None:
-        self._folders = ModelRepository(weights, torch_cache)
+    def __init__(self, weights: WeightLocations, *, demo: Path | None = None, torch_cache: Path | None = None) -> None:
+        self._folders = ModelRepository(weights.add_folder(demo), torch_cache)
 
     def names(self) -> list[str]:
         return self._folders.names()
@@ -68,10 +71,11 @@ class DemucsFamily(SeparationFamily):
         missing = [package for package in ("torch", "demucs", "safetensors") if find_spec(package) is None]
         if missing:
             return Readiness(f"not installed: {', '.join(missing)}")
-        can_download = self._folders.weights.hub is not None
-        if not can_download and not any(model.availability.is_usable for model in self.list_models()):
-            return Readiness("no model that can be used is here, and downloads are off: put one below MODELS_DIR")
-        return READY
+        if self._folders.weights.hub is not None:
+            return READY
+        usable = [model.name for model in self.list_models() if model.availability.is_usable]
+        no_model = "no model that can be used is here, and downloads are off: put one below MODELS_DIR"
+        return self.judge_local(usable, otherwise=Readiness(no_model))
 
     def search_paths(self) -> list[str]:
         last = [str(self._folders.torch_cache)] if self._folders.torch_cache else []

@@ -95,7 +95,8 @@ def _mentions_network(path: Path) -> bool:
         if path.suffix != ".th":
             return "klass" in read_metadata(path)
         with open_torch_file(path, replace(_PACKAGE_LIMITS, classes=None)) as file:
-            return isinstance(file.content, dict) and "klass" in file.content
+            # Either key is enough, so that a package with one of them damaged is named as broken and not left out.
+            return isinstance(file.content, dict) and not {"klass", "kwargs"}.isdisjoint(file.content)
     except CheckpointError:
         return path.suffix == ".th"
 

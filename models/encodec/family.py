@@ -12,6 +12,7 @@ from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.errors import CheckpointError, report_broken
 from models.checkpoints.hf_folder import CONFIG_FILE, REQUIRED_FILES, find_weights, measure_weights, read_config
 from models.checkpoints.locations import WeightLocations
+from models.demo import MUSIC as DEMO
 from models.encodec.catalog import CATALOG, DEFAULT_CODEC, UNKNOWN_LICENCE, find_codec_name, hub_id
 from models.encodec.spec import CodecSpec, make_spec, read_spec
 from models.family import (
@@ -29,7 +30,7 @@ from models.family import (
     unavailable,
 )
 from models.musicgen.catalog import BY_NAME as MUSIC
-from models.musicgen.catalog import DEMO, find_catalog_name
+from models.musicgen.catalog import find_catalog_name
 from models.musicgen.family import MusicGenFamily
 from models.musicgen.inspect import CheckpointInfo
 from models.runtime.progress import UNATTENDED, Observer
@@ -101,6 +102,7 @@ class EncodecFamily(ModelFamily["Codec"]):
 
     name = "encodec"
     downloadable = True
+    demos = MusicGenFamily.demos
 
     def __init__(self, weights: WeightLocations, music: MusicGenFamily) -> None:
         self._weights, self._music = weights, music
@@ -115,9 +117,9 @@ class EncodecFamily(ModelFamily["Codec"]):
         return describe_each(self._list_names(), self.describe, report)
 
     def readiness(self) -> Readiness:
-        if self._weights.hub is None and not any(info.availability == LOCAL for info in self.list_models()):
-            return Readiness("no codec is here: set MODELS_DIR, or let the worker download from the Hugging Face hub")
-        return READY
+        local = [info.name for info in self.list_models() if info.availability == LOCAL]
+        no_model = "no codec is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
+        return self.judge_local(local, otherwise=READY if self._weights.hub else Readiness(no_model))
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -249,8 +251,8 @@ class EncodecFamily(ModelFamily["Codec"]):
                 candidates.append((name, error))
         if chosen := choose_default(candidates):
             return ModelHandle(self, *chosen)
-        if DEMO in self._music.list_local_names():
-            return self.resolve(DEMO)
+        if DEMO.name in self._music.list_local_names():
+            return self.resolve(DEMO.name)
         raise ModelError(
             f"No codec is here. Name one to download, such as '{DEFAULT_CODEC}' (list_models shows them), or put its "
             "folder below MODELS_DIR.",

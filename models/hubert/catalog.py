@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from models.demo import list_demos
+
 DEFAULT_ENCODER = "contentvec"
 OTHER_ENCODERS: Mapping[str, str] = MappingProxyType(
     {
@@ -12,6 +14,7 @@ OTHER_ENCODERS: Mapping[str, str] = MappingProxyType(
         "chinese-hubert-base": "HuBERT-base trained on Chinese speech.",
         "japanese-hubert-base": "HuBERT-base trained on Japanese speech.",
         "korean-hubert-base": "HuBERT-base trained on Korean speech.",
+        **{name: card.about for name, card in list_demos("hubert").items()},
     }
 )
 """What the encoders beside the default are. Their files are the user's: nothing of them is downloaded."""

@@ -1,6 +1,7 @@
 """Content features of a voice: HuBERT-base with ContentVec's weights, on the layers of transformers' `HubertModel`.
 
-v1 voices take the output of the ninth layer, so the layers are run here and not by transformers' `forward`.
+v1 voices take the output of the ninth layer, so the layers are run here and not by transformers' `forward`. The demo's
+encoder is a smaller HuBERT, whose final projection gives the 768 features that v2 voices take.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from models.device import prepare_device
 from models.runtime.dtype import HUBERT, inference_dtype
 
 MIN_SAMPLES = 400  # at 16 kHz: what one frame is computed from; frames start every 320 samples
-LAYERS = {"v1": 9, "v2": 12}
+LAYERS = 12  # of a HuBERT-base
+WIDTHS = {"v1": 256, "v2": 768}  # of the features that voices take
+_V1_LAYER = 9
+_MAX_LAYERS = 48
 _FIRST_STRIDE = (5, 2, 2, 2, 2, 2, 2)
 _GROUPS = 16
 _HEAD_WIDTH = 64
@@ -52,27 +56,39 @@ REMEDY = (
 
 
 class ContentEncoder:
-    """A loaded HuBERT-base.
+    """A loaded HuBERT.
 
     Args:
         state: weights by transformers' names, with `final_proj.*` if the file has it.
+        num_layers: that the network has; a HuBERT-base has 12.
         device: torch device name.
         precision: of the layers; None chooses by device.
 
     Raises:
-        ModelError: the weights are not those of a HuBERT-base.
+        ModelError: the weights are not those of such a HuBERT, or give none of the features that voices take.
     """
 
     def __init__(
-        self, state: Mapping[str, torch.Tensor], *, device: str = "cpu", precision: torch.dtype | None = None
+        self,
+        state: Mapping[str, torch.Tensor],
+        *,
+        num_layers: int = LAYERS,
+        device: str = "cpu",
+        precision: torch.dtype | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = precision or inference_dtype(HUBERT, self.device)
         with report_broken(SUBJECT, REMEDY):
             self._projection = _build_final_projection(state)
-            self._model = _build(state)
-            if self._projection and self._projection.in_features != self._model.config.hidden_size:
+            self._model = _build(state, num_layers)
+            width = self._model.config.hidden_size
+            if self._projection and self._projection.in_features != width:
                 raise CheckpointError("its final projection does not fit its layers")
+            projected = self._projection.out_features if self._projection else 0
+            if WIDTHS["v2"] not in (width, projected):
+                raise CheckpointError(f"it gives {width} features, and voices take {WIDTHS['v2']}")
+        self._projects_v2 = width != WIDTHS["v2"]
+        self._serves_v1 = projected == WIDTHS["v1"] and num_layers >= _V1_LAYER
         self._model.feature_extractor = FeatureEncoder(self._model.feature_extractor, self.dtype)
         for module in (self._model, self._projection):
             if module is not None:
@@ -96,28 +112,30 @@ class ContentEncoder:
 
         Args:
             waveform: `[T]` or `[B, T]` at 16 kHz, float32, at least 400 samples.
-            version: of the voice: `v1` (layer 9, projected to 256) or `v2` (layer 12).
+            version: of the voice: `v1` (layer 9, projected to 256) or `v2` (the last layer, projected if its width is
+                not 768).
 
         Returns:
             `[T', 256 or 768]` or `[B, T', 256 or 768]` float32 on the encoder's device, T' = (T - 400) // 320 + 1.
 
         Raises:
-            ModelError: the version is v1 and this HuBERT has no final projection.
+            ModelError: the version is v1 and this HuBERT has no final projection to 256.
         """
         assert waveform.ndim in (1, 2), f"the waveform is [T] or [B, T], not {list(waveform.shape)}"
         assert waveform.shape[-1] >= MIN_SAMPLES, f"HuBERT needs {MIN_SAMPLES} samples, not {waveform.shape[-1]}"
-        if version == "v1" and self._projection is None:
+        if version == "v1" and not self._serves_v1:
             raise ModelError(
                 "Voices of version v1 need a HuBERT with its final projection, and the installed one has none. Put "
                 "RVC's hubert_base.pt into MODELS_DIR.",
                 code=ErrorCode.MODEL_INCOMPLETE,
             )
-        hidden = self._run_layers(waveform.to(self.device, torch.float32).view(-1, waveform.shape[-1]), LAYERS[version])
-        if version == "v1" and self._projection is not None:
+        count = _V1_LAYER if version == "v1" else None
+        hidden = self._run_layers(waveform.to(self.device, torch.float32).view(-1, waveform.shape[-1]), count)
+        if self._projection is not None and (version == "v1" or self._projects_v2):
             hidden = self._projection(hidden)
         return hidden if waveform.ndim == 2 else hidden[0]
 
-    def _run_layers(self, waveforms: torch.Tensor, num_layers: int) -> torch.Tensor:
+    def _run_layers(self, waveforms: torch.Tensor, num_layers: int | None) -> torch.Tensor:
         model = self._model
         hidden: torch.Tensor = model.feature_projection(model.feature_extractor(waveforms).float()).to(self.dtype)
         hidden = model.encoder.layer_norm(hidden + model.encoder.pos_conv_embed(hidden))
@@ -195,7 +213,10 @@ def load_encoder(path: Path, *, device: str) -> ContentEncoder:
         ModelError: the weights are broken, or not those of a HuBERT-base.
     """
     prepare_device(device)
-    return ContentEncoder(read_folder(path) if path.is_dir() else read_fairseq(path), device=device)
+    if path.is_dir():
+        state, num_layers = read_folder(path)
+        return ContentEncoder(state, num_layers=num_layers, device=device)
+    return ContentEncoder(read_fairseq(path), device=device)
 
 
 def read_fairseq(path: Path) -> dict[str, torch.Tensor]:
@@ -204,13 +225,18 @@ def read_fairseq(path: Path) -> dict[str, torch.Tensor]:
         return _rename(read_tensors(path))
 
 
-def read_folder(path: Path) -> dict[str, torch.Tensor]:
-    """Reads the weights of a Hugging Face folder: `config.json` and `model.safetensors` or `pytorch_model.bin`."""
+def read_folder(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Reads a Hugging Face folder: the weights by transformers' names, and the number of layers.
+
+    Raises:
+        ModelError: `config.json` or the weights are missing or broken, or of another architecture.
+    """
     with report_broken(SUBJECT, REMEDY):
         config = read_config(path)
         if config.get("do_stable_layer_norm") or config.get("feat_extract_norm") not in (None, "group"):
             raise CheckpointError("its config.json describes another architecture")
-        return _rename(read_tensors(find_weights(path)))
+        num_layers = config.integer("num_hidden_layers", LAYERS, most=_MAX_LAYERS)
+        return _rename(read_tensors(find_weights(path))), num_layers
 
 
 def _rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -223,13 +249,13 @@ def _rename(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def _build(state: Mapping[str, torch.Tensor]) -> Any:
+def _build(state: Mapping[str, torch.Tensor], num_layers: int) -> Any:
     """transformers' `HubertModel` with these weights, in float32, weight norm folded; as large as the weights are."""
     from transformers import HubertConfig, HubertModel
 
     weights = {name: tensor.float() for name, tensor in fold_weight_norm(state).items()}
     settings: dict[str, Any] = {"apply_spec_augment": False, "attn_implementation": "sdpa"}
-    config = HubertConfig(**_read_sizes(weights), **settings)
+    config = HubertConfig(**_read_sizes(weights), num_hidden_layers=num_layers, **settings)
     with torch.device("meta"):
         model: Any = HubertModel(config)
     nn.utils.parametrize.remove_parametrizations(model.encoder.pos_conv_embed.conv, "weight")
@@ -257,7 +283,6 @@ def _read_sizes(weights: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": inner,
         "num_attention_heads": width // _HEAD_WIDTH,
-        "num_hidden_layers": LAYERS["v2"],
         "num_conv_pos_embeddings": _read_shape(weights, _POSITION, 3)[2],
         "num_conv_pos_embedding_groups": _GROUPS,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from errors import ErrorCode, ModelError, unknown_name_error
 from models.checkpoints.hf_folder import REQUIRED_FILES
 from models.checkpoints.locations import WeightLocations
+from models.demo import list_demos
 from models.family import (
     DOWNLOAD,
     LOCAL,
@@ -61,17 +62,19 @@ class ContentEncoderInfo(ModelInfo):
 
 
 class HubertFamily(ModelFamily["ContentEncoder"]):
-    """The HuBERT-base of ContentVec, with which nearly every RVC voice was trained, and others of the same layout.
+    """ContentVec's HuBERT-base, with which nearly every RVC voice was trained, others of its layout, and the demo's.
 
     Args:
         weights: where its files are looked for.
+        demo: folder of the demo encoder's folder; None: there is none.
     """
 
     name = "hubert"
     downloadable = True
+    demos = list_demos(name)
 
-    def __init__(self, weights: WeightLocations) -> None:
-        self._weights = weights
+    def __init__(self, weights: WeightLocations, *, demo: Path | None = None) -> None:
+        self._weights = weights.add_folder(demo)
 
     def list_models(self) -> list[ContentEncoderInfo]:
         availability = self._availability()
@@ -90,13 +93,16 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
                 about=about,
             )
             for name, about in OTHER_ENCODERS.items()
+            if name not in self.demos or self._find_folder(name)
         ]
         return [default, *others]
 
     def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if find_spec(package) is None]:
             return Readiness(f"not installed: {', '.join(missing)}")
-        return READY if self._weights.hub or self._find() else Readiness(_NOT_HERE)
+        if self._weights.hub or self._find():
+            return READY
+        return self.judge_local(list(filter(self._find_folder, self.demos)), otherwise=Readiness(_NOT_HERE))
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -124,7 +130,9 @@ class HubertFamily(ModelFamily["ContentEncoder"]):
         return stamp_files(sorted(path.iterdir()) if path.is_dir() else [path])
 
     def memory_bytes(self, name: str) -> int:
-        """The weights in float32."""
+        """The weights in float32, which the demo's file has in half precision."""
+        if name in self.demos and (folder := self._find_folder(name)):
+            return 2 * sum(path.stat().st_size for path in folder.iterdir())
         return _BYTES
 
     def load(self, name: str, *, device: str) -> ContentEncoder:

@@ -10,8 +10,6 @@ CODEC_HUB_ID = "facebook/encodec_32khz"
 CODEC_BYTES = 236_000_000
 DIFFUSION_HUB_ID = "facebook/multiband-diffusion"
 DIFFUSION_FILE = "mbd_musicgen_32khz.th"
-DEMO = "demo"
-DEMO_LICENCE = "MIT"
 TEXT_ENCODERS: Mapping[str, int] = {
     "t5-small": 35,
     "t5-base": 110,

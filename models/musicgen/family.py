@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from errors import ErrorCode, InvalidRequestError, ModelError, unknown_name_error
 from models.checkpoints.hf_folder import REQUIRED_FILES
 from models.checkpoints.locations import WeightLocations
+from models.demo import LICENCE, MUSIC, list_demos
 from models.device import cpu_multiplies_bfloat16
 from models.family import (
     DOWNLOAD,
@@ -27,8 +28,6 @@ from models.family import (
 from models.musicgen.catalog import (
     BY_NAME,
     CATALOG,
-    DEMO,
-    DEMO_LICENCE,
     DIFFUSION_FILE,
     DIFFUSION_HUB_ID,
     NON_COMMERCIAL,
@@ -99,7 +98,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
 
     Args:
         weights: where checkpoints are looked for.
-        demo: folder of the demo checkpoint.
+        demo: folder of the demo checkpoint; None: there is none.
         on_gpu: whether engines are loaded onto a GPU, on which a weight takes 2 bytes; on most CPUs it takes 4.
         cuda_graphs: whether a GPU replays decoding steps as CUDA graphs.
 
@@ -109,12 +108,13 @@ class MusicGenFamily(ModelFamily["Engine"]):
 
     name = "musicgen"
     downloadable = True
+    demos = list_demos(name)
 
     def __init__(
         self,
         weights: WeightLocations,
         *,
-        demo: Path,
+        demo: Path | None = None,
         on_gpu: Callable[[], bool] = lambda: False,
         cuda_graphs: bool = True,
     ) -> None:
@@ -131,11 +131,8 @@ class MusicGenFamily(ModelFamily["Engine"]):
     def readiness(self) -> Readiness:
         if importlib.util.find_spec("transformers") is None:
             return Readiness("transformers is not installed")
-        if self._weights.hub is None and not any(map(self._find_folder, self._list_names())):
-            return Readiness(
-                "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
-            )
-        return READY
+        no_model = "no music model is here: set MODELS_DIR, or let the worker download from the Hugging Face hub"
+        return self.judge_local(self.list_local_names(), otherwise=READY if self._weights.hub else Readiness(no_model))
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -167,7 +164,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
             availability=unavailable(problem.message) if problem else DOWNLOAD,
             download_bytes=card.download_bytes if card and not problem else 0,
             family=card.family if card else "musicgen",
-            licence=NON_COMMERCIAL if card else DEMO_LICENCE if name == DEMO else "unknown: see its author's terms",
+            licence=NON_COMMERCIAL if card else LICENCE if name in self.demos else "unknown: see its author's terms",
             sample_rate=card.sample_rate if card else 0,
             channels=card.channels if card else 0,
             conditioning=card.conditioning if card else (),
@@ -252,8 +249,8 @@ class MusicGenFamily(ModelFamily["Engine"]):
         local = [
             name for name in map(find_catalog_name, self._weights.list_folder_names(LM_FILE)) if name not in BY_NAME
         ]
-        demo = [DEMO] if self._find_folder(DEMO) else []
-        return list(dict.fromkeys([*BY_NAME, *local, *demo]))
+        demos = [name for name in self.demos if self._find_folder(name)]
+        return list(dict.fromkeys([*BY_NAME, *local, *demos]))
 
     def _find_folder(self, name: str) -> Path | None:
         """The model's folder; None if it is not on this machine."""
@@ -264,7 +261,8 @@ class MusicGenFamily(ModelFamily["Engine"]):
             return complete or self._weights.find(names, (hub_id,), (LM_FILE,))
         if found := self._weights.find_named(name, (LM_FILE,)):
             return found
-        return self._demo if name == DEMO and (self._demo / LM_FILE).is_file() else None
+        is_demo = name in self.demos and self._demo is not None and (self._demo / LM_FILE).is_file()
+        return self._demo if is_demo else None
 
     def _describe(self, folder: Path) -> CheckpointInfo:
         return inspect_checkpoint(folder, self._weights)
@@ -298,7 +296,7 @@ class MusicGenFamily(ModelFamily["Engine"]):
         for name in self._list_names():
             folder, card = self._find_folder(name), BY_NAME.get(name)
             fits = card is None or (card.family == "musicgen" and conditioning in card.conditioning)
-            if folder is None or not fits or name == DEMO:
+            if folder is None or not fits or name in self.demos:
                 continue
             problem = self._find_problem(name, folder)
             if problem is not None:
@@ -307,10 +305,10 @@ class MusicGenFamily(ModelFamily["Engine"]):
                 (incomplete if description.to_fetch else complete).append((name, None))
         if chosen := choose_default([*complete, *incomplete]):
             return ModelHandle(self, *chosen)
-        if conditioning == "text" and (folder := self._find_folder(DEMO)):
-            if error := self._find_problem(DEMO, folder):
+        if conditioning == "text" and (folder := self._find_folder(MUSIC.name)):
+            if error := self._find_problem(MUSIC.name, folder):
                 raise error
-            return ModelHandle(self, DEMO)
+            return ModelHandle(self, MUSIC.name)
         raise ModelError(
             f"No music model with {conditioning} conditioning is here. Name one to download (list_models shows them), "
             "or put its checkpoint folder below MODELS_DIR.",

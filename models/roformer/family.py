@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TypedDict
 
 from errors import ModelError, unknown_name_error
 from models.checkpoints.locations import WeightLocations
+from models.demo import list_demos
 from models.device import prepare_device
 from models.family import (
     DOWNLOAD,
     LOCAL,
-    READY,
     Availability,
     ModelHandle,
     Readiness,
@@ -48,14 +49,18 @@ class RoformerFamily(SeparationFamily):
     Args:
         weights: where weights are looked for.
         catalog: the published models.
+        demo: folder of the demo models; None: there is none.
     """
 
     name = "roformer"
     downloadable = True
+    demos = list_demos(name)
 
-    def __init__(self, weights: WeightLocations, catalog: Mapping[str, ModelCard] = CATALOG) -> None:
-        self._weights, self._catalog = weights, catalog
-        self._folders = RoformerRepository(weights, catalog)
+    def __init__(
+        self, weights: WeightLocations, catalog: Mapping[str, ModelCard] = CATALOG, *, demo: Path | None = None
+    ) -> None:
+        self._weights, self._catalog = weights.add_folder(demo), catalog
+        self._folders = RoformerRepository(self._weights, catalog)
 
     def names(self) -> list[str]:
         return [*self._folders.names(), *(alias for card in self._catalog.values() for alias in card.aliases)]
@@ -69,9 +74,9 @@ class RoformerFamily(SeparationFamily):
     def readiness(self) -> Readiness:
         if missing := [package for package in _NEEDED if find_spec(package) is None]:
             return Readiness(f"not installed: {', '.join(missing)}")
-        if not any(model.availability.is_usable for model in self.list_models()):
-            return Readiness("no RoFormer that can be used is here: put the folder of one into MODELS_DIR")
-        return READY
+        usable = [model.name for model in self.list_models() if model.availability.is_usable]
+        no_model = "no RoFormer that can be used is here: put the folder of one into MODELS_DIR"
+        return self.judge_local(usable, otherwise=Readiness(no_model))
 
     def search_paths(self) -> list[str]:
         return self._weights.search_paths()
@@ -112,7 +117,7 @@ class RoformerFamily(SeparationFamily):
             is_partition=len(config.stems) <= _MOST_PARTS,
             sample_rate=config.sample_rate,
             licence=card.licence if card else _LOCAL_LICENCE,
-            licence_note=card.licence_note if card else _LOCAL_NOTE,
+            licence_note=card.licence_note if card else "" if name in self.demos else _LOCAL_NOTE,
             about=card.about if card else "A model folder of this worker.",
             size=files.weights.stat().st_size,
             **_describe_source(card),

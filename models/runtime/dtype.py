@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from models.device import cpu_multiplies_bfloat16
+from models.device import BFLOAT16_CAPABILITY, cpu_multiplies_bfloat16
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """What a caller may ask for; `auto` leaves it to the network's policy."""
@@ -79,7 +79,7 @@ def inference_dtype(
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for products in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.cuda.get_device_capability(device) >= BFLOAT16_CAPABILITY
     return device.type == "cpu" and cpu_multiplies_bfloat16()
 
 

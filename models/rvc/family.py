@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from errors import ErrorCode, InvalidRequestError, ModelError
 from models.checkpoints.hub import ListingHub
+from models.demo import DemoCard, list_demos
 from models.family import READY, ModelFamily, ModelHandle, Readiness, stamp_files
 from models.runtime.progress import UNATTENDED, Observer
 from models.rvc.config import FEATURE_WIDTHS
@@ -32,6 +33,7 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
     """
 
     name = "rvc"
+    demos = list_demos(name)
 
     def __init__(self, voices: Voices, *, uploads: bool = False, hub: ListingHub | None = None) -> None:
         self.voices = voices
@@ -45,13 +47,16 @@ class RvcFamily(ModelFamily["VoiceConverter"]):
         missing = [package for package in _NEEDED if find_spec(package) is None]
         if missing:
             return Readiness(f"not installed: {', '.join(missing)}")
-        if not self.voices.names():
-            return Readiness("no voice is here: put a folder with a .pth into RVC_MODELS_DIR")
-        return READY
+        no_model = "no voice is here: put a folder with a .pth into RVC_MODELS_DIR"
+        return self.judge_local(self.voices.names(), otherwise=Readiness(no_model))
+
+    def find_demo(self, name: str) -> DemoCard | None:
+        return self.demos.get(name) if self.voices.is_demo(name) else None
 
     def search_paths(self) -> list[str]:
-        """The folders that may hold voices, in order; the first that exists is used."""
-        return [str(folder) for folder in self.voices.folders]
+        """The folders that may hold voices, in order; the first that exists is used, and that of the demo voices."""
+        folders = [*self.voices.folders, *([self.voices.demo] if self.voices.demo else [])]
+        return [str(folder) for folder in folders]
 
     def resolve(self, name: str | None) -> ModelHandle[VoiceConverter]:
         """The voice called `name`; there is no default.

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Generic, TypeVar
 
-from errors import ErrorCode, ModelError, UnknownNameError, sanitize, suggest_name
+from errors import ErrorCode, InvalidRequestError, ModelError, UnknownNameError, sanitize, suggest_name
+from models.demo import CONTENT_ENCODER
 from models.family import LOCAL, Availability, FileStamp, ModelInfo, describe_each, stamp_file, stamp_files
+from models.hubert.catalog import DEFAULT_ENCODER, find_encoder
 from models.rvc.checkpoint import read_header
 from models.rvc.sidecar import SIDECAR, Sidecar, read_sidecar
 
@@ -54,6 +56,24 @@ class Voice:
     warnings: tuple[str, ...] = ()
     f0_hz: float | None = None
     embedder: str | None = None
+
+    def choose_encoder(self, requested: str | None) -> str | None:
+        """Returns the content encoder to convert with: the requested one, else the voice's; None: the default.
+
+        Raises:
+            InvalidRequestError: `option_unsupported`, for a demo voice with another encoder than the demo's, or another
+                voice with the demo's. Their features have nothing in common.
+        """
+        own = self.embedder or DEFAULT_ENCODER
+        other = find_encoder(requested) if requested is not None else own
+        if (own == CONTENT_ENCODER) != (other == CONTENT_ENCODER):
+            raise InvalidRequestError(
+                f"The voice '{self.name}' was trained with the content encoder '{own}' and cannot be converted with "
+                f"'{sanitize(other or requested or '')}'. Leave out 'embedder'.",
+                code=ErrorCode.OPTION_UNSUPPORTED,
+                details={"content_encoder": own},
+            )
+        return requested or self.embedder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +165,13 @@ class Voices:
 
     Args:
         folders: the places, in order.
+        demo: folder of the demo voices, which are here beside those of the folder that is used; a voice there with the
+            name of a demo voice is taken in its place.
     """
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, demo: Path | None = None) -> None:
         self.folders = tuple(folders)
+        self.demo = demo
         self._headers: dict[FileStamp, _Header] = {}
 
     @property
@@ -178,6 +201,11 @@ class Voices:
             raise _not_found(name, self.names())
         return self._read_voice(name, places[name])
 
+    def is_demo(self, name: str) -> bool:
+        """Whether the voice called `name` is one of the demo voices."""
+        place = self._list_places().get(name)
+        return place is not None and place.parent == self.demo
+
     def version_key(self, name: str) -> tuple[FileStamp, ...]:
         """Returns a value that changes whenever one of the voice's files does."""
         place = self._list_places().get(name)
@@ -198,11 +226,12 @@ class Voices:
 
     def _list_places(self) -> dict[str, Path]:
         """Returns each voice's folder or single checkpoint; a folder wins over a file of the same name."""
-        if (root := self.folder) is None:
-            return {}
-        entries = _list_below(root, root.resolve())
-        single = {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
-        return single | {path.name: path for path in entries if path.is_dir()}
+        places: dict[str, Path] = {}
+        for root in filter(None, (self.demo, self.folder)):
+            entries = _list_below(root, root.resolve())
+            places |= {path.stem: path for path in entries if path.suffix.lower() == ".pth" and path.is_file()}
+            places |= {path.name: path for path in entries if path.is_dir()}
+        return places
 
     def _read_voice(self, name: str, place: Path) -> Voice:
         """Reads the voice at `place`, again if it was replaced meanwhile.

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
 from errors import InvalidRequestError
 from operations.acestep_api.parameters import NESTED, collect_parameters, list_spellings
 from operations.params import Params, build_error
@@ -68,6 +72,21 @@ class ApiParams(Params):
         """The own name of each spelling."""
         own = {name: name for name in cls.model_fields}
         return {spelling: name for name in cls.model_fields for spelling in list_spellings(name)} | own
+
+    @classmethod
+    def list_aliases(cls) -> dict[str, str]:
+        return {spelling: name for spelling, name in cls.spellings().items() if spelling != name}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON schema, with the objects in which parameters may stand."""
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        nested = {
+            "anyOf": [{"type": "object"}, {"type": "string"}],
+            "description": "An object, or a string with its JSON, in which parameters may stand as well.",
+        }
+        schema["properties"] |= {name: dict(nested) for name in NESTED}
+        return schema | {"empty_is_absent": True}
 
     @classmethod
     def names(cls) -> list[str]:

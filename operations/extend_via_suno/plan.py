@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from errors import ModelError
 from models import Models
-from models.demucs.catalog import DEFAULT_MODEL
 from models.separation import plan_stems
 from models.suno.catalog import find_version
 from models.suno.engine import SunoEngine
@@ -109,10 +108,13 @@ def plan(params: Params, models: Models) -> Plan:
 
 def _plan_separation(stems: Sequence[str], models: Models) -> SeparationPlan:
     family = models.families.separation
-    info = family.describe(DEFAULT_MODEL)
-    if not info.availability.is_usable:
+    model = family.resolve(None)
+    info = family.describe(model.name)
+    missing = [stem for stem in stems if stem not in info.stems]
+    if not info.availability.is_usable or missing:
+        reason = info.availability.reason or f"it does not separate {', '.join(missing)}"
         raise ModelError(
-            f"'separate' cannot be done on this worker: {DEFAULT_MODEL}: {info.availability.reason}. Leave out "
-            "'separate', or put the model below MODELS_DIR."
+            f"'separate' cannot be done on this worker: {model.name}: {reason}. Leave out 'separate', or put a Demucs "
+            "model below MODELS_DIR."
         )
-    return SeparationPlan(family.resolve(DEFAULT_MODEL), plan_stems(info.stems, stems=stems, residual=True))
+    return SeparationPlan(model, plan_stems(info.stems, stems=stems, residual=True))

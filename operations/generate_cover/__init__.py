@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from errors import ModelError
 from models import Models
-from models.family import READY, Readiness
+from models.demo import F0_METHOD
+from models.family import READY, READY_AS_DEMO, Readiness
 from models.rvc.hub_voices import is_hub_name
 from operations.generate_cover.params import Params
 from operations.generate_cover.plan import Plan, plan
@@ -15,10 +17,27 @@ __all__ = ["OPERATION", "Params", "Plan", "plan", "run"]
 
 
 def get_readiness(models: Models) -> Readiness:
-    """The first reason why no voice can be converted, if there is one."""
+    """Ready if every voice can be converted, or the demo voices can; else the first reason why none can."""
     families = models.families
-    readiness = [family.readiness() for family in (families.voices, families.content_encoders, families.f0)]
-    return next((one for one in readiness if not one.is_ready), READY)
+    found = [family.readiness() for family in (families.voices, families.content_encoders, families.f0)]
+    if all(one == READY for one in found):
+        return READY
+    try:
+        _require_demo_voices(models)
+    except ModelError as error:
+        return next((one for one in found if not one.is_ready), Readiness(error.message))
+    return READY_AS_DEMO
+
+
+def _require_demo_voices(models: Models) -> None:
+    """Raises `ModelError` if the demo voices are not here, or lack what they need."""
+    families = models.families
+    names = [info.name for info in families.voices.list_models() if families.voices.find_demo(info.name)]
+    if not names:
+        raise ModelError("There is no demo voice.")
+    families.f0.resolve(F0_METHOD)
+    for name in names:
+        families.content_encoders.resolve(families.voices.find(name).embedder)
 
 
 def prepare(params: Params, job: Job, models: Models) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from errors import InvalidRequestError
+from models.demo import F0_METHOD
 from models.demucs.catalog import DEFAULT_MODEL
 from models.f0.catalog import F0_MAX, F0_MIN
 from models.f0.contour import parse_key
@@ -57,7 +58,8 @@ class Params(AudioOutParams):
     embedder: Name | None = Field(
         None,
         description="Content encoder that the voice was trained with: `contentvec`, `spin`, `chinese-hubert-base`,"
-        " `japanese-hubert-base` or `korean-hubert-base`. Default: what the voice's `voice.json` or `.pth` states, else"
+        " `japanese-hubert-base` or `korean-hubert-base`; the demo voices work with `demo-content-encoder` only."
+        " Default: what the voice's `voice.json` or `.pth` states, else"
         " `contentvec`.",
     )
     pitch_adjust: Semitones | Literal["auto"] = Field(
@@ -104,7 +106,8 @@ class Params(AudioOutParams):
     )
     f0_method: F0Method = Field(
         "rmvpe",
-        description="How the pitch of the vocals is estimated; see `list_models`. Alias: `pitch_detection_algorithm`.",
+        description="How the pitch of the vocals is estimated; see `list_models`. With a demo voice the default is"
+        f" `{F0_METHOD}`, which needs no download. Alias: `pitch_detection_algorithm`.",
     )
     crepe_hop_length: Int = Field(
         128,
@@ -161,7 +164,7 @@ class Params(AudioOutParams):
     separation_model: Name | None = Field(
         None,
         description="Model that separates `audio`, as in `list_models`. Default: on a GPU a model of the role `vocals`,"
-        f" if one is on this worker, else `{DEFAULT_MODEL}`.",
+        f" if one is on this worker, else `{DEFAULT_MODEL}`, or without it the default of `separate`.",
     )
     lead_split: Choice = Field(
         "auto",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from audio.dsp.effects import VocalChain
 from errors import InvalidRequestError, sanitize
-from models import Models
+from models import Models, demo
 from models.rvc.sidecar import SIDECAR
 from models.rvc.voices import Voice
 from operations.generate_cover.conversion import ConversionPlan, F0Plan
@@ -118,7 +118,7 @@ def _plan_conversion(
     embedder = params.embedder if voice.name == params.voice_model else None
     return ConversionPlan(
         voice=models.families.voices.resolve(voice.name),
-        encoder=models.families.content_encoders.resolve(embedder or voice.embedder),
+        encoder=models.families.content_encoders.resolve(voice.choose_encoder(embedder)),
         f0=_plan_f0(params, voice, pitch_adjust, models, requires_voice_f0=lead is None) if voice.f0 else None,
         index_rate=params.index_rate if voice.index is not None else 0.0,
         protect=params.protect,
@@ -147,7 +147,7 @@ def _plan_f0(
         errors = [{"field": "pitch_adjust", "problem": problem}]
         raise InvalidRequestError(f"'pitch_adjust' {problem}.", details={"errors": errors, "faults": errors})
     return F0Plan(
-        method=models.families.f0.resolve(params.f0_method),
+        method=models.families.f0.resolve(_choose_f0_method(params, voice, models)),
         hop_length=params.crepe_hop_length,
         filter_radius=params.filter_radius,
         pitch_adjust=None if pitch_adjust == "auto" else pitch_adjust,
@@ -156,6 +156,12 @@ def _plan_f0(
         autotune=params.autotune,
         autotune_key=params.autotune_key,
     )
+
+
+def _choose_f0_method(params: Params, voice: Voice, models: Models) -> str:
+    """The request's, or for a demo voice one that needs no download."""
+    is_free = "f0_method" not in params.model_fields_set and models.families.voices.find_demo(voice.name)
+    return demo.F0_METHOD if is_free else params.f0_method
 
 
 def _list_effects(params: Params, voice: Voice, route: RoutePlan) -> Iterator[tuple[str, bool, str]]:

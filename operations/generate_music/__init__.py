@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from models import Models
-from models.family import READY, Readiness
+from models.family import Readiness, choose_readiness
 from operations.engines import MusicEngine
 from operations.generate_music.acestep import plan_acestep, run_acestep
 from operations.generate_music.engine import choose_engine
@@ -49,7 +49,7 @@ def list_artefacts(plan: Plan) -> PlannedArtefacts:
 
 def get_readiness(models: Models) -> Readiness:
     """Ready if one of the local engines is; else MusicGen's reason."""
-    return READY if models.families.songs.readiness().is_ready else models.families.music.readiness()
+    return choose_readiness([models.families.music.readiness(), models.families.songs.readiness()])
 
 
 OPERATION = Operation(params=Params, plan=plan, run=run, artefacts=list_artefacts, readiness=get_readiness)

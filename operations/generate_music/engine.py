@@ -12,8 +12,8 @@ from operations.generate_music.params import Params
 def choose_engine(params: Params, models: Models) -> tuple[MusicEngine, tuple[str, ...]]:
     """The engine of the named model; without a name the first engine that has a model here and takes the request.
 
-    ACE-Step comes before MusicGen. Models that are here but cannot be used are passed over with a sentence for the
-    reply, which comes with the engine.
+    ACE-Step comes before MusicGen; its demo model only takes what MusicGen does not, such as lyrics. Models that are
+    here but cannot be used are passed over with a sentence for the reply, which comes with the engine.
 
     Raises:
         InvalidRequestError: the engine does not take the request; the message names the engine that does.
@@ -40,12 +40,15 @@ def _choose_default(params: Params, models: Models) -> tuple[MusicEngine, tuple[
     songs = models.families.songs
     takes_request = not any(params.find_engine_errors(MusicEngine.ACESTEP))
     try:
-        is_here = songs.describe(songs.resolve(None).name).availability == LOCAL
+        song_model = songs.resolve(None)
     except ModelError as error:
         is_broken = error.error_code is not ErrorCode.MODEL_UNAVAILABLE and takes_request
         warnings = (f"ACE-Step could not be used, so MusicGen was: {error.message}",) if is_broken else ()
         return MusicEngine.MUSICGEN, warnings
-    if is_here and (takes_request or any(params.find_engine_errors(MusicEngine.MUSICGEN))):
+    if songs.describe(song_model.name).availability != LOCAL:
+        return MusicEngine.MUSICGEN, ()
+    is_needed = any(params.find_engine_errors(MusicEngine.MUSICGEN))
+    if is_needed or (takes_request and song_model.demo is None):
         return MusicEngine.ACESTEP, ()
     return MusicEngine.MUSICGEN, ()
 

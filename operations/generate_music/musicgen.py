@@ -16,10 +16,8 @@ from audio.dsp.resample import resample_source
 from audio.types import SAMPLE_BYTES, AudioSource, in_memory
 from errors import AudioError, ErrorCode, InvalidRequestError
 from models import Models
-from models.demucs.catalog import DEFAULT_MODEL
 from models.encodec.codes_file import CodesFile
 from models.family import LOCAL, ModelHandle
-from models.musicgen.catalog import DEMO
 from models.musicgen.family import MusicGenFamily, MusicModelInfo
 from models.musicgen.request import MAX_DRIFT_DB, GenerationRequest, GenerationResult, Sampling
 from models.separation import plan_stems
@@ -109,7 +107,7 @@ def plan_musicgen(params: Params, models: Models) -> MusicPlan:
         (params.continuation_start, params.continuation_end),
         params.heard,
         params.finishing(),
-        (*model.warnings, *_list_plan_warnings(params, model.name, separation)),
+        (*model.warnings, *_list_plan_warnings(params, separation)),
     )
 
 
@@ -131,11 +129,14 @@ def _no_melody(model: str, family: MusicGenFamily) -> InvalidRequestError:
 
 
 def _plan_melody_separation(models: Models) -> SeparationPlan | None:
-    """None if Demucs is not on this worker and cannot be downloaded. Raises `ModelError` if its files are broken."""
+    """None if no model that removes drums and bass is here or can be downloaded. Raises `ModelError` if its files are
+    broken."""
     family = models.families.separation
-    if not family.describe(DEFAULT_MODEL).availability.is_usable:
+    model = family.resolve(None)
+    info = family.describe(model.name)
+    if not info.availability.is_usable or not set(MELODY_STEMS) <= set(info.stems):
         return None
-    return SeparationPlan(family.resolve(DEFAULT_MODEL), plan_stems(MELODY_STEMS, stems=MELODY_STEMS, residual=False))
+    return SeparationPlan(model, plan_stems(MELODY_STEMS, stems=MELODY_STEMS, residual=False))
 
 
 def _choose_sampling(params: Params) -> Sampling:
@@ -155,19 +156,13 @@ def _choose_stride(params: Params, info: MusicModelInfo) -> float:
     return DEFAULT_STRIDE_SHARE * info.window
 
 
-def _list_plan_warnings(params: Params, model: str, separation: SeparationPlan | None) -> Iterator[str]:
-    if model == DEMO:
-        yield (
-            "This is the model 'demo', a small demonstration that comes with the worker; it does not show the quality "
-            "of MusicGen. For real music set MODELS_DIR to a folder with a MusicGen checkpoint, or ask for 'model': "
-            "'small', 'medium' or 'large', which are downloaded if the worker can reach the Hugging Face hub."
-        )
+def _list_plan_warnings(params: Params, separation: SeparationPlan | None) -> Iterator[str]:
     if "" in (prompt.strip() for prompt in params.prompts):
         yield "A clip without a prompt is generated without guidance, and sounds worse than one with a description."
     if params.melody_audio is not None and separation is None:
         yield (
-            "The melody was taken from the whole mix, including drums and bass: the separation model "
-            f"'{DEFAULT_MODEL}' is not on this worker."
+            "The melody was taken from the whole mix, including drums and bass, because no separation model that "
+            "removes them, such as 'htdemucs', is on this worker."
         )
 
 

@@ -55,7 +55,7 @@ class TaskParams(ApiParams):
     )
     bpm: Int | None = Field(None, description="Beats per minute.", json_schema_extra=becomes("bpm"))
     key_scale: str = Field("", description="`C major`, `Am`.", json_schema_extra=becomes("key"))
-    time_signature: Annotated[str, BeforeValidator(to_text)] = Field(
+    time_signature: Annotated[str, BeforeValidator(to_text, json_schema_input_type=str | int)] = Field(
         "", description="`4` or `4/4`.", json_schema_extra=becomes("time_signature")
     )
     audio_duration: float | None = Field(

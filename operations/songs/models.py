@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def resolve_song_model(
     models: Models, name: str | None, task: Task, *, needs_codes: bool = False
 ) -> tuple[ModelHandle[AceStepEngine], AceStepModelInfo]:
-    """The model called `name`; None: the best one on this worker that does `task`.
+    """The model called `name`; None: the best one on this worker that does `task`, a demo model only if it is alone.
 
     Args:
         needs_codes: whether it must take audio codes, too.
@@ -38,7 +38,7 @@ def resolve_song_model(
     if is_able(info):
         return model, info
     able = [other for other in family.list_models() if is_able(other)]
-    local = next((other for other in able if other.availability == LOCAL), None)
+    local = next((one for one in able if one.availability == LOCAL and family.find_demo(one.name) is None), None)
     if name is None and local is not None:
         return family.resolve(local.name), local
     names = [other.name for other in able]

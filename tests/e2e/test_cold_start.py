@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import soundfile
 
 from testing import tiny_demucs
@@ -60,6 +61,7 @@ def make_jobs() -> list[dict[str, Any]]:
     return [{"input": job} for job in [*covers, *music, *[{"operation": "separate", "audio": wav}] * 2]]
 
 
+@pytest.mark.slow
 def test_eight_jobs_at_once_succeed_as_the_first_of_a_process(tmp_path: Path) -> None:
     write_models(tmp_path)
     settings = {"MODELS_DIR": str(tmp_path), "RVC_MODELS_DIR": str(tmp_path / "voices"), "DEVICE": "cpu"}

@@ -12,6 +12,7 @@ from testing.fuzz import check_reply, run_fuzz
 ERROR = {"error": "A sentence.", "error_code": "invalid_request", "details": {}}
 
 
+@pytest.mark.slow
 def test_random_requests_and_damaged_files_end_with_clean_replies(tmp_path: Path) -> None:
     figures = run_fuzz(tmp_path, requests=150, seed=7, timeout_s=30.0)
     print(figures)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from testing.soak import Usage, find_growth, run_soak
 
 
+@pytest.mark.slow
 def test_jobs_of_every_kind_leave_no_descriptor_thread_or_temporary_file_behind(tmp_path: Path) -> None:
     figures = run_soak(tmp_path, jobs=30, seed=5)
     print(figures)

@@ -73,6 +73,35 @@ def test_without_a_name_the_first_familys_default_is_taken() -> None:
     assert MODELS.resolve(None) == ModelHandle(FIRST, "all")
 
 
+def test_a_model_that_is_here_stands_in_for_the_default_while_the_hub_cannot_be_reached() -> None:
+    handle = SeparationModels([FIRST, SECOND], is_hub_reachable=lambda: False).resolve(None)
+    assert handle == ModelHandle(FIRST, "twice")
+    assert "hub cannot be reached" in handle.warnings[0] and "'all'" in handle.warnings[0]
+
+
+def test_broken_files_are_no_hindrance_for_a_default_that_can_be_downloaded() -> None:
+    class BrokenFamily(StubFamily):
+        def list_models(self) -> list[SeparationModelInfo]:
+            return [super(BrokenFamily, self).describe(name) for name in self.names()]
+
+        def describe(self, name: str) -> SeparationModelInfo:
+            raise ModelError("It is damaged.")
+
+    default = StubFamily("first", {"all": ("stems", DOWNLOAD)})
+    broken = BrokenFamily("second", {"broken": ("stems", unavailable("it is damaged"))})
+    assert SeparationModels([default, broken]).resolve(None) == ModelHandle(default, "all")
+    with pytest.raises(ModelError, match="It is damaged"):
+        SeparationModels([default, broken], is_hub_reachable=lambda: False).resolve(None)
+
+
+def test_the_hub_is_not_asked_if_nothing_here_could_stand_in() -> None:
+    def ask() -> bool:
+        raise AssertionError("asked")
+
+    alone = StubFamily("first", {"all": ("stems", DOWNLOAD)})
+    assert SeparationModels([alone], is_hub_reachable=ask).resolve(None) == ModelHandle(alone, "all")
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_of_all_families() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'nearer'"):
         MODELS.resolve("nearerr")

@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def models(folder: Path) -> Models:
-    return registry.build(device="cpu", voices_dir=folder, voice_uploads=True)
+    return registry.build(device="cpu", voices_dir=folder, voice_uploads=True, demo_dir=None)
 
 
 def encode_base64(data: bytes) -> str:

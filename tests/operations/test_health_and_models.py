@@ -45,7 +45,7 @@ def voice_info(name: str, *, usable: bool = True) -> VoiceInfo:
 
 class StubMusic(MusicGenFamily):
     def __init__(self, readiness: Readiness) -> None:
-        super().__init__(WEIGHTS, demo=Path("no demo"))
+        super().__init__(WEIGHTS)
         self._readiness = readiness
 
     def readiness(self) -> Readiness:
@@ -64,6 +64,9 @@ class StubSeparation(DemucsFamily):
 
     def list_models(self) -> list[SeparationModelInfo]:
         return [SeparationModelInfo(name="separation-1", availability=LOCAL)]
+
+    def describe(self, name: str) -> SeparationModelInfo:
+        return SeparationModelInfo(name=name, availability=LOCAL)
 
     def memory_bytes(self, name: str) -> int:
         return 1
@@ -254,7 +257,7 @@ def test_list_models_tells_about_how_many_bytes_the_first_use_downloads() -> Non
     weights = WeightLocations(hub=NoHub())
     families = replace(
         empty_families(),
-        music=MusicGenFamily(weights, demo=Path("no demo")),
+        music=MusicGenFamily(weights),
         separation=SeparationModels([DemucsFamily(weights)]),
         content_encoders=HubertFamily(weights),
         f0=PitchFamily(weights),

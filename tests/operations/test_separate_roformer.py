@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from errors import ErrorCode, InvalidRequestError, ModelError, UnknownNameError
 from models import Models, registry
+from models.separation_models import SeparationModels
 from testing.dispatch import answer
 from testing.tiny_roformer import Shape, make_state, write_roformer
 from worker.settings import Settings
@@ -141,8 +142,9 @@ def test_list_models_tells_role_and_licence_of_models_that_are_here_and_of_publi
     assert rows["target"]["sha256"] is rows["target"]["hub_id"] is None and rows["target"]["size"] > 0
 
 
-def test_the_default_model_stays_htdemucs(models: Models) -> None:
-    assert models.families.separation.resolve(None).name == "htdemucs"
+def test_the_default_model_stays_htdemucs_while_the_hub_answers(models: Models) -> None:
+    families = models.families.separation.families
+    assert SeparationModels(families, is_hub_reachable=lambda: True).resolve(None).name == "htdemucs"
 
 
 @pytest.mark.parametrize(("value", "said"), [(float("nan"), "'bad.ckpt'"), (3e38, "'bad' cannot be used: its stems")])

@@ -15,7 +15,7 @@ from models.acestep.planner.config import CACHE_BYTES, PlannerConfig
 from models.acestep.planner.info import PlannerModelInfo
 from models.acestep.planner.repository import PlannerRepository, fetch_planner
 from models.checkpoints.locations import WeightLocations
-from models.device import cpu_multiplies_bfloat16
+from models.device import Gpu, cpu_multiplies_bfloat16
 from models.family import (
     DOWNLOAD,
     LOCAL,
@@ -43,7 +43,7 @@ class PlannerFamily(ModelFamily["PlannerEngine"]):
 
     Args:
         weights: where weights are looked for.
-        gpu_bytes: memory of the GPU that engines are loaded onto; 0: none, they run on the CPU.
+        gpu_finder: finds the GPU that engines are loaded onto; None: there is none, they run on the CPU.
         cuda_graphs: whether a GPU replays decoding steps as CUDA graphs.
     """
 
@@ -51,11 +51,11 @@ class PlannerFamily(ModelFamily["PlannerEngine"]):
     downloadable = True
 
     def __init__(
-        self, weights: WeightLocations, *, gpu_bytes: Callable[[], int] = lambda: 0, cuda_graphs: bool = True
+        self, weights: WeightLocations, *, gpu_finder: Callable[[], Gpu | None] = lambda: None, cuda_graphs: bool = True
     ) -> None:
         self._weights = weights
         self._folders = PlannerRepository(weights)
-        self._gpu_bytes = gpu_bytes
+        self._gpu_finder = gpu_finder
         self._cuda_graphs = cuda_graphs
 
     def list_models(self) -> list[PlannerModelInfo]:
@@ -108,8 +108,9 @@ class PlannerFamily(ModelFamily["PlannerEngine"]):
         """Estimate from the planner's sizes, with room for keys and values."""
         checkpoint = self._read(name)
         config = checkpoint.config if checkpoint else BY_NAME[name].config
-        weight_bytes = 2 if self._gpu_bytes() or cpu_multiplies_bfloat16() else 4
-        return estimate_memory(config, weight_bytes=weight_bytes, on_gpu=self._gpu_bytes() > 0)
+        gpu = self._gpu_finder()
+        weight_bytes = 2 if (gpu.multiplies_bfloat16 if gpu else cpu_multiplies_bfloat16()) else 4
+        return estimate_memory(config, weight_bytes=weight_bytes, on_gpu=gpu is not None)
 
     def load(self, name: str, *, device: str) -> PlannerEngine:
         """The engine of the planner, after downloading what is missing."""
@@ -133,7 +134,8 @@ class PlannerFamily(ModelFamily["PlannerEngine"]):
         self._fetch_missing(name, observer)
 
     def _choose_default(self) -> ModelHandle[PlannerEngine]:
-        memory = self._gpu_bytes()
+        gpu = self._gpu_finder()
+        memory = gpu.total_bytes if gpu else 0
         fitting = [card.name for card in CATALOG if card.least_gpu_bytes <= memory]
         larger = [card.name for card in reversed(CATALOG) if card.name not in fitting]
         others = [name for name in self._folders.list_names() if name not in BY_NAME]

@@ -21,7 +21,7 @@ from models.bake import bake
 from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
 from models.checkpoints.revisions import REVISIONS
-from models.device import cpu_multiplies_bfloat16
+from models.device import GIBIBYTE, Gpu, cpu_multiplies_bfloat16
 from models.family import DOWNLOAD, LOCAL, READY
 from testing.fake_hub import COMMIT, FakeHub, start_fake_hub
 from testing.models import make_models
@@ -352,9 +352,12 @@ def test_the_estimate_of_memory_holds_for_the_loaded_engine(
 
 
 def test_estimates_for_the_published_sizes_are_those_of_their_parameters() -> None:
-    """By the counts of the note: 6.3 GB and 11.5 GB on a GPU, with text encoder and VAE."""
+    """By the counts of the note: 6.3 GB and 11.5 GB on a GPU, with text encoder and VAE; twice that before Ampere."""
     hub = HuggingFaceHub()
-    on_gpu = AceStepFamily(WeightLocations(hub=hub), on_gpu=lambda: True)
+    ampere, turing = (Gpu("a card", 24 * GIBIBYTE, 24 * GIBIBYTE, capability) for capability in ((8, 0), (7, 5)))
+    on_gpu = AceStepFamily(WeightLocations(hub=hub), gpu_finder=lambda: ampere)
+    in_float32 = AceStepFamily(WeightLocations(hub=hub), gpu_finder=lambda: turing)
+    assert in_float32.memory_bytes(TURBO) == 2 * on_gpu.memory_bytes(TURBO)
     assert round(on_gpu.memory_bytes(TURBO) / 1e9, 1) == 6.3
     assert round(on_gpu.memory_bytes(XL) / 1e9, 1) == 11.5
     on_cpu = AceStepFamily(WeightLocations(hub=hub)).memory_bytes(TURBO)

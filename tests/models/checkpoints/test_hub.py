@@ -199,6 +199,14 @@ def test_a_hub_that_nothing_listens_at_cannot_be_reached(tmp_path: Path) -> None
     assert "cannot be reached" in error.message and "MODELS_DIR" in error.message
 
 
+def test_whether_the_hub_answers_is_asked_once_a_minute(
+    tmp_path: Path, client: HuggingFaceHub, server: FakeHub
+) -> None:
+    assert not HuggingFaceHub(cache=tmp_path, endpoint="http://127.0.0.1:9").is_reachable()
+    assert client.is_reachable() and client.is_reachable()
+    assert server.asked == ["/"]
+
+
 def test_a_file_of_another_size_than_announced_is_not_used(client: HuggingFaceHub, server: FakeHub) -> None:
     server.announced["model.safetensors"] = 4 * MEBIBYTE
     error = fail_to_fetch(client)

@@ -313,6 +313,17 @@ def test_any_arguments_are_listed_or_refused(model_folder: Path, kwargs: dict[st
     assert rows["good"] == "local" and rows["bag"]
 
 
+@pytest.mark.parametrize("key", [b"klass", b"kwargs"])
+def test_a_package_whose_key_is_damaged_is_listed_as_broken(model_folder: Path, key: bytes) -> None:
+    (path,) = (model_folder / "old").glob("*.th")
+    original = path.read_bytes()
+    path.write_bytes(original.replace(key, b"x" * len(key), 1))
+    try:
+        assert "cannot be used" in list_local(model_folder)["old"]
+    finally:
+        path.write_bytes(original)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_package_with_bytes_changed_is_listed_or_refused(model_folder: Path, data: st.DataObject) -> None:

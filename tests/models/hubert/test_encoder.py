@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 
 from errors import ModelError, UnknownNameError
 from models.checkpoints.locations import WeightLocations
+from models.demo import CONTENT_ENCODER
 from models.hubert.encoder import ContentEncoder, load_encoder, read_fairseq, read_folder
 from models.hubert.family import HubertFamily
 from models.runtime.progress import UNATTENDED, Observer
 from testing.models import list_as_json
 from testing.rvc_reference import load_fairseq_model
 from testing.tensors import TensorSizes, count_tensor_bytes
-from testing.tiny_rvc import write_hubert_file, write_hubert_folder
+from testing.tiny_rvc import write_hubert_file, write_hubert_folder, write_small_hubert_folder
 
 WIDTHS = {"v1": 256, "v2": 768}
 LAYERS = {"v1": 9, "v2": 12}
@@ -110,7 +111,7 @@ def test_a_hugging_face_folder_gives_the_same_features(
     if as_safetensors:
         save_file(torch.load(folder / "pytorch_model.bin", weights_only=True), folder / "model.safetensors")
         (folder / "pytorch_model.bin").unlink()
-    other = ContentEncoder(read_folder(folder), precision=torch.float32)
+    other = ContentEncoder(read_folder(folder)[0], precision=torch.float32)
     for version in WIDTHS:
         torch.testing.assert_close(
             other.extract_features(make_waveform(3000), version=version),
@@ -126,7 +127,8 @@ def test_files_in_torchs_format_from_before_2020_give_the_same_features(
     folder = write_hubert_folder(tmp_path / "contentvec", zipped=False)
     assert file.read_bytes()[:2] != b"PK" and (folder / "pytorch_model.bin").read_bytes()[:2] != b"PK"
     for path in (file, folder):
-        other = ContentEncoder(read_folder(path) if path.is_dir() else read_fairseq(path), precision=torch.float32)
+        state = read_folder(path)[0] if path.is_dir() else read_fairseq(path)
+        other = ContentEncoder(state, precision=torch.float32)
         for version in WIDTHS:
             torch.testing.assert_close(
                 other.extract_features(make_waveform(3000), version=version),
@@ -168,6 +170,52 @@ def test_without_a_final_projection_only_v2_is_possible(state: dict[str, torch.T
     assert encoder.extract_features(make_waveform(1000), version="v2").shape[1] == 768
     with pytest.raises(ModelError, match="v1"):
         encoder.extract_features(make_waveform(1000), version="v1")
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_small_hubert_gives_transformers_last_layer_by_its_final_projection(layers: int, tmp_path: Path) -> None:
+    from transformers import HubertModel
+
+    folder = write_small_hubert_folder(tmp_path / "small", layers=layers)
+    state, num_layers = read_folder(folder)
+    assert num_layers == layers
+    reference: Any = HubertModel.from_pretrained(folder, dtype=torch.float32)
+    waveform = make_waveform(8000)
+    with torch.inference_mode():
+        hidden = reference.eval()(waveform[None]).last_hidden_state[0]
+        expected = hidden @ state["final_proj.weight"].float().T + state["final_proj.bias"].float()
+    encoder = load_encoder(folder, device="cpu")
+    got = encoder.extract_features(waveform, version="v2")
+    assert got.shape == (24, 768)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ModelError, match="v1"):
+        encoder.extract_features(waveform, version="v1")
+
+
+def test_a_small_hubert_without_768_features_or_with_an_impossible_number_of_layers_is_refused(tmp_path: Path) -> None:
+    folder = write_small_hubert_folder(tmp_path / "small")
+    state, _ = read_folder(folder)
+    narrow = {name: tensor for name, tensor in state.items() if not name.startswith("final_proj")}
+    with pytest.raises(ModelError, match="gives 128 features, and voices take 768"):
+        ContentEncoder(narrow, num_layers=2)
+    with pytest.raises(ModelError, match="missing or of another shape"):
+        ContentEncoder(state, num_layers=3)
+    config = folder / "config.json"
+    for layers in ("0", "1000000", "true", '"2"'):
+        config.write_text(config.read_text().replace('"num_hidden_layers": 2', f'"num_hidden_layers": {layers}'))
+        with pytest.raises(ModelError, match="from 1 to 48"):
+            read_folder(folder)
+        config.write_text(config.read_text().replace(f'"num_hidden_layers": {layers}', '"num_hidden_layers": 2'))
+
+
+def test_the_demo_encoder_is_found_in_the_folder_of_the_demos_and_is_never_the_default(tmp_path: Path) -> None:
+    write_small_hubert_folder(tmp_path / "demo" / CONTENT_ENCODER)
+    family = HubertFamily(WeightLocations(explicit=tmp_path / "models"), demo=tmp_path / "demo")
+    encoder = family.load(family.resolve("Demo_Content_Encoder").name, device="cpu")
+    assert encoder.extract_features(make_waveform(1000), version="v2").shape == (2, 768)
+    assert encoder.memory_bytes < family.memory_bytes(CONTENT_ENCODER) * 1.1 < family.memory_bytes("contentvec") / 10
+    with pytest.raises(ModelError, match="downloads are off"):
+        family.resolve(None)
 
 
 def test_weights_of_another_model_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:

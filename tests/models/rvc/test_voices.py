@@ -292,7 +292,7 @@ def call(models: Models, operation: str) -> dict[str, Any]:
 def test_list_models_and_health_check_show_the_voices(folder: Path) -> None:
     rvc_files.save_voice(folder, "alice")
     write_file(folder / "broken" / "model.pth", "no model")
-    models = registry.build(device="cpu", voices_dir=folder)
+    models = registry.build(device="cpu", voices_dir=folder, demo_dir=None)
     listed = call(models, "list_models")
     assert listed["models"] == ["alice"] and listed["count"] == 1
     assert [row["name"] for row in listed["voices"]] == ["alice", "broken"]
@@ -304,11 +304,11 @@ def test_the_settings_give_the_folder_of_voices(tmp_path: Path) -> None:
     volume = tmp_path / "volume"
     rvc_files.save_voice(volume / "rvc_models", "on-volume")
     rvc_files.save_voice(tmp_path / "mine", "mine")
-    on_volume = models_for(Settings(volume_dirs=(tmp_path / "none", volume)))
+    on_volume = models_for(Settings(volume_dirs=(tmp_path / "none", volume), demo_models=False))
     assert [voice.name for voice in on_volume.families.voices.list_models()] == ["on-volume"]
-    chosen = models_for(Settings(volume_dirs=(volume,), rvc_models_dir=tmp_path / "mine"))
+    chosen = models_for(Settings(volume_dirs=(volume,), rvc_models_dir=tmp_path / "mine", demo_models=False))
     assert [voice.name for voice in chosen.families.voices.list_models()] == ["mine"]
-    default = models_for(Settings()).families.voices.search_paths()
+    default = models_for(Settings(demo_models=False)).families.voices.search_paths()
     assert default == ["/runpod-volume/rvc_models", "/workspace/rvc_models", "rvc_models"]
 
 
@@ -382,3 +382,36 @@ def test_an_engine_is_loaded_again_after_its_files_changed() -> None:
     assert models.run(alice, replaced_meanwhile) == (1, 2)
     assert models.run(alice, lambda engine: engine) == 2
     assert models.list_loaded() == ["rvc/alice"]
+
+
+@pytest.mark.parametrize(
+    ("own", "requested", "chosen"),
+    [
+        (None, None, None),
+        ("spin", None, "spin"),
+        ("spin", "contentvec", "contentvec"),
+        (None, "unknown", "unknown"),  # which the family of encoders refuses
+        ("demo-content-encoder", None, "demo-content-encoder"),
+        ("demo-content-encoder", "Demo-Content-Encoder", "Demo-Content-Encoder"),
+    ],
+)
+def test_a_voice_takes_its_own_content_encoder_or_the_requested_one(
+    folder: Path, own: str | None, requested: str | None, chosen: str | None
+) -> None:
+    rvc_files.save_voice(folder, "alice")
+    if own:
+        write_file(folder / "alice" / "voice.json", f'{{"embedder": "{own}"}}')
+    assert Voices([folder]).find("alice").choose_encoder(requested) == chosen
+
+
+@pytest.mark.parametrize(
+    ("own", "requested"),
+    [(None, "demo-content-encoder"), ("spin", "demo content encoder"), ("demo-content-encoder", "contentvec")],
+)
+def test_the_demo_content_encoder_is_for_demo_voices_alone(folder: Path, own: str | None, requested: str) -> None:
+    rvc_files.save_voice(folder, "alice")
+    if own:
+        write_file(folder / "alice" / "voice.json", f'{{"embedder": "{own}"}}')
+    with pytest.raises(InvalidRequestError, match="Leave out 'embedder'") as refused:
+        Voices([folder]).find("alice").choose_encoder(requested)
+    assert refused.value.error_code == "option_unsupported"

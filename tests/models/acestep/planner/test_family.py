@@ -20,6 +20,7 @@ from models.acestep.planner.lm import choose_weight_dtype
 from models.acestep.planner.request import PlanRequest
 from models.checkpoints.hub import HuggingFaceHub
 from models.checkpoints.locations import WeightLocations
+from models.device import Gpu
 from testing.fake_hub import start_fake_hub
 from testing.models import list_as_json
 from testing.repository import ROOT
@@ -30,7 +31,9 @@ GIGABYTE = 1_000_000_000
 
 
 def make_family(root: Path, *, gpu_bytes: int = 0) -> PlannerFamily:
-    return PlannerFamily(WeightLocations(explicit=root), gpu_bytes=lambda: gpu_bytes)
+    return PlannerFamily(
+        WeightLocations(explicit=root), gpu_finder=lambda: Gpu("a card", gpu_bytes, gpu_bytes) if gpu_bytes else None
+    )
 
 
 def test_the_sizes_of_the_catalogue_are_those_of_the_published_models() -> None:
