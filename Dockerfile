@@ -18,7 +18,7 @@ ARG BAKE_MODELS=""
 COPY errors.py ./
 COPY audio ./audio
 COPY models ./models
-COPY demo/weights/musicgen ./demo/weights/musicgen
+COPY demo/weights ./demo/weights
 RUN --mount=type=cache,target=/root/.cache/huggingface /app/.venv/bin/python -m models.bake ${BAKE_MODELS}
 
 # 3. What runs.
@@ -45,6 +45,6 @@ COPY operations ./operations
 COPY models ./models
 COPY audio ./audio
 COPY worker ./worker
-COPY demo/weights/musicgen ./demo/weights/musicgen
+COPY demo/weights ./demo/weights
 USER 65532:65532
 CMD ["python", "-u", "handler.py"]

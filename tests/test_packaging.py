@@ -133,6 +133,21 @@ def test_every_command_of_the_image_is_also_run_by_ci() -> None:
     assert [command for command in list_commands() if command not in ci] == []
 
 
+def test_ci_checks_the_client_in_an_environment_of_its_own() -> None:
+    commands = (ROOT / ".ci/run").read_text().partition("\ncd client\n")[2].split("\n")
+    assert {"uv sync --locked", "uv run mypy", "uv run pytest"} <= set(commands)
+    assert "cd client && uv run pytest" in (ROOT / "README.md").read_text()
+    assert "cd client && uv run pytest" in (ROOT / "Makefile").read_text()
+
+
+def test_the_client_stays_out_of_the_image_and_out_of_the_workers_environment() -> None:
+    assert not [source for source in list_copied_sources() if "client" in source]
+    worker, client = (tomllib.loads((ROOT / name).read_text()) for name in ("pyproject.toml", "client/pyproject.toml"))
+    assert "music-worker" not in str(worker["project"]["dependencies"])
+    names = {re.split(r"[<>=\[]", requirement)[0] for requirement in client["project"]["dependencies"]}
+    assert names and not names & {"torch", "numpy", "runpod"}
+
+
 def test_the_dockerfile_is_clean_by_its_linter() -> None:
     linter = shutil.which("hadolint") or str(Path(sys.executable).parent / "hadolint")
     if not Path(linter).exists():
