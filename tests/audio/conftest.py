@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from audio.files.mpg123 import log_mpg123_messages
+from testing.open_files import list_open_files
 
 
 @pytest.fixture
@@ -18,10 +18,6 @@ def no_files_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[P
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with log_mpg123_messages():
         pass  # opens a file that stays open
-    before = count_open_files()
+    before = list_open_files()
     yield tmp_path
-    assert list(tmp_path.iterdir()) == [] and count_open_files() == before
-
-
-def count_open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    assert list(tmp_path.iterdir()) == [] and not list_open_files() - before

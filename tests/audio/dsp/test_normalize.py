@@ -20,6 +20,7 @@ from audio.dsp.loudness import integrated_loudness, true_peak_db
 from audio.dsp.mix import mix
 from audio.dsp.normalize import NormalizeMode, normalize
 from audio.types import AudioSource, Waveform, in_memory
+from testing.open_files import list_open_files
 from testing.repository import ROOT
 from testing.signals import copy_to_disk, make_noise, make_tone
 
@@ -178,9 +179,9 @@ def test_stems_on_disk_reach_the_requested_loudness_together() -> None:
 
 
 def test_normalisation_on_disk_leaves_no_file_open() -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = list_open_files()
     normalize_on_disk([make_clicks_over_a_quiet_sine()], "loudness", -14.0)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not list_open_files() - before
 
 
 MEASURE = """

@@ -25,6 +25,7 @@ from audio import Audio
 from audio.types import DiskAudio
 from errors import AudioError, CancelledError, DeadlineError, RequestError, SourceError
 from testing.loopback import respond_with, serve
+from testing.open_files import list_open_files
 from worker.input.load import SPOOL_BYTES, load_audio
 from worker.job import Job
 from worker.settings import Settings
@@ -426,16 +427,12 @@ def test_any_path_below_a_volume_is_loaded_or_refused(name: str, volume: Setting
 
 
 def test_no_file_stays_open_after_an_error(volume: Settings) -> None:
-    def open_files() -> set[str]:
-        folder = Path("/proc/self/fd")
-        return {os.readlink(folder / name) for name in os.listdir(folder) if os.path.lexists(folder / name)}
-
     sources = ["!" * 3_000_000, "A" * 30_000_000, str(root(volume) / "absent"), str(root(volume)), TEXT[:400]]
     catch_error(sources[0])
-    before = open_files()
+    before = list_open_files()
     for source in sources:
         catch_error(source, volume)
-    assert not open_files() - before
+    assert not list_open_files() - before
 
 
 def test_loading_audio_does_not_import_torch() -> None:

@@ -37,6 +37,7 @@ from testing.delivery import (
     read_artefact,
     run_delivery,
 )
+from testing.open_files import list_open_files
 from worker.input.load import load_audio
 from worker.job import Job
 from worker.output.artefacts import Artefact, OutputEncoder
@@ -425,14 +426,14 @@ def test_an_incomplete_bucket_configuration_is_a_warning_with_auto() -> None:
 def test_no_file_is_left_open_or_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     run_delivery(make_reply(make_tone(0.1)), output_format="mp3")
-    before = len(os.listdir("/proc/self/fd"))
+    before = list_open_files()
     for kind in ("wav", "mp3", "flac"):
         catch_error(
             Reply(outputs=[Output(make_noise(2), "a"), Output(make_noise(2), "b")]),
             make_settings_with_budget(5000),
             output_format=kind,
         )
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not list_open_files() - before
     assert not list(tmp_path.iterdir())
 
 
