@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from demo.training.captions import write_captions
 from demo.training.compose import compose, encode_midi
+from demo.training.cpu import prepare_cpu
 from demo.training.music import checkpoint, clock, codec, evaluate, lm, pieces, window_clock
 
 STEP_COUNTS = {
@@ -109,7 +108,7 @@ def main() -> None:
     parser.add_argument("--look", action="store_true", help="evaluate on the captions used while developing")
     parser.add_argument("--share", type=float, default=1.0, help="part of the captions to evaluate on")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare_cpu(args.threads)
     STEPS[args.step](args)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-import torch
-
+from demo.training.cpu import prepare_cpu
 from demo.training.songs import dit, evaluate, export, finish, render, vae
 
 STEPS: dict[str, Callable[[argparse.Namespace], object]] = {
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads.")
     parser.add_argument("--look", action="store_true", help="Evaluates captions other than the published ones.")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare_cpu(args.threads)
     for name in STEPS if args.step == "all" else [args.step]:
         STEPS[name](args)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from demo.training.cpu import prepare_cpu
 from demo.training.stems import checkpoint, dataset, evaluate, htdemucs, roformer
 from demo.training.stems.training import Schedule
 
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--look", action="store_true", help="evaluate on the mixes that settings were chosen by")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare_cpu(args.threads)
     torch.set_flush_denormal(True)  # for the whole process, so not in what tests call
     COMMANDS[args.step](args)
 

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-import torch
-
+from demo.training.cpu import prepare_cpu
 from demo.training.voices import data, encoder, evaluate, export, features, judges, listener, synthesizer
 
 STEP_COUNTS = {"encoder": 550, "listener": 250, "decoder": 3800, "prior": 2500, "joint": 900, "judges": 250}
@@ -70,7 +69,7 @@ def main() -> None:
         parser.add_argument(f"--{name}-steps", type=int, default=steps)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    prepare_cpu(args.threads)
     STEPS[args.step](args)
 
 

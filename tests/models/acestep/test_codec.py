@@ -22,6 +22,7 @@ from models.acestep.oobleck import (
     fold_weights,
     run_layers,
 )
+from testing.convolutions import right_convolutions
 from testing.tensors import TensorSizes
 from testing.tiny_acestep import build_tiny_components
 
@@ -197,8 +198,9 @@ def test_bfloat16_gives_float32_samples_near_those_of_float32() -> None:
     latents, waveform = make_latents(40), make_waveform(40 * HOP)
     half, exact = LatentCodec(make_vae().to(torch.bfloat16)), LatentCodec(make_vae())
     assert half.decode(latents).dtype == half.encode(waveform).dtype == torch.float32
-    assert measure_error(half.decode(latents), exact.decode(latents)) < 0.1
-    assert measure_error(half.encode(waveform), exact.encode(waveform)) < 0.1
+    with right_convolutions():
+        assert measure_error(half.decode(latents), exact.decode(latents)) < 0.1
+        assert measure_error(half.encode(waveform), exact.encode(waveform)) < 0.1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])

@@ -7,6 +7,7 @@ import torch
 
 from models.device import cpu_multiplies_bfloat16
 from models.runtime.dtype import (
+    ACESTEP,
     CREPE,
     DEMUCS,
     HUBERT,
@@ -15,6 +16,7 @@ from models.runtime.dtype import (
     RMVPE,
     RVC_SYNTHESIZER,
     DtypePolicy,
+    convolves_bfloat16,
     inference_dtype,
     kv_cache_dtype,
     tf32_products,
@@ -52,7 +54,27 @@ def test_a_precision_that_is_asked_for_overrides_the_policy() -> None:
 
 
 def test_a_cpu_is_asked_whether_it_multiplies_bfloat16() -> None:
-    assert inference_dtype(CREPE, "cpu") == (BFLOAT16 if cpu_multiplies_bfloat16() else FLOAT32)
+    assert inference_dtype(ACESTEP, "cpu") == (BFLOAT16 if cpu_multiplies_bfloat16() else FLOAT32)
+
+
+@pytest.mark.parametrize("policy", [CREPE, DEMUCS, RVC_SYNTHESIZER])
+def test_networks_with_convolutions_run_in_float32_on_a_cpu_that_computes_them_wrongly(policy: DtypePolicy) -> None:
+    is_fit = cpu_multiplies_bfloat16() and convolves_bfloat16(torch.device("cpu"))
+    assert policy.convolves and inference_dtype(policy, "cpu") == (BFLOAT16 if is_fit else FLOAT32)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6, 8, 12, 16, 24, 32, 48])
+@pytest.mark.parametrize("kernel", [3, 4, 8, 16, 64])
+@pytest.mark.parametrize("length", [80, 600])
+def test_a_type_with_convolutions_gives_the_samples_of_float32(channels: int, kernel: int, length: int) -> None:
+    """On a CPU with AMX a part of these fails in bfloat16."""
+    dtype = inference_dtype(DEMUCS, "cpu")
+    generator = torch.Generator().manual_seed(1)
+    x, weight = (torch.randn(*shape, generator=generator) for shape in ((1, channels, length), (16, channels, kernel)))
+    x, weight = x.bfloat16(), weight.bfloat16()
+    expected = torch.nn.functional.conv1d(x.double(), weight.double())
+    found = torch.nn.functional.conv1d(x.to(dtype), weight.to(dtype))
+    assert (found - expected).norm() < 0.01 * expected.norm()
 
 
 def test_only_float32_weights_on_a_cpu_keep_their_cache_in_float32() -> None:
