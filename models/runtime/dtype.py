@@ -98,7 +98,7 @@ def convolves_bfloat16(device: torch.device) -> bool:
     On CPUs with AMX, torch 2.11's (oneDNN) are wrong for some shapes: with an error as large as the result for even
     numbers of channels below 32 and kernels of a multiple of 4, and hundreds of times as large for 96 channels and a
     kernel of 512 (https://github.com/pytorch/pytorch/issues/163347 and 169688 have other cases). Linear layers are
-    right. No rule tells which shapes are wrong, so one wrong result is enough.
+    right. No rule tells which shapes are wrong (CREPE's are, those of `htdemucs` are not), so one is enough.
     """
     return device.type != "cpu" or _cpu_convolves_bfloat16()
 
