@@ -9,7 +9,7 @@ from collections.abc import Callable
 from demo.training.cpu import prepare_cpu
 from demo.training.voices import data, encoder, evaluate, export, features, judges, listener, synthesizer
 
-STEP_COUNTS = {"encoder": 550, "listener": 250, "decoder": 3800, "prior": 2500, "joint": 900, "judges": 250}
+STEP_COUNTS = {"encoder": 1300, "listener": 500, "decoder": 3800, "prior": 2500, "joint": 900, "judges": 250}
 
 
 def _sing(args: argparse.Namespace) -> None:

@@ -3,8 +3,8 @@
 RVC learns a variational autoencoder against a discriminator. Our lines are synthetic and clean, and content, f0 and
 singer determine them, so here the path of inference is trained directly. The latents between its two halves are a
 log-mel spectrum, so that each can be trained alone: the decoder on the lines, the prior (text encoder and flow) to
-predict their latents from content features. Then both are trained together. A voice hears its own lines, and as often
-other singers' lines of the same words.
+predict their latents from content features. Then both are trained together. A voice hears its own lines, and more often
+other singers' lines of the same words, as in a conversion.
 
 The excitation that the decoder gets in training has its pulses and its noise where the line has them, so that complex
 spectra can be compared.
@@ -58,6 +58,9 @@ _COMPRESSION = 0.25
 _WEIGHTS = {"latents": 1.0, "listener": 0.3, "magnitude": 0.4, "complex": 0.5, "mel": 0.8, "heard": 0.4}
 _PEAK_LR = {DECODER: 1.5e-3, PRIOR: 1.5e-3, JOINT: 5e-4}
 _SAVE_EVERY = 100
+_DROPOUT = 0.05  # of the text encoder in training
+_OWN_SHARE = 0.2
+_BLOCK_PIECES = 20  # whose latents are computed at once
 _PULSE_WEIGHT, _PULSE_BIAS = 80.0, 2.0
 
 
@@ -67,7 +70,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         models = import_network_module("lib.infer_pack.models")
-        self.enc_p: Any = models.TextEncoder768(INTER, HIDDEN, FILTER, HEADS, LAYERS, 3, 0.0, f0=True)
+        self.enc_p: Any = models.TextEncoder768(INTER, HIDDEN, FILTER, HEADS, LAYERS, 3, _DROPOUT, f0=True)
         self.flow: Any = models.ResidualCouplingBlock(INTER, HIDDEN, 5, 1, 3, gin_channels=CONDITIONING)
         self.dec: Any = models.GeneratorNSF(
             INTER, "1", KERNELS, DILATIONS, RATES, INITIAL, RATE_KERNELS, gin_channels=CONDITIONING, sr=VOICE_RATE
@@ -162,7 +165,7 @@ class Batch:
 
 
 def draw_batch(lines: Lines, features: NDArray[np.float16] | None, rng: np.random.Generator, phase: str) -> Batch:
-    """Draws crops of the phase's number and length; every second has the features of any singer.
+    """Draws crops of the phase's number and length; `_OWN_SHARE` have the target's features, the others anybody's.
 
     Args:
         features: of all lines; None: the batch has zeros.
@@ -171,10 +174,10 @@ def draw_batch(lines: Lines, features: NDArray[np.float16] | None, rng: np.rando
     count, frames = _CROPS[phase]
     speakers = rng.integers(len(TARGETS), size=count)
     last = lines.f0.shape[2] - 2 - frames
-    for number, speaker in enumerate(speakers):
+    for speaker in speakers:
         piece, start = int(rng.integers(len(lines.f0))), 2 * int(rng.integers(last // 2))
         own = NAMES.index(TARGETS[speaker])
-        heard = own if number % 2 else int(rng.integers(len(NAMES)))
+        heard = own if rng.uniform() < _OWN_SHARE else int(rng.integers(len(NAMES)))
         stop = start + frames
         f0 = np.asarray(lines.f0[piece, own, start:stop])
         samples = slice(start * HOP_LENGTH, stop * HOP_LENGTH)
@@ -290,8 +293,9 @@ def compute_loss(
 def compute_line_latents(lines: Lines) -> tuple[torch.Tensor, torch.Tensor]:
     """The latents of all lines of the target singers, `[N, INTER, F]`, and their phonemes, `[N, F]`."""
     latents = [
-        compute_latents(torch.from_numpy(np.asarray(lines.voice_audio[:, number], np.float32) / 32768))
+        compute_latents(torch.from_numpy(np.asarray(rows, np.float32) / 32768))
         for number in range(len(TARGETS))
+        for rows in np.array_split(lines.voice_audio[:, number], range(_BLOCK_PIECES, len(lines.f0), _BLOCK_PIECES))
     ]
     phonemes = torch.from_numpy(np.asarray(lines.phonemes, np.int64))
     return torch.cat(latents), phonemes.repeat(len(TARGETS), 1)
