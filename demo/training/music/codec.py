@@ -107,6 +107,16 @@ def load(path: Path = CHECKPOINT) -> Any:
     return model.eval()
 
 
+@torch.inference_mode()
+def encode(model: Any, clip: torch.Tensor) -> torch.Tensor:
+    """The codes of a clip `[T]`, `[K, frames]`.
+
+    In float32: in bfloat16 oneDNN computes the encoder's convolutions wrong on processors with AMX.
+    """
+    codes: torch.Tensor = model.quantizer.encode(model.encoder(clip[None, None]))[0]
+    return codes
+
+
 class RiseLoss(nn.Module):
     """L1 between the rises of log mel bands from frame to frame: a held tone is to be steady, a beat sharp.
 

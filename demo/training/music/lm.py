@@ -128,11 +128,10 @@ def encode_all() -> None:
 
     model, audio = codec.load(), load_audio()
     rows = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for clip in audio:
-            waveform = torch.from_numpy(clip.astype(np.float32) / 32768)[None, None]
-            rows.append(model.quantizer.encode(model.encoder(waveform).float())[0].to(torch.int16).numpy())
-    np.save(codec.CODES, np.stack(rows).astype(np.uint16))
+    for clip in audio:
+        waveform = torch.from_numpy(clip.astype(np.float32) / 32768)
+        rows.append(codec.encode(model, waveform).numpy().astype(np.uint16))
+    np.save(codec.CODES, np.stack(rows))
 
 
 class Crops:
