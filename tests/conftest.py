@@ -20,6 +20,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 register_profiles(in_ci=bool(os.environ.get("CI")))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: for a quarter of the time tests wait for workers, servers and deadlines."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests start first: a long one that starts last would keep one core busy and the others idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
