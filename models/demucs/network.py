@@ -9,7 +9,7 @@ from demucs.hdemucs import HDemucs
 from demucs.htdemucs import HTDemucs
 
 from models.demucs.optimizations import optimize_network
-from models.runtime.dtype import DEMUCS, Precision, inference_dtype
+from models.runtime.dtype import DEMUCS, Precision, convolves_bfloat16, inference_dtype
 
 # A float32 forward pass takes about 2 GB for the 7.8 s of htdemucs (its issue 498), and about as much a second for the
 # other networks.
@@ -49,7 +49,13 @@ class Network:
         self.segment = float(module.segment)
         self.device = device
         module = module.to(device)
-        optimize_network(module, device, inference_dtype(DEMUCS, device, precision), reduces_outer=reduces_outer)
+        optimize_network(
+            module,
+            device,
+            inference_dtype(DEMUCS, device, precision),
+            reduces_outer=reduces_outer,
+            reduces_convolutions=precision != "auto" or convolves_bfloat16(device),
+        )
         self._module = module
 
     @property

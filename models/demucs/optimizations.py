@@ -22,18 +22,23 @@ _VALUES_PER_CHUNK = 1 << 19  # whose hidden results fit into a processor's cache
 
 
 def optimize_network(
-    network: nn.Module, device: torch.device, dtype: torch.dtype, *, reduces_outer: bool = False
+    network: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    reduces_outer: bool = False,
+    reduces_convolutions: bool = True,
 ) -> None:
     """Puts every replacement of this module that helps on `device` into a network, in place.
 
     Args:
         network: an HTDemucs, HDemucs or Demucs on `device`, in float32.
         dtype: of the inner layers, float32 or bfloat16.
-        reduces_outer: see `reduce_precision`.
+        reduces_outer, reduces_convolutions: see `reduce_precision`.
     """
     assert dtype in (torch.float32, torch.bfloat16), f"Demucs runs in float32 or bfloat16, not {dtype}"
     if dtype != torch.float32:
-        reduce_precision(network, outer=reduces_outer)
+        reduce_precision(network, outer=reduces_outer, convolutions=reduces_convolutions)
     patch_stft(network, device)
     patch_transformer(network)
     patch_attention(network)
@@ -44,7 +49,7 @@ def optimize_network(
 # Precision
 
 
-def reduce_precision(network: nn.Module, *, outer: bool = False) -> None:
+def reduce_precision(network: nn.Module, *, outer: bool = False, convolutions: bool = True) -> None:
     """Converts the network's inner layers to bfloat16, in place.
 
     The outermost layer of each branch stays in float32, because its rounding errors would be in the stems unchanged.
@@ -54,9 +59,11 @@ def reduce_precision(network: nn.Module, *, outer: bool = False) -> None:
     Args:
         outer: converts the first layers of the encoders, too. They move the most bytes. With random weights at full
             size the error of htdemucs is then 53 dB below the signal, otherwise 61 dB.
+        convolutions: converts layers with convolutions, too, and not only the transformer's.
     """
+    exact = (BLSTM, LocalState) if convolutions else (BLSTM, LocalState, nn.Conv1d, nn.Conv2d)
     for layer, is_inner in _list_layers(network, outer=outer):
-        reduced = is_inner and not any(isinstance(part, BLSTM | LocalState) for part in layer.modules())
+        reduced = is_inner and not any(isinstance(part, exact) for part in layer.modules())
         _run_in(layer, torch.bfloat16 if reduced else torch.float32)
 
 

@@ -48,7 +48,7 @@ RMVPE = DtypePolicy(cuda=torch.float16)
 # bfloat16 moves f0 by about a cent. torchcrepe runs in float32 on CUDA.
 CREPE = DtypePolicy(cpu=torch.bfloat16, convolves=True)
 # Only the inner layers: see `models.demucs.optimizations.reduce_precision`.
-DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16, convolves=True)
+DEMUCS = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 # Its linear layers and attention only: spectrograms, norms, the residual stream and the masks' sums are float32.
 ROFORMER = DtypePolicy(cuda=torch.bfloat16, cpu=torch.bfloat16)
 # As it was trained, and as its weights are stored.

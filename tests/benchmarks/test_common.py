@@ -43,3 +43,11 @@ def test_the_separation_benchmark_ends_with_one_sentence_if_ffmpeg_is_not_on_pat
     assert result.stdout == ""  # nothing was measured before the check
     [sentence] = result.stderr.splitlines()
     assert sentence.startswith("ffmpeg was not found on PATH")
+
+
+def test_the_reference_of_the_separation_benchmark_can_be_imported() -> None:
+    """Its package names libraries that the worker does without."""
+    from demucs.api import Separator
+    from demucs.audio import save_audio
+
+    assert callable(Separator) and callable(save_audio)

@@ -20,8 +20,8 @@ from errors import CancelledError, InvalidRequestError, ModelError
 from models.demucs.bag import Bag, read_bag, select_submodels
 from models.demucs.engine import DemucsSeparator, Runtime, SeparationModel
 from models.demucs.load import load_network
-from models.demucs.network import choose_batch_size
-from models.demucs.optimizations import STFT
+from models.demucs.network import Network, choose_batch_size
+from models.demucs.optimizations import STFT, reduce_precision
 from models.demucs.segments import ModelPass, draw_pass_starts
 from models.device import cpu_multiplies_bfloat16
 from models.runtime.dtype import DEMUCS, convolves_bfloat16, inference_dtype
@@ -243,11 +243,34 @@ def test_the_error_of_reduced_precision_is_at_least_40_db_below_the_signal(
     assert 40 <= ratio_db < 120, "precision is reduced"
 
 
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "demucs"])
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_convolutions_keep_their_type_if_they_are_not_to_be_reduced(
+    networks: dict[str, Path], name: str, convolutions: bool
+) -> None:
+    network: Any = load_network(networks[name])
+    reduce_precision(network, convolutions=convolutions)
+    found = {part.weight.dtype for part in network.modules() if isinstance(part, nn.Conv1d | nn.Conv2d)}
+    assert (torch.bfloat16 in found) == convolutions
+    if name == "htdemucs":
+        assert {
+            part.weight.dtype for part in network.crosstransformer.layers.modules() if isinstance(part, nn.Linear)
+        } == {torch.bfloat16}
+
+
+def test_by_itself_a_network_reduces_convolutions_only_on_a_cpu_that_computes_them_rightly(
+    networks: dict[str, Path],
+) -> None:
+    network: Any = Network(load_network(networks["htdemucs"]), torch.device("cpu"))._module
+    found = {part.weight.dtype for part in network.modules() if isinstance(part, nn.Conv1d | nn.Conv2d)}
+    is_fit = cpu_multiplies_bfloat16() and convolves_bfloat16(torch.device("cpu"))
+    assert (torch.bfloat16 in found) == is_fit
+
+
 def test_precision_depends_on_the_processor_alone() -> None:
     assert inference_dtype(DEMUCS, "cpu", "float32") == torch.float32
     assert inference_dtype(DEMUCS, "cpu", "bfloat16") == torch.bfloat16
-    is_fit = cpu_multiplies_bfloat16() and convolves_bfloat16(torch.device("cpu"))
-    assert inference_dtype(DEMUCS, "cpu") == (torch.bfloat16 if is_fit else torch.float32)
+    assert inference_dtype(DEMUCS, "cpu") == (torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32)
     assert inference_dtype(DEMUCS, "mps") == torch.float32
 
 

@@ -57,7 +57,7 @@ def test_a_cpu_is_asked_whether_it_multiplies_bfloat16() -> None:
     assert inference_dtype(ACESTEP, "cpu") == (BFLOAT16 if cpu_multiplies_bfloat16() else FLOAT32)
 
 
-@pytest.mark.parametrize("policy", [CREPE, DEMUCS, RVC_SYNTHESIZER])
+@pytest.mark.parametrize("policy", [CREPE, RVC_SYNTHESIZER])
 def test_networks_with_convolutions_run_in_float32_on_a_cpu_that_computes_them_wrongly(policy: DtypePolicy) -> None:
     is_fit = cpu_multiplies_bfloat16() and convolves_bfloat16(torch.device("cpu"))
     assert policy.convolves and inference_dtype(policy, "cpu") == (BFLOAT16 if is_fit else FLOAT32)
@@ -68,7 +68,7 @@ def test_networks_with_convolutions_run_in_float32_on_a_cpu_that_computes_them_w
 @pytest.mark.parametrize("length", [80, 600])
 def test_a_type_with_convolutions_gives_the_samples_of_float32(channels: int, kernel: int, length: int) -> None:
     """On a CPU with AMX a part of these fails in bfloat16."""
-    dtype = inference_dtype(DEMUCS, "cpu")
+    dtype = inference_dtype(CREPE, "cpu")
     generator = torch.Generator().manual_seed(1)
     x, weight = (torch.randn(*shape, generator=generator) for shape in ((1, channels, length), (16, channels, kernel)))
     x, weight = x.bfloat16(), weight.bfloat16()
