@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def test_a_new_user_makes_music_with_one_command(tmp_path: Path) -> None:
     made = run_command(tmp_path, "--local", "music", "rock beat", "--duration", "2", "-o", "beat.wav", "--waveform")
     assert made.returncode == 0, made.stderr
     assert made.stdout == "beat.wav\n" and (tmp_path / "beat.wav").read_bytes()[:4] == b"RIFF"
-    assert "model_used: demo" in made.stderr and "▅" in made.stderr and "differ" not in made.stderr
+    assert "model_used: demo" in made.stderr and "differ" not in made.stderr
+    assert re.search("[▁▂▃▄▅▆▇█]{20}", made.stderr), "the waveform; how loud it is depends on the seed"
 
 
 def test_the_worker_and_the_client_refuse_the_same_values_in_the_same_words(http: httpx.Client) -> None:
