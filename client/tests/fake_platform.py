@@ -43,9 +43,10 @@ class Drop:
 
 @dataclass(frozen=True)
 class Delay:
-    """A fault: the response comes `seconds` late."""
+    """A fault: the response comes `seconds` late; `then` another fault, if any."""
 
     seconds: float
+    then: Answer | Drop | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.platform.take_fault(route)
         if isinstance(fault, Delay):
             time.sleep(fault.seconds)
+            fault = fault.then
         if isinstance(fault, Answer):
             content = json.dumps(fault.body) if isinstance(fault.body, Mapping) else fault.body
             self._send(fault.status, content, fault.headers)

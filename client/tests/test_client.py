@@ -264,6 +264,29 @@ def test_an_interrupt_cancels_the_job_on_the_platform(
     assert platform.jobs["job-1"].is_cancelled
 
 
+def test_an_interrupt_before_the_jobs_id_is_known_cancels_the_job_too(
+    platform: FakePlatform, client: Client, interrupted_after: Callable[[float], None]
+) -> None:
+    platform.script(in_progress("generate", 1.0))
+    for start in (client.run, client.submit):
+        platform.plan_faults("run", Delay(0.6))
+        interrupted_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            start("generate_music")
+    assert [job.is_cancelled for job in platform.jobs.values()] == [True, True]
+
+
+def test_an_interrupted_submission_that_starts_no_job_has_nothing_to_cancel(
+    platform: FakePlatform, client: Client, interrupted_after: Callable[[float], None]
+) -> None:
+    for fault in (Delay(0.4, Answer(500)), Delay(0.4, Drop())):
+        platform.plan_faults("run", fault)
+        interrupted_after(0.2)
+        with pytest.raises(KeyboardInterrupt):
+            client.submit("generate_music")
+    assert not platform.list_requests("cancel")
+
+
 def test_an_exception_of_the_callers_function_cancels_the_job_and_a_wait_alone_does_not(
     platform: FakePlatform, client: Client
 ) -> None:
@@ -325,9 +348,12 @@ def test_a_cancelled_task_cancels_the_job_on_the_platform(platform: FakePlatform
         async with open_async(platform) as client:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.run("generate_music"), 0.3)
+            platform.plan_faults("run", Delay(0.6))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.run("generate_music"), 0.2)  # its id is not known yet
 
     asyncio.run(run())
-    assert platform.jobs["job-1"].is_cancelled
+    assert [job.is_cancelled for job in platform.jobs.values()] == [True, True]
 
 
 def test_a_client_is_used_from_several_threads(platform: FakePlatform, client: Client) -> None:

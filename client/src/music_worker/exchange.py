@@ -10,8 +10,10 @@ import asyncio
 import functools
 import inspect
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, BinaryIO, TypeAlias, TypeVar
@@ -57,6 +59,7 @@ class Call:
         timeout_s: the longest time without a byte from the server.
         new_connection: do not reuse an idle connection, which the server may be about to close: with a reused one
             nobody could say whether a request was received.
+        outlives_interrupt: an interrupt does not cut it off; `Remaining` then results in its response.
     """
 
     method: str
@@ -65,6 +68,14 @@ class Call:
     body: bytes | None = field(default=None, repr=False)
     timeout_s: float = 30.0
     new_connection: bool = False
+    outlives_interrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """Waits at most `seconds` for the call that an interrupt has left behind; results in its `Response`."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +119,7 @@ class Notify:
     argument: Any
 
 
-Step: TypeAlias = Call | Fetch | Upload | Pause | Notify
+Step: TypeAlias = Call | Remaining | Fetch | Upload | Pause | Notify
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -122,6 +133,7 @@ class SyncRunner:
         """Returns what the flow returns. An interrupt is raised inside of the flow, which can send a last request."""
         result: Any = None
         error: BaseException | None = None
+        call: Future[Any] = Future()  # the last one that outlives an interrupt
         while True:
             try:
                 step = flow.send(result) if error is None else flow.throw(error)
@@ -129,7 +141,14 @@ class SyncRunner:
                 return stop.value  # type: ignore[no-any-return]
             result, error = None, None
             try:
-                result = self._carry_out(step)
+                if isinstance(step, Remaining):
+                    result = _wait_for(call, step.seconds)
+                elif isinstance(step, Call) and step.outlives_interrupt:
+                    call = Future()
+                    threading.Thread(target=self._fulfil, args=(call, step), daemon=True).start()
+                    result = call.result()
+                else:
+                    result = self._carry_out(step)
             except BaseException as raised:
                 error = raised
 
@@ -138,7 +157,13 @@ class SyncRunner:
         for client in clients.values():
             client.close()
 
-    def _carry_out(self, step: Step) -> Any:
+    def _fulfil(self, call: Future[Any], step: Call) -> None:
+        try:
+            call.set_result(self._carry_out(step))
+        except BaseException as raised:
+            call.set_exception(raised)
+
+    def _carry_out(self, step: Call | Fetch | Upload | Pause | Notify) -> Any:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         if isinstance(step, Notify):
@@ -177,6 +202,7 @@ class AsyncRunner:
         """Returns what the flow returns. A cancellation is raised inside of the flow, which can send a last request."""
         result: Any = None
         error: BaseException | None = None
+        call: asyncio.Future[Any] = asyncio.get_running_loop().create_future()  # as in `SyncRunner.run`
         while True:
             try:
                 step = flow.send(result) if error is None else flow.throw(error)
@@ -184,7 +210,13 @@ class AsyncRunner:
                 return stop.value  # type: ignore[no-any-return]
             result, error = None, None
             try:
-                result = await self._carry_out(step)
+                if isinstance(step, Remaining):
+                    result = await _wait_for_async(call, step.seconds)
+                elif isinstance(step, Call) and step.outlives_interrupt:
+                    call = asyncio.ensure_future(self._carry_out(step))
+                    result = await asyncio.shield(call)
+                else:
+                    result = await self._carry_out(step)
             except BaseException as raised:
                 error = raised
 
@@ -193,7 +225,7 @@ class AsyncRunner:
         for client in clients.values():
             await client.aclose()
 
-    async def _carry_out(self, step: Step) -> Any:
+    async def _carry_out(self, step: Call | Fetch | Upload | Pause | Notify) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Notify):
@@ -226,6 +258,20 @@ class AsyncRunner:
 
 
 RunnerT = TypeVar("RunnerT", SyncRunner, AsyncRunner)
+
+
+def _wait_for(call: Future[T], seconds: float) -> T:
+    try:
+        return call.result(seconds)
+    except TimeoutError:
+        raise NoResponseError("the time is up") from None
+
+
+async def _wait_for_async(call: asyncio.Future[T], seconds: float) -> T:
+    try:
+        return await asyncio.wait_for(call, seconds)
+    except TimeoutError:
+        raise NoResponseError("the time is up") from None
 
 
 def _make_client(url: str) -> httpx.Client:

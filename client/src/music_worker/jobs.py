@@ -25,9 +25,8 @@ from music_worker.errors import (
 )
 from music_worker.exchange import AsyncRunner, Flow, Notify, Pause, RunnerT, SyncRunner
 from music_worker.results import Result, Storage, read_result
-from music_worker.transport import Endpoint
+from music_worker.transport import CANCEL_TIMEOUT_S, Endpoint
 
-CANCEL_TIMEOUT_S = 10.0
 MAX_MESSAGE = 2000
 
 

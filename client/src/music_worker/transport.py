@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -29,13 +29,14 @@ from music_worker.errors import (
     RequestRejectedError,
     SubmissionUnknownError,
 )
-from music_worker.exchange import LOOPBACK, Call, Flow, NoResponseError, NotSentError, Pause, Response
+from music_worker.exchange import LOOPBACK, Call, Flow, NoResponseError, NotSentError, Pause, Remaining, Response
 
 RUNPOD_URL = "https://api.runpod.ai/v2"
 RUN_LIMIT_BYTES = 10_000_000
 RUNSYNC_LIMIT_BYTES = 20_000_000
 RUNSYNC_WAIT_MS = 1000
 WORKER_EXIT_S = 0.3
+CANCEL_TIMEOUT_S = 10.0
 LONGEST_JOB_S = 7 * 24 * 3600.0
 JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -134,6 +135,11 @@ class Endpoint:
             except NoResponseError as error:
                 yield from self._require_worker()
                 raise self._unknown(f"no answer came ({error})") from None
+            except (MusicWorkerError, GeneratorExit):
+                raise
+            except BaseException:  # an interrupt: nobody would know the job's id
+                yield from self._cancel_unanswered()
+                raise
             else:
                 if response.status != HTTPStatus.TOO_MANY_REQUESTS:
                     return self._read_accepted(response)
@@ -144,6 +150,13 @@ class Endpoint:
                     )
                 yield Pause(self.patience.retry_delay_s(attempt, response.headers.get("retry-after")))
             attempt += 1
+
+    def _cancel_unanswered(self) -> Flow[None]:
+        """Cancels the job of the submission that an interrupt has left behind."""
+        with suppress(MusicWorkerError, NotSentError, NoResponseError):  # the interrupt is what the caller waits for
+            response: Response = yield Remaining(CANCEL_TIMEOUT_S)
+            job_id = self._read_accepted(response)["id"]
+            yield from self.cancel(job_id, limit_s=CANCEL_TIMEOUT_S)
 
     def fetch_status(self, job_id: str, *, limit_s: float | None = None) -> Flow[dict[str, Any]]:
         """The platform's object for a job: `id`, `status`, `output`, `error`.
@@ -240,6 +253,7 @@ class Endpoint:
             body=body,
             timeout_s=timeout_s or self.patience.request_s,
             new_connection=body is not None,
+            outlives_interrupt=body is not None,
         )
 
     def _read_accepted(self, response: Response) -> dict[str, Any]:
