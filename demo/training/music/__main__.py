@@ -16,7 +16,8 @@ STEP_COUNTS = {
     "more": 1250,
     "bare": 200,
     "extend": 350,
-    "windows": 770,
+    "windows": 2200,
+    "attacks": 1000,
     "finish": 3000,
 }
 PICTURE = Path(__file__).parents[2] / "music.png"
@@ -66,6 +67,10 @@ def _windows(args: argparse.Namespace) -> None:
     lm.train_on_windows(args.windows_steps)
 
 
+def _attacks(args: argparse.Namespace) -> None:
+    lm.train_on_attacks(args.attacks_steps)
+
+
 def _resume(_: argparse.Namespace) -> None:
     checkpoint.resume()
 
@@ -86,14 +91,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _all(args: argparse.Namespace) -> None:
-    for step in (_render, _codec, _encode, _lm, _extend, _windows, _finish, _export, _evaluate):
+    for step in (_render, _codec, _encode, _lm, _extend, _windows, _attacks, _finish, _export, _evaluate):
         step(args)
 
 
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     "compose": _compose, "captions": _captions, "render": _render, "codec": _codec, "lm": _lm,
     "encode": _encode, "bare": _bare, "resume": _resume, "extend": _extend, "windows": _windows,
-    "finish": _finish, "export": _export, "evaluate": _evaluate, "all": _all,
+    "attacks": _attacks, "finish": _finish, "export": _export, "evaluate": _evaluate, "all": _all,
 }  # fmt: skip
 
 

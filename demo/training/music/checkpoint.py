@@ -13,7 +13,7 @@ from models.musicgen.audiocraft_import import import_audiocraft
 
 FOLDER = Path(__file__).parents[2] / "weights" / "musicgen"
 # Factors of each codebook's logits: what `temperature` would do, made part of the weights (see demo/music.md).
-SHARPNESS = (1.8, 1.8, 1.8, 1.8)
+SHARPNESS = (1.6, 2.0, 2.0, 2.0)
 HEADS = tuple(f"linears.{codebook}.weight" for codebook in range(len(SHARPNESS)))
 T5_PREFIX = "condition_provider.conditioners.description.t5."
 

@@ -15,7 +15,7 @@ from demo.training import measures
 from demo.training.captions import write_captions
 from demo.training.compose import Piece, compose
 from demo.training.music import instruments
-from demo.training.music.pieces import BUILD, PIECES
+from demo.training.music.pieces import BUILD, PIECES, list_seeds
 from demo.training.picture import write_spectrograms
 from demo.training.render import SAMPLE_RATE, render
 from models.checkpoints.locations import WeightLocations
@@ -100,7 +100,7 @@ def _choose_caption(piece: Piece) -> str:
 
 def list_training_captions() -> set[str]:
     """Every caption that training can have shown, in lower case."""
-    return {line.lower() for seed in range(PIECES) for line in write_captions(compose(seed))}
+    return {line.lower() for seed in list_seeds(PIECES) for line in write_captions(compose(seed))}
 
 
 def load_demo(folder: Path = FOLDER) -> Engine:

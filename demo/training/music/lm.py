@@ -6,8 +6,8 @@ import random
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import nn
 
-from demo.training.compose import BEATS_PER_BAR
+from demo.training.compose import BEATS_PER_BAR, Piece, compose
 from demo.training.music import text
 from demo.training.music.pieces import BUILD
 from models.musicgen.audiocraft_import import import_audiocraft
@@ -33,12 +33,26 @@ CLOCKWORK = (
 )  # fmt: skip
 CODEBOOK_WEIGHTS = (2.0, 0.9, 0.6, 0.5)
 # In every sliding window the clock starts at 0 again, while the music is anywhere in a bar: the model has to hear it.
-WINDOW_LOOSE, WINDOW_PROMPT, WINDOW_SHARE = 0.4, (2.0, 4.0), 0.65
-EVENLY: Mapping[str, int] = MappingProxyType({})
+WINDOW_LOOSE, WINDOW_PROMPT = 0.4, (2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What is heard more than the rest, by arrangement.
+
+    Args:
+        often: how much more often its pieces are drawn.
+        attack_weights: how much more the frames count in which its notes begin.
+    """
+
+    often: Mapping[str, int]
+    attack_weights: Mapping[str, float]
+
+
+EVEN = Emphasis({}, {})
 # Held tones are what the model draws worst (they flutter), and bare drums what it has heard least.
-BARE: Mapping[str, int] = MappingProxyType({"pad": 4, "drums": 2})
-# On whole windows bands are learnt at the expense of bare drums, whose hits go missing, unless these are heard often.
-WINDOW_OFTEN: Mapping[str, int] = MappingProxyType({"pad": 2, "drums": 3})
+BARE = Emphasis({"pad": 4, "drums": 2}, {})
+ATTACKS = Emphasis({"pad": 2}, {"pad": 4.0})
 
 # The keys of audiocraft's MusicGen solver config, with MusicGen's own values wherever size does not matter.
 CONFIG = """
@@ -138,7 +152,7 @@ class Crops:
     """Batches of codes and captions. Most crops begin on a bar, as a piece does; the rest anywhere, to be continued.
 
     Args:
-        often: by arrangement, how much more often than the others its pieces are drawn.
+        emphasis: what is heard more than the rest.
 
     Attributes:
         loose: share of the crops that begin anywhere.
@@ -149,18 +163,33 @@ class Crops:
     prompt: tuple[float, float] = (0.0, 0.0)
 
     def __init__(
-        self, codes: NDArray[np.uint16], pieces: list[dict[str, Any]], seed: int, often: Mapping[str, int] = EVENLY
+        self, codes: NDArray[np.uint16], pieces: list[dict[str, Any]], seed: int, emphasis: Emphasis = EVEN
     ) -> None:
         self.codes, self.pieces, self.rng = codes, pieces, random.Random(seed)
-        self.weights = [often.get(piece["arrangement"], 1) for piece in pieces]
+        self.shares = [emphasis.often.get(piece["arrangement"], 1) for piece in pieces]
+        self.attack_weights = [emphasis.attack_weights.get(piece["arrangement"], 1.0) for piece in pieces]
 
     def batch(self, size: int, frames: int) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-        """`size` random crops, [size, K, frames] int64, what is said of each, and the frames of each prompt, [size]."""
-        rows = self.rng.choices(range(len(self.pieces)), self.weights, k=size)
+        """`size` random crops, [size, K, frames] int64, what is said of each, and the weight of each frame's loss.
+
+        Weights are [size, frames]: 0 in a prompt, else 1, or the attack weight.
+        """
+        rows = self.rng.choices(range(len(self.pieces)), self.shares, k=size)
         starts, prompts = zip(*(self._start(row, frames) for row in rows), strict=True)
         crops = [self.codes[row][:, at : at + frames] for row, at in zip(rows, starts, strict=True)]
         captions = [self._reword(self.rng.choice(self.pieces[row]["captions"])) for row in rows]
-        return torch.from_numpy(np.stack(crops).astype(np.int64)), captions, torch.tensor(prompts)
+        weights = torch.stack([self._weigh(row)[at : at + frames] for row, at in zip(rows, starts, strict=True)])
+        weights[torch.arange(frames) < torch.tensor(prompts)[:, None]] = 0
+        return torch.from_numpy(np.stack(crops).astype(np.int64)), captions, weights
+
+    def _weigh(self, row: int) -> torch.Tensor:
+        """The weight of every frame of a piece, [frames]; a note is heard to begin for two frames."""
+        weights = torch.ones(self.codes.shape[-1])
+        if self.attack_weights[row] != 1.0:
+            at = torch.tensor(find_attacks(compose(self.pieces[row]["seed"])))
+            at = torch.cat([at, at + 1])
+            weights[at[at < len(weights)]] = self.attack_weights[row]
+        return weights
 
     def _start(self, row: int, frames: int) -> tuple[int, int]:
         """The first frame of a crop, and how many of its frames are a prompt."""
@@ -180,11 +209,16 @@ class Crops:
         return re.sub(r"(\d)bpm", r"\1 bpm", " ".join(words)) if self.rng.random() < 0.5 else " ".join(words)
 
 
-def compute_loss(model: Any, codes: torch.Tensor, captions: list[str], prompts: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of each codebook over the valid steps of the delay pattern behind the prompts, [K].
+def find_attacks(piece: Piece) -> list[int]:
+    """The frames in which notes of a piece begin."""
+    return sorted({round(note.start * 60 / piece.bpm * FRAME_RATE) for note in piece.notes})
+
+
+def compute_loss(model: Any, codes: torch.Tensor, captions: list[str], weights: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each codebook, weighted, per step of the delay pattern that is valid and has a weight, [K].
 
     Args:
-        prompts: frames at the beginning of each crop that are not scored, `[B]` int64.
+        weights: of the frames, `[B, frames]`.
     """
     from audiocraft.modules.conditioners import ConditioningAttributes
 
@@ -193,8 +227,12 @@ def compute_loss(model: Any, codes: torch.Tensor, captions: list[str], prompts: 
         output = model.compute_predictions(codes, conditions)
     losses = []
     for k in range(codes.shape[1]):
-        valid = output.mask[:, k] & (torch.arange(codes.shape[2]) >= prompts[:, None])
-        losses.append(nn.functional.cross_entropy(output.logits[:, k][valid].float(), codes[:, k][valid]))
+        valid = output.mask[:, k] & (weights > 0)
+        losses.append(
+            nn.functional.cross_entropy(output.logits[:, k][valid].float(), codes[:, k][valid], reduction="none")
+            .mul(weights[valid])
+            .mean()
+        )
     return torch.stack(losses)
 
 
@@ -226,15 +264,31 @@ def train_on_sparse_pieces(steps: int) -> None:
     is mostly not lost (model soups, arXiv:2203.05482).
     """
     before = torch.load(CHECKPOINT, weights_only=True)
-    train(steps, T5_CLOCK, peak_lr=6e-4, seed=3, often=BARE)
+    train(steps, T5_CLOCK, peak_lr=6e-4, seed=3, emphasis=BARE)
     _mix_with(before, 0.5)
 
 
 def train_on_windows(steps: int) -> None:
-    """Train with the clock of a whole window on crops of that length; keep a mean, as `train_on_sparse_pieces` does."""
+    """Train with the clock of a whole window on crops of that length: the mean of two runs."""
+    _train_twice(steps, peak_lrs=(8e-4, 6e-4), seed=4)
+
+
+def train_on_attacks(steps: int) -> None:
+    """The same, with more weight on the frames in which drums and pads begin: the mean of two runs.
+
+    Sharpened logits (`checkpoint.SHARPNESS`) leave out what is likely within a few frames and certain in none of them.
+    """
+    _train_twice(steps, peak_lrs=(5e-4, 5e-4), seed=6, emphasis=ATTACKS)
+
+
+def _train_twice(steps: int, *, peak_lrs: tuple[float, float], seed: int, emphasis: Emphasis = EVEN) -> None:
+    """Two runs of `train` on windows, from the same weights and with different seeds; their mean is kept."""
     before = torch.load(CHECKPOINT, weights_only=True)
-    train(steps, T5_WINDOW, peak_lr=6e-4, seed=4, often=WINDOW_OFTEN)
-    _mix_with(before, WINDOW_SHARE)
+    train(steps, T5_WINDOW, peak_lr=peak_lrs[0], seed=seed, emphasis=emphasis)
+    first = torch.load(CHECKPOINT, weights_only=True)
+    torch.save(before, CHECKPOINT)
+    train(steps, T5_WINDOW, peak_lr=peak_lrs[1], seed=seed + 1, emphasis=emphasis)
+    _mix_with(first, 0.5)
 
 
 def _mix_with(before: Mapping[str, torch.Tensor], share: float) -> None:
@@ -246,8 +300,8 @@ def _mix_with(before: Mapping[str, torch.Tensor], share: float) -> None:
 def choose_decoder_rows(each: int) -> list[int]:
     """Rows of `each` pads (twice), `each` drums-only pieces and `each` others: what `finish_decoder` is to hear."""
     _, pieces = load_pieces()
-    kinds = [piece["arrangement"] if piece["arrangement"] in BARE else "" for piece in pieces]
-    rows = {kind: [row for row, found in enumerate(kinds) if found == kind][:each] for kind in (*BARE, "")}
+    kinds = [piece["arrangement"] if piece["arrangement"] in BARE.often else "" for piece in pieces]
+    rows = {kind: [row for row, found in enumerate(kinds) if found == kind][:each] for kind in (*BARE.often, "")}
     return [*rows["pad"], *rows["pad"], *rows["drums"], *rows[""]]
 
 
@@ -262,12 +316,9 @@ def train(
     *,
     peak_lr: float = 1e-3,
     seed: int = 0,
-    often: Mapping[str, int] = EVENLY,
+    emphasis: Emphasis = EVEN,
 ) -> None:
-    """Train; eleven batches in twelve are 10 s long, the twelfth 20 s, and all with the clock of a whole window.
-
-    `often` is as `Crops` takes it.
-    """
+    """Train; eleven batches in twelve are 10 s long, the twelfth 20 s, and all with the clock of a whole window."""
     torch.manual_seed(seed)
     random.seed(seed)
     codes, pieces = load_pieces()
@@ -278,7 +329,7 @@ def train(
         model.load_state_dict(torch.load(CHECKPOINT, weights_only=True))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(CLOCKWORK))
-    crops = Crops(codes[HELD_OUT:], pieces[HELD_OUT:], seed, often)
+    crops = Crops(codes[HELD_OUT:], pieces[HELD_OUT:], seed, emphasis)
     checks = Crops(codes[:HELD_OUT], pieces[:HELD_OUT], seed)
     if t5_folder == T5_WINDOW:
         crops.loose, crops.prompt = WINDOW_LOOSE, WINDOW_PROMPT

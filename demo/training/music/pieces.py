@@ -1,35 +1,67 @@
 """The pieces that the model is trained on: one int16 file of audio and one JSON file of captions."""
 
 import json
+from collections.abc import Mapping
 from multiprocessing import Pool
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.training.captions import write_captions
-from demo.training.compose import compose
+from demo.training.compose import Piece, compose
 from demo.training.render import BUILD as BUILD_ROOT
 from demo.training.render import SAMPLES, render
 
 BUILD = BUILD_ROOT / "music"
 PIECES = 1150
+# What the model learns worst, and what a draw of all arrangements has few of: how many pieces of each kind are added.
+ADDED: Mapping[str, int] = MappingProxyType(
+    {"slow drums": 340, "fast drums": 130, "pad": 200, "slow band": 220, "fast band": 130}
+)
+SLOW_DRUMS_BPM, SLOW_BAND_BPM = 120, 100
+FIRST_ADDED = 10_000
 
 
-def render_all(count: int, first_seed: int = 0, workers: int = 3) -> None:
-    """Write audio.i16 and pieces.json for `count` seeds; continues where an earlier run ended."""
+def list_seeds(count: int) -> list[int]:
+    """The seeds of all pieces: 0 to `count` - 1, then the first from `FIRST_ADDED` on that make up `ADDED`.
+
+    With fewer pieces than `PIECES` as many fewer are added, at least one of each kind.
+    """
+    left = {kind: max(1, round(number * count / PIECES)) for kind, number in ADDED.items()}
+    seeds, seed = list(range(count)), FIRST_ADDED
+    while any(left.values()):
+        kind = _name_kind(compose(seed))
+        if left[kind]:
+            left[kind] -= 1
+            seeds.append(seed)
+        seed += 1
+    return seeds
+
+
+def _name_kind(piece: Piece) -> str:
+    if piece.arrangement == "pad":
+        return "pad"
+    if piece.arrangement == "drums":
+        return "slow drums" if piece.bpm < SLOW_DRUMS_BPM else "fast drums"
+    return "slow band" if piece.bpm < SLOW_BAND_BPM else "fast band"
+
+
+def render_all(count: int, workers: int = 3) -> None:
+    """Write audio.i16 and pieces.json for `list_seeds(count)`; continues where an earlier run ended."""
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / "audio.i16"
     done = path.stat().st_size // (2 * SAMPLES) if path.exists() else 0
     with path.open("r+b" if path.exists() else "wb") as file, Pool(workers) as pool:
         file.seek(done * 2 * SAMPLES)
-        for audio in pool.imap(render, range(first_seed + done, first_seed + count), chunksize=2):
+        for audio in pool.imap(render, list_seeds(count)[done:], chunksize=2):
             file.write(audio.tobytes())
-    write_pieces(count, first_seed)
+    write_pieces(count)
 
 
-def write_pieces(count: int, first_seed: int = 0) -> None:
+def write_pieces(count: int) -> None:
     """Write pieces.json: tempo and captions of each piece, in the order of the audio."""
-    pieces = [compose(first_seed + i) for i in range(count)]
+    pieces = [compose(seed) for seed in list_seeds(count)]
     rows = [
         {"seed": p.seed, "bpm": p.bpm, "bars": p.bars, "arrangement": p.arrangement, "captions": write_captions(p)}
         for p in pieces
