@@ -73,7 +73,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """Waits at most `seconds` for the call that an interrupt has left behind; results in its `Response`."""
+    """Waits for the call that an interrupt has left behind; results in its `Response`, or `TimeoutError`."""
 
     seconds: float
 
@@ -119,7 +119,8 @@ class Notify:
     argument: Any
 
 
-Step: TypeAlias = Call | Remaining | Fetch | Upload | Pause | Notify
+Action: TypeAlias = Call | Fetch | Upload | Pause | Notify
+Step: TypeAlias = Action | Remaining
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -142,7 +143,7 @@ class SyncRunner:
             result, error = None, None
             try:
                 if isinstance(step, Remaining):
-                    result = _wait_for(call, step.seconds)
+                    result = call.result(step.seconds)
                 elif isinstance(step, Call) and step.outlives_interrupt:
                     call = Future()
                     threading.Thread(target=self._fulfil, args=(call, step), daemon=True).start()
@@ -163,7 +164,7 @@ class SyncRunner:
         except BaseException as raised:
             call.set_exception(raised)
 
-    def _carry_out(self, step: Call | Fetch | Upload | Pause | Notify) -> Any:
+    def _carry_out(self, step: Action) -> Any:
         if isinstance(step, Pause):
             return time.sleep(step.seconds)
         if isinstance(step, Notify):
@@ -211,7 +212,7 @@ class AsyncRunner:
             result, error = None, None
             try:
                 if isinstance(step, Remaining):
-                    result = await _wait_for_async(call, step.seconds)
+                    result = await asyncio.wait_for(call, step.seconds)
                 elif isinstance(step, Call) and step.outlives_interrupt:
                     call = asyncio.ensure_future(self._carry_out(step))
                     result = await asyncio.shield(call)
@@ -225,7 +226,7 @@ class AsyncRunner:
         for client in clients.values():
             await client.aclose()
 
-    async def _carry_out(self, step: Call | Fetch | Upload | Pause | Notify) -> Any:
+    async def _carry_out(self, step: Action) -> Any:
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, Notify):
@@ -258,20 +259,6 @@ class AsyncRunner:
 
 
 RunnerT = TypeVar("RunnerT", SyncRunner, AsyncRunner)
-
-
-def _wait_for(call: Future[T], seconds: float) -> T:
-    try:
-        return call.result(seconds)
-    except TimeoutError:
-        raise NoResponseError("the time is up") from None
-
-
-async def _wait_for_async(call: asyncio.Future[T], seconds: float) -> T:
-    try:
-        return await asyncio.wait_for(call, seconds)
-    except TimeoutError:
-        raise NoResponseError("the time is up") from None
 
 
 def _make_client(url: str) -> httpx.Client:

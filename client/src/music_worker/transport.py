@@ -153,7 +153,8 @@ class Endpoint:
 
     def _cancel_unanswered(self) -> Flow[None]:
         """Cancels the job of the submission that an interrupt has left behind."""
-        with suppress(MusicWorkerError, NotSentError, NoResponseError):  # the interrupt is what the caller waits for
+        # The interrupt is what the caller waits for.
+        with suppress(MusicWorkerError, NotSentError, NoResponseError, TimeoutError):
             response: Response = yield Remaining(CANCEL_TIMEOUT_S)
             job_id = self._read_accepted(response)["id"]
             yield from self.cancel(job_id, limit_s=CANCEL_TIMEOUT_S)
