@@ -1,6 +1,7 @@
 """Measures what the demo model makes of captions that it never saw, beside real renders of the same captions."""
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -98,9 +99,10 @@ def _choose_caption(piece: Piece) -> str:
     return ""
 
 
-def list_training_captions() -> set[str]:
+@functools.cache
+def list_training_captions() -> frozenset[str]:
     """Every caption that training can have shown, in lower case."""
-    return {line.lower() for seed in list_seeds(PIECES) for line in write_captions(compose(seed))}
+    return frozenset(line.lower() for seed in list_seeds(PIECES) for line in write_captions(compose(seed)))
 
 
 def load_demo(folder: Path = FOLDER) -> Engine:

@@ -274,7 +274,7 @@ def train_on_windows(steps: int) -> None:
 
 
 def train_on_attacks(steps: int) -> None:
-    """The same, with more weight on the frames in which drums and pads begin: the mean of two runs.
+    """The same, with more weight on the frames in which the notes of pads begin: the mean of two runs.
 
     Sharpened logits (`checkpoint.SHARPNESS`) leave out what is likely within a few frames and certain in none of them.
     """

@@ -1,7 +1,7 @@
 """The pieces that the model is trained on: one int16 file of audio and one JSON file of captions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pool
 from types import MappingProxyType
 
@@ -48,20 +48,27 @@ def _name_kind(piece: Piece) -> str:
 
 
 def render_all(count: int, workers: int = 3) -> None:
-    """Write audio.i16 and pieces.json for `list_seeds(count)`; continues where an earlier run ended."""
+    """Write pieces.json and audio.i16 for `list_seeds(count)`; continues where a run with the same count ended."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    path = BUILD / "audio.i16"
+    seeds, path = list_seeds(count), BUILD / "audio.i16"
+    if _read_seeds() != seeds:  # another count has its added pieces elsewhere
+        path.unlink(missing_ok=True)
+        write_pieces(seeds)
     done = path.stat().st_size // (2 * SAMPLES) if path.exists() else 0
     with path.open("r+b" if path.exists() else "wb") as file, Pool(workers) as pool:
         file.seek(done * 2 * SAMPLES)
-        for audio in pool.imap(render, list_seeds(count)[done:], chunksize=2):
+        for audio in pool.imap(render, seeds[done:], chunksize=2):
             file.write(audio.tobytes())
-    write_pieces(count)
 
 
-def write_pieces(count: int) -> None:
+def _read_seeds() -> list[int]:
+    path = BUILD / "pieces.json"
+    return [piece["seed"] for piece in json.loads(path.read_text())] if path.exists() else []
+
+
+def write_pieces(seeds: Sequence[int]) -> None:
     """Write pieces.json: tempo and captions of each piece, in the order of the audio."""
-    pieces = [compose(seed) for seed in list_seeds(count)]
+    pieces = [compose(seed) for seed in seeds]
     rows = [
         {"seed": p.seed, "bpm": p.bpm, "bars": p.bars, "arrangement": p.arrangement, "captions": write_captions(p)}
         for p in pieces
